@@ -1,0 +1,45 @@
+# One set-up, two commands: `make demo` shows the product, `make test` proves it.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.installed
+
+# A relative PALATE_DATA means "relative to where make was called"; tests and demo may change folder.
+ifdef PALATE_DATA
+export PALATE_DATA := $(abspath $(PALATE_DATA))
+endif
+# Two OpenMP threads on two busy cores can be many times slower than one.
+export OMP_NUM_THREADS ?= 1
+
+.PHONY: venv demo test check format bench reproduce clean help
+
+help:            ## list the targets
+	@grep -hE '^[a-z-]+: .*##|^[a-z-]+:  *##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | sort
+
+venv: $(STAMP)   ## create .venv and install everything, once
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Palate needs Python 3.11 or newer, this is " + sys.version.split()[0] + ": set PYTHON=/path/to/python3.11")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,tensorboard]'
+	@touch $@
+
+demo: venv       ## MovieLens 100K, four models, one table, recommendations: under 3 minutes
+	$(BIN)/palate demo
+
+check: venv      ## format, lint, types, import rules
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+test: venv       ## set-up, checks, then the whole test suite
+	@$(MAKE) --no-print-directory check
+	$(BIN)/python -m pytest -rs
+
+format: venv     ## rewrite the code in the house style
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+clean:           ## remove the virtual environment and caches
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis dist build

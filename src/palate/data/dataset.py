@@ -1,0 +1,226 @@
+"""Interactions, History, Fingerprint and Dataset: what every later stage reads, all frozen."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from palate.data.ids import IdMap
+from palate.errors import DataError
+
+__all__ = ["Dataset", "Fingerprint", "History", "Interactions", "Note"]
+
+SKETCH_ROWS = 65_536
+
+
+@dataclass(frozen=True)
+class Interactions:
+    """Who touched what: N rows of integers, in the order of the source.
+
+    Args:
+        user: (N,) int32 row numbers of users.
+        item: (N,) int32 row numbers of items.
+        weight: (N,) float32 ratings or strengths; ones where the source has none.
+        time: (N,) float64 seconds since 1970 (UTC), or None where the source has no time.
+    """
+
+    user: NDArray[np.int32]
+    item: NDArray[np.int32]
+    weight: NDArray[np.float32]
+    time: NDArray[np.float64] | None = None
+
+    def __post_init__(self) -> None:
+        lengths = {len(self.user), len(self.item), len(self.weight)}
+        lengths |= set() if self.time is None else {len(self.time)}
+        if len(lengths) != 1:
+            raise DataError(f"columns of interactions differ in length: {sorted(lengths)}")
+
+    def __len__(self) -> int:
+        return len(self.user)
+
+    def take(self, index: NDArray[Any]) -> Interactions:
+        """The rows of an index array or boolean mask, in its order."""
+        time = None if self.time is None else self.time[index]
+        return Interactions(self.user[index], self.item[index], self.weight[index], time)
+
+    def history(self, n_users: int) -> History:
+        """The rows grouped by user, oldest first; equal times keep the order of the source."""
+        if self.time is None:
+            order = np.argsort(self.user, kind="stable")
+        else:
+            order = np.lexsort((self.time, self.user))
+        counts = np.bincount(self.user, minlength=n_users)
+        offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+        rows = self.take(order)
+        return History(offsets, rows.item, rows.weight, rows.time)
+
+
+@dataclass(frozen=True)
+class History:
+    """Interactions per user in compressed rows: user u has events offsets[u] to offsets[u + 1], oldest first."""
+
+    offsets: NDArray[np.int64]
+    items: NDArray[np.int32]
+    weights: NDArray[np.float32]
+    times: NDArray[np.float64] | None = None
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    @property
+    def counts(self) -> NDArray[np.int64]:
+        """Events per user, shape (users,)."""
+        return np.diff(self.offsets)
+
+    def of(self, user: int) -> NDArray[np.int32]:
+        """The items of one user, oldest first; empty for -1 or a user beyond the last."""
+        if not 0 <= user < len(self):
+            return self.items[:0]
+        return self.items[self.offsets[user] : self.offsets[user + 1]]
+
+    def select(self, users: NDArray[np.integer[Any]]) -> History:
+        """The history of each listed user, in that order; a negative or unknown row number has none."""
+        known = (users >= 0) & (users < len(self))
+        safe = np.where(known, users, 0)
+        counts = np.where(known, self.counts[safe] if len(self) else 0, 0)
+        offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+        starts = np.repeat(self.offsets[safe] - offsets[:-1], counts)
+        index = starts + np.arange(offsets[-1])
+        times = None if self.times is None else self.times[index]
+        return History(offsets, self.items[index], self.weights[index], times)
+
+
+@dataclass(frozen=True)
+class Fingerprint:
+    """Identity of a set of rows by external ids, whatever their order or chunks.
+
+    Args:
+        rows: how many rows.
+        digest: 32 hex digits over (user, item, weight, time) of every row.
+        sketch: the smallest hashes of (user, item, time), at most 65,536, ascending: enough to tell whether two
+            sets of rows overlap (bottom-k sketch, Cohen & Kaplan 2007).
+    """
+
+    rows: int
+    digest: str
+    sketch: NDArray[np.uint64] = field(compare=False, repr=False)
+
+    def __str__(self) -> str:
+        return f"{self.digest[:12]} ({self.rows:,} rows)"
+
+    def overlap(self, other: Fingerprint) -> tuple[int, int]:
+        """How many of the rows of ``other`` that can be checked are in this set too: (found, checked)."""
+        checkable = other.sketch[other.sketch <= min(_reach(self), _reach(other))]
+        return int(np.isin(checkable, self.sketch).sum()), len(checkable)
+
+
+def _reach(fingerprint: Fingerprint) -> np.uint64:
+    full = len(fingerprint.sketch) >= SKETCH_ROWS
+    return fingerprint.sketch[-1] if full else np.uint64(np.iinfo(np.uint64).max)
+
+
+def _mix(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """The finaliser of SplitMix64 (Steele et al. 2014): every input bit reaches every output bit."""
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return x ^ (x >> np.uint64(31))
+
+
+def fingerprint(rows: Interactions, users: IdMap, items: IdMap) -> Fingerprint:
+    """Fingerprint of rows under their external ids: sums of row hashes, so order does not matter."""
+    step = np.uint64(0x9E3779B97F4A7C15)
+    pair = _mix(_mix(users.hashes[rows.user] + step) ^ items.hashes[rows.item])
+    time = rows.time if rows.time is not None else np.full(len(rows), -1.0)
+    event = _mix(pair ^ _mix(time.astype(np.float64).view(np.uint64) + step))
+    whole = _mix(event ^ _mix(rows.weight.astype(np.float64).view(np.uint64) + step))
+    lanes = (int(whole.sum(dtype=np.uint64)), int(_mix(whole + step).sum(dtype=np.uint64)))
+    reach = min(SKETCH_ROWS, len(event))
+    sketch = np.sort(np.partition(event, reach - 1)[:reach]) if reach else event
+    return Fingerprint(len(rows), f"{lanes[0]:016x}{lanes[1]:016x}", sketch)
+
+
+@dataclass(frozen=True)
+class Note:
+    """One thing that happened to the rows on the way, to be shown to the user: nothing is dropped silently."""
+
+    what: str
+    rows: int
+
+    def __str__(self) -> str:
+        return f"{self.what}: {self.rows:,} rows"
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Interactions with the maps that give their integers a meaning.
+
+    Args:
+        name: shown in tables.
+        users, items: the id maps; every row number of ``interactions`` is inside them.
+        interactions: the rows.
+        explicit: True if the weights are ratings on a scale, False if they are clicks, plays or ones.
+        user_features, item_features: one row per id in map order (nulls where unknown), without the id column.
+        titles: one readable name per item in map order, or None.
+        notes: what was dropped or changed on the way, with counts.
+    """
+
+    name: str
+    users: IdMap
+    items: IdMap
+    interactions: Interactions
+    explicit: bool = False
+    user_features: pl.DataFrame | None = None
+    item_features: pl.DataFrame | None = None
+    titles: pl.Series | None = None
+    notes: tuple[Note, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.interactions)
+
+    @property
+    def n_users(self) -> int:
+        """Users in the map, with or without rows."""
+        return len(self.users)
+
+    @property
+    def n_items(self) -> int:
+        """Items in the map, with or without rows."""
+        return len(self.items)
+
+    @cached_property
+    def fingerprint(self) -> Fingerprint:
+        """Identity of the rows under their external ids."""
+        return fingerprint(self.interactions, self.users, self.items)
+
+    @cached_property
+    def history(self) -> History:
+        """The rows per user, oldest first."""
+        return self.interactions.history(self.n_users)
+
+    def with_rows(self, interactions: Interactions, notes: Iterable[Note] = ()) -> Dataset:
+        """The same maps and features over other rows."""
+        return replace(self, interactions=interactions, notes=(*self.notes, *notes))
+
+    def compact(self) -> Dataset:
+        """The same rows with maps, features and titles cut down to the ids that occur in them."""
+        rows = self.interactions
+        kept_users, user = np.unique(rows.user, return_inverse=True)
+        kept_items, item = np.unique(rows.item, return_inverse=True)
+        return replace(
+            self,
+            users=IdMap(self.users.ids.gather(kept_users)),
+            items=IdMap(self.items.ids.gather(kept_items)),
+            interactions=replace(rows, user=user.astype(np.int32), item=item.astype(np.int32)),
+            user_features=None if self.user_features is None else self.user_features[kept_users],
+            item_features=None if self.item_features is None else self.item_features[kept_items],
+            titles=None if self.titles is None else self.titles.gather(kept_items),
+        )
+
+    def __str__(self) -> str:
+        return f"{self.name}: {len(self):,} rows, {self.n_users:,} users, {self.n_items:,} items"

@@ -1,0 +1,56 @@
+"""Every exception that Palate raises on purpose.
+
+    PalateError                 something the caller can act on; the command line prints it in one line
+    ├── DataError               the rows, columns or ids that were given cannot be used
+    │   └── SourceError         a named data set could not be had from any of its sources
+    ├── RecipeError             a hyperparameter, or a combination of them, makes no sense
+    ├── ModelError              the fitted model cannot do what was asked of it
+    ├── EvaluationError         a measurement that would not mean what it seems to
+    │   └── LeakError           rows to be evaluated were part of the training rows
+    └── BundleError             a saved bundle or split is missing, truncated, tampered with or too new
+
+Every message states the fact, the values and what to do about it.
+"""
+
+__all__ = [
+    "BundleError",
+    "DataError",
+    "EvaluationError",
+    "LeakError",
+    "ModelError",
+    "PalateError",
+    "RecipeError",
+    "SourceError",
+]
+
+
+class PalateError(Exception):
+    """Base of all errors that Palate raises on purpose."""
+
+
+class DataError(PalateError, ValueError):
+    """The rows, columns or ids that were given cannot be used."""
+
+
+class SourceError(DataError):
+    """A named data set could not be had from any of its sources."""
+
+
+class RecipeError(PalateError, ValueError):
+    """A hyperparameter, or a combination of them, makes no sense."""
+
+
+class ModelError(PalateError, RuntimeError):
+    """The fitted model cannot do what was asked of it."""
+
+
+class EvaluationError(PalateError, ValueError):
+    """A measurement that would not mean what it seems to."""
+
+
+class LeakError(EvaluationError):
+    """Rows to be evaluated were part of the training rows."""
+
+
+class BundleError(PalateError, ValueError):
+    """A saved bundle or split is missing, truncated, tampered with or too new."""
