@@ -161,7 +161,7 @@ class Recipe(Protocol[M_co]):
     def name(self) -> str:
         """The key in ``palate.models.RECIPES``."""
 
-    def fit(self, train: Dataset, run: Run = Run()) -> M_co:  # noqa: B008 (Run is frozen)
+    def fit(self, train: Dataset, run: Run = Run()) -> M_co:
         """Learn from ``train``; the same seed gives the same weights."""
 
     def build(self, sizes: Sizes) -> M_co:

@@ -51,10 +51,7 @@ class Interactions:
 
     def history(self, n_users: int) -> History:
         """The rows grouped by user, oldest first; equal times keep the order of the source."""
-        if self.time is None:
-            order = np.argsort(self.user, kind="stable")
-        else:
-            order = np.lexsort((self.time, self.user))
+        order = np.argsort(self.user, kind="stable") if self.time is None else np.lexsort((self.time, self.user))
         counts = np.bincount(self.user, minlength=n_users)
         offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
         rows = self.take(order)
