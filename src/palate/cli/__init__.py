@@ -1,0 +1,53 @@
+"""The command line: `palate COMMAND`. Each command is a function here or beside; heavy imports stay inside them."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+import typer
+
+from palate.cli import data, evaluate, recommend, reproduce, start, train
+from palate.cli.console import console
+from palate.errors import PalateError
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    name="palate",
+    help="Honest, evaluated, personal recommendations from a log of who touched what.\n\n"
+    "Start with: palate quickstart clicks.csv   (your own file)   or: palate demo   (MovieLens 100K)",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command("quickstart")(start.quickstart)
+app.command("demo")(start.demo)
+app.add_typer(data.app, name="data")
+app.command("train")(train.train)
+app.command("evaluate")(evaluate.evaluate)
+app.command("recommend")(recommend.recommend)
+app.command("similar")(recommend.similar)
+app.command("reproduce")(reproduce.reproduce)
+
+
+def main() -> None:
+    """Run a command; the user's mistakes end with one readable line and exit code 2."""
+    try:
+        app(standalone_mode=False)
+    except PalateError as error:
+        console(stderr=True).print(f"error: {error}", style="red", markup=False, soft_wrap=True)
+        sys.exit(2)
+    except click.exceptions.NoArgsIsHelpError as error:
+        console().print(error.format_message(), markup=False)
+        sys.exit(2)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (KeyboardInterrupt, click.exceptions.Abort):
+        console(stderr=True).print("stopped")
+        sys.exit(130)
+    except BrokenPipeError:  # the reader of a pipe went away: `palate recommend ... | head`
+        sys.stderr.close()
+        sys.exit(0)

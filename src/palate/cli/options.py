@@ -1,0 +1,161 @@
+"""The arguments that several commands share, and what opens the data they name."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from palate.cli.console import note
+from palate.errors import DataError
+
+if TYPE_CHECKING:
+    from palate.data.dataset import Dataset
+    from palate.data.split import Split
+    from palate.evaluate import Report
+    from palate.protocols import Run
+
+__all__ = [
+    "Data",
+    "Device",
+    "Encoding",
+    "ItemColumn",
+    "ItemFeatures",
+    "Json",
+    "K",
+    "RatingColumn",
+    "Seed",
+    "Separator",
+    "Source",
+    "Threads",
+    "TimeColumn",
+    "UserColumn",
+    "make_run",
+    "split_rows",
+]
+
+Data = Annotated[
+    str, typer.Argument(help="A named data set (palate data list), a CSV, TSV or Parquet file, or a saved split.")
+]
+UserColumn = Annotated[str | None, typer.Option("--user", help="Column with user ids; found by name if left out.")]
+ItemColumn = Annotated[str | None, typer.Option("--item", help="Column with item ids; found by name if left out.")]
+RatingColumn = Annotated[str | None, typer.Option("--rating", help="Column with ratings or weights, if any.")]
+TimeColumn = Annotated[str | None, typer.Option("--time", help="Column with times (numbers or dates), if any.")]
+Separator = Annotated[str | None, typer.Option("--separator", help="Between columns; found if left out.")]
+Encoding = Annotated[str | None, typer.Option("--encoding", help="Of a text file, if it is not UTF-8: latin-1.")]
+ItemFeatures = Annotated[
+    Path | None, typer.Option("--items", help="A table about the items: its id column, titles, features.")
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
+K = Annotated[int, typer.Option("-k", "--k", min=1, help="Length of the lists.")]
+Seed = Annotated[int, typer.Option("--seed", help="All randomness derives from it.")]
+Device = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")]
+Threads = Annotated[int | None, typer.Option("--threads", min=1, help="CPU threads; default OMP_NUM_THREADS, else 1.")]
+
+SPLITS = ("leave-one-out", "time", "random", "none")
+
+
+@dataclass(frozen=True)
+class Source:
+    """A DATA argument with the options that say how to read it."""
+
+    data: str
+    user: str | None = None
+    item: str | None = None
+    rating: str | None = None
+    time: str | None = None
+    separator: str | None = None
+    encoding: str | None = None
+    item_features: Path | None = None
+
+    def dataset(self) -> Dataset:
+        """The rows, with a line on stderr about each thing that was dropped or changed."""
+        from palate.data import registry
+        from palate.data.readers import read_interactions
+
+        if self.data in registry.names():
+            dataset = registry.load(self.data, log=note)
+        elif Path(self.data).exists():
+            dataset = read_interactions(
+                self.data, user=self.user, item=self.item, rating=self.rating, timestamp=self.time,
+                separator=self.separator, encoding=self.encoding, item_features=self.item_features,
+            )  # fmt: skip
+        else:
+            raise DataError(_nothing_there(self.data))
+        note(dataset)
+        for line in dataset.notes:
+            note(f"  {line}")
+        return dataset
+
+    def ready_made(self) -> Split | None:
+        """The split, if DATA is a saved one or a data set that comes split."""
+        from palate.data import registry
+        from palate.data.split import Split
+
+        if self.data == "ncf-ml-1m":
+            return registry.load_split(self.data, log=note)
+        if (Path(self.data) / "split.json").exists():
+            return Split.load(self.data)
+        return None
+
+
+def split_rows(source: Source, how: str | None, share: float, seed: int) -> Split:
+    """The split that a command asked for; without a wish by time, or at random where there is no time."""
+    from palate.data import split
+
+    ready = source.ready_made()
+    if ready is not None:
+        return ready
+    dataset = source.dataset()
+    if how is None:
+        how = "random" if dataset.interactions.time is None else "time"
+    if how == "leave-one-out":
+        made = split.leave_one_out(dataset)
+    elif how == "time":
+        made = split.by_time(dataset, rows=share)
+    elif how == "random":
+        made = split.at_random(dataset, share=share, seed=seed)
+    else:
+        raise DataError(f"--split {how!r} is not a split: choose one of {', '.join(SPLITS)}")
+    note(made.how)
+    for line in made.notes:
+        note(f"  {line}")
+    return made
+
+
+def make_run(seed: int, device: str, threads: int | None, **more: Any) -> Run:
+    """A Run from command-line options; one thread unless the user or OMP_NUM_THREADS says otherwise."""
+    from palate.protocols import Run
+
+    count = threads or int(os.environ.get("OMP_NUM_THREADS", "1"))
+    return Run(seed=seed, device=device, threads=count, **more)
+
+
+def _nothing_there(data: str) -> str:
+    from palate.data import registry
+
+    near = registry.suggest(data)
+    hint = f"did you mean {near}?" if near else f"named sets are {', '.join(registry.names())}"
+    return f"{data}: no such file, saved split or named data set; {hint}"
+
+
+def with_negatives(rows: Split, negatives: int, seed: int) -> Split:
+    """The split with sampled candidates, drawn if asked for; listed ones that came with it stay."""
+    from palate.sampling import draw_candidates
+
+    if not negatives:
+        return rows
+    return rows.with_candidates(draw_candidates(rows, negatives, seed))
+
+
+def measure(model: Any, rows: Split, k: int, name: str, **more: Any) -> list[Report]:
+    """Full ranking, and sampled candidates where the split has them: one report each."""
+    from palate.evaluate import evaluate
+
+    reports = [evaluate(model, rows, k=k, name=name, **more)]
+    if rows.candidates is not None:
+        reports.append(evaluate(model, rows, k=k, name=name, candidates=rows.candidates, **more))
+    return reports

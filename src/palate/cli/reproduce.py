@@ -1,0 +1,74 @@
+"""`palate reproduce`: the published tables, run again and beaten."""
+
+from __future__ import annotations
+
+import json as json_format
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from palate.cli import options
+from palate.cli.console import console, note, table
+from palate.errors import DataError
+
+if TYPE_CHECKING:
+    from palate.reproduce.rows import Row
+
+__all__ = ["reproduce"]
+
+
+def reproduce(
+    systems: Annotated[list[str] | None, typer.Argument(help="Which systems; all if left out.")] = None,
+    json: Annotated[
+        Path | None, typer.Option("--json", help="Also write the rows to this JSON file (- is stdout).")
+    ] = None,
+    fast: Annotated[bool, typer.Option("--fast", help="Leave out the slow faithful runs.")] = False,
+    seed: options.Seed = 0,
+    device: options.Device = "auto",
+    threads: options.Threads = None,
+) -> None:
+    """Run published systems under their own protocols: published figure, baseline, faithful re-run, our best.
+
+    Example: palate reproduce B --json rows.json
+    """
+    from palate.reproduce import SYSTEMS, run
+    from palate.reproduce.rows import Options
+
+    wanted = systems or list(SYSTEMS)
+    unknown = [one for one in wanted if one not in SYSTEMS]
+    if unknown:
+        raise DataError(f"unknown system {unknown[0]!r}: there are {', '.join(SYSTEMS)}")
+    setting = Options(
+        fast=fast, log=note, progress=console(stderr=True).is_terminal, run=options.make_run(seed, device, threads)
+    )
+    rows: list[Row] = []
+    for system in wanted:
+        rows += (found := list(run(system, setting)))
+        if json != Path("-"):
+            _show(system, found)
+    if json is not None:
+        text = json_format.dumps([row.to_dict() for row in rows], indent=2)
+        if json == Path("-"):
+            print(text)  # noqa: T201
+        else:
+            json.write_text(text)
+
+
+def _show(system: str, rows: list[Row]) -> None:
+    protocols = list(dict.fromkeys(row.protocol for row in rows))
+    for protocol in protocols:
+        part = [row for row in rows if row.protocol == protocol]
+        table(
+            f"System {system}, {part[0].dataset}: {protocol}",
+            ["role", "model", "metric", "published", "ours", "95 % interval", "users", "seconds"],
+            [
+                [
+                    row.role, row.model, row.metric if row.k is None else f"{row.metric}@{row.k}", row.published,
+                    row.value, None if row.low is None else f"{row.low:.4f} to {row.high:.4f}", row.users,
+                    None if row.seconds is None else round(row.seconds, 1),
+                ]
+                for row in part
+            ],
+            caption=next((row.candidates for row in part if row.candidates), None),
+        )  # fmt: skip

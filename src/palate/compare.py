@@ -1,0 +1,89 @@
+"""Several recipes on one split: the choice made on validation rows, the table on test rows, the same for all."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+
+from palate.data.dataset import Dataset
+from palate.data.split import Candidates, Split, at_random, by_time, leave_one_out
+from palate.errors import DataError
+from palate.evaluate import Report, evaluate
+from palate.protocols import Recipe, Run
+
+__all__ = ["Contender", "choose", "compare", "hold_out", "validation_split"]
+
+Log = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Contender:
+    """One fitted recipe with its report and the seconds its training took."""
+
+    recipe: Recipe[Any]
+    model: Any
+    report: Report
+    seconds: float
+
+
+def compare(
+    split: Split,
+    recipes: Sequence[Recipe[Any]],
+    run: Run,
+    *,
+    k: int = 10,
+    candidates: Candidates | None = None,
+    log: Log = lambda line: None,
+) -> list[Contender]:
+    """Fit every recipe on the training rows and measure it on the test rows against the same candidates."""
+    contenders = []
+    for recipe in recipes:
+        log(f"training {recipe.name}")
+        begin = time.perf_counter()
+        model = recipe.fit(split.train, run)
+        seconds = time.perf_counter() - begin
+        report = evaluate(model, split, k=k, candidates=candidates, name=recipe.name)
+        contenders.append(Contender(recipe, model, report, seconds))
+    return contenders
+
+
+def choose(
+    train: Dataset, recipes: Sequence[Recipe[Any]], run: Run, *, k: int = 10, log: Log = lambda line: None
+) -> tuple[Recipe[Any], dict[str, float]]:
+    """The recipe with the best NDCG@k on validation rows held out of ``train``, and every recipe's value there."""
+    inner = validation_split(train)
+    values = {one.recipe.name: one.report.value("NDCG", k) for one in compare(inner, recipes, run, k=k, log=log)}
+    best = max(recipes, key=lambda recipe: values[recipe.name])
+    return best, values
+
+
+def hold_out(dataset: Dataset, share: float = 0.2, seed: int = 0) -> Split:
+    """Held-out rows in the way the data allow: the latest, or random ones where there is no time.
+
+    Users and items that are new in the held-out rows are dropped from them and counted.
+    """
+    return _hold_out(dataset, share, seed, "drop")
+
+
+def validation_split(train: Dataset, share: float = 0.2, seed: int = 0) -> Split:
+    """As ``hold_out``, to choose among models, but with the id maps of ``train``: models fit other splits of it."""
+    split = _hold_out(train, share, seed, "keep")
+    known, held = split.train.interactions, split.test.interactions
+    user_known = np.bincount(known.user, minlength=train.n_users) > 0
+    item_known = np.bincount(known.item, minlength=train.n_items) > 0
+    warm = user_known[held.user] & item_known[held.item]
+    return replace(split, test=split.test.with_rows(held.take(warm)), how=f"{split.how}; of these only known ones")
+
+
+def _hold_out(dataset: Dataset, share: float, seed: int, cold: Literal["drop", "keep"]) -> Split:
+    if dataset.interactions.time is None:
+        return at_random(dataset, share=share, seed=seed, cold=cold)
+    try:
+        by_time(dataset, rows=share, cold="drop")  # would anybody known be left to measure?
+    except DataError:
+        return leave_one_out(dataset, cold=cold)
+    return by_time(dataset, rows=share, cold=cold)

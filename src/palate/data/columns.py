@@ -1,0 +1,128 @@
+"""Which column is which: user, item, rating and time under whatever names a source gives them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import astuple, dataclass
+from difflib import get_close_matches
+
+from palate.errors import DataError
+
+__all__ = ["WEIGHTS", "Columns", "find_columns", "listed", "plain", "require", "shortened"]
+
+# Names compared in lower case without punctuation; a name further left wins over one in a later group.
+Groups = tuple[tuple[str, ...], ...]
+RATINGS: Groups = (("rating",), ("ratings", "score", "stars", "rate", "overall", "ratingvalue", "userrating"))
+WEIGHTS: Groups = (
+    ("weight",),
+    ("weights", "plays", "playcount", "count", "quantity", "qty", "clicks", "views", "frequency", "strength"),
+)
+SYNONYMS: dict[str, Groups] = {
+    "user": (
+        ("userid",),
+        ("user", "uid", "customerid", "visitorid", "memberid", "reviewerid", "clientid", "accountid", "personid"),
+        ("customer", "visitor", "member", "reviewer", "client", "username", "sessionid", "session"),
+    ),
+    "item": (
+        ("itemid",),
+        ("movieid", "productid", "trackid", "animeid", "articleid", "artistid", "bookid", "songid", "gameid"),
+        ("videoid", "newsid", "businessid", "contentid", "iid", "sku", "asin", "isbn", "stockcode"),
+        ("item", "movie", "product", "track", "anime", "article", "artist", "book", "song", "game", "video"),
+    ),
+    "rating": RATINGS + WEIGHTS,
+    "timestamp": (
+        ("timestamp",),
+        ("time", "datetime", "date", "ts", "eventtime", "createdat", "unixreviewtime", "tdat", "invoicedate"),
+    ),
+}
+OPTIONS = {"user": "--user", "item": "--item", "rating": "--rating", "timestamp": "--time"}
+
+
+@dataclass(frozen=True)
+class Columns:
+    """The names that a source gives to the four columns; None where it has no such column."""
+
+    user_id: str
+    item_id: str
+    rating: str | None = None
+    timestamp: str | None = None
+
+
+def find_columns(
+    names: Sequence[str],
+    *,
+    user: str | None = None,
+    item: str | None = None,
+    rating: str | None = None,
+    timestamp: str | None = None,
+    source: str = "columns",
+) -> Columns:
+    """Which column is which: given names win, the others are found by their usual names.
+
+    Case and punctuation do not matter (``userId``, ``USER_ID``), nor does a RecBole type (``user_id:token``). An
+    empty string for rating or timestamp means that none is to be used, whatever the names. ``source`` is what error
+    messages call the table.
+
+    Raises:
+        DataError: a given name does not exist, there is no user or item, or two columns fit equally well.
+    """
+    given = {"user": user, "item": item, "rating": rating, "timestamp": timestamp}
+    for role, name in given.items():
+        if name and name not in names:
+            near = get_close_matches(name, names, n=1)
+            hint = f", did you mean {near[0]!r}" if near else ""
+            raise DataError(f"{source}: no column {name!r} for the {role}{hint}: the columns are {listed(names)}")
+    taken = {name for name in given.values() if name}
+    free = [name for name in names if name not in taken]
+    found = {role: _find(role, free, source) if name is None else name or None for role, name in given.items()}
+    for role in ("user", "item"):
+        if found[role] is None:
+            raise DataError(
+                f"{source}: no column looks like the {role}: the columns are {listed(names)}: "
+                f"name it with {role}=... ({OPTIONS[role]})"
+            )
+    columns = Columns(str(found["user"]), str(found["item"]), found["rating"], found["timestamp"])
+    require(columns, names, source)
+    return columns
+
+
+def _find(role: str, names: Sequence[str], source: str) -> str | None:
+    for group in SYNONYMS[role]:
+        hits = [name for name in names if plain(name) in group]
+        if len(hits) > 1:
+            none = "" if role in ("user", "item") else "; an empty name means none"
+            raise DataError(
+                f"{source}: {listed(hits)} could all be the {role}: choose with {role}=... ({OPTIONS[role]}){none}"
+            )
+        if hits:
+            return hits[0]
+    return None
+
+
+def plain(name: str) -> str:
+    """A column name without case, punctuation and RecBole type."""
+    return re.sub(r"[\W_]", "", name.split(":", maxsplit=1)[0].lower())
+
+
+def shortened(value: object) -> str:
+    """A value as written in code, for a message; cut where it is long."""
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def listed(names: Sequence[object]) -> str:
+    """Names for a message, quoted, at most twenty."""
+    return ", ".join(shortened(name) for name in names[:20]) + (
+        f" and {len(names) - 20} more" if len(names) > 20 else ""
+    )
+
+
+def require(columns: Columns, names: Sequence[str], what: str) -> None:
+    """Raises DataError where a mapped column does not exist or is mapped twice."""
+    mapped = [name for name in astuple(columns) if name is not None]
+    missing = [name for name in mapped if name not in names]
+    if missing:
+        raise DataError(f"{what}: no column {listed(missing)}: the columns are {listed(names)}")
+    if len(set(mapped)) < len(mapped):
+        raise DataError(f"{what}: one column is mapped twice ({listed(mapped)}): each role needs a column of its own")

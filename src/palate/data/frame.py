@@ -1,0 +1,282 @@
+"""Any dataframe to a Dataset, and back: the one door through which rows come in.
+
+dataset = from_frame(pandas_or_polars_or_arrow)     # columns found by their usual names
+table = to_frame(dataset)                           # user_id, item_id, rating or weight, timestamp
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import astuple
+from typing import Any, Literal, get_args
+
+import narwhals as nw
+import numpy as np
+import polars as pl
+import pyarrow as pa
+
+from palate.data.columns import WEIGHTS, Columns, find_columns, listed, plain, require
+from palate.data.dataset import Dataset, Interactions, Note
+from palate.data.ids import IdMap
+from palate.data.validate import Source, counted, read_ids, read_ratings, read_times, settle
+from palate.errors import DataError
+
+__all__ = ["Columns", "Duplicates", "find_columns", "from_frame", "to_frame"]
+
+Duplicates = Literal["last", "sum", "error", "keep"]
+
+
+def from_frame(
+    frame: Any,
+    columns: Columns | None = None,
+    *,
+    name: str = "frame",
+    explicit: bool | None = None,
+    duplicates: Duplicates = "last",
+    sentinels: Sequence[float] = (),
+    drop_invalid: bool = False,
+    user_features: Any = None,
+    item_features: Any = None,
+    titles: str | None = None,
+    source: str | Source = "dataframe",
+) -> Dataset:
+    """A validated Dataset from a pandas, polars or pyarrow table; the rows keep their order.
+
+    Args:
+        frame: one row per interaction.
+        columns: the names of its columns; found by ``find_columns`` when None.
+        name: the name of the data set, shown in tables.
+        explicit: whether the weights are ratings on a scale. None decides: they are if a rating column with more
+            than one distinct value is mapped and its name is not one of the weights (weight, plays, count, ...).
+        duplicates: what becomes of several rows with the same user and item: "last" keeps the latest by time (the
+            last row among equal times and without times), "sum" adds the weights at the latest time, "error"
+            raises, "keep" leaves them.
+        sentinels: ratings that are not ratings (-1: watched but not rated); their rows are dropped and counted.
+        drop_invalid: drop rows that cannot be used, counted by reason in the notes, instead of raising.
+        user_features, item_features: a table with one row per id, the id in the column named as in ``frame``, else
+            in the first. Ids without interactions are counted in a note, missing ones get nulls.
+        titles: the column of ``item_features`` with readable names; None takes one called title or name.
+        source: what error messages call the frame.
+
+    How ids and times are read is told at ``validate.read_ids`` and ``validate.read_times``.
+
+    Raises:
+        DataError: what is wrong, where (row, column, value) and what to do about it.
+    """
+    origin = source if isinstance(source, Source) else Source(source)
+    if duplicates not in get_args(Duplicates):
+        raise DataError(f"duplicates={duplicates!r}: must be one of {', '.join(get_args(Duplicates))}")
+    opened = _open(frame, origin.name)
+    columns = columns or find_columns(opened.columns, source=origin.name)
+    require(columns, opened.columns, origin.name)
+    table = _as_polars(opened, [column for column in astuple(columns) if column is not None], origin.name)
+    rows, notes = _parse(table, columns, origin, sentinels, drop_invalid)
+    if explicit is None:
+        explicit = _is_explicit(columns, rows)
+    elif explicit and columns.rating is None:
+        raise DataError(f"{origin.name}: explicit=True needs a rating column: name it with rating=... (--rating)")
+    if explicit and not sentinels:
+        notes += _suspect(rows["weight"])
+    users, items = IdMap.of(rows["user"]), IdMap.of(rows["item"])
+    _require_two(users, columns.user_id, len(rows), origin)
+    _require_two(items, columns.item_id, len(rows), origin)
+    rows = rows.with_columns(user=pl.Series(users.rows(rows["user"])), item=pl.Series(items.rows(rows["item"])))
+    rows, dropped = _deduplicate(rows, duplicates, users, items, origin)
+    user_table, user_notes = _align(user_features, users, columns.user_id, "user")
+    item_table, item_notes = _align(item_features, items, columns.item_id, "item")
+    return Dataset(
+        name=name,
+        users=users,
+        items=items,
+        interactions=_interactions(rows),
+        explicit=explicit,
+        user_features=user_table,
+        item_features=item_table,
+        titles=_titles(item_table, items, titles),
+        notes=(*notes, *dropped, *user_notes, *item_notes),
+    )
+
+
+def to_frame(dataset: Dataset) -> pl.DataFrame:
+    """The rows with their external ids: user_id, item_id, rating (explicit) or weight, and timestamp where known.
+
+    The timestamp is in seconds since 1970 (UTC), as ``from_frame`` reads it back.
+    """
+    rows = dataset.interactions
+    columns: dict[str, Any] = {
+        "user_id": dataset.users.external(rows.user),
+        "item_id": dataset.items.external(rows.item),
+        "rating" if dataset.explicit else "weight": rows.weight,
+    }
+    return pl.DataFrame(columns if rows.time is None else {**columns, "timestamp": rows.time})
+
+
+def _open(frame: Any, what: str) -> nw.DataFrame[Any]:
+    """Any table behind narwhals, with column names that are strings."""
+    if isinstance(frame, pl.LazyFrame):
+        frame = frame.collect()
+    try:
+        table: nw.DataFrame[Any] = nw.from_native(frame, eager_only=True)
+    except TypeError as error:
+        kind = type(frame).__name__
+        raise DataError(f"{what}: a {kind} is not a table: pass a pandas, polars or pyarrow one") from error
+    except (nw.exceptions.NarwhalsError, ValueError) as error:
+        raise DataError(f"{what}: two columns have the same name: rename one of them") from error
+    odd = [name for name in table.columns if not isinstance(name, str)]
+    if odd:
+        raise DataError(f"{what}: the column name {odd[0]!r} is not a string: rename the columns")
+    return table
+
+
+def _as_polars(table: nw.DataFrame[Any], names: Sequence[str], what: str) -> pl.DataFrame:
+    """The named columns, without a copy where the formats allow it."""
+    try:
+        frame: pl.DataFrame = table.select(*names).to_polars()
+    except (pa.ArrowException, pl.exceptions.PolarsError, TypeError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise DataError(f"{what}: a column mixes types ({reason}): give it one type, such as str") from error
+    return frame
+
+
+def _parse(
+    table: pl.DataFrame, columns: Columns, source: Source, sentinels: Sequence[float], drop_invalid: bool
+) -> tuple[pl.DataFrame, list[Note]]:
+    """Valid rows as user, item (external ids), weight and, where mapped, time."""
+    if table.is_empty():
+        raise DataError(f"{source.name}: no rows: a data set needs at least two users and two items")
+    parsed = {
+        "user": read_ids(table[columns.user_id], source),
+        "item": read_ids(table[columns.item_id], source),
+    }
+    if columns.rating is not None:
+        parsed["weight"] = read_ratings(table[columns.rating], source)
+    if columns.timestamp is not None:
+        parsed["time"] = read_times(table[columns.timestamp], source)
+    flaws = [flaw for column in parsed.values() for flaw in column.flaws]
+    keep, dropped = settle(flaws, source, len(table), drop_invalid)
+    rows = pl.DataFrame({role: column.values for role, column in parsed.items()})
+    rows = rows if keep.all() else rows.filter(keep)
+    notes = [note for column in parsed.values() for note in column.notes] + dropped
+    if columns.rating is None:
+        if sentinels:
+            raise DataError(f"{source.name}: sentinels={tuple(sentinels)} but no rating column: name it with --rating")
+        rows = rows.with_columns(weight=pl.lit(1.0, dtype=pl.Float32))
+    for value in dict.fromkeys(sentinels):
+        kept = rows.filter(pl.col("weight") != np.float32(value))
+        if len(kept) < len(rows):
+            notes.append(Note(f"dropped: sentinel rating {value:g}", len(rows) - len(kept)))
+        rows = kept
+    if rows.is_empty():
+        reasons = ", ".join(map(str, notes))
+        raise DataError(f"{source.name}: none of {len(table):,} rows is left ({reasons}): correct them")
+    return rows, notes
+
+
+def _is_explicit(columns: Columns, rows: pl.DataFrame) -> bool:
+    named = columns.rating is not None and not any(plain(columns.rating) in group for group in WEIGHTS)
+    return named and rows["weight"].n_unique() > 1
+
+
+def _suspect(ratings: pl.Series) -> list[Note]:
+    """A note where -1 or 0 stands alone below a scale that starts at a half or at one."""
+    values = ratings.unique().sort().to_list()
+    if len(values) < 4 or values[0] not in (-1.0, 0.0) or not (values[1] >= 0.5 and values[-1] <= 10):
+        return []
+    what = f"rating {values[0]:g} looks like a sentinel, not a rating; pass sentinels=({values[0]:g},) to drop it"
+    return [Note(what, int((ratings == values[0]).sum()))]
+
+
+def _require_two(ids: IdMap, column: str, n_rows: int, source: Source) -> None:
+    if len(ids) < 2:
+        raise DataError(
+            f"{source.name}: column {column!r} has only the value {ids.ids[0]!r} ({n_rows:,} valid rows): "
+            "at least two different ones are needed; was the right column chosen?"
+        )
+
+
+def _deduplicate(
+    rows: pl.DataFrame, policy: Duplicates, users: IdMap, items: IdMap, source: Source
+) -> tuple[pl.DataFrame, list[Note]]:
+    if policy == "keep":
+        return rows, []
+    table = rows.with_columns(
+        pair=pl.col("user").cast(pl.Int64) * len(items) + pl.col("item"), row=pl.int_range(pl.len())
+    )
+    repeated = table["pair"].is_duplicated()
+    if not repeated.any():
+        return rows, []
+    several = table.filter(repeated)
+    extra = len(several) - several["pair"].n_unique()
+    if policy == "error":
+        again = several.filter(~pl.col("pair").is_first_distinct()).head(3)
+        shown = ", ".join(
+            f"user {users.ids[user]!r} with item {items.ids[item]!r}" for user, item in again["user", "item"].rows()
+        )
+        raise DataError(
+            f"{source.name}: the same user and item again in {counted(extra)} ({shown}): "
+            "pass duplicates='last', 'sum' or 'keep'"
+        )
+    order = ["time", "row"] if "time" in rows.columns else ["row"]
+    latest = several.sort(order).unique("pair", keep="last", maintain_order=True)
+    what = "dropped: an earlier row of the same user and item"
+    if policy == "sum":
+        sums = several.group_by("pair").agg(pl.col("weight").cast(pl.Float64).sum().cast(pl.Float32))
+        latest = latest.drop("weight").join(sums, on="pair", how="left").select(table.columns)
+        what = "merged: weights of the same user and item summed"
+    kept = pl.concat([table.filter(~repeated), latest]).sort("row")
+    return kept.select(rows.columns), [Note(what, extra)]
+
+
+def _interactions(rows: pl.DataFrame) -> Interactions:
+    return Interactions(
+        user=rows["user"].to_numpy(),
+        item=rows["item"].to_numpy(),
+        weight=rows["weight"].to_numpy(),
+        time=rows["time"].to_numpy() if "time" in rows.columns else None,
+    )
+
+
+def _align(features: Any, ids: IdMap, column: str, kind: str) -> tuple[pl.DataFrame | None, list[Note]]:
+    """The features as one row per id in map order, without the id column."""
+    if features is None:
+        return None, []
+    opened = _open(features, f"{kind} features")
+    table = _as_polars(opened, opened.columns, f"{kind} features")
+    if not table.columns:
+        raise DataError(f"{kind} features: no columns: the first must hold the ids")
+    key = column if column in table.columns else table.columns[0]
+    rows = ids.rows(read_ids(table[key], Source(f"{kind} features")).values)
+    known = np.flatnonzero(rows >= 0)
+    counts = np.bincount(rows[known], minlength=len(ids))
+    if counts.max(initial=0) > 1:
+        twice = ids.ids.gather(np.flatnonzero(counts > 1)[:3]).to_list()
+        raise DataError(
+            f"{kind} features: ids {listed(twice)} occur more than once in column {key!r}: keep one row each"
+        )
+    if not len(known):
+        raise DataError(
+            f"{kind} features: none of {len(table):,} ids in column {key!r} occurs in the interactions: "
+            f"is it the right column? interactions have ids such as {listed(ids.ids.head(3).to_list())}"
+        )
+    at = np.full(len(ids), -1, dtype=np.int64)
+    at[rows[known]] = known
+    index = pl.Series(at)
+    notes = [
+        Note(f"{kind} features of ids without interactions, left out", len(table) - len(known)),
+        Note(f"{kind}s without features, given nulls", int((counts == 0).sum())),
+    ]
+    aligned = table.drop(key).select(pl.all().gather(index.set(index < 0, None)))
+    return aligned, [note for note in notes if note.rows]
+
+
+def _titles(features: pl.DataFrame | None, items: IdMap, column: str | None) -> pl.Series | None:
+    """Readable names in map order; an item without one is called by its id."""
+    names = [] if features is None else features.columns
+    if column is not None and column not in names:
+        raise DataError(f"titles={column!r} is not a column of the item features: the columns are {listed(names)}")
+    if column is None:
+        likely = ("title", "name", "movietitle", "itemname", "productname")
+        column = next((name for title in likely for name in names if plain(name) == title), None)
+    if features is None or column is None:
+        return None
+    return features[column].cast(pl.String).fill_null(items.ids.cast(pl.String)).rename("title")

@@ -1,0 +1,55 @@
+"""The explicit list of recipes. A new recipe is one file and one line here; the contract tests then cover it."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from palate.errors import RecipeError
+from palate.models.neumf import GMF, MLP, NeuMF
+from palate.models.popularity import Popularity
+from palate.protocols import Recipe
+
+__all__ = ["RECIPES", "make_recipe"]
+
+RECIPES: dict[str, type[Any]] = {
+    recipe.name: recipe
+    for recipe in (
+        Popularity,
+        GMF,
+        MLP,
+        NeuMF,
+    )
+}
+
+
+def make_recipe(name: str, fields: Mapping[str, Any] | None = None, *, fast: bool = False) -> Recipe[Any]:
+    """The recipe of that name with some fields set, the rest at the published defaults or the fast preset.
+
+    Values may be JSON or text ("0.01", "[64, 32]"): they are checked and converted by the type of the field.
+
+    Raises:
+        RecipeError: unknown name, unknown field or a value that does not fit.
+    """
+    from pydantic import TypeAdapter, ValidationError
+
+    if name not in RECIPES:
+        near = difflib.get_close_matches(name, RECIPES, 1)
+        hint = f"did you mean {near[0]}? " if near else ""
+        raise RecipeError(f"unknown recipe {name!r}: {hint}there are {', '.join(RECIPES)}")
+    kind = RECIPES[name]
+    start = kind.fast() if fast else kind()
+    merged = {**dataclasses.asdict(start), **(fields or {})}
+    try:
+        made: Recipe[Any] = TypeAdapter(kind).validate_json(json.dumps(merged))
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = str(first["loc"][0]) if first["loc"] else "fields"
+        if field not in start.__dataclass_fields__:
+            known = ", ".join(start.__dataclass_fields__) or "none"
+            raise RecipeError(f"recipe {name} has no field {field!r}: it has {known}") from None
+        raise RecipeError(f"recipe {name}, field {field!r}={merged.get(field)!r}: {first['msg']}") from None
+    return made

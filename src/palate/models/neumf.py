@@ -1,0 +1,358 @@
+"""GMF, MLP and NeuMF: neural collaborative filtering (He et al. 2017, "Neural Collaborative Filtering", WWW).
+
+    GMF    phi_G = p_u * q_i                                        (element-wise; eq. 9)
+    MLP    phi_M = ReLU(W_L (... ReLU(W_2 [p'_u ; q'_i] + b_2) ...) + b_L)     (eq. 10)
+    NeuMF  y_ui  = sigmoid(h . [phi_G ; phi_M])                     (eq. 12; separate embeddings for the two parts)
+
+trained on observed pairs (target 1) and uniform unseen items (target 0) with binary cross-entropy (eq. 7). GMF keeps
+only phi_G, MLP only phi_M.
+
+Fold-in of a stranger: the network and the item tables stay; a new pair of user vectors starts at the mean user and
+takes a few optimiser steps on the stranger's history against a fixed set of probe items.
+
+Shape legend: B users, C candidates, I items, P positives of a batch, N negatives of a positive, D width, S strangers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Self, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from palate import train as training
+from palate.data.dataset import Dataset, Fingerprint
+from palate.errors import RecipeError
+from palate.losses import bce
+from palate.nn import mlp
+from palate.protocols import Batch, Query, Run, Sizes
+from palate.sampling import Unseen, epoch_rng
+
+__all__ = ["GMF", "MLP", "NCFModel", "NeuMF"]
+
+# Hidden values held at once while scoring pairs: bounds the memory of a catalogue at any size to about 130 MB.
+SCORE_CELLS = 32_000_000
+CHUNK_ROWS = 1 << 18  # positives whose negatives are drawn at once
+
+FOLD_IN_STEPS = 40
+FOLD_IN_RATE = 0.1
+FOLD_IN_EVENTS = 256  # most recent events used
+PROBE_ITEMS = 512
+
+
+class NCFModel(nn.Module):
+    """The network of the three recipes; a part of width 0 is absent.
+
+    Args:
+        sizes: rows of the tables.
+        dim: width D of the GMF part.
+        layers: widths of the MLP part, the first being user and item vector together.
+        dropout: behind each hidden layer.
+    """
+
+    trained_on: Fingerprint | None = None
+
+    def __init__(self, sizes: Sizes, dim: int, layers: tuple[int, ...], dropout: float = 0.0) -> None:
+        super().__init__()
+        self.dim, self.width, self.items = dim, layers[0] // 2 if layers else 0, sizes.items
+        self.user_table = nn.Embedding(sizes.users, self.dim + self.width)
+        self.item_table = nn.Embedding(sizes.items, self.dim + self.width)
+        nn.init.normal_(self.user_table.weight, std=0.01)
+        nn.init.normal_(self.item_table.weight, std=0.01)
+        if layers:
+            self.first = nn.Linear(layers[0], layers[1])
+            self.rest = nn.Sequential(nn.ReLU(), nn.Dropout(dropout), *mlp(layers[1:], dropout))
+        self.out = nn.Linear(self.dim + (layers[-1] if layers else 0), 1)
+        for layer in self.modules():
+            if isinstance(layer, nn.Linear):
+                nn.init.xavier_uniform_(layer.weight)
+                nn.init.zeros_(layer.bias)
+
+    def pairs(self, user_BD: Tensor, item_xCD: Tensor) -> Tensor:
+        """Logits (B, C) of user vectors (B, D) against item vectors (B, C, D), or (1, C, D) shared by all users.
+
+        The first layer is linear in [user ; item], so its two halves are computed apart and added: each user's half
+        once for all candidates, and a shared catalogue's half once for all users.
+        """
+        parts: list[Tensor] = []
+        if self.dim:
+            parts.append(user_BD[:, None, : self.dim] * item_xCD[..., : self.dim])
+        if self.width:
+            weight = self.first.weight
+            user_BH = F.linear(user_BD[:, self.dim :], weight[:, : self.width], self.first.bias)
+            item_xCH = F.linear(item_xCD[..., self.dim :], weight[:, self.width :])
+            parts.append(cast(Tensor, self.rest(user_BH[:, None] + item_xCH)))
+        both = parts[0] if len(parts) == 1 else torch.cat(parts, dim=-1)
+        return cast(Tensor, self.out(both)).squeeze(-1)
+
+    def score(self, query: Query, items: Tensor | None = None) -> Tensor:
+        """Logits: (B, C) or (B, I), computed in chunks of bounded memory."""
+        user_BD = self.query_vectors(query)
+        if items is not None:
+            return torch.cat([self.pairs(u, self.item_table(i)) for u, i in self._chunks(user_BD, items)])
+        catalogue = self.item_table.weight[None]
+        return torch.cat([self.pairs(u, catalogue) for u in user_BD.split(self._rows(self.items))])
+
+    def knows(self, query: Query) -> Tensor:
+        """Trained users, and strangers with a history."""
+        return self._trained(query) | (query.counts() > 0)
+
+    def query_vectors(self, query: Query) -> Tensor:
+        """User vectors (B, D) of both parts: trained, folded in, or the mean user for a stranger with nothing.
+
+        They are inputs of the network, not factors of a dot product.
+        """
+        trained_B = self._trained(query)
+        vector_BD = self.user_table(query.user.where(trained_B, 0))
+        if bool(trained_B.all()):
+            return cast(Tensor, vector_BD)
+        vector_BD = vector_BD.where(trained_B[:, None], self.user_table.weight.mean(0))
+        fold_B = ~trained_B & (query.counts() > 0)
+        if bool(fold_B.any()):
+            vector_BD = vector_BD.clone()
+            vector_BD[fold_B] = self._fold_in(query, fold_B.nonzero().squeeze(1)).to(vector_BD.dtype)
+        return cast(Tensor, vector_BD)
+
+    def item_vectors(self) -> Tensor:
+        """Item vectors of both parts (I, D), for similarity between items."""
+        return self.item_table.weight.detach()
+
+    def _trained(self, query: Query) -> Tensor:
+        return (query.user >= 0) & (query.user < self.user_table.num_embeddings)
+
+    def _rows(self, columns: int) -> int:
+        widest = max(1, self.dim + self.width, *(p.shape[0] for p in self.parameters() if p.ndim == 1))
+        return max(1, SCORE_CELLS // (columns * widest))
+
+    def _chunks(self, user_BD: Tensor, items_BC: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+        rows = self._rows(items_BC.shape[1])
+        return iter(zip(user_BD.split(rows), items_BC.split(rows), strict=True))
+
+    def _fold_in(self, query: Query, strangers_S: Tensor) -> Tensor:
+        """New user vectors (S, D) from histories, a function of each history alone."""
+        with torch.inference_mode(False), torch.enable_grad():
+            columns = min(int(query.counts().max()), FOLD_IN_EVENTS) + min(self.items, PROBE_ITEMS)
+            return torch.cat(
+                [self._fold_in_chunk(query, part.clone()) for part in strangers_S.split(self._rows(columns))]
+            )
+
+    def _fold_in_chunk(self, query: Query, strangers_S: Tensor) -> Tensor:
+        assert query.offsets is not None
+        assert query.items is not None
+        device = self.user_table.weight.device
+        start, end = query.offsets[strangers_S], query.offsets[strangers_S + 1]
+        start = torch.maximum(start, end - FOLD_IN_EVENTS)
+        length_S = end - start
+        place = torch.arange(int(length_S.max()), device=device)
+        real_SH = place < length_S[:, None]
+        event_SH = query.items[(start[:, None] + place).clamp(max=len(query.items) - 1)].where(real_SH, 0)
+        probe_N = torch.linspace(0, self.items - 1, min(self.items, PROBE_ITEMS), device=device).long().unique()
+        touched_SN = ((event_SH[:, :, None] == probe_N) & real_SH[:, :, None]).any(1)
+        with torch.no_grad():
+            item_SXD = self.item_table(torch.cat([event_SH, probe_N.expand(len(strangers_S), -1)], dim=1))
+            mean_D = self.user_table.weight.mean(0)
+        target = torch.cat([torch.ones_like(event_SH), torch.zeros_like(touched_SN, dtype=torch.int64)], 1).float()
+        # As in training: each event once, against four unseen items.
+        unseen_SN = ~touched_SN / (~touched_SN).sum(1, keepdim=True).clamp(min=1)
+        weight = torch.cat([real_SH / length_S[:, None], 4.0 * unseen_SN], dim=1)
+        vector_SD = mean_D.repeat(len(strangers_S), 1).requires_grad_()
+        optimizer = torch.optim.Adam([vector_SD], lr=FOLD_IN_RATE)
+        for _ in range(FOLD_IN_STEPS):
+            loss = F.binary_cross_entropy_with_logits(self.pairs(vector_SD, item_SXD), target, weight, reduction="sum")
+            (vector_SD.grad,) = torch.autograd.grad(loss, [vector_SD])
+            optimizer.step()
+        return vector_SD.detach()
+
+
+@dataclass(frozen=True)
+class _Ncf:
+    """What the three recipes share: how they are trained.
+
+    Args:
+        epochs: passes over the training rows.
+        negatives: unseen items drawn anew for each positive in each epoch.
+        batch_size: rows (positives and negatives together) in one optimiser step.
+        learning_rate: of Adam.
+        weight_decay: L2 inside Adam.
+        dropout: behind each hidden layer.
+    """
+
+    name: ClassVar[str]
+    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
+
+    epochs: int = 20
+    negatives: int = 4
+    batch_size: int = 256
+    learning_rate: float = 0.001
+    weight_decay: float = 0.0
+    dropout: float = 0.0
+
+    def __post_init__(self) -> None:
+        for field, low in (("epochs", 0), ("negatives", 1), ("batch_size", 1)):
+            if getattr(self, field) < low:
+                raise RecipeError(f"{field}={getattr(self, field)}: must be at least {low}")
+        if self.learning_rate <= 0:
+            raise RecipeError(f"learning_rate={self.learning_rate}: must be above 0")
+
+    @property
+    def _parts(self) -> tuple[int, tuple[int, ...]]:
+        raise RecipeError(f"{type(self).__name__} has no network: use GMF, MLP or NeuMF")
+
+    @classmethod
+    def fast(cls) -> Self:
+        """Large batches and a higher learning rate: seconds instead of minutes on two cores.
+
+        Chosen on validation rows of MovieLens 100K (the latest training row of each user).
+        """
+        return cls(epochs=10, batch_size=2048, learning_rate=0.004)
+
+    def build(self, sizes: Sizes) -> NCFModel:
+        """An untrained network with tables of the given sizes."""
+        dim, layers = self._parts
+        return NCFModel(sizes, dim, layers, self.dropout)
+
+    def fit(self, train: Dataset, run: Run = Run()) -> NCFModel:
+        """Train on the rows of ``train`` as implicit feedback: weights are not used."""
+        model = cast(NCFModel, training.fit(self, train, run))
+        model.trained_on = train.fingerprint
+        return model
+
+    def batches(self, train: Dataset, seed: int, epoch: int) -> Iterator[Batch]:
+        """Positives in random order, each with its negatives behind it: user (P,), item and target (P, 1 + N)."""
+        rng = epoch_rng(seed, epoch)
+        rows = train.interactions
+        unseen = Unseen(train.history, train.n_items)
+        order = rng.permutation(len(rows))
+        size = max(1, self.batch_size // (1 + self.negatives))
+        target = torch.zeros(size, 1 + self.negatives)
+        target[:, 0] = 1
+        chunk = max(1, CHUNK_ROWS // size) * size
+        for first in range(0, len(order), chunk):
+            picked = order[first : first + chunk]
+            user = torch.from_numpy(rows.user[picked].astype("int64"))
+            positive = torch.from_numpy(rows.item[picked].astype("int64"))
+            negative = torch.from_numpy(unseen.draw(rows.user[picked], self.negatives, rng).astype("int64"))
+            item = torch.cat([positive[:, None], negative], dim=1)
+            for u, i in zip(user.split(size), item.split(size), strict=True):
+                yield Batch(u, i, target[: len(u)])
+
+    def loss(self, module: Any, batch: Batch) -> Tensor:
+        """Binary cross-entropy over positives and negatives."""
+        return bce(module.pairs(module.user_table(batch.user), module.item_table(batch.item)), batch.target)
+
+    def optimizers(self, module: nn.Module) -> list[torch.optim.Optimizer]:
+        """Fused Adam over all parameters."""
+        return [torch.optim.Adam(module.parameters(), self.learning_rate, weight_decay=self.weight_decay, fused=True)]
+
+
+@dataclass(frozen=True)
+class GMF(_Ncf):
+    """Generalised matrix factorisation: element-wise product of ``dim``-wide vectors under learned weights."""
+
+    name: ClassVar[str] = "gmf"
+    dim: int = 8
+
+    @classmethod
+    def fast(cls) -> Self:
+        """Wider vectors and larger batches: a few seconds on MovieLens 100K."""
+        return cls(epochs=10, batch_size=2048, learning_rate=0.01, dim=16)
+
+    @property
+    def _parts(self) -> tuple[int, tuple[int, ...]]:
+        return self.dim, ()
+
+
+@dataclass(frozen=True)
+class MLP(_Ncf):
+    """A multi-layer network over [user vector ; item vector]; ``layers[0]`` is the width of both together."""
+
+    name: ClassVar[str] = "mlp"
+    layers: tuple[int, ...] = (64, 32, 16, 8)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_layers(self.layers)
+
+    @property
+    def _parts(self) -> tuple[int, tuple[int, ...]]:
+        return 0, self.layers
+
+
+@dataclass(frozen=True)
+class NeuMF(_Ncf):
+    """GMF and MLP side by side under one output layer.
+
+    Args:
+        dim: width of the GMF part.
+        layers: widths of the MLP part.
+        pretrain: first train GMF and MLP apart with the same settings, start from both with the output weights
+            mixed as [alpha h_G ; (1 - alpha) h_M] (eq. 13) and go on with plain SGD, as the paper does.
+        alpha: the mix.
+    """
+
+    name: ClassVar[str] = "neumf"
+    dim: int = 8
+    layers: tuple[int, ...] = (64, 32, 16, 8)
+    pretrain: bool = False
+    alpha: float = 0.5
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_layers(self.layers)
+        if not 0 <= self.alpha <= 1:
+            raise RecipeError(f"alpha={self.alpha}: must be between 0 and 1")
+
+    @classmethod
+    def fast(cls) -> Self:
+        """A wider GMF part and larger batches: a few seconds on MovieLens 100K."""
+        return cls(epochs=8, batch_size=4096, learning_rate=0.01, dim=16)
+
+    @property
+    def _parts(self) -> tuple[int, tuple[int, ...]]:
+        return self.dim, self.layers
+
+    def fit(self, train: Dataset, run: Run = Run()) -> NCFModel:
+        """Train as a whole, or from the two parts trained apart."""
+        start = self._pretrained(train, run) if self.pretrain else None
+        model = cast(NCFModel, training.fit(self, train, run, start))
+        model.trained_on = train.fingerprint
+        return model
+
+    def optimizers(self, module: nn.Module) -> list[torch.optim.Optimizer]:
+        """Adam, or plain SGD after pre-training (Adam would need the momentum of the parts; sec. 3.4.1)."""
+        if self.pretrain:
+            return [torch.optim.SGD(module.parameters(), self.learning_rate, weight_decay=self.weight_decay)]
+        return super().optimizers(module)
+
+    def _pretrained(self, train: Dataset, run: Run) -> NCFModel:
+        shared = {field: getattr(self, field) for field in _Ncf.__dataclass_fields__}
+        parts: list[tuple[_Ncf, str]] = [
+            (GMF(**shared, dim=self.dim), "gmf"),
+            (MLP(**shared, layers=self.layers), "mlp"),
+        ]
+        apart = [
+            part.fit(train, replace(run, folder=run.folder / name if run.folder else None)) for part, name in parts
+        ]
+        model = self.build(Sizes(train.n_users, train.n_items))
+        mix(model, apart[0], apart[1], self.alpha)
+        return model
+
+
+@torch.no_grad()
+def mix(model: NCFModel, gmf: NCFModel, tower: NCFModel, alpha: float) -> None:
+    """Fill a NeuMF network from a GMF and an MLP network, output weights mixed by alpha (He et al. 2017, eq. 13)."""
+    for table in ("user_table", "item_table"):
+        both = [getattr(part, table).weight for part in (gmf, tower)]
+        getattr(model, table).weight.copy_(torch.cat(both, dim=1))
+    model.first.load_state_dict(tower.first.state_dict())
+    model.rest.load_state_dict(tower.rest.state_dict())
+    model.out.weight.copy_(torch.cat([alpha * gmf.out.weight, (1 - alpha) * tower.out.weight], dim=1))
+    model.out.bias.copy_(alpha * gmf.out.bias + (1 - alpha) * tower.out.bias)
+
+
+def _check_layers(layers: tuple[int, ...]) -> None:
+    if len(layers) < 2 or layers[0] % 2 or min(layers) < 1:
+        raise RecipeError(f"layers={layers}: needs at least two widths, the first even (half user, half item)")

@@ -1,0 +1,22 @@
+"""The published tables, one per file: data, protocol, recipe, published value."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Iterator
+from typing import cast
+
+from palate.reproduce.rows import Options, Row
+
+__all__ = ["SYSTEMS", "run"]
+
+SYSTEMS = {
+    "B": "system_b",
+    "ncf-ml-1m": "ncf_ml_1m",
+}
+
+
+def run(system: str, options: Options) -> Iterator[Row]:
+    """The rows of one system, as they are computed."""
+    module = importlib.import_module(f"palate.reproduce.{SYSTEMS[system]}")
+    return cast(Callable[[Options], Iterator[Row]], module.run)(options)

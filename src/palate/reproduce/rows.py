@@ -1,0 +1,125 @@
+"""One row of a reproduction table, and how the systems make them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from palate.data.split import Candidates, Split
+from palate.evaluate import Report, evaluate
+from palate.protocols import Recipe, Run
+
+__all__ = ["Options", "Role", "Row", "from_report", "measure", "published"]
+
+Role = Literal["published", "trivial", "faithful", "best"]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One number of one model under one protocol.
+
+    Args:
+        system: "A" to "E" or a data set with a published protocol of its own.
+        dataset: the registry's name.
+        protocol: split and candidates in one line.
+        role: "published", "trivial" (a baseline), "faithful" (our run of the published recipe) or "best" (ours).
+        model: name of the model, with the settings that matter.
+        metric: the bare name: HitRate, NDCG, Recall, Coverage, Accuracy, MSE, RMSE.
+        k: list length, None for ratings.
+        published: the published figure for this metric, None where there is none.
+        value: ours; None in a published row.
+        low, high: 95 % interval of ``value``.
+        users: how many users (or rows, for ratings) were measured.
+        seconds: training time.
+        candidates: what each relevant item had to beat, in words.
+    """
+
+    system: str
+    dataset: str
+    protocol: str
+    role: Role
+    model: str
+    metric: str
+    k: int | None
+    published: float | None
+    value: float | None
+    low: float | None
+    high: float | None
+    users: int | None
+    seconds: float | None
+    candidates: str | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """The row for JSON."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to run a reproduction.
+
+    Args:
+        roles: which roles to compute ("published" rows are always printed).
+        fast: use fast presets where the published recipe takes minutes.
+        progress: show progress bars.
+        log: told one line per step.
+        run: seed, device and threads of every fit.
+        folder: where bundles may be left, or None.
+    """
+
+    roles: frozenset[Role] = frozenset({"trivial", "faithful", "best"})
+    fast: bool = False
+    progress: bool = False
+    log: Callable[[str], None] = field(default=lambda line: None)
+    run: Run = Run()
+    folder: Path | None = None
+
+
+def published(
+    system: str, dataset: str, protocol: str, model: str, figures: Iterable[tuple[str, int | None, float]]
+) -> list[Row]:
+    """The rows of a published table: (metric, k, figure) each."""
+    return [
+        Row(system, dataset, protocol, "published", model, metric, k, figure, None, None, None, None, None, None)
+        for metric, k, figure in figures
+    ]
+
+
+def from_report(
+    report: Report,
+    metrics: Iterable[tuple[str, int]],
+    *,
+    system: str,
+    protocol: str,
+    role: Role,
+    model: str,
+    seconds: float | None,
+    figures: dict[tuple[str, int], float] | None = None,
+) -> list[Row]:
+    """The rows of one evaluated model; ``figures`` are the published values of the same metrics."""
+    rows = []
+    for metric, k in metrics:
+        one = report.measure(metric, k)
+        known = None if one.low != one.low else (one.low, one.high)
+        low, high = known or (None, None)
+        figure = (figures or {}).get((metric, k))
+        rows.append(
+            Row(
+                system, report.data, protocol, role, model, metric, k, figure, one.value, low, high, report.users,
+                seconds, report.candidates,
+            )
+        )  # fmt: skip
+    return rows
+
+
+def measure(
+    recipe: Recipe[Any], split: Split, run: Run, *, k: int | tuple[int, ...], candidates: Candidates | None, **more: Any
+) -> tuple[Any, Report, float]:
+    """Fit on the training rows and evaluate on the test rows: (model, report, seconds of training)."""
+    begin = time.perf_counter()
+    model = recipe.fit(split.train, run)
+    seconds = time.perf_counter() - begin
+    return model, evaluate(model, split, k=k, candidates=candidates, name=recipe.name, **more), seconds

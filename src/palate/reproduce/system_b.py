@@ -1,0 +1,56 @@
+"""System B: NCF against popularity on MovieLens 100K, 100 sampled test negatives.
+
+Published (https://github.com/yihong-chen/neural-collaborative-filtering, and the tutorial made from it): popularity
+HR@10 0.4221, NDCG@10 0.2269; MLP 0.6013, 0.3294.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+from palate.data.registry import load
+from palate.data.split import Split, leave_one_out
+from palate.models.neumf import GMF, MLP, NeuMF
+from palate.models.popularity import Popularity
+from palate.reproduce.rows import Options, Role, Row, from_report, measure, published
+from palate.sampling import draw_candidates
+
+__all__ = ["FAST", "FIGURES", "PUBLISHED_MLP", "run", "split"]
+
+METRICS = (("HitRate", 10), ("NDCG", 10))
+PROTOCOL = "latest interaction of each user held out, 100 uniform negatives the user never touched"
+FIGURES = {
+    "popularity": {("HitRate", 10): 0.4221, ("NDCG", 10): 0.2269},
+    "mlp": {("HitRate", 10): 0.6013, ("NDCG", 10): 0.3294},
+}
+PUBLISHED_MLP = MLP(layers=(16, 32, 16, 8), weight_decay=1e-5, batch_size=256, epochs=30)
+FAST = (GMF.fast(), MLP.fast(), NeuMF.fast())
+
+
+def split(options: Options) -> Split:
+    """The protocol's split, with its candidates drawn once and shared by every model."""
+    data = load("ml-100k", log=options.log, progress=options.progress)
+    parts = leave_one_out(data, tie="first", cold="keep")
+    return parts.with_candidates(draw_candidates(parts, 100, seed=options.run.seed))
+
+
+def run(options: Options) -> Iterator[Row]:
+    """Published, trivial, faithful and best rows."""
+    for model, figures in FIGURES.items():
+        yield from published("B", "ml-100k", PROTOCOL, model, [(m, k, v) for (m, k), v in figures.items()])
+    parts = split(options)
+    plan: list[tuple[Role, Any, str]] = [("trivial", Popularity(), "popularity")]
+    if not options.fast:
+        plan.append(("faithful", PUBLISHED_MLP, "MLP 16-32-16-8, batch 256, 30 epochs"))
+    plan += [("best", recipe, f"{recipe.name}, fast preset") for recipe in FAST]
+    for role, recipe, label in plan:
+        if role in options.roles:
+            options.log(f"training {label}")
+            fitting = replace(options.run, progress=options.progress)
+            _, report, seconds = measure(recipe, parts, fitting, k=10, candidates=parts.candidates)
+            yield from from_report(
+                report, METRICS, system="B", protocol=PROTOCOL, role=role, model=label, seconds=seconds,
+                figures=FIGURES.get(recipe.name),
+            )  # fmt: skip

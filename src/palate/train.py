@@ -1,0 +1,201 @@
+"""The one adapter between a recipe and the Lightning Trainer.
+
+Lightning brings the loop, progress, early stopping, checkpoints, resume, loggers, devices and precision. This file only
+tells it where batches come from. Training killed at any moment resumes at its last whole epoch and ends in the same
+weights, because every batch is a function of (seed, epoch).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import math
+import tempfile
+import warnings
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, cast
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint, TQDMProgressBar
+from pytorch_lightning.loggers import CSVLogger, Logger, TensorBoardLogger
+from torch import Tensor, nn
+
+from palate.data.dataset import Dataset
+from palate.errors import RecipeError
+from palate.protocols import Run, Sizes, Trainable
+
+__all__ = ["fit"]
+
+PROGRESS_EVERY = 50  # optimiser steps between two redraws of the bar: it is not free
+
+
+def fit(recipe: Trainable, train: Dataset, run: Run, start: nn.Module | None = None) -> nn.Module:
+    """Train ``recipe.build(...)`` (or ``start``) for ``recipe.epochs`` passes and return it in eval mode on the CPU.
+
+    With ``run.watch`` the weights of the best epoch come back, otherwise those of the last. With ``run.folder`` a
+    checkpoint is written after each epoch, and a folder that holds one is resumed.
+
+    Raises:
+        RecipeError: the folder belongs to another recipe, seed or data set.
+    """
+    if len(train) == 0:
+        raise RecipeError(f"{train.name} has no rows to train on")
+    with _quiet(), _threads(run.threads), torch.random.fork_rng(), contextlib.ExitStack() as stack:
+        torch.manual_seed(_epoch_seed(run.seed, -1))
+        module = start or recipe.build(Sizes(train.n_users, train.n_items))
+        keep = run.folder is not None or run.watch is not None
+        folder = run.folder or (Path(stack.enter_context(tempfile.TemporaryDirectory())) if keep else None)
+        last = _claim(folder, recipe, train, run) if folder else None
+        driver = _Driver(recipe, module, train, run)
+        trainer = _trainer(recipe, run, folder)
+        trainer.fit(driver, ckpt_path=last, weights_only=True if last else None)
+        if run.watch is not None:
+            _load_best(trainer, module)
+    return module.cpu().eval()
+
+
+class _Driver(pl.LightningModule):
+    def __init__(self, recipe: Trainable, module: nn.Module, train: Dataset, run: Run) -> None:
+        super().__init__()
+        self.net = module
+        self.recipe, self.rows, self.run = recipe, train, run
+        self._tally: list[Tensor] = []  # one detached loss per step, read once per epoch
+
+    def configure_optimizers(self) -> Any:
+        return self.recipe.optimizers(self.net)
+
+    def train_dataloader(self) -> Iterable[Any]:
+        return _Epochs(self)
+
+    def on_train_epoch_start(self) -> None:
+        torch.manual_seed(_epoch_seed(self.run.seed, self.current_epoch))  # dropout
+        self._tally.clear()
+
+    def training_step(self, batch: Any, batch_index: int) -> Tensor:
+        loss = self.recipe.loss(self.net, batch)
+        self._tally.append(loss.detach())
+        return loss
+
+    def on_train_epoch_end(self) -> None:
+        mean = float(torch.stack(self._tally).mean()) if self._tally else 0.0
+        if not math.isfinite(mean):
+            raise RecipeError(f"training loss became {mean} in epoch {self.current_epoch}: lower the learning rate")
+        measured = {"train_loss": mean}
+        if self.run.watch is not None:
+            self.net.eval()
+            measured["watch"] = float(self.run.watch(self.net))
+            self.net.train()
+        self.log_dict(measured)
+        if self.run.on_epoch is not None:
+            self.run.on_epoch(self.current_epoch, mean)
+
+
+class _Epochs:
+    """An iterable that Lightning iterates once per epoch; it asks the driver which epoch that is."""
+
+    def __init__(self, driver: _Driver) -> None:
+        self.driver = driver
+
+    def __iter__(self) -> Iterator[Any]:
+        driver = self.driver
+        return iter(driver.recipe.batches(driver.rows, driver.run.seed, driver.current_epoch))
+
+
+def _trainer(recipe: Trainable, run: Run, folder: Path | None) -> pl.Trainer:
+    callbacks: list[pl.Callback] = []
+    if folder is not None:
+        watched: dict[str, Any] = {"monitor": "watch", "mode": "max"} if run.watch is not None else {}
+        callbacks.append(
+            ModelCheckpoint(folder, filename="best-{epoch}", save_last=True, save_top_k=1, every_n_epochs=1, **watched)
+        )
+    if run.watch is not None:
+        callbacks.append(EarlyStopping("watch", mode="max", patience=run.patience))
+    if run.progress:
+        callbacks.append(TQDMProgressBar(refresh_rate=PROGRESS_EVERY))
+    return pl.Trainer(
+        accelerator={"cuda": "gpu"}.get(run.device, run.device),
+        devices=1,
+        precision=cast(Any, run.precision),
+        max_epochs=recipe.epochs,
+        callbacks=callbacks,
+        logger=_logger(run),
+        log_every_n_steps=PROGRESS_EVERY,
+        enable_checkpointing=folder is not None,
+        enable_progress_bar=run.progress,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+    )
+
+
+def _logger(run: Run) -> Logger | bool:
+    if run.logger == "none" or run.folder is None:
+        return False
+    if run.logger == "csv":
+        return CSVLogger(run.folder, name="log", version="")
+    try:
+        return TensorBoardLogger(run.folder, name="log", version="")
+    except ModuleNotFoundError as error:
+        raise RecipeError("logger='tensorboard' needs an extra: pip install 'palate[tensorboard]'") from error
+
+
+def _claim(folder: Path, recipe: Trainable, train: Dataset, run: Run) -> Path | None:
+    """Write down whose folder this is, or check it; returns the checkpoint to resume from, if any."""
+    mine = {
+        "recipe": type(recipe).__name__,
+        "fields": asdict(cast(Any, recipe)),
+        "seed": run.seed,
+        "data": train.fingerprint.digest,
+    }
+    mine = json.loads(json.dumps(mine))  # tuples become lists, as they will when read back
+    folder.mkdir(parents=True, exist_ok=True)
+    label, last = folder / "run.json", folder / "last.ckpt"
+    if last.exists():
+        theirs = json.loads(label.read_text()) if label.exists() else {}
+        different = sorted(key for key in mine if theirs.get(key) != mine[key])
+        if different:
+            raise RecipeError(
+                f"{folder} holds a checkpoint of another run ({', '.join(different)} differ): "
+                "give another folder, or delete this one"
+            )
+        return last
+    label.write_text(json.dumps(mine, indent=2))
+    return None
+
+
+def _load_best(trainer: pl.Trainer, module: nn.Module) -> None:
+    checkpoint = cast(ModelCheckpoint, trainer.checkpoint_callback)
+    state = torch.load(checkpoint.best_model_path, map_location="cpu", weights_only=True)["state_dict"]
+    module.load_state_dict({key.removeprefix("net."): value for key, value in state.items()})
+
+
+def _epoch_seed(seed: int, epoch: int) -> int:
+    return (seed * 1_000_003 + (epoch + 1) * 7_919) % 2**63
+
+
+@contextlib.contextmanager
+def _threads(count: int | None) -> Iterator[None]:
+    before = torch.get_num_threads()
+    if count is not None:
+        torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep Lightning's start-up lines and its advice about data loaders (we have none) from the user."""
+    logger = logging.getLogger("pytorch_lightning")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module=r"pytorch_lightning\..*")
+            yield
+    finally:
+        logger.setLevel(level)

@@ -1,0 +1,170 @@
+"""The laws that every recipe passes. A new recipe is covered by being listed in RECIPES."""
+
+from __future__ import annotations
+
+import dataclasses
+from functools import cache
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from conftest import make_checkerboard
+from palate.bundle import Bundle
+from palate.data.split import Split
+from palate.models import RECIPES, make_recipe
+from palate.pipeline import Recommender
+from palate.protocols import Model, Query, Recipe, Run, Sizes
+
+NAMES = list(RECIPES)
+
+
+def small(name: str) -> Recipe[Any]:
+    """The recipe with enough optimiser steps for 760 rows."""
+    recipe = make_recipe(name, fast=True)
+    wished = {"epochs": 60, "batch_size": 128, "learning_rate": 0.02, "dim": 8}
+    has = {field.name for field in dataclasses.fields(recipe)}  # type: ignore[arg-type]
+    return dataclasses.replace(recipe, **{key: value for key, value in wished.items() if key in has})  # type: ignore[type-var]
+
+
+@cache
+def board() -> Split:
+    return make_checkerboard()
+
+
+@cache
+def fitted(name: str) -> Model:
+    return small(name).fit(board().train, Run(seed=3))
+
+
+def query(users: list[int]) -> Query:
+    return Query.of(users, board().train.history.select(np.array(users)))
+
+
+def personal(name: str) -> bool:
+    return bool(fitted(name).knows(query([0])).all())
+
+
+def score(model: Model, asked: Query, items: torch.Tensor | None = None) -> torch.Tensor:
+    with torch.inference_mode():
+        return model.score(asked, items)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_candidate_scores_equal_the_gathered_catalogue_scores(name: str) -> None:
+    model, asked = fitted(name), query([0, 7, 12])
+    items = torch.tensor([[0, 5, 39], [5, 5, 1], [38, 2, 0]])
+    whole = score(model, asked)
+    assert whole.shape == (3, board().train.n_items)
+    torch.testing.assert_close(score(model, asked, items), whole.gather(1, items), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_batch_equals_one_by_one(name: str) -> None:
+    model = fitted(name)
+    users = [0, 3, 12, 39]
+    alone = torch.cat([score(model, query([user])) for user in users])
+    torch.testing.assert_close(score(model, query(users)), alone, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_strangers_in_a_batch_equal_strangers_one_by_one(name: str) -> None:
+    model = fitted(name)
+    histories = [[0, 2, 4, 8], [1], [], [5, 7]]
+    alone = torch.cat([score(model, Query.strangers([history])) for history in histories])
+    torch.testing.assert_close(score(model, Query.strangers(histories)), alone, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_same_seed_gives_the_same_weights(name: str) -> None:
+    again = small(name).fit(board().train, Run(seed=3))
+    first, second = fitted(name).state_dict(), again.state_dict()  # type: ignore[attr-defined]
+    assert first.keys() == second.keys()
+    for key, value in first.items():
+        assert torch.equal(value, second[key]), key
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_training_leaves_the_global_random_state_alone(name: str) -> None:
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    dataclasses.replace(small(name), **({"epochs": 1} if hasattr(small(name), "epochs") else {})).fit(  # type: ignore[type-var]
+        board().train, Run(seed=1)
+    )
+    assert torch.equal(torch.rand(3), expected)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_checkerboard_is_learned(name: str) -> None:
+    if not personal(name):
+        pytest.skip(f"{name} is not personal: it gives everybody the same list")
+    users = list(range(40))
+    scores = score(fitted(name), query(users)).numpy()
+    parity = (np.arange(40)[:, None] % 2) == (np.arange(40)[None, :] % 2)
+    held_out = scores[np.arange(40), np.arange(40)]
+    worst_of_others = np.where(parity, -np.inf, scores).max(axis=1)
+    assert (held_out > worst_of_others).mean() >= 0.95
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_strangers_never_crash_and_a_history_makes_them_known(name: str) -> None:
+    model = fitted(name)
+    asked = Query.strangers([[], [0, 2, 4, 6, 8, 10], [1, 3, 5, 7, 9, 11]])
+    scores = score(model, asked)
+    assert torch.isfinite(scores).all()
+    assert torch.isfinite(score(model, Query.of([-1, 10**6]))).all()
+    if not personal(name):
+        return
+    assert model.knows(asked).tolist() == [False, True, True]
+    even, odd = torch.arange(12, 40, 2), torch.arange(13, 40, 2)
+    assert scores[1, even].mean() > scores[1, odd].mean()
+    assert scores[2, odd].mean() > scores[2, even].mean()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_state_dict_holds_the_whole_model(name: str) -> None:
+    model = fitted(name)
+    sizes = getattr(model, "sizes", Sizes(board().train.n_users, board().train.n_items))
+    rebuilt = small(name).build(sizes)
+    rebuilt.load_state_dict(model.state_dict(), strict=True)  # type: ignore[attr-defined]
+    assert torch.equal(score(rebuilt.eval(), query([0, 9])), score(model, query([0, 9])))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_bundle_round_trip_is_bit_equal_and_holds_no_pickle(name: str, tmp_path: Any) -> None:
+    model, asked = fitted(name), query(list(range(40)))
+    Bundle.of(small(name), model, board().train).save(tmp_path / "bundle")
+    loaded = Bundle.load(tmp_path / "bundle")
+    assert loaded.recipe == small(name)
+    assert torch.equal(score(loaded.recommender.model, asked), score(model, asked))
+    assert loaded.trained_on == board().train.fingerprint
+    assert {path.suffix for path in (tmp_path / "bundle").iterdir()} <= {".json", ".safetensors", ".parquet"}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_history_never_comes_back_unless_asked_for(name: str) -> None:
+    train = board().train
+    recommender = Recommender.of(fitted(name), train)
+    everyone = train.users.ids.to_list()
+    seen = set(zip(train.interactions.user.tolist(), train.interactions.item.tolist(), strict=True))
+    filtered = recommender.recommend(everyone, 40)
+    assert not seen & set(zip(filtered["user_id"].to_list(), filtered["item_id"].to_list(), strict=True))
+    whole = recommender.recommend(everyone, 40, exclude_seen=False)
+    assert len(whole) == 40 * 40
+    stranger = recommender.recommend([999], 40, histories={999: [0, 2, 4]})
+    assert not {0, 2, 4} & set(stranger["item_id"].to_list())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_model_remembers_what_it_was_trained_on(name: str) -> None:
+    assert fitted(name).trained_on == board().train.fingerprint
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_published_defaults_and_fast_preset_exist_and_are_frozen(name: str) -> None:
+    for recipe in (RECIPES[name](), RECIPES[name].fast()):
+        assert recipe.name == name
+        with pytest.raises(dataclasses.FrozenInstanceError):
+            recipe.epochs = 3
