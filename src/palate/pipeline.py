@@ -359,14 +359,23 @@ class Recommender:
 
     def _shared_users(self, row: int) -> Tensor:
         """Cosine of item ``row`` with every item over the users who have them, (I,); -inf where nobody has both."""
-        users = np.unique(np.searchsorted(self.seen.offsets, np.flatnonzero(self.seen.items == row), side="right") - 1)
-        both = _distinct_counts(self.seen.select(users), len(self.items))
+        once = self._seen_once
+        users = np.searchsorted(once.offsets, np.flatnonzero(once.items == row), side="right") - 1
+        both = np.bincount(once.select(users).items, minlength=len(self.items))
         scale = np.sqrt(np.maximum(self._users_per_item * self._users_per_item[row], 1.0))
         return torch.from_numpy(np.where(both > 0, both / scale, -np.inf).astype(np.float32))
 
     @cached_property
+    def _seen_once(self) -> History:
+        """The training history with each item once per user, however often it was touched."""
+        owner = np.repeat(np.arange(len(self.seen), dtype=np.int64), self.seen.counts)
+        user, item = np.divmod(np.unique(owner * len(self.items) + self.seen.items), len(self.items))
+        offsets = np.concatenate([[0], np.cumsum(np.bincount(user, minlength=len(self.seen)))])
+        return History(offsets, item.astype(np.int32), np.ones(len(item), np.float32))
+
+    @cached_property
     def _users_per_item(self) -> NDArray[np.float64]:
-        return _distinct_counts(self.seen, len(self.items)).astype(np.float64)
+        return np.bincount(self._seen_once.items, minlength=len(self.items)).astype(np.float64)
 
 
 def _check_k(k: int) -> None:
@@ -400,13 +409,6 @@ def _append(first: History, second: History) -> History:
         np.concatenate([first.weights, second.weights])[order],
         times,
     )
-
-
-def _distinct_counts(history: History, n_items: int) -> NDArray[np.int64]:
-    """Users per item, shape (n_items,), however often each of them touched it."""
-    owner = np.repeat(np.arange(len(history), dtype=np.int64), history.counts)
-    pairs = np.unique(owner * n_items + history.items)
-    return np.bincount(pairs % n_items, minlength=n_items)
 
 
 def _arrow(frame: pl.DataFrame) -> Any:

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from palate.data.dataset import Dataset, Fingerprint, History
+from palate.data.features import FeatureSchema
 from palate.errors import RecipeError
 
 __all__ = ["Batch", "Model", "Query", "Recipe", "Run", "Sizes", "Trainable", "Vectors"]
@@ -85,10 +86,11 @@ class Query:
 
 
 class Sizes(NamedTuple):
-    """How many rows the tables of a model need; what a bundle must know to rebuild it."""
+    """How many rows the tables of a model need, and its features; what a bundle must know to rebuild it."""
 
     users: int
     items: int
+    features: FeatureSchema | None = None
 
 
 @runtime_checkable

@@ -63,6 +63,7 @@ class _Driver(pl.LightningModule):
         super().__init__()
         self.net = module
         self.recipe, self.rows, self.run = recipe, train, run
+        self.first_epoch = 0
         self._tally: list[Tensor] = []  # one detached loss per step, read once per epoch
 
     def configure_optimizers(self) -> Any:
@@ -70,6 +71,10 @@ class _Driver(pl.LightningModule):
 
     def train_dataloader(self) -> Iterable[Any]:
         return _Epochs(self)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        # Lightning fetches the first batch of a resumed run before it has moved on to the next epoch.
+        self.first_epoch = int(checkpoint["epoch"]) + 1
 
     def on_train_epoch_start(self) -> None:
         torch.manual_seed(_epoch_seed(self.run.seed, self.current_epoch))  # dropout
@@ -102,7 +107,8 @@ class _Epochs:
 
     def __iter__(self) -> Iterator[Any]:
         driver = self.driver
-        return iter(driver.recipe.batches(driver.rows, driver.run.seed, driver.current_epoch))
+        epoch = max(driver.current_epoch, driver.first_epoch)
+        return iter(driver.recipe.batches(driver.rows, driver.run.seed, epoch))
 
 
 def _trainer(recipe: Trainable, run: Run, folder: Path | None) -> pl.Trainer:

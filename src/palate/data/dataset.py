@@ -19,7 +19,7 @@ __all__ = ["Dataset", "Fingerprint", "History", "Interactions", "Note"]
 SKETCH_ROWS = 65_536
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Interactions:
     """Who touched what: N rows of integers, in the order of the source.
 
@@ -58,7 +58,7 @@ class Interactions:
         return History(offsets, rows.item, rows.weight, rows.time)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class History:
     """Interactions per user in compressed rows: user u has events offsets[u] to offsets[u + 1], oldest first."""
 
@@ -150,10 +150,10 @@ class Note:
     rows: int
 
     def __str__(self) -> str:
-        return f"{self.what}: {self.rows:,} rows"
+        return f"{self.what}: {self.rows:,} {'row' if self.rows == 1 else 'rows'}"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Dataset:
     """Interactions with the maps that give their integers a meaning.
 
@@ -221,3 +221,6 @@ class Dataset:
 
     def __str__(self) -> str:
         return f"{self.name}: {len(self):,} rows, {self.n_users:,} users, {self.n_items:,} items"
+
+    def __repr__(self) -> str:
+        return f"<Dataset {self}>"

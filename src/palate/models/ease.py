@@ -54,19 +54,16 @@ class EASEModel(nn.Module):
 
     def score(self, query: Query, items: Tensor | None = None) -> Tensor:
         """(B, C) or (B, I); popularity for those of whom nothing is known."""
-        if query.offsets is None or query.items is None or not len(query.items):
-            scores_BI = self.popularity.expand(len(query), -1)
-            return scores_BI if items is None else self.popularity[items]
+        knows_B = self.knows(query)
+        if not bool(knows_B.any()):
+            return self.popularity.expand(len(query), -1) if items is None else self.popularity[items]
         strength_H = self._strengths(query)
-        if items is None:
-            return self._catalogue(query, strength_H, 0, len(query))
-        step = max(1, SCORE_CELLS // len(self.popularity))
-        parts = [
-            self._catalogue(query, strength_H, first, min(first + step, len(query))).gather(
-                1, items[first : first + step]
-            )
-            for first in range(0, len(query), step)
-        ]
+        step = len(query) if items is None else max(1, SCORE_CELLS // len(self.popularity))
+        parts = []
+        for first in range(0, len(query), step):
+            part = slice(first, min(first + step, len(query)))
+            scores_BI = self._catalogue(query, strength_H, part).where(knows_B[part, None], self.popularity)
+            parts.append(scores_BI if items is None else scores_BI.gather(1, items[part]))
         return torch.cat(parts)
 
     def knows(self, query: Query) -> Tensor:
@@ -76,20 +73,20 @@ class EASEModel(nn.Module):
         met_H = (self.popularity[query.items] > 0).to(torch.int64)
         return torch.zeros_like(query.user).index_add_(0, _owners(query), met_H) > 0
 
-    def _catalogue(self, query: Query, strength_H: Tensor, first: int, last: int) -> Tensor:
-        """Scores (last - first, I) of the users from ``first`` to ``last``."""
+    def _catalogue(self, query: Query, strength_H: Tensor, part: slice) -> Tensor:
+        """Sums of the rows of ``weights`` over the histories of some of the users, (B, I)."""
         assert query.offsets is not None
         assert query.items is not None
-        start, end = int(query.offsets[first]), int(query.offsets[last])
-        scores_BI = F.embedding_bag(
-            query.items[start:end],
+        offsets = query.offsets[part.start : part.stop + 1]
+        events = slice(int(offsets[0]), int(offsets[-1]))
+        return F.embedding_bag(
+            query.items[events],
             self.weights,
-            query.offsets[first : last + 1] - start,
+            offsets - offsets[0],
             mode="sum",
-            per_sample_weights=strength_H[start:end],
+            per_sample_weights=strength_H[events],
             include_last_offset=True,
         )
-        return scores_BI.where(self.knows(query)[first:last, None], self.popularity)
 
     def _strengths(self, query: Query) -> Tensor:
         """How much each event counts, (H,): of several events of one user with one item only the latest does."""

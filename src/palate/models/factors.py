@@ -14,18 +14,18 @@ vector, E width of an item vector (D, or D + 1 with a bias).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from palate.data.dataset import Dataset, Fingerprint
 from palate.errors import ModelError
 from palate.protocols import Query, Sizes
 
-__all__ = ["Events", "FactorModel", "FoldIn", "GradientFoldIn"]
+__all__ = ["Events", "FactorModel", "FoldIn"]
 
 # Numbers of gathered vectors, or of scores, held at once: bounds memory to about 130 MB at any size.
 CELLS = 32_000_000
@@ -122,18 +122,22 @@ class FactorModel(nn.Module):
         return inside_B & self.trained[query.user.where(inside_B, 0)]
 
 
-class GradientFoldIn(FoldIn):
-    """Logistic regression on fixed item vectors, by Newton's method: the training problem of one user, solved.
+def _likes(query: Query) -> Tensor:
+    """Events per user that are not dislikes, (B,)."""
+    if query.offsets is None or query.weights is None:
+        return query.counts()
+    before = F.pad((query.weights >= 0).long().cumsum(0), (1, 0))
+    return before[query.offsets].diff()
 
-        min_p  sum_h softplus(-p . q_h) + (n H / |N|) sum_{j in N} softplus(p . q_j) + H (1 + n) (l / 2) |p|^2
 
-    with H events, n negatives per event drawn in training, N the probe items that are not in the history (all items, or
-    evenly spaced ones of a large catalogue) and l the regularisation of one training row. A dislike is an event with
-    target 0. Memory is that of the scores, plus one D x D matrix per stranger of a chunk.
-
-    Args:
-        negatives: n.
-        regularization: l.
-        steps: of Newton's method, each halved while it does not improve.
-        probes: at most so many items stand for the catalogue.
-    """
+def _events(query: Query, index_S: Tensor) -> Events:
+    """The histories of some rows of a query."""
+    assert query.offsets is not None
+    assert query.items is not None
+    count_S = query.counts()[index_S]
+    offsets = F.pad(count_S.cumsum(0), (1, 0))
+    shift_H = torch.repeat_interleave(query.offsets[index_S] - offsets[:-1], count_S)
+    place_H = shift_H + torch.arange(len(shift_H), device=shift_H.device)
+    items = query.items[place_H]
+    weights = torch.ones_like(items, dtype=torch.float32) if query.weights is None else query.weights[place_H]
+    return Events(offsets, items, weights)

@@ -8,7 +8,7 @@ recommendation algorithms", WWW). w_uj adds up u's events with j: 1 each, or -1 
 dislike).
 
 Fold-in: there is nothing else. Everybody is answered by the history in the query, trained users too; a query without
-history, or with items only that are like no other, is answered by popularity.
+history, or with items only that are near to no other, is answered by popularity.
 
 Memory: 8 K I bytes for the model; training and scoring hold a bounded block of rows besides the data.
 
@@ -37,18 +37,23 @@ BLOCK_CELLS = 4_000_000  # similarities computed at once
 
 
 class ItemKNNModel(nn.Module):
-    """The nearest items of each item (I, K) and how near they are; empty places have similarity 0."""
+    """The nearest items of each item (I, K) and how near they are; empty places have similarity 0.
+
+    ``lists`` says in how many of those lists an item is: the history of somebody whose items are in none says nothing.
+    """
 
     trained_on: Fingerprint | None = None
     neighbours: Tensor
     similarities: Tensor
     popularity: Tensor
+    lists: Tensor
 
     def __init__(self, items: int, neighbours: int) -> None:
         super().__init__()
         self.register_buffer("neighbours", torch.zeros(items, neighbours, dtype=torch.int32))
         self.register_buffer("similarities", torch.zeros(items, neighbours))
         self.register_buffer("popularity", torch.zeros(items))
+        self.register_buffer("lists", torch.zeros(items, dtype=torch.int32))
 
     def score(self, query: Query, items: Tensor | None = None) -> Tensor:
         """(B, C) or (B, I); popularity for those of whom nothing is known."""
@@ -67,21 +72,22 @@ class ItemKNNModel(nn.Module):
         return torch.cat(parts)
 
     def knows(self, query: Query) -> Tensor:
-        """Whoever comes with a history that holds an item with neighbours, trained user or stranger."""
+        """Whoever comes with a history that holds an item near to another, trained user or stranger."""
         if query.items is None:
             return torch.zeros(len(query), dtype=torch.bool, device=self.popularity.device)
-        voter_H = (self.similarities[query.items, 0] > 0).to(torch.int64)
+        voter_H = (self.lists[query.items] > 0).to(torch.int64)
         return torch.zeros_like(query.user).index_add_(0, _owners(query), voter_H) > 0
 
     def _votes(self, history_BI: Tensor, items_BC: Tensor | None) -> Tensor:
         """Sums over the neighbours, one neighbour after the other so that no (B, C, K) is ever held."""
-        near = self.neighbours if items_BC is None else self.neighbours[items_BC]
-        similarity = self.similarities if items_BC is None else self.similarities[items_BC]
-        scores = history_BI.new_zeros(len(history_BI), near.shape[-2])
-        for k in range(near.shape[-1]):
-            index = near[..., k].to(torch.int64)
-            touched = history_BI[:, index] if items_BC is None else history_BI.gather(1, index)
-            scores.addcmul_(touched, similarity[..., k])
+        columns = len(self.popularity) if items_BC is None else items_BC.shape[1]
+        scores = history_BI.new_zeros(len(history_BI), columns)
+        for near_I, similarity_I in zip(self.neighbours.T, self.similarities.T, strict=True):
+            if items_BC is None:
+                scores.addcmul_(history_BI[:, near_I], similarity_I)
+            else:
+                near_BC = near_I[items_BC].to(torch.int64)
+                scores.addcmul_(history_BI.gather(1, near_BC), similarity_I[items_BC])
         return scores
 
 
@@ -92,16 +98,13 @@ class ItemKNN:
     Args:
         neighbours: nearest items kept of each item.
         shrinkage: added to the denominator of the cosine; how much support a similarity needs.
-        inverse_frequency: a user of n events counts log(I / n) in the cosine instead of 1, at least 0, so that those who
-            touch everything say less (Breese et al. 1998).
     """
 
     name: ClassVar[str] = "item-knn"
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
 
-    neighbours: int = 20
+    neighbours: int = 50
     shrinkage: float = 10.0
-    inverse_frequency: bool = False
 
     def __post_init__(self) -> None:
         if self.neighbours < 1:
@@ -124,9 +127,6 @@ class ItemKNN:
         x_UI = _matrix(train)
         model.popularity.copy_(torch.from_numpy(np.bincount(x_UI.indices, minlength=train.n_items)))
         model.popularity /= max(1, train.n_users)
-        if self.inverse_frequency:
-            count_U = np.diff(x_UI.indptr)
-            x_UI = sparse.diags_array(np.log(train.n_items / count_U.clip(1, train.n_items))) @ x_UI
         x_IU = x_UI.T.tocsr()
         norm_I = np.sqrt(x_UI.power(2).sum(axis=0))
         width = model.neighbours.shape[1]
@@ -135,6 +135,8 @@ class ItemKNN:
             part = slice(first, min(first + step, train.n_items))
             near = _nearest((x_IU[part] @ x_UI).toarray(), norm_I, first, self.shrinkage, width)
             model.neighbours[part], model.similarities[part] = map(torch.from_numpy, near)
+        in_lists = model.neighbours[model.similarities > 0]
+        model.lists.copy_(torch.bincount(in_lists, minlength=train.n_items))
         model.trained_on = train.fingerprint
         return model.eval()
 

@@ -16,7 +16,7 @@ Shape legend: B users, C candidates, I items, P positives of a batch, N negative
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any, ClassVar, Self, cast
 
 import torch
@@ -222,7 +222,7 @@ class _Ncf:
 
     def batches(self, train: Dataset, seed: int, epoch: int) -> Iterator[Batch]:
         """Positives in random order, each with its negatives behind it: user (P,), item and target (P, 1 + N)."""
-        rng = epoch_rng(seed, epoch)
+        rng = epoch_rng(seed, epoch, stream=1)  # stream 0 draws candidates
         rows = train.interactions
         unseen = Unseen(train.history, train.n_items)
         order = rng.permutation(len(rows))
@@ -328,7 +328,7 @@ class NeuMF(_Ncf):
         return super().optimizers(module)
 
     def _pretrained(self, train: Dataset, run: Run) -> NCFModel:
-        shared = {field: getattr(self, field) for field in _Ncf.__dataclass_fields__}
+        shared = {field: getattr(self, field) for field in (one.name for one in fields(_Ncf))}
         parts: list[tuple[_Ncf, str]] = [
             (GMF(**shared, dim=self.dim), "gmf"),
             (MLP(**shared, layers=self.layers), "mlp"),

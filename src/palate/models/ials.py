@@ -1,0 +1,382 @@
+"""iALS and WALS: matrix factorisation by alternating exact least squares.
+
+    L(P, Q) = sum_{(u,i) in S} w_ui (t_ui - p_u.q_i)^2 + a sum_{u,i} (p_u.q_i)^2 + sum_u l_u |p_u|^2 + sum_i l_i |q_i|^2
+    l_u = l (sum_i w_ui + a I)^v,    l_i = l (sum_u w_ui + a U)^v
+
+S are the observed rows, a is the weight of the square of every score, observed or not, and l_u is scaled by how much
+data a row has (Rendle, Krichene, Zhang & Koren 2022, "Revisiting the Performance of iALS on Item Recommendation
+Benchmarks", eq. 3 to 5, after Hu, Koren & Volinsky 2008).
+
+    iALS   t = 1 (0 for a dislike), w = 1 or the row's weight: implicit feedback
+    WALS   t = rating - mean, w = 1, a = 0 unless asked: ratings; predicts mean + p_u.q_i (the mean is the items' bias)
+
+With one side fixed and turned so that Q^T Q is diagonal (scores do not change), the system of a row with n events
+is diagonal plus rank n. It is solved exactly as D x D, or as n x n where n < D; or approximately, in blocks of b
+coordinates by Gauss-Seidel (Rendle, Krichene, Zhang & Koren 2021, "iALS++: Speeding up Matrix Factorization with
+Subspace Optimization"): n D b operations instead of n D^2.
+
+Fold-in of a stranger: the exact solution of their row, which is also what a trained user has.
+
+Shape legend: U users, I items, R rows of the side being solved, N columns of the other side, D width, S strangers,
+n events of one row.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, NamedTuple, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from rich.progress import track
+from scipy.linalg import get_blas_funcs, get_lapack_funcs
+from torch import Tensor
+
+from palate.data.dataset import Dataset
+from palate.errors import RecipeError
+from palate.models.factors import Events, FactorModel, FoldIn
+from palate.protocols import Run, Sizes
+
+__all__ = ["IALS", "WALS", "Alternation", "LeastSquares", "Rows", "solve_rows"]
+
+Floats = NDArray[np.floating[Any]]
+
+LOSS_CELLS = 4_000_000  # numbers gathered at once by ``Alternation.loss``
+
+
+class Rows(NamedTuple):
+    """Observed entries of one side in compressed rows.
+
+    offsets (R + 1,); columns, targets (entries,); weights (entries,) or None for ones; ridge (R,), the l_u of each row.
+    """
+
+    offsets: NDArray[np.int64]
+    columns: NDArray[np.int32]
+    targets: Floats
+    weights: Floats | None
+    ridge: Floats
+
+
+def solve_rows(
+    other_ND: Floats, penalty_D: Floats, rows: Rows, start_RD: Floats | None = None, block: int | None = None
+) -> Floats:
+    """Vectors (R, D) that minimise the objective with the other side fixed, in the precision of ``rows.ridge``.
+
+    A row without entries gets zeros. The loop over rows is one of Python because each step is four BLAS or LAPACK calls
+    on arrays that fit in cache: batched over padded rows the same work takes two to three times as long.
+
+    Args:
+        other_ND: vectors of the other side, turned so that their Gram matrix is diagonal.
+        penalty_D: that diagonal times the unobserved weight.
+        rows: what was observed.
+        start_RD: current vectors, needed for blocks.
+        block: solve rows with more entries than this in blocks of so many coordinates, one sweep from ``start_RD``.
+    """
+    scale_RD = 1 / np.sqrt(penalty_D + np.maximum(rows.ridge, np.finfo(np.float32).tiny)[:, None])
+    solved_RD = np.zeros_like(scale_RD)
+    solve = _Ridge(scale_RD.dtype)
+    root = None if rows.weights is None else np.sqrt(rows.weights)
+    targets = rows.targets if root is None else rows.targets * root
+    for row in np.flatnonzero(np.diff(rows.offsets)):
+        part = slice(rows.offsets[row], rows.offsets[row + 1])
+        # In units in which the penalty is the identity, and every entry weighs 1.
+        x_nD = other_ND.take(rows.columns[part], axis=0) * scale_RD[row]
+        if root is not None:
+            x_nD *= root[part, None]
+        if block is None or start_RD is None or len(x_nD) <= block:
+            solved_RD[row] = solve(x_nD, targets[part])
+        else:
+            solved_RD[row] = solve.blocks(x_nD, targets[part], start_RD[row] / scale_RD[row], block)
+    solved_RD *= scale_RD
+    return solved_RD
+
+
+class _Ridge:
+    """Ridge regression with unit penalty, min_y |x y - t|^2 + |y|^2, for one precision."""
+
+    def __init__(self, dtype: np.dtype[Any]) -> None:
+        self.syrk = get_blas_funcs("syrk", dtype=dtype)
+        self.posv = get_lapack_funcs("posv", dtype=dtype)
+
+    def __call__(self, x_nD: Floats, target_n: Floats) -> Floats:
+        """y = (x'x + 1)^-1 x't, or the same as x'(xx' + 1)^-1 t where that system is the smaller one."""
+        dual = len(x_nD) < x_nD.shape[1]
+        gram = self.syrk(1.0, x_nD.T, trans=dual)
+        gram.T.reshape(-1)[:: len(gram) + 1] += 1
+        y: Floats = self.posv(gram, target_n if dual else x_nD.T @ target_n, overwrite_a=True)[1]
+        return x_nD.T @ y if dual else y
+
+    def blocks(self, x_nD: Floats, target_n: Floats, y_D: Floats, width: int) -> Floats:
+        """One Gauss-Seidel sweep: each block of coordinates solved exactly with the others fixed."""
+        residual_n = target_n - x_nD @ y_D
+        for first in range(0, len(y_D), width):
+            block = slice(first, first + width)
+            x_nb = np.ascontiguousarray(x_nD[:, block])
+            residual_n += x_nb @ y_D[block]
+            y_D[block] = self(x_nb, residual_n)
+            residual_n -= x_nb @ y_D[block]
+        return y_D
+
+
+class LeastSquares(FoldIn):
+    """The exact row of a stranger, in double precision, so that a batch equals one by one.
+
+    Args:
+        recipe: regularisation and weights of the training.
+    """
+
+    spectrum: Tensor
+    lowest: Tensor
+
+    def __init__(self, recipe: _Als) -> None:
+        super().__init__()
+        self.recipe = recipe
+        self.register_buffer("spectrum", torch.zeros(recipe.dim))  # diagonal of Q^T Q
+        self.register_buffer("lowest", torch.zeros(()))  # the target of a dislike
+
+    def forward(self, item_IE: Tensor, typical_D: Tensor, events: Events) -> Tensor:
+        """Solutions (S, D)."""
+        item = item_IE.cpu().numpy()
+        offsets, columns, strength = (t.cpu().numpy() for t in events)
+        recipe = self.recipe
+        bias = item[columns, recipe.dim] if recipe.bias else None
+        targets, weights = recipe.observed(strength, bias, float(self.lowest))
+        ridge = recipe.ridge(offsets, weights, len(item)).astype(np.float64)
+        rows = Rows(offsets, columns, targets.astype(np.float64), weights, ridge)
+        penalty = recipe.unobserved_weight * self.spectrum.cpu().numpy().astype(np.float64)
+        solved = solve_rows(item[:, : recipe.dim], penalty, rows)
+        return torch.from_numpy(solved).to(item_IE.device, item_IE.dtype)
+
+
+class Alternation:
+    """The state of a fit: both sides, and the two half-steps. Memory: three times the rows, twice the vectors.
+
+    Args:
+        recipe: what to minimise.
+        train: the rows.
+        seed: of the first item vectors.
+    """
+
+    def __init__(self, recipe: _Als, train: Dataset, seed: int) -> None:
+        self.recipe = recipe
+        rows = train.interactions
+        self.bias = float(rows.weight.mean(dtype=np.float64)) if recipe.bias else None
+        self.lowest = float(rows.weight.min()) - (self.bias or 0.0) if recipe.bias else 0.0
+        targets, weights = recipe.observed(rows.weight, self.bias, self.lowest)
+        sides = (
+            (rows.user, rows.item, train.n_users, train.n_items),
+            (rows.item, rows.user, train.n_items, train.n_users),
+        )
+        self.by_user, self.by_item = (self._rows(*side, targets, weights) for side in sides)
+        start = np.random.default_rng(seed).standard_normal((train.n_items, recipe.dim), dtype=np.float32)
+        self.item_ID: Floats = start * np.float32(recipe.std / recipe.dim**0.5)
+        self.user_UD: Floats = np.zeros((train.n_users, recipe.dim), np.float32)
+
+    def _rows(
+        self, mine: NDArray[np.int32], other: NDArray[np.int32], size: int, others: int, targets: Floats, weights: Any
+    ) -> Rows:
+        order = np.argsort(mine, kind="stable")
+        offsets = np.concatenate([[0], np.bincount(mine, minlength=size).cumsum()])
+        weights = None if weights is None else weights[order]
+        ridge = self.recipe.ridge(offsets, weights, others).astype(np.float32)
+        return Rows(offsets, other[order], targets[order], weights, ridge)
+
+    def solve_users(self) -> None:
+        """Half-step: new user vectors for the item vectors."""
+        self.item_ID, self.user_UD, self.spectrum_D = _diagonal(self.item_ID, self.user_UD)
+        self.user_UD = self._solve(self.item_ID, self.by_user, self.user_UD)
+
+    def solve_items(self) -> None:
+        """Half-step: new item vectors for the user vectors."""
+        self.user_UD, self.item_ID, self.spectrum_D = _diagonal(self.user_UD, self.item_ID)
+        self.item_ID = self._solve(self.user_UD, self.by_item, self.item_ID)
+
+    def _solve(self, other_ND: Floats, rows: Rows, start_RD: Floats) -> Floats:
+        penalty = np.float32(self.recipe.unobserved_weight) * self.spectrum_D
+        # Blocks improve on where they start: from nowhere the first step is exact.
+        block = self.recipe.block if start_RD.any() else None
+        solved = solve_rows(other_ND, penalty, rows, start_RD, block)
+        if not np.isfinite(solved).all():
+            raise RecipeError("a least squares solution is not finite: raise regularization, or check the weights")
+        return solved
+
+    def loss(self) -> float:
+        """The objective L at the current vectors, summed in chunks of bounded memory."""
+        rows, recipe = self.by_user, self.recipe
+        user = np.repeat(np.arange(len(rows.ridge)), np.diff(rows.offsets))
+        total = 0.0
+        step = max(1, LOSS_CELLS // recipe.dim)
+        for first in range(0, len(user), step):
+            part = slice(first, first + step)
+            score = np.einsum("nd,nd->n", self.user_UD[user[part]], self.item_ID[rows.columns[part]])
+            error = (rows.targets[part] - score).astype(np.float64) ** 2
+            total += float(error.sum() if rows.weights is None else error @ rows.weights[part])
+        gram_user, gram_item = self.user_UD.T @ self.user_UD, self.item_ID.T @ self.item_ID
+        total += recipe.unobserved_weight * float(np.vdot(gram_user, gram_item))
+        for vectors, side in ((self.user_UD, self.by_user), (self.item_ID, self.by_item)):
+            total += float((side.ridge.astype(np.float64) * np.einsum("rd,rd->r", vectors, vectors)).sum())
+        return total
+
+
+def _diagonal(fixed_ND: Floats, moved_RD: Floats) -> tuple[Floats, Floats, Floats]:
+    """Both sides turned so that the fixed side's Gram matrix is diagonal, and that diagonal, largest first."""
+    _, basis = np.linalg.eigh((fixed_ND.T @ fixed_ND).astype(np.float64))
+    basis = basis[:, ::-1].astype(np.float32)
+    fixed_ND = fixed_ND @ basis
+    return fixed_ND, moved_RD @ basis, np.einsum("nd,nd->d", fixed_ND, fixed_ND)
+
+
+@dataclass(frozen=True)
+class _Als:
+    """What both recipes share.
+
+    Args:
+        epochs: item step and user step, after a first user step.
+        dim: width D of the vectors.
+        unobserved_weight: a, the weight of every squared score.
+        regularization: l.
+        exponent: v; 1 scales the regularisation by how much data a row has, 0 not at all.
+        block: width b of the coordinate blocks, None for exact solves; pays for D above 128.
+        std: of the first item vectors' length.
+    """
+
+    name: ClassVar[str]
+    bias: ClassVar[bool]
+    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
+
+    epochs: int = 12
+    dim: int = 64
+    unobserved_weight: float = 0.3
+    regularization: float = 0.007
+    exponent: float = 1.0
+    block: int | None = None
+    std: float = 0.1
+
+    def __post_init__(self) -> None:
+        for field, low in (("epochs", 0), ("dim", 1), ("block", 1)):
+            if getattr(self, field) is not None and getattr(self, field) < low:
+                raise RecipeError(f"{field}={getattr(self, field)}: must be at least {low}")
+        for field in ("regularization", "std"):
+            if not getattr(self, field) > 0:
+                raise RecipeError(f"{field}={getattr(self, field)}: must be above 0")
+        if not (self.unobserved_weight > 0 or (self.bias and self.unobserved_weight == 0)):
+            floor = "0 or above" if self.bias else "above 0, or everything is predicted as 1"
+            raise RecipeError(f"unobserved_weight={self.unobserved_weight}: must be {floor}")
+
+    @classmethod
+    def fast(cls) -> Self:
+        """Fewer epochs: most of the quality."""
+        return cls(epochs=6)
+
+    def observed(self, weight: Floats, bias: Any, lowest: float) -> tuple[Floats, Floats | None]:
+        """Targets and weights (None for ones) of observed rows."""
+        raise NotImplementedError
+
+    def ridge(self, offsets: NDArray[np.int64], weights: Floats | None, columns: int) -> Floats:
+        """l_u of each row."""
+        amount = np.diff(offsets).astype(np.float64)
+        if weights is not None:
+            total = np.concatenate([[0.0], weights.cumsum(dtype=np.float64)])
+            amount = np.diff(total[offsets])
+        ridge: Floats = self.regularization * (amount + self.unobserved_weight * columns) ** self.exponent
+        return ridge
+
+    def build(self, sizes: Sizes) -> FactorModel:
+        """An untrained model with tables of the given sizes."""
+        return FactorModel(sizes, self.dim, LeastSquares(self), bias=self.bias, std=self.std / self.dim**0.5)
+
+    def fit(self, train: Dataset, run: Run = Run()) -> FactorModel:
+        """Alternate on the CPU; with ``run.watch`` the best epoch comes back. ``run.folder`` is not used.
+
+        Raises:
+            RecipeError: no rows, or rows that this recipe cannot learn from.
+        """
+        self.check(train)
+        state = Alternation(self, train, run.seed)
+        model = self.build(Sizes(train.n_users, train.n_items))
+        state.solve_users()
+        best: tuple[float, int, dict[str, Tensor]] | None = None
+        for epoch in track(range(self.epochs), f"{self.name}", disable=not run.progress):
+            state.solve_items()
+            state.solve_users()
+            if run.on_epoch is not None:
+                run.on_epoch(epoch, state.loss() / len(train))
+            if run.watch is not None:
+                _store(model, state, train)
+                value = float(run.watch(model))
+                if best is None or value > best[0]:
+                    best = (value, epoch, {key: tensor.clone() for key, tensor in model.state_dict().items()})
+                elif epoch - best[1] >= run.patience:
+                    break
+        _store(model, state, train)
+        if best is not None:
+            model.load_state_dict(best[2])
+        return model
+
+    def check(self, train: Dataset) -> None:
+        """Refuse rows that nothing can be learned from."""
+        if len(train) == 0:
+            raise RecipeError(f"{train.name} has no rows to train on")
+
+
+def _store(model: FactorModel, state: Alternation, train: Dataset) -> None:
+    fold_in = model.fold_in
+    assert isinstance(fold_in, LeastSquares)
+    with torch.no_grad():
+        model.user_table.weight.copy_(torch.from_numpy(state.user_UD))
+        model.item_table.weight[:, : model.dim] = torch.from_numpy(state.item_ID)
+        if state.bias is not None:
+            model.item_table.weight[:, model.dim] = state.bias
+        fold_in.spectrum.copy_(torch.from_numpy(state.spectrum_D))
+        fold_in.lowest.fill_(state.lowest)
+    model.finish(train)
+
+
+@dataclass(frozen=True)
+class IALS(_Als):
+    """Implicit alternating least squares: every row of training is a 1, everything else a weak 0.
+
+    Args:
+        weighting: "none", each row weighs 1; "rating", it weighs its rating or strength.
+    """
+
+    name: ClassVar[str] = "ials"
+    bias: ClassVar[bool] = False
+
+    weighting: Literal["none", "rating"] = "none"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.weighting not in ("none", "rating"):
+            raise RecipeError(f"weighting={self.weighting!r}: choose 'none' or 'rating'")
+
+    def observed(self, weight: Floats, bias: Any, lowest: float) -> tuple[Floats, Floats | None]:
+        """Target 1, or 0 for a dislike; weight 1 or the absolute strength."""
+        return (weight >= 0).astype(np.float32), np.abs(weight) if self.weighting == "rating" else None
+
+
+@dataclass(frozen=True)
+class WALS(_Als):
+    """Weighted alternating least squares on ratings: predicts mean rating + p_u.q_i, so it ranks by expected rating.
+
+    A stranger's history must carry ratings; a dislike counts as the lowest rating of training.
+    """
+
+    name: ClassVar[str] = "wals"
+    bias: ClassVar[bool] = True
+
+    dim: int = 16
+    unobserved_weight: float = 0.0
+    regularization: float = 0.1
+
+    def observed(self, weight: Floats, bias: Any, lowest: float) -> tuple[Floats, Floats | None]:
+        """Rating minus mean; every rating weighs 1."""
+        return np.where(weight < 0, lowest, weight - bias).astype(np.float32), None
+
+    def check(self, train: Dataset) -> None:
+        """Ratings that do not differ teach nothing."""
+        super().check(train)
+        weight = train.interactions.weight
+        if weight.min() == weight.max():
+            raise RecipeError(f"all {len(weight):,} ratings are {weight[0]:g}: use ials for rows without ratings")

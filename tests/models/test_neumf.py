@@ -1,0 +1,106 @@
+"""GMF, MLP and NeuMF: equations against a slow version, negatives, pre-training, fold-in, published quality."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from palate.data.split import Split
+from palate.evaluate import evaluate
+from palate.models.neumf import GMF, MLP, NCFModel, NeuMF, mix
+from palate.protocols import Query, Run, Sizes
+from palate.sampling import draw_candidates
+
+
+def test_scores_equal_the_equations_of_the_paper() -> None:
+    torch.manual_seed(0)
+    model = NCFModel(Sizes(4, 5), 3, (6, 4, 2)).eval()
+    with torch.no_grad():
+        for table in (model.user_table, model.item_table):
+            table.weight.normal_()
+    for user in range(4):
+        for item in range(5):
+            p, q = model.user_table.weight[user], model.item_table.weight[item]
+            hidden = torch.relu(model.first(torch.cat([p[3:], q[3:]])))
+            last = next(layer for layer in model.rest if isinstance(layer, torch.nn.Linear))
+            hidden = torch.relu(last(hidden))
+            expected = model.out(torch.cat([p[:3] * q[:3], hidden]))
+            found = model.score(Query.of([user]), torch.tensor([[item]]))
+            torch.testing.assert_close(found[0], expected)
+
+
+def test_each_batch_holds_positives_with_fresh_unseen_negatives(checkerboard: Split) -> None:
+    recipe = GMF(negatives=3, batch_size=64)
+    train = checkerboard.train
+    seen = set(zip(train.interactions.user.tolist(), train.interactions.item.tolist(), strict=True))
+    drawn = []
+    for epoch in (0, 1):
+        pairs, negatives = [], []
+        for batch in recipe.batches(train, seed=1, epoch=epoch):
+            assert batch.item.shape == batch.target.shape == (len(batch.user), 4)
+            assert len(batch.user) <= 64 // 4
+            pairs += zip(batch.user.tolist(), batch.item[:, 0].tolist(), strict=True)
+            negatives.append(batch.item[:, 1:])
+            for user, items in zip(batch.user.tolist(), batch.item[:, 1:].tolist(), strict=True):
+                assert not {(user, item) for item in items} & seen
+        assert sorted(pairs) == sorted(seen)
+        drawn.append(torch.cat(negatives))
+    assert not torch.equal(drawn[0], drawn[1])
+
+
+def test_pretraining_starts_from_both_parts_mixed_by_alpha() -> None:
+    torch.manual_seed(0)
+    sizes = Sizes(3, 4)
+    gmf, tower, both = NCFModel(sizes, 2, ()), NCFModel(sizes, 0, (4, 3)), NCFModel(sizes, 2, (4, 3))
+    mix(both, gmf, tower, alpha=0.25)
+    for model in (gmf, tower, both):
+        model.eval()
+    query = Query.of([0, 1, 2])
+    with torch.inference_mode():
+        # Outputs are linear in h, so the mixture of weights is the mixture of scores.
+        expected = 0.25 * gmf.score(query) + 0.75 * tower.score(query)
+        torch.testing.assert_close(both.score(query), expected)
+
+
+def test_pretrained_neumf_trains_with_sgd_and_learns(checkerboard: Split) -> None:
+    recipe = NeuMF(dim=8, layers=(16, 8), epochs=40, batch_size=128, learning_rate=0.02, pretrain=True)
+    model = recipe.fit(checkerboard.train, Run())
+    assert isinstance(recipe.optimizers(model)[0], torch.optim.SGD)
+    assert evaluate(model, checkerboard, k=10, resamples=0).value("HitRate", 10) > 0.5
+
+
+def test_scoring_in_chunks_changes_nothing(checkerboard: Split, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = NeuMF(epochs=1).fit(checkerboard.train, Run())
+    query, items = Query.of(np.arange(40)), torch.arange(12).expand(40, -1)
+    with torch.inference_mode():
+        whole, some = model.score(query), model.score(query, items)
+        monkeypatch.setattr("palate.models.neumf.SCORE_CELLS", 5000)
+        torch.testing.assert_close(model.score(query), whole)
+        torch.testing.assert_close(model.score(query, items), some)
+
+
+def test_a_stranger_with_the_history_of_a_user_gets_a_like_list(ml_100k_loo: Split) -> None:
+    model = replace(GMF.fast(), epochs=5).fit(ml_100k_loo.train, Run(threads=1))
+    users = np.arange(0, 943, 20)
+    history = ml_100k_loo.train.history.select(users)
+    with torch.inference_mode():
+        trained = model.score(Query.of(users, history))
+        folded = model.score(Query.of(np.full(len(users), -1), history))
+    overlap = [
+        len(set(a.tolist()) & set(b.tolist())) / 50
+        for a, b in zip(trained.topk(50).indices, folded.topk(50).indices, strict=True)
+    ]
+    popular = torch.from_numpy(np.bincount(ml_100k_loo.train.interactions.item)).topk(50).indices
+    by_chance = [len(set(a.tolist()) & set(popular.tolist())) / 50 for a in trained.topk(50).indices]
+    assert np.mean(overlap) > np.mean(by_chance) + 0.1
+
+
+def test_the_fast_preset_reaches_the_published_quality_of_system_b(ml_100k_loo: Split) -> None:
+    candidates = draw_candidates(ml_100k_loo, 100, seed=0)
+    model = MLP.fast().fit(ml_100k_loo.train, Run(threads=1))
+    report = evaluate(model, ml_100k_loo, candidates=candidates, resamples=0)
+    assert report.value("HitRate", 10) >= 0.60
+    assert report.value("NDCG", 10) >= 0.33
