@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 
-import click
 import typer
 
 from palate.cli import data, evaluate, recommend, reproduce, start, train
@@ -39,13 +38,14 @@ def main() -> None:
     except PalateError as error:
         console(stderr=True).print(f"error: {error}", style="red", markup=False, soft_wrap=True)
         sys.exit(2)
-    except click.exceptions.NoArgsIsHelpError as error:
-        console().print(error.format_message(), markup=False)
+    except typer.TyperException as error:  # a wrong option or argument; the bare command shows its help
+        message = error.format_message()
+        bare = message.startswith("Usage:")
+        console(stderr=True).print(
+            message if bare else f"error: {message}", style=None if bare else "red", markup=False, soft_wrap=True
+        )
         sys.exit(2)
-    except click.ClickException as error:
-        error.show()
-        sys.exit(error.exit_code)
-    except (KeyboardInterrupt, click.exceptions.Abort):
+    except (KeyboardInterrupt, typer.Abort):
         console(stderr=True).print("stopped")
         sys.exit(130)
     except BrokenPipeError:  # the reader of a pipe went away: `palate recommend ... | head`

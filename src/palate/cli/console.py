@@ -31,14 +31,19 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]], cap
     """Print a table; numbers stand right, None is an empty cell."""
     from rich.table import Table
 
-    shown = Table(title=title, title_justify="left", caption=caption, caption_justify="left")
+    shown = Table()
     content = [list(row) for row in rows]
     for index, column in enumerate(columns):
         numeric = any(isinstance(row[index], int | float) for row in content)
         shown.add_column(column, justify="right" if numeric else "left")
     for row in content:
         shown.add_row(*(_cell(value) for value in row))
-    console().print(shown)
+    # Not the table's own title and caption: those would be folded to the width of the table.
+    to = console()
+    to.print(title, style="bold", markup=False)
+    to.print(shown)
+    if caption is not None:
+        to.print(caption, style="dim", markup=False)
 
 
 def frame_table(title: str, frame: pl.DataFrame, caption: str | None = None) -> None:

@@ -26,7 +26,7 @@ def evaluate(
     ] = None,
     share: Annotated[float, typer.Option("--share", help="Held-out share of the rows for time and random.")] = 0.2,
     negatives: Annotated[
-        int, typer.Option("--negatives", help="Also measure against this many sampled candidates.")
+        int, typer.Option("--negatives", min=0, help="Also measure against this many sampled candidates.")
     ] = 0,
     keep_seen: Annotated[bool, typer.Option("--keep-seen", help="Leave seen items in the lists.")] = False,
     allow_trained_rows: Annotated[
@@ -38,6 +38,9 @@ def evaluate(
     time: options.TimeColumn = None,
     separator: options.Separator = None,
     encoding: options.Encoding = None,
+    sentinel: options.Sentinels = None,
+    duplicates: options.Duplicates = "last",
+    drop_invalid: options.DropInvalid = False,
     k: options.K = 10,
     seed: options.Seed = 0,
     json: options.Json = False,
@@ -53,7 +56,9 @@ def evaluate(
     from palate.bundle import Bundle
 
     loaded = Bundle.load(bundle)
-    source = options.Source(data, user, item, rating, time, separator, encoding)
+    source = options.Source(
+        data, user, item, rating, time, separator, encoding, None, tuple(sentinel or ()), duplicates, drop_invalid
+    )
     rows = source.ready_made()
     if rows is None and split is not None:
         rows = options.split_rows(source, split, share, seed)

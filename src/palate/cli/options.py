@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from palate.cli.console import note
-from palate.errors import DataError
+from palate.errors import DataError, RecipeError
 
 if TYPE_CHECKING:
     from palate.data.dataset import Dataset
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 __all__ = [
     "Data",
     "Device",
+    "DropInvalid",
+    "Duplicates",
     "Encoding",
     "ItemColumn",
     "ItemFeatures",
@@ -28,6 +30,7 @@ __all__ = [
     "K",
     "RatingColumn",
     "Seed",
+    "Sentinels",
     "Separator",
     "Source",
     "Threads",
@@ -37,6 +40,7 @@ __all__ = [
     "split_rows",
 ]
 
+Policy = Literal["last", "sum", "error", "keep"]
 Data = Annotated[
     str, typer.Argument(help="A named data set (palate data list), a CSV, TSV or Parquet file, or a saved split.")
 ]
@@ -46,13 +50,22 @@ RatingColumn = Annotated[str | None, typer.Option("--rating", help="Column with 
 TimeColumn = Annotated[str | None, typer.Option("--time", help="Column with times (numbers or dates), if any.")]
 Separator = Annotated[str | None, typer.Option("--separator", help="Between columns; found if left out.")]
 Encoding = Annotated[str | None, typer.Option("--encoding", help="Of a text file, if it is not UTF-8: latin-1.")]
+Sentinels = Annotated[
+    list[float] | None, typer.Option("--sentinel", help="A rating that means 'not rated', such as -1: such rows go.")
+]
+Duplicates = Annotated[
+    Policy, typer.Option("--duplicates", help="Same user and item twice: last (keep the latest), sum, error or keep.")
+]
+DropInvalid = Annotated[
+    bool, typer.Option("--drop-invalid", help="Drop and count rows with missing or unreadable values.")
+]
 ItemFeatures = Annotated[
     Path | None, typer.Option("--items", help="A table about the items: its id column, titles, features.")
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
 K = Annotated[int, typer.Option("-k", "--k", min=1, help="Length of the lists.")]
-Seed = Annotated[int, typer.Option("--seed", help="All randomness derives from it.")]
-Device = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")]
+Seed = Annotated[int, typer.Option("--seed", min=0, help="All randomness derives from it.")]
+Device = Annotated[Literal["auto", "cpu", "cuda"], typer.Option("--device", help="auto, cpu or cuda.")]
 Threads = Annotated[int | None, typer.Option("--threads", min=1, help="CPU threads; default OMP_NUM_THREADS, else 1.")]
 
 SPLITS = ("leave-one-out", "time", "random", "none")
@@ -70,6 +83,9 @@ class Source:
     separator: str | None = None
     encoding: str | None = None
     item_features: Path | None = None
+    sentinels: tuple[float, ...] = ()
+    duplicates: Policy = "last"
+    drop_invalid: bool = False
 
     def dataset(self) -> Dataset:
         """The rows, with a line on stderr about each thing that was dropped or changed."""
@@ -82,6 +98,7 @@ class Source:
             dataset = read_interactions(
                 self.data, user=self.user, item=self.item, rating=self.rating, timestamp=self.time,
                 separator=self.separator, encoding=self.encoding, item_features=self.item_features,
+                sentinels=self.sentinels, duplicates=self.duplicates, drop_invalid=self.drop_invalid,
             )  # fmt: skip
         else:
             raise DataError(_nothing_there(self.data))
@@ -128,9 +145,14 @@ def split_rows(source: Source, how: str | None, share: float, seed: int) -> Spli
 
 def make_run(seed: int, device: str, threads: int | None, **more: Any) -> Run:
     """A Run from command-line options; one thread unless the user or OMP_NUM_THREADS says otherwise."""
+    import torch
+
     from palate.protocols import Run
 
-    count = threads or int(os.environ.get("OMP_NUM_THREADS", "1"))
+    if device == "cuda" and not torch.cuda.is_available():
+        raise RecipeError("--device cuda: torch sees no GPU here: choose auto or cpu")
+    told = os.environ.get("OMP_NUM_THREADS", "")
+    count = threads or (int(told) if told.isdecimal() and int(told) else 1)
     return Run(seed=seed, device=device, threads=count, **more)
 
 

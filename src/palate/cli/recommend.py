@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from palate.cli import options
-from palate.cli.console import frame_table, note, print_json
+from palate.cli.console import console, frame_table, note, print_json
 from palate.errors import DataError
 
 __all__ = ["recommend", "similar"]
@@ -40,7 +40,10 @@ def recommend(
     if all_:
         if out is None or users:
             raise DataError("--all writes one file for every user: give --out lists.parquet and no user ids")
-        written = recommender.recommend_all(out, k, exclude_seen=not keep_seen, progress=not json)
+        if out.suffix == ".csv":
+            raise DataError(f"--all streams to Parquet, not to {out}: give --out {out.with_suffix('.parquet')}")
+        shown = not json and console(stderr=True).is_terminal
+        written = recommender.recommend_all(out, k, exclude_seen=not keep_seen, progress=shown)
         note(f"{written:,} rows for {len(recommender.users):,} users written to {out}")
         if json:
             print_json({"rows": written, "users": len(recommender.users), "out": str(out)})
@@ -58,7 +61,10 @@ def recommend(
             note(unknown)
     frame = recommender.recommend(users, k, exclude_seen=not keep_seen, histories=histories)
     if out is not None:
-        frame.write_csv(out) if out.suffix == ".csv" else frame.write_parquet(out)
+        try:
+            frame.write_csv(out) if out.suffix == ".csv" else frame.write_parquet(out)
+        except OSError as error:
+            raise DataError(f"cannot write {out} ({error}): give a file in an existing, writable folder") from None
         note(f"{len(frame):,} rows written to {out}")
     elif json:
         print_json(frame.to_dicts())

@@ -29,6 +29,9 @@ def quickstart(
     time: options.TimeColumn = None,
     separator: options.Separator = None,
     encoding: options.Encoding = None,
+    sentinel: options.Sentinels = None,
+    duplicates: options.Duplicates = "last",
+    drop_invalid: options.DropInvalid = False,
     items: options.ItemFeatures = None,
     out: Annotated[Path, typer.Option("--out", help="Folder for the bundle.")] = Path("bundles/quickstart"),
     k: options.K = 10,
@@ -49,7 +52,9 @@ def quickstart(
     from palate.compare import choose, compare, hold_out
     from palate.models import make_recipe
 
-    dataset = options.Source(data, user, item, rating, time, separator, encoding, items).dataset()
+    dataset = options.Source(
+        data, user, item, rating, time, separator, encoding, items, tuple(sentinel or ()), duplicates, drop_invalid
+    ).dataset()
     run = options.make_run(seed, device, threads, progress=not json and console(stderr=True).is_terminal)
     recipes = [make_recipe(name, fast=True) for name in QUICK]
     split = hold_out(dataset, seed=seed)

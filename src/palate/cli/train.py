@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import tomllib
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -42,23 +42,30 @@ def train(
     share: Annotated[float, typer.Option("--share", help="Held-out share of the rows for time and random.")] = 0.2,
     save_split: Annotated[Path | None, typer.Option("--save-split", help="Keep the split in this folder.")] = None,
     negatives: Annotated[
-        int, typer.Option("--negatives", help="Also measure against this many sampled candidates.")
+        int, typer.Option("--negatives", min=0, help="Also measure against this many sampled candidates.")
     ] = 0,
     patience: Annotated[
         int | None,
-        typer.Option("--patience", help="Stop after so many epochs without a better NDCG on validation rows."),
+        typer.Option("--patience", min=1, help="Stop after so many epochs without a better NDCG on validation rows."),
     ] = None,
     folder: Annotated[
         Path | None, typer.Option("--folder", help="Checkpoints and logs; a killed run resumes from here.")
     ] = None,
-    logger: Annotated[str, typer.Option("--logger", help="none, csv or tensorboard (into --folder).")] = "none",
-    precision: Annotated[str, typer.Option("--precision", help="32-true or bf16-mixed.")] = "32-true",
+    logger: Annotated[
+        Literal["none", "csv", "tensorboard"], typer.Option("--logger", help="Log the losses, into --folder.")
+    ] = "none",
+    precision: Annotated[
+        Literal["32-true", "bf16-mixed"], typer.Option("--precision", help="Of the numbers in training.")
+    ] = "32-true",
     user: options.UserColumn = None,
     item: options.ItemColumn = None,
     rating: options.RatingColumn = None,
     time: options.TimeColumn = None,
     separator: options.Separator = None,
     encoding: options.Encoding = None,
+    sentinel: options.Sentinels = None,
+    duplicates: options.Duplicates = "last",
+    drop_invalid: options.DropInvalid = False,
     items: options.ItemFeatures = None,
     k: options.K = 10,
     seed: options.Seed = 0,
@@ -77,7 +84,9 @@ def train(
     from palate.data.split import Split
 
     name, data = _recipe_and_data(what)
-    source = options.Source(data, user, item, rating, time, separator, encoding, items)
+    source = options.Source(
+        data, user, item, rating, time, separator, encoding, items, tuple(sentinel or ()), duplicates, drop_invalid
+    )
     run = options.make_run(
         seed, device, threads, precision=precision, folder=folder, logger=logger,
         progress=not json and console(stderr=True).is_terminal,

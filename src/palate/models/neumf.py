@@ -7,8 +7,12 @@
 trained on observed pairs (target 1) and uniform unseen items (target 0) with binary cross-entropy (eq. 7). GMF keeps
 only phi_G, MLP only phi_M.
 
-Fold-in of a stranger: the network and the item tables stay; a new pair of user vectors starts at the mean user and
-takes a few optimiser steps on the stranger's history against a fixed set of probe items.
+Fold-in of a stranger: the network and the item tables stay; new user vectors p = m + L z take a few optimiser steps
+from z = 0 on
+
+    sum over history BCE(1) + N * |history| * mean over unseen probe items BCE(0) + |z|^2 / 2
+
+where m and L L^T are mean and covariance of the trained user vectors: their distribution is the prior of a new one.
 
 Shape legend: B users, C candidates, I items, P positives of a batch, N negatives of a positive, D width, S strangers.
 """
@@ -37,8 +41,9 @@ __all__ = ["GMF", "MLP", "NCFModel", "NeuMF"]
 SCORE_CELLS = 32_000_000
 CHUNK_ROWS = 1 << 18  # positives whose negatives are drawn at once
 
-FOLD_IN_STEPS = 40
-FOLD_IN_RATE = 0.1
+FOLD_IN_STEPS = 60
+FOLD_IN_RATE = 0.2
+FOLD_IN_NEGATIVES = 4
 FOLD_IN_EVENTS = 256  # most recent events used
 PROBE_ITEMS = 512
 
@@ -54,6 +59,8 @@ class NCFModel(nn.Module):
     """
 
     trained_on: Fingerprint | None = None
+    user_mean: Tensor
+    user_spread: Tensor
 
     def __init__(self, sizes: Sizes, dim: int, layers: tuple[int, ...], dropout: float = 0.0) -> None:
         super().__init__()
@@ -62,6 +69,8 @@ class NCFModel(nn.Module):
         self.item_table = nn.Embedding(sizes.items, self.dim + self.width)
         nn.init.normal_(self.user_table.weight, std=0.01)
         nn.init.normal_(self.item_table.weight, std=0.01)
+        self.register_buffer("user_mean", torch.zeros(self.dim + self.width))
+        self.register_buffer("user_spread", torch.eye(self.dim + self.width))
         if layers:
             self.first = nn.Linear(layers[0], layers[1])
             self.rest = nn.Sequential(nn.ReLU(), nn.Dropout(dropout), *mlp(layers[1:], dropout))
@@ -70,6 +79,16 @@ class NCFModel(nn.Module):
             if isinstance(layer, nn.Linear):
                 nn.init.xavier_uniform_(layer.weight)
                 nn.init.zeros_(layer.bias)
+
+    @torch.no_grad()
+    def settle(self) -> None:
+        """Measure mean and spread (lower Cholesky factor of the covariance) of the trained user vectors."""
+        vector_UD = self.user_table.weight
+        self.user_mean.copy_(vector_UD.mean(0))
+        centred_UD = vector_UD - self.user_mean
+        covariance_DD = centred_UD.T @ centred_UD / len(vector_UD)
+        ridge = 1e-6 + 1e-4 * covariance_DD.diagonal().mean()
+        self.user_spread.copy_(torch.linalg.cholesky(covariance_DD + ridge * torch.eye(len(covariance_DD))))
 
     def pairs(self, user_BD: Tensor, item_xCD: Tensor) -> Tensor:
         """Logits (B, C) of user vectors (B, D) against item vectors (B, C, D), or (1, C, D) shared by all users.
@@ -109,7 +128,7 @@ class NCFModel(nn.Module):
         vector_BD = self.user_table(query.user.where(trained_B, 0))
         if bool(trained_B.all()):
             return cast(Tensor, vector_BD)
-        vector_BD = vector_BD.where(trained_B[:, None], self.user_table.weight.mean(0))
+        vector_BD = vector_BD.where(trained_B[:, None], self.user_mean)
         fold_B = ~trained_B & (query.counts() > 0)
         if bool(fold_B.any()):
             vector_BD = vector_BD.clone()
@@ -153,18 +172,19 @@ class NCFModel(nn.Module):
         touched_SN = ((event_SH[:, :, None] == probe_N) & real_SH[:, :, None]).any(1)
         with torch.no_grad():
             item_SXD = self.item_table(torch.cat([event_SH, probe_N.expand(len(strangers_S), -1)], dim=1))
-            mean_D = self.user_table.weight.mean(0)
         target = torch.cat([torch.ones_like(event_SH), torch.zeros_like(touched_SN, dtype=torch.int64)], 1).float()
-        # As in training: each event once, against four unseen items.
+        # As in training: each event once, against a few unseen items.
         unseen_SN = ~touched_SN / (~touched_SN).sum(1, keepdim=True).clamp(min=1)
-        weight = torch.cat([real_SH / length_S[:, None], 4.0 * unseen_SN], dim=1)
-        vector_SD = mean_D.repeat(len(strangers_S), 1).requires_grad_()
-        optimizer = torch.optim.Adam([vector_SD], lr=FOLD_IN_RATE)
+        weight = torch.cat([real_SH.float(), FOLD_IN_NEGATIVES * length_S[:, None] * unseen_SN], dim=1)
+        mean_D, spread_DD = self.user_mean.clone(), self.user_spread.clone()
+        z_SD = torch.zeros(len(strangers_S), len(mean_D), device=device, requires_grad=True)
+        optimizer = torch.optim.Adam([z_SD], lr=FOLD_IN_RATE)
         for _ in range(FOLD_IN_STEPS):
-            loss = F.binary_cross_entropy_with_logits(self.pairs(vector_SD, item_SXD), target, weight, reduction="sum")
-            (vector_SD.grad,) = torch.autograd.grad(loss, [vector_SD])
+            logit = self.pairs(mean_D + z_SD @ spread_DD.T, item_SXD)
+            loss = F.binary_cross_entropy_with_logits(logit, target, weight, reduction="sum") + z_SD.square().sum() / 2
+            (z_SD.grad,) = torch.autograd.grad(loss, [z_SD])
             optimizer.step()
-        return vector_SD.detach()
+        return (mean_D + z_SD @ spread_DD.T).detach()
 
 
 @dataclass(frozen=True)
@@ -216,7 +236,12 @@ class _Ncf:
 
     def fit(self, train: Dataset, run: Run = Run()) -> NCFModel:
         """Train on the rows of ``train`` as implicit feedback: weights are not used."""
-        model = cast(NCFModel, training.fit(self, train, run))
+        return self._finish(training.fit(self, train, run), train)
+
+    @staticmethod
+    def _finish(module: nn.Module, train: Dataset) -> NCFModel:
+        model = cast(NCFModel, module)
+        model.settle()
         model.trained_on = train.fingerprint
         return model
 
@@ -317,9 +342,7 @@ class NeuMF(_Ncf):
     def fit(self, train: Dataset, run: Run = Run()) -> NCFModel:
         """Train as a whole, or from the two parts trained apart."""
         start = self._pretrained(train, run) if self.pretrain else None
-        model = cast(NCFModel, training.fit(self, train, run, start))
-        model.trained_on = train.fingerprint
-        return model
+        return self._finish(training.fit(self, train, run, start), train)
 
     def optimizers(self, module: nn.Module) -> list[torch.optim.Optimizer]:
         """Adam, or plain SGD after pre-training (Adam would need the momentum of the parts; sec. 3.4.1)."""

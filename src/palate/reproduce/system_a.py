@@ -1,8 +1,7 @@
 """System A: neural collaborative filtering on 30 % of the users of MovieLens 20M, 99 sampled test negatives.
 
-Published (the tutorial "Deep Learning based Recommender Systems", J. Loy 2020): HR@10 0.86 on MovieLens 20M. That set
-is large and its terms forbid passing it on, so the same protocol also runs on MovieLens 1M, for which nothing was
-published.
+Published (a tutorial on the model of He et al. 2017 with PyTorch Lightning): HR@10 0.86 on MovieLens 20M. That set is
+large and may not be passed on, so the same protocol also runs on MovieLens 1M, for which nothing was published.
 
 The faithful run keeps two habits of the tutorial that ours does not have. A training negative is redrawn only if the
 user has it in the training rows, so a user's own test item can be a training negative. And test negatives are drawn
@@ -66,8 +65,7 @@ class TutorialNCF(MLP):
         """Rows in the order of the file: user (P,), item and target (P, 1). Nothing is shuffled."""
         rng = epoch_rng(seed, epoch)
         rows, unseen, width = train.interactions, Unseen(train.history, train.n_items), 1 + self.negatives
-        # Whole batches from whole positives: the least number of positives that fills batches without a rest.
-        chunk = max(1, CHUNK // self.batch_size) * self.batch_size
+        chunk = max(1, CHUNK // self.batch_size) * self.batch_size  # a multiple: only an epoch's last batch is short
         for first in range(0, len(rows), chunk):
             user, positive = rows.user[first : first + chunk], rows.item[first : first + chunk]
             item = np.column_stack([positive, unseen.draw(user, self.negatives, rng)]).reshape(-1, 1)
@@ -79,8 +77,8 @@ class TutorialNCF(MLP):
 # Chosen on validation rows: leave one out once more, within the training rows of ml-1m.
 BEST: tuple[tuple[Recipe[Any], str], ...] = (
     (
-        EASE(regularisation=1000, half_life_events=5, floor=0.05, max_items=30_000),
-        "EASE, regularisation 1000, half-life 5 events, floor 0.05",
+        EASE(regularization=1000, half_life_events=5, floor=0.05, max_items=30_000),
+        "EASE, regularization 1000, half-life 5 events, floor 0.05",
     ),
     (ItemKNN(), "item kNN, 50 neighbours, shrinkage 10"),
 )

@@ -1,0 +1,147 @@
+"""System E: two towers on MovieLens 100K under a global time split, with and without the items seen in training.
+
+Published (a tutorial): NDCG@10 0.0345, HitRate@10 0.2211, Coverage@10 0.1912, seen items left in the lists. That run was
+trained on the test rows by mistake, and is still worse than popularity in the first two. Printed here: the recipe as
+published (trained on the test rows, with the refusal to evaluate such a model overridden), corrected (trained on
+the training rows), and ours. The optimiser is not published: Adam at its defaults.
+
+Ours was chosen on five earlier cuts inside the training rows, for each of the two tables: the highest NDCG@10, and
+("wide") the highest with a Coverage@10 of at least 0.2. The last rows compare it there with recent popularity,
+user by user; those cuts are where its settings come from, the test rows are not.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from palate.data.clean import min_interactions
+from palate.data.dataset import Dataset
+from palate.data.registry import load
+from palate.data.split import Split, by_time
+from palate.evaluate import Report, evaluate
+from palate.models.held_out import RecentBlend
+from palate.models.popularity import Popularity
+from palate.models.recent import RecentPopularity
+from palate.models.two_tower import TwoTower
+from palate.protocols import Recipe
+from palate.reproduce.intervals import clustered
+from palate.reproduce.rows import Options, Role, Row, from_report, published
+
+__all__ = ["FAITHFUL", "FIGURES", "OURS", "RECENT", "earlier", "run", "split"]
+
+METRICS = (("NDCG", 10), ("HitRate", 10), ("Coverage", 10))
+FIGURES = dict(zip(METRICS, (0.0345, 0.2211, 0.1912), strict=True))
+PROTOCOL = "users with 20 rows, last 20 % of the time-sorted rows, relevant from rating 4"
+TABLES = {False: f"{PROTOCOL}; seen items left in", True: f"{PROTOCOL}; seen items removed"}
+SEED = 123
+FAITHFUL = TwoTower(
+    dim=16, objective="bce", negatives=10, negatives_from="all", epochs=30, learning_rate=0.001, init_std=0.05
+)
+RECENT = RecentPopularity(half_life=10)
+LABEL = "recent blend, keep {keep:g}, regularization {regularization:g}, mix {mix:g}"
+# By whether seen items are removed: the most accurate one, and the one with a wide coverage.
+OURS = {
+    False: (
+        RecentBlend(rating_floor=2, keep=0.8, regularization=200),
+        RecentBlend(rating_floor=2, keep=0.8, regularization=200, mix=1),
+    ),
+    True: (RecentBlend(rating_floor=2), RecentBlend(rating_floor=2, mix=1)),
+}
+CUTS = ((0.50, 0.70), (0.55, 0.75), (0.60, 0.80), (0.65, 0.80), (0.70, 0.80))  # shares of all rows
+
+
+def split(data: Dataset) -> Split:
+    """The protocol's split; all test rows are still in it, ``relevant(4)`` keeps those that count."""
+    return by_time(min_interactions(data, user=20), rows=0.2, cold="drop")
+
+
+def earlier(train: Dataset) -> Iterator[Split]:
+    """The protocol at five earlier cuts, within the training rows."""
+    assert train.interactions.time is not None
+    order = np.argsort(train.interactions.time, kind="stable")
+    for start, end in CUTS:
+        kept = np.sort(order[: round(len(order) * end / 0.8)])
+        yield by_time(train.with_rows(train.interactions.take(kept)), rows=1 - start / end, cold="drop").relevant(4)
+
+
+def run(options: Options) -> Iterator[Row]:
+    """Published, trivial, faithful and best rows: seen items left in, then removed, then the earlier cuts."""
+    two_towers = "two towers, dim 16, 10 negatives, 30 epochs"
+    figures = [(metric, k, figure) for (metric, k), figure in FIGURES.items()]
+    yield from published("E", "ml-100k", TABLES[False], f"{two_towers}, trained on the test rows", figures)
+    whole = split(load("ml-100k", log=options.log, progress=options.progress))
+    parts = whole.relevant(4)
+    plan: list[tuple[Role, Recipe[Any], str, bool, tuple[bool, ...]]] = [
+        ("trivial", Popularity(), "popularity", False, (False, True)),
+        ("trivial", RECENT, "recent popularity, half-life 10 days", False, (False, True)),
+        ("faithful", FAITHFUL, f"{two_towers}, trained on the test rows as published", True, (False,)),
+        ("faithful", FAITHFUL, f"{two_towers}, corrected: trained on the training rows", False, (False, True)),
+    ]
+    for removed, recipes in OURS.items():
+        for recipe, kind in zip(recipes, ("", ", wide"), strict=True):
+            plan.append(("best", recipe, LABEL.format(**vars(recipe)) + kind, False, (removed,)))
+    rows: dict[bool, list[Row]] = {False: [], True: []}
+    for role, recipe, label, leaky, tables in plan:
+        if role in options.roles and not (options.fast and role == "faithful"):
+            for removed, row in _measured(
+                parts, whole.test if leaky else whole.train, recipe, label, role, tables, options
+            ):
+                rows[removed].append(row)
+    yield from rows[False] + rows[True]
+    if {"trivial", "best"} & options.roles:
+        yield from _earlier_rows(whole.train, options)
+
+
+def _measured(
+    parts: Split,
+    train: Dataset,
+    recipe: Recipe[Any],
+    label: str,
+    role: Role,
+    tables: tuple[bool, ...],
+    options: Options,
+) -> Iterator[tuple[bool, Row]]:
+    """Fit once and measure in each of the asked tables."""
+    options.log(f"training {label}")
+    begin = time.perf_counter()
+    model = recipe.fit(train, replace(options.run, seed=SEED, progress=options.progress))
+    seconds = time.perf_counter() - begin
+    for removed in tables:
+        report = evaluate(model, parts, k=10, remove_seen=removed, allow_trained_rows=train is not parts.train)
+        more = {"figures": FIGURES} if role == "faithful" and not removed else {}
+        for row in from_report(
+            report, METRICS, system="E", protocol=TABLES[removed], role=role, model=label, seconds=seconds, **more
+        ):
+            yield removed, row
+
+
+def _earlier_rows(train: Dataset, options: Options) -> Iterator[Row]:
+    """Recent popularity and ours over all (cut, user), and the paired difference."""
+    options.log("five earlier cuts inside the training rows")
+    ours = OURS[True][0]
+    reports = [
+        [evaluate(recipe.fit(part.train, options.run), part, k=10, resamples=0) for recipe in (RECENT, ours)]
+        for part in earlier(train)
+    ]
+    ids = [train.users.rows(part.train.users.ids)[pair[0].user_rows] for part, pair in zip(earlier(train), reports)]
+    user_N = np.concatenate(ids)
+
+    def row(role: Role, model: str, metric: str, values_N: np.ndarray[Any, Any]) -> Row:
+        value, low, high = clustered(values_N, user_N)
+        protocol = f"{TABLES[True]}; averaged over five earlier cuts inside the training rows"
+        return Row(
+            "E", "ml-100k", protocol, role, model, metric, 10, None, value, low, high, len(np.unique(user_N)), None,
+            "all items, seen items removed",
+        )  # fmt: skip
+
+    for metric, k in METRICS[:2]:
+        base, best = (np.concatenate([pair[i].per_user[f"{metric}@{k}"] for pair in reports]) for i in (0, 1))
+        label = LABEL.format(**vars(ours))
+        yield row("trivial", "recent popularity, half-life 10 days", metric, base)
+        yield row("best", label, metric, best)
+        yield row("best", f"{label}, minus recent popularity (paired)", metric, best - base)
