@@ -23,11 +23,13 @@ import pytest
 import torch
 from polars.testing import assert_frame_equal, assert_series_equal
 
-from palate.bundle import FORMAT, Bundle, _digest
+from palate.bundle import FORMAT, Bundle
+from palate.bundle_files import digest
 from palate.data.dataset import Dataset, Interactions
 from palate.data.ids import IdMap
 from palate.errors import BundleError
 from palate.models import RECIPES
+from palate.models.two_tower import TwoTower, TwoTowerModel
 from palate.protocols import Query, Sizes
 
 IDS: dict[str, Callable[[int], Any]] = {
@@ -139,6 +141,7 @@ from pathlib import Path
 import polars as pl, torch
 from palate.bundle import Bundle
 from palate.models import RECIPES
+from palate.models.two_tower import TwoTower, TwoTowerModel
 from palate.pipeline import Recommender
 from palate.protocols import Query
 def refuse(*args, **kwargs): raise AssertionError("pickle was used")
@@ -228,7 +231,7 @@ def forge(folder: Path, change: Callable[[dict[str, Any]], Any]) -> None:
     """Change the manifest and make its own checksum right again."""
     manifest = json.loads((folder / "manifest.json").read_text())
     change(manifest)
-    (folder / "manifest.json").write_text(json.dumps({**manifest, "self": _digest(manifest)}))
+    (folder / "manifest.json").write_text(json.dumps({**manifest, "self": digest(manifest)}))
 
 
 @pytest.mark.parametrize(
@@ -239,7 +242,7 @@ def forge(folder: Path, change: Callable[[dict[str, Any]], Any]) -> None:
         (lambda m: m.pop("recipe"), "malformed"),
         (lambda m: m["files"].pop("seen"), "malformed"),
         (lambda m: m["recipe"].update(name="oracle"), "unknown recipe 'oracle'.*upgrade"),
-        (lambda m: m["recipe"]["fields"].update(magic=1), "recipe neumf, field 'magic'"),
+        (lambda m: m["recipe"]["fields"].update(magic=1), "recipe neumf has no field 'magic'.*upgrade"),
         (lambda m: m["recipe"]["fields"].update(epochs="many"), "recipe neumf, field 'epochs'"),
         (lambda m: m["recipe"]["fields"].update(dim=3), "does not fit the recipe neumf"),
         (lambda m: m["sizes"].update(items=3), "does not fit the recipe neumf"),
@@ -432,3 +435,54 @@ def test_saves_and_loads_at_the_same_time(tmp_path: Path) -> None:
         thread.join()
     assert not failures
     assert len(list(folder.iterdir())) == 5
+
+
+# Features.
+
+
+@pytest.fixture
+def towers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Bundle, Path]:
+    """A model that reads features of users and items, as fitted and as saved."""
+    monkeypatch.setitem(RECIPES, TwoTower.name, TwoTower)
+    features = pl.DataFrame(
+        {
+            "genres": pl.Series([["Drame", "Comédie"][: 1 + n % 2] if n else None for n in range(15)]),
+            "year": np.arange(1990, 2005) / 3,
+            "place": pl.Series(["Łódź", None, "東京"] * 5),
+        }
+    )
+    train = dataclasses.replace(dataset(), item_features=features)
+    recipe = TwoTower(epochs=2, dim=8, layers=(8,), batch_size=32, user_features=("seen",), item_features=("*",))
+    one = Bundle.of(recipe, recipe.fit(train), train)
+    return one, one.save(tmp_path / "bundle")
+
+
+def test_a_model_with_features_is_rebuilt_from_the_bundle_alone(towers: tuple[Bundle, Path]) -> None:
+    one, folder = towers
+    two = Bundle.load(folder)
+    old, new = one.recommender.model, two.recommender.model
+    assert isinstance(old, TwoTowerModel)
+    assert isinstance(new, TwoTowerModel)
+    assert two.recipe == one.recipe
+    assert new.sizes == old.sizes
+    assert new.sizes.features is not None
+    assert [column.name for column in new.sizes.features.items.columns] == ["genres", "year", "place"]
+    assert Bundle.info(folder)["sizes"].keys() == {"users", "items", "features"}
+    assert torch.equal(scores(two), scores(one))
+    stored = two.recommender.item_features
+    with torch.inference_mode():
+        # The stored table encodes to what the model was trained on, so new items can be told apart by it too.
+        assert torch.equal(new.item_vectors(stored), old.item_vectors(one.recommender.item_features))
+        assert len(new.item_vectors(stored).unique(dim=0)) > 1
+    assert_frame_equal(two.recommender.recommend(["u/3", "x"], 5), one.recommender.recommend(["u/3", "x"], 5))
+
+
+def test_a_forged_feature_schema_is_refused(towers: tuple[Bundle, Path]) -> None:
+    _, folder = towers
+    for change, message in [
+        (lambda m: m["sizes"].update(features=5), r"holds no feature schema .*save the bundle again"),
+        (lambda m: m["sizes"].pop("features"), "does not fit the recipe"),
+    ]:
+        forge(folder, change)
+        with pytest.raises(BundleError, match=message):
+            Bundle.load(folder)

@@ -81,17 +81,16 @@ def test_a_finished_folder_gives_the_same_model_without_training(checkerboard: S
 
 
 def test_early_stopping_keeps_the_best_epoch(checkerboard: Split) -> None:
-    watched: list[dict[str, torch.Tensor]] = []
+    watched: list[list[torch.Tensor]] = []
     values = [0.1, 0.3, 0.2, 0.25, 0.1, 0.0]
 
     def watch(model: torch.nn.Module) -> float:
-        watched.append({key: value.clone() for key, value in model.state_dict().items()})
+        watched.append([value.detach().clone() for value in model.parameters()])
         return values[len(watched) - 1]
 
     model = SMALL.fit(checkerboard.train, Run(watch=watch, patience=2))
     assert len(watched) == 4  # best in the second epoch, then two without a better one
-    state = model.state_dict()
-    assert all(torch.equal(value, state[key]) for key, value in watched[1].items())
+    assert all(torch.equal(best, kept) for best, kept in zip(watched[1], model.parameters(), strict=True))
 
 
 def test_every_epoch_asks_for_its_own_batches_once(checkerboard: Split, tmp_path: Path) -> None:

@@ -12,13 +12,9 @@ into the new one, so a save that is killed, at whatever moment, leaves one of th
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
 import platform
-import re
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -28,25 +24,32 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 import polars as pl
 
+from palate.bundle_files import (
+    KIND,
+    MANIFEST,
+    PARTS,
+    check_target,
+    checked,
+    digest,
+    locked,
+    read_manifest,
+    write_manifest,
+    write_part,
+)
 from palate.data.dataset import Dataset, Fingerprint, History
 from palate.data.ids import IdMap
-from palate.errors import BundleError
+from palate.errors import BundleError, DataError, RecipeError
 
 # torch, and what imports it, comes in when a model is loaded or saved: reading a manifest must stay light.
 if TYPE_CHECKING:
     from torch import Tensor
 
     from palate.pipeline import Recommender
-    from palate.protocols import Model, Recipe
+    from palate.protocols import Model, Recipe, Sizes
 
 __all__ = ["Bundle"]
 
 FORMAT = 1
-KIND = "palate bundle"
-MANIFEST = "manifest.json"
-SUFFIXES = {"weights": "safetensors", "users": "parquet", "items": "parquet", "seen": "parquet"}
-CONTENT_NAME = re.compile(rf"({'|'.join(SUFFIXES)})-[0-9a-f]{{16}}\.(safetensors|parquet)")
-LEFTOVER = re.compile(rf"\.({'|'.join([*SUFFIXES, MANIFEST])})\.tmp")
 SKETCH = "palate.sketch"
 FEATURE = "feature:"
 
@@ -108,14 +111,13 @@ class Bundle:
         """
         folder = Path(path)
         about = self._about()
-        _check_target(folder)
+        check_target(folder)
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            with _locked(folder) as sync:
-                files = {part: _write(folder, part, content) for part, content in self._parts()}
+            with locked(folder) as sync:
+                files = {part: write_part(folder, part, content) for part, content in self._parts()}
                 sync()
-                manifest = {**about, "files": files}
-                _replace(folder, MANIFEST, json.dumps({**manifest, "self": _digest(manifest)}, indent=2).encode())
+                write_manifest(folder, {**about, "files": files})
                 sync()
         except OSError as error:
             raise BundleError(
@@ -148,8 +150,9 @@ class Bundle:
     def info(path: str | Path) -> dict[str, Any]:
         """The manifest, checked, without reading the rest and without importing torch.
 
-        Keys: kind, format, created, data, recipe (name, fields), sizes (users, items), trained_on (rows, digest),
-        split, candidates, metrics, versions, files (name, sha256, bytes of each), self.
+        Keys: kind, format, created, data, recipe (name, fields), sizes (users, items, and features where the
+        model reads any), trained_on (rows, digest), split, candidates, metrics, versions, files (name, sha256, bytes
+        of each), self.
 
         Raises:
             BundleError: the folder is missing, no bundle, changed, or made by a newer Palate.
@@ -158,7 +161,7 @@ class Bundle:
         if not folder.is_dir():
             what = "is a file" if folder.exists() else "does not exist"
             raise BundleError(f"bundle {folder} {what}: give the folder that was saved to")
-        manifest = _manifest(folder)
+        manifest = read_manifest(folder)
         if manifest is None:
             raise BundleError(f"{folder} is no bundle, or its {MANIFEST} is missing or damaged: save it again")
         if not isinstance(manifest.get("format"), int) or manifest["format"] > FORMAT:
@@ -166,7 +169,7 @@ class Bundle:
                 f"bundle {folder} has format {manifest.get('format')} but this Palate reads up to {FORMAT}, "
                 "it was made by a newer Palate: upgrade palate"
             )
-        if manifest.get("self") != _digest(manifest):
+        if manifest.get("self") != digest(manifest):
             raise BundleError(f"bundle {folder}: {MANIFEST} was changed after it was saved: save the bundle again")
         return manifest
 
@@ -182,7 +185,7 @@ class Bundle:
             "created": self.created,
             "data": data.name,
             "recipe": recipe,
-            "sizes": {"users": len(data.users), "items": len(data.items)},
+            "sizes": _sizes(data),
             "trained_on": None if trained is None else {"rows": trained.rows, "digest": trained.digest},
             "split": self.split,
             "candidates": self.candidates,
@@ -217,7 +220,7 @@ class Bundle:
     def _read(cls, folder: Path, manifest: dict[str, Any], device: str) -> Bundle:
         from palate.pipeline import Recommender
 
-        files = {part: _checked(folder, manifest["files"][part]) for part in SUFFIXES}
+        files = {part: checked(folder, manifest["files"][part]) for part in PARTS}
         recipe = _recipe(manifest["recipe"])
         users, items, seen = (pl.read_parquet(files[part]) for part in ("users", "items", "seen"))
         recommender = Recommender(
@@ -244,20 +247,21 @@ class Bundle:
 
 
 def _recipe(record: Mapping[str, Any]) -> Recipe[Any]:
-    from pydantic import TypeAdapter, ValidationError
+    from palate.models import make_recipe
 
-    from palate.models import RECIPES
-
-    name = record["name"]
-    if name not in RECIPES:
-        raise BundleError(f"unknown recipe {name!r} (known: {', '.join(RECIPES)}): upgrade palate")
     try:
-        recipe: Recipe[Any] = TypeAdapter(RECIPES[name]).validate_json(json.dumps(record["fields"]))
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise BundleError(f"recipe {name}, field {where!r}: {first['msg']}: the bundle needs another Palate") from None
-    return recipe
+        return make_recipe(record["name"], record["fields"])
+    except RecipeError as error:
+        raise BundleError(f"{error}: the bundle needs another Palate, upgrade palate") from None
+
+
+def _sizes(data: Recommender) -> dict[str, Any]:
+    """What the recipe needs to know to build the model again."""
+    counts = {"users": len(data.users), "items": len(data.items)}
+    sizes: Sizes | None = getattr(data.model, "sizes", None)
+    if sizes is None or sizes.features is None:
+        return counts
+    return {**counts, "features": sizes.features.to_dict()}
 
 
 def _model(recipe: Recipe[Any], path: Path, manifest: Mapping[str, Any], device: str) -> Model:
@@ -265,9 +269,16 @@ def _model(recipe: Recipe[Any], path: Path, manifest: Mapping[str, Any], device:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
+    from palate.data.features import FeatureSchema
     from palate.protocols import Sizes
 
-    model = recipe.build(Sizes(manifest["sizes"]["users"], manifest["sizes"]["items"]))
+    sizes = manifest["sizes"]
+    features = sizes.get("features")
+    try:
+        schema = None if features is None else FeatureSchema.from_dict(features)
+    except DataError as error:
+        raise BundleError(f"{MANIFEST} holds {error}, then save the bundle again") from None
+    model = recipe.build(Sizes(sizes["users"], sizes["items"], schema))
     try:
         # Copies: the loaded tensors lie in the mapped file, which must not be able to change under a running server.
         state = {name: tensor.clone() for name, tensor in load_file(path).items()}
@@ -304,98 +315,3 @@ def _with_features(frame: pl.DataFrame, features: pl.DataFrame | None) -> pl.Dat
 def _features(frame: pl.DataFrame) -> pl.DataFrame | None:
     columns = [name for name in frame.columns if name.startswith(FEATURE)]
     return frame.select(pl.col(columns).name.map(lambda name: name.removeprefix(FEATURE))) if columns else None
-
-
-# Files.
-
-
-def _digest(manifest: Mapping[str, Any]) -> str:
-    content = {key: value for key, value in manifest.items() if key != "self"}
-    return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
-
-
-def _manifest(folder: Path) -> dict[str, Any] | None:
-    """What manifest.json says, unchecked; None if it is missing, unreadable or somebody else's."""
-    try:
-        manifest = json.loads((folder / MANIFEST).read_bytes())
-    except (OSError, ValueError):
-        return None
-    return manifest if isinstance(manifest, dict) and manifest.get("kind") == KIND else None
-
-
-def _ours(folder: Path) -> set[str]:
-    """Names in the folder that saves of bundles have written, finished or not."""
-    return {name for name in os.listdir(folder) if CONTENT_NAME.fullmatch(name) or LEFTOVER.fullmatch(name)}
-
-
-def _sweep(folder: Path) -> None:
-    """Remove what saves have written and the manifest does not name: the old bundle, or half a new one."""
-    named = {record["name"] for record in (_manifest(folder) or {"files": {}})["files"].values()}
-    for name in _ours(folder) - named:
-        (folder / name).unlink()
-
-
-def _check_target(folder: Path) -> None:
-    if folder.exists() and not folder.is_dir():
-        raise BundleError(f"{folder} is a file: choose a folder for the bundle")
-    if folder.is_dir() and _manifest(folder) is None:
-        foreign = sorted(set(os.listdir(folder)) - _ours(folder))
-        if foreign:
-            raise BundleError(
-                f"{folder} is not empty and no bundle (it holds {foreign[0]}): choose another folder or delete it"
-            )
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[Any]:
-    """Keep other saves out of the folder and leave no litter; gives a function that makes its entries durable."""
-    import fcntl
-
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield lambda: os.fsync(handle)
-    finally:
-        _sweep(folder)
-        os.close(handle)
-
-
-def _write(folder: Path, part: str, content: pl.DataFrame | dict[str, Tensor]) -> dict[str, Any]:
-    """Write one part under the name of its content; its record for the manifest."""
-    from safetensors.torch import save_file
-
-    temporary = folder / f".{part}.tmp"
-    if isinstance(content, pl.DataFrame):
-        content.write_parquet(temporary)
-    else:
-        save_file(content, temporary)
-    with open(temporary, "rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-        os.fsync(file.fileno())
-    name = f"{part}-{digest[:16]}.{SUFFIXES[part]}"
-    os.replace(temporary, folder / name)
-    return {"name": name, "sha256": digest, "bytes": (folder / name).stat().st_size}
-
-
-def _replace(folder: Path, name: str, content: bytes) -> None:
-    temporary = folder / f".{name}.tmp"
-    with open(temporary, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, folder / name)
-
-
-def _checked(folder: Path, record: Mapping[str, Any]) -> Path:
-    """The path of a file that has the size and checksum of its record."""
-    if not CONTENT_NAME.fullmatch(record["name"]):
-        raise BundleError(f"bundle {folder} names a file {record['name']!r}, which no save writes: save it again")
-    path = folder / str(record["name"])
-    size = path.stat().st_size
-    if size != record["bytes"]:
-        raise BundleError(f"{path} has {size:,} bytes instead of {record['bytes']:,}: copy or save the bundle again")
-    with open(path, "rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    if digest != record["sha256"]:
-        raise BundleError(f"{path} was changed after it was saved (checksum differs): copy or save the bundle again")
-    return path

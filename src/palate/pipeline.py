@@ -11,7 +11,6 @@ Shape legend: B users of a chunk, H history events of a chunk, I items, D width 
 
 from __future__ import annotations
 
-import difflib
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -33,6 +32,7 @@ from palate.data.split import Split
 from palate.errors import DataError, ModelError
 from palate.protocols import Model, Query
 from palate.ranking import top_k
+from palate.similar import SimilarItems
 
 __all__ = ["Recommender"]
 
@@ -165,25 +165,7 @@ class Recommender:
             DataError: k is below 1, or the item is unknown; the message names what was perhaps meant.
         """
         _check_k(k)
-        row = self._item_row(item)
-        if self._unit_items is None:
-            source, score_I = "co-occurrence", self._shared_users(row)
-        else:
-            source, score_I = "model", self._unit_items @ self._unit_items[row]
-        score_I = score_I.clone()
-        score_I[row] = -torch.inf
-        values, index = top_k(score_I.unsqueeze(0), k)
-        kept = (values[0] > -torch.inf).cpu().numpy()
-        best = index[0].cpu().numpy()[kept]
-        frame = pl.DataFrame(
-            {
-                "item_id": self.items.external(best),
-                "rank": pl.Series(np.arange(1, len(best) + 1), dtype=pl.Int32),
-                "score": pl.Series(values[0].cpu().numpy()[kept], dtype=pl.Float32),
-                "source": pl.Series([source] * len(best), dtype=pl.String),
-            }
-        )
-        return self._with_titles(frame, best)
+        return self._similar.to(item, k)
 
     def against(self, test: Dataset) -> Split:
         """A split with this recommender's history as its training side and ``test``, in its row numbers, as the other.
@@ -320,62 +302,9 @@ class Recommender:
         with torch.inference_mode():
             return bool(self.model.knows(Query.of(most, self.seen.select(most)).to(self._device)).item())
 
-    # Similar items.
-
-    def _item_row(self, item: Id) -> int:
-        row = int(self.items.rows(_series("item_id", item))[0])
-        if row >= 0:
-            return row
-        text = str(item)
-        if self.titles is not None:
-            same = np.flatnonzero((self.titles.str.to_lowercase() == text.lower()).fill_null(False).to_numpy())
-            if len(same) == 1:
-                return int(same[0])
-            if len(same) > 1:
-                ids = ", ".join(str(i) for i in self.items.external(same[:5]))
-                raise DataError(f"{len(same)} items are called {text!r} (item ids {ids}): give one of the ids")
-        raise DataError(f"unknown item {text!r}: {self._meant(text)}")
-
-    def _meant(self, text: str) -> str:
-        """What somebody who typed ``text`` perhaps meant: titles that contain it, then near misses."""
-        near: list[str] = []
-        if self.titles is not None:
-            names = self.titles.drop_nulls().unique(maintain_order=True)
-            folded = dict(zip(names.str.to_lowercase(), names, strict=True))
-            near = names.filter(names.str.to_lowercase().str.contains(text.lower(), literal=True)).head(3).to_list()
-            near += [folded[name] for name in difflib.get_close_matches(text.lower(), folded, n=3)]
-        near += difflib.get_close_matches(text, self.items.ids.cast(pl.String).to_list(), n=3)
-        names_text = " or ".join(repr(name) for name in list(dict.fromkeys(near))[:3])
-        return f"did you mean {names_text}?" if near else "give an item id or a title of the catalogue"
-
     @cached_property
-    def _unit_items(self) -> Tensor | None:
-        """Item vectors of length one, or None where the model has none."""
-        vectors = getattr(self.model, "item_vectors", None)
-        if vectors is None:
-            return None
-        with torch.inference_mode():
-            return nn.functional.normalize(vectors().to(torch.float32), dim=1)
-
-    def _shared_users(self, row: int) -> Tensor:
-        """Cosine of item ``row`` with every item over the users who have them, (I,); -inf where nobody has both."""
-        once = self._seen_once
-        users = np.searchsorted(once.offsets, np.flatnonzero(once.items == row), side="right") - 1
-        both = np.bincount(once.select(users).items, minlength=len(self.items))
-        scale = np.sqrt(np.maximum(self._users_per_item * self._users_per_item[row], 1.0))
-        return torch.from_numpy(np.where(both > 0, both / scale, -np.inf).astype(np.float32))
-
-    @cached_property
-    def _seen_once(self) -> History:
-        """The training history with each item once per user, however often it was touched."""
-        owner = np.repeat(np.arange(len(self.seen), dtype=np.int64), self.seen.counts)
-        user, item = np.divmod(np.unique(owner * len(self.items) + self.seen.items), len(self.items))
-        offsets = np.concatenate([[0], np.cumsum(np.bincount(user, minlength=len(self.seen)))])
-        return History(offsets, item.astype(np.int32), np.ones(len(item), np.float32))
-
-    @cached_property
-    def _users_per_item(self) -> NDArray[np.float64]:
-        return np.bincount(self._seen_once.items, minlength=len(self.items)).astype(np.float64)
+    def _similar(self) -> SimilarItems:
+        return SimilarItems(self.model, self.items, self.seen, self.titles)
 
 
 def _check_k(k: int) -> None:

@@ -219,7 +219,7 @@ def test_features_and_titles_are_cut_with_the_maps():
     data = dataset([0, 1, 1, 2], [0, 1, 3, 2], [1, 2, 8, 9], item_features=features, titles=pl.Series(list("wxyz")))
     split = by_time(data, rows=0.5, cold="keep")
     assert split.test.titles.to_list() == list("wxyz")
-    with pytest.raises(DataError, match=r"cold='drop' left no test rows \(test rows of users unknown.*: 1 rows"):
+    with pytest.raises(DataError, match=r"cold='drop' left no test rows \(test rows of users unknown.*: 1 row"):
         by_time(data, rows=0.5)
     split = by_time(data, rows=0.25, cold="keep")
     assert [note.rows for note in split.notes] == [1]

@@ -26,14 +26,14 @@ def dataset(pairs: list[tuple[int, int]], weights: list[float] | None = None, it
     return Dataset("pairs", IdMap.of(np.arange(user.max() + 1)), IdMap.of(np.arange(items)), rows)
 
 
-def slow(x_UI: np.ndarray, regularisation: float) -> np.ndarray:
+def slow(x_UI: np.ndarray, regularization: float) -> np.ndarray:
     """Each column by its own ridge regression on all other items, which is what the closed form solves."""
     items = x_UI.shape[1]
     weights = np.zeros((items, items))
     for i in range(items):
         others = np.delete(np.arange(items), i)
         a = x_UI[:, others]
-        weights[others, i] = np.linalg.solve(a.T @ a + regularisation * np.eye(items - 1), a.T @ x_UI[:, i])
+        weights[others, i] = np.linalg.solve(a.T @ a + regularization * np.eye(items - 1), a.T @ x_UI[:, i])
     return weights
 
 
@@ -43,19 +43,19 @@ PAIRS = st.lists(st.tuples(st.integers(0, 6), st.integers(0, 5)), min_size=1, ma
 @settings(deadline=None, max_examples=30)
 @given(PAIRS, st.floats(0.5, 50), st.data())
 def test_weights_equal_one_ridge_regression_per_item(
-    pairs: list[tuple[int, int]], regularisation: float, data: st.DataObject
+    pairs: list[tuple[int, int]], regularization: float, data: st.DataObject
 ) -> None:
     weights = data.draw(st.lists(st.sampled_from([5.0, 1.0, -1.0]), min_size=len(pairs), max_size=len(pairs)))
     train = dataset(pairs, weights)
     x_UI = np.zeros((train.n_users, train.n_items))
     for (user, item), weight in zip(pairs, weights, strict=True):  # in time: the latest event of a pair counts
         x_UI[user, item] = -1 if weight < 0 else 1
-    model = EASE(regularisation).fit(train)
-    np.testing.assert_allclose(model.weights.numpy(), slow(x_UI, regularisation), atol=1e-5)
+    model = EASE(regularization).fit(train)
+    np.testing.assert_allclose(model.weights.numpy(), slow(x_UI, regularization), atol=1e-5)
     users = np.arange(train.n_users)
     scores = model.score(Query.of(users, train.history.select(users)))
     touched = np.abs(x_UI).any(axis=1)
-    np.testing.assert_allclose(scores[touched].numpy(), (x_UI @ slow(x_UI, regularisation))[touched], atol=1e-5)
+    np.testing.assert_allclose(scores[touched].numpy(), (x_UI @ slow(x_UI, regularization))[touched], atol=1e-5)
 
 
 def test_blocks_change_nothing(ml_100k: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -119,8 +119,8 @@ def test_recency_weighs_by_events_ago_and_never_below_the_floor() -> None:
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"regularisation": 0.0}, "regularisation=0"),
-        ({"regularisation": float("nan")}, "regularisation=nan"),
+        ({"regularization": 0.0}, "regularization=0"),
+        ({"regularization": float("nan")}, "regularization=nan"),
         ({"half_life_events": 0.0}, "half_life_events=0"),
         ({"floor": 1.5}, "floor=1.5"),
         ({"max_items": 0}, "max_items=0"),

@@ -23,6 +23,10 @@ def reproduce(
     json: Annotated[
         Path | None, typer.Option("--json", help="Also write the rows to this JSON file (- is stdout).")
     ] = None,
+    markdown: Annotated[
+        Path | None,
+        typer.Option("--markdown", help="Also write the tables, with command, commit and date, to this file."),
+    ] = None,
     fast: Annotated[bool, typer.Option("--fast", help="Leave out the slow faithful runs.")] = False,
     seed: options.Seed = 0,
     device: options.Device = "auto",
@@ -55,9 +59,15 @@ def reproduce(
             print(text)  # noqa: T201
         else:
             json.write_text(text)
+    if markdown is not None:
+        from palate.report import markdown as as_markdown
+
+        markdown.write_text(as_markdown(rows, f"palate reproduce {' '.join(wanted)}"))
 
 
 def _show(system: str, rows: list[Row]) -> None:
+    from palate.report import verdicts
+
     protocols = list(dict.fromkeys(row.protocol for row in rows))
     for protocol in protocols:
         part = [row for row in rows if row.protocol == protocol]
@@ -74,3 +84,5 @@ def _show(system: str, rows: list[Row]) -> None:
             ],
             caption=next((row.candidates for row in part if row.candidates), None),
         )  # fmt: skip
+        for line in verdicts(part):
+            console().print(line, markup=False, soft_wrap=True)

@@ -47,9 +47,10 @@ def make_recipe(name: str, fields: Mapping[str, Any] | None = None, *, fast: boo
         made: Recipe[Any] = TypeAdapter(kind).validate_json(json.dumps(merged))
     except ValidationError as error:
         first = error.errors()[0]
-        field = str(first["loc"][0]) if first["loc"] else "fields"
-        if field not in start.__dataclass_fields__:
-            known = ", ".join(start.__dataclass_fields__) or "none"
-            raise RecipeError(f"recipe {name} has no field {field!r}: it has {known}") from None
+        if not first["loc"]:  # the recipe's own check of its values
+            raise RecipeError(f"recipe {name}: {first['msg'].removeprefix('Value error, ')}") from None
+        field, known = str(first["loc"][0]), [one.name for one in dataclasses.fields(kind)]
+        if field not in known:
+            raise RecipeError(f"recipe {name} has no field {field!r}: it has {', '.join(known) or 'none'}") from None
         raise RecipeError(f"recipe {name}, field {field!r}={merged.get(field)!r}: {first['msg']}") from None
     return made

@@ -14,7 +14,8 @@ vector, E width of an item vector (D, or D + 1 with a bias).
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -25,14 +26,25 @@ from palate.data.dataset import Dataset, Fingerprint
 from palate.errors import ModelError
 from palate.protocols import Query, Sizes
 
-__all__ = ["Events", "FactorModel", "FoldIn"]
+__all__ = [
+    "Events",
+    "FactorModel",
+    "FoldIn",
+    "GradientFoldIn",
+    "Objective",
+    "UserBatch",
+    "decaying_adam",
+    "penalty",
+    "predict",
+    "user_batches",
+]
 
 # Numbers of gathered vectors, or of scores, held at once: bounds memory to about 130 MB at any size.
 CELLS = 32_000_000
 
 
 class Events(NamedTuple):
-    """Histories of S strangers in compressed rows: offsets (S + 1,), items (H,), weights (H,) below 0 for dislikes."""
+    """Histories of S strangers in compressed rows: offsets (S + 1,), items (H,), weights (H,), below 0 for dislikes."""
 
     offsets: Tensor
     items: Tensor
@@ -56,20 +68,17 @@ class FactorModel(nn.Module):
         fold_in: how strangers get a vector.
         bias: give every item a bias, the last column of its vector.
         std: of the normal distribution that the vectors (not the biases) start from.
-        sparse: let gradients be sparse, for optimisers that want them so.
     """
 
     trained_on: Fingerprint | None = None
     trained: Tensor
     typical: Tensor
 
-    def __init__(
-        self, sizes: Sizes, dim: int, fold_in: FoldIn, *, bias: bool = False, std: float = 0.01, sparse: bool = False
-    ) -> None:
+    def __init__(self, sizes: Sizes, dim: int, fold_in: FoldIn, *, bias: bool = False, std: float = 0.01) -> None:
         super().__init__()
         self.dim, self.bias, self.fold_in = dim, bias, fold_in
-        self.user_table = nn.Embedding(sizes.users, dim, sparse=sparse)
-        self.item_table = nn.Embedding(sizes.items, dim + bias, sparse=sparse)
+        self.user_table = nn.Embedding(sizes.users, dim)
+        self.item_table = nn.Embedding(sizes.items, dim + bias)
         self.register_buffer("trained", torch.ones(sizes.users, dtype=torch.bool))
         self.register_buffer("typical", torch.zeros(dim))
         nn.init.normal_(self.user_table.weight, std=std)
@@ -120,6 +129,131 @@ class FactorModel(nn.Module):
         if not len(self.trained):
             raise ModelError("the model has no users: fit it, or build it for at least one")
         return inside_B & self.trained[query.user.where(inside_B, 0)]
+
+
+class UserBatch(NamedTuple):
+    """B users with all their H events, and N items drawn for all of them together.
+
+    user (B,) row numbers; sizes (B,) events of each; owner (H,) whose event it is, by place in the batch; item (H,); sign (H,)
+    1 or, for a dislike, -1; pool (N,) item rows; share (B, N) chance of each to be the user's next negative: uniform
+    over the items of the pool that the user has not touched, 0 elsewhere.
+    """
+
+    user: Tensor
+    sizes: Tensor
+    owner: Tensor
+    item: Tensor
+    sign: Tensor
+    pool: Tensor
+    share: Tensor
+
+
+Objective = Callable[[Tensor, Tensor, UserBatch], Tensor]
+"""(user vectors (B, D) of a batch, item vectors (I, E), the batch) -> the training loss summed over it."""
+
+
+def user_batches(train: Dataset, size: int, pool: int, rng: np.random.Generator) -> Iterator[UserBatch]:
+    """All users with rows in random order, ``size`` at a time, each time with a new uniform pool of distinct items.
+
+    One pool for a whole batch makes scoring the negatives one matrix product, so hundreds cost less than a handful
+    drawn for each event. What is left of the pool for a user is uniform over the items that the user has not touched.
+    """
+    history = train.history
+    users = rng.permutation(np.flatnonzero(history.counts))
+    for first in range(0, len(users), size):
+        some = users[first : first + size]
+        chosen = history.select(some)
+        drawn = np.sort(rng.choice(train.n_items, min(pool, train.n_items), replace=False))
+        arrays = (some, chosen.offsets, chosen.items.astype(np.int64), chosen.weights, drawn)
+        yield _user_batch(*(torch.from_numpy(array) for array in arrays))
+
+
+def predict(user_BD: Tensor, item_IE: Tensor, batch: UserBatch) -> tuple[Tensor, Tensor]:
+    """Scores of the events (H,) and of the pool (B, N)."""
+    dim = user_BD.shape[1]
+    event_HE, pool_NE = F.embedding(batch.item, item_IE), F.embedding(batch.pool, item_IE)
+    event_H = (F.embedding(batch.owner, user_BD) * event_HE[:, :dim]).sum(1) + event_HE[:, dim:].sum(1)
+    return event_H, user_BD @ pool_NE[:, :dim].T + pool_NE[:, dim:].sum(1)
+
+
+def penalty(user_BD: Tensor, item_IE: Tensor, batch: UserBatch, negatives: int) -> Tensor:
+    """Half the squared length of all vectors, each as often as it occurs in the events and their negatives."""
+    dim = user_BD.shape[1]
+    square_N = F.embedding(batch.pool, item_IE)[:, :dim].square().sum(1)
+    items = F.embedding(batch.item, item_IE)[:, :dim].square().sum() + negatives * (
+        batch.sizes.float() @ batch.share @ square_N
+    )
+    return 0.5 * ((1 + negatives) * (batch.sizes * user_BD.square().sum(1)).sum() + items)
+
+
+def decaying_adam(module: FactorModel, user_rate: float, item_rate: float, steps: int) -> torch.optim.Optimizer:
+    """Fused Adam whose learning rates fall linearly to nearly zero over so many steps; resumes from its own state."""
+    groups = ((module.user_table, user_rate), (module.item_table, item_rate))
+    adam = torch.optim.Adam([{"params": t.parameters(), "lr": r, "initial_lr": r} for t, r in groups], fused=True)
+
+    def decay(optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
+        for group in optimizer.param_groups:
+            group["lr"] = max(group["lr"] - group["initial_lr"] / (steps + 1), 0.0)
+
+    adam.register_step_post_hook(decay)
+    return adam
+
+
+class GradientFoldIn(FoldIn):
+    """The training loss of one user, minimised with the items fixed: Adam from the mean user, falling rate.
+
+    Negatives are all items of a small catalogue, or evenly spaced ones of a large one. Memory is bounded: strangers are
+    taken in chunks.
+
+    Args:
+        objective: of the training.
+        steps: of Adam.
+        rate: its first learning rate.
+        probes: at most so many items stand for the catalogue.
+    """
+
+    def __init__(self, objective: Objective, *, steps: int = 50, rate: float = 0.2, probes: int = 1024) -> None:
+        super().__init__()
+        self.objective, self.steps, self.rate, self.probes = objective, steps, rate, probes
+
+    def forward(self, item_IE: Tensor, typical_D: Tensor, events: Events) -> Tensor:
+        """Vectors (S, D)."""
+        count = min(self.probes, len(item_IE))
+        pool_N = torch.arange(count, device=item_IE.device) * len(item_IE) // count
+        strangers = len(events.offsets) - 1
+        rows = max(1, CELLS // (8 * (count + item_IE.shape[1]) * max(1, int(events.offsets.diff().max()))))
+        with torch.inference_mode(False), torch.enable_grad():
+            fixed = tuple(t.clone() for t in (item_IE, typical_D, pool_N, *events))
+            parts = torch.arange(strangers, device=item_IE.device).split(rows)
+            return torch.cat([self._some(int(part[0]), len(part), *fixed) for part in parts])
+
+    def _some(
+        self, first: int, count: int, item_IE: Tensor, typical_D: Tensor, pool_N: Tensor, *events: Tensor
+    ) -> Tensor:
+        offsets, items, weights = events
+        some = offsets[first : first + count + 1]
+        part = slice(int(some[0]), int(some[-1]))
+        user = torch.full((count,), -1, device=some.device)
+        batch = _user_batch(user, some - some[0], items[part], weights[part], pool_N)
+        vector_SD = typical_D.repeat(count, 1).requires_grad_()
+        adam = torch.optim.Adam([vector_SD], lr=self.rate)
+        for step in range(self.steps):
+            adam.param_groups[0]["lr"] = self.rate * (1 - step / self.steps)
+            (vector_SD.grad,) = torch.autograd.grad(self.objective(vector_SD, item_IE, batch), [vector_SD])
+            adam.step()
+        return vector_SD.detach()
+
+
+def _user_batch(user: Tensor, offsets: Tensor, item: Tensor, weight: Tensor, pool: Tensor) -> UserBatch:
+    count = offsets.diff()
+    owner = torch.repeat_interleave(torch.arange(len(user), device=user.device), count)
+    place = torch.searchsorted(pool, item).clamp(max=len(pool) - 1)
+    inside = pool[place] == item
+    free = torch.ones(len(user), len(pool), device=user.device)
+    free[owner[inside], place[inside]] = 0
+    share = free / free.sum(1, keepdim=True).clamp(min=1)
+    sign = torch.where(weight < 0, -1.0, 1.0)
+    return UserBatch(user, count, owner, item, sign, pool, share)
 
 
 def _likes(query: Query) -> Tensor:

@@ -172,6 +172,8 @@ class Alternation:
         start = np.random.default_rng(seed).standard_normal((train.n_items, recipe.dim), dtype=np.float32)
         self.item_ID: Floats = start * np.float32(recipe.std / recipe.dim**0.5)
         self.user_UD: Floats = np.zeros((train.n_users, recipe.dim), np.float32)
+        self._past: list[Floats] = []  # items after the last step but one, before the last step, after it
+        self._run = 0  # epochs since momentum started
 
     def _rows(
         self, mine: NDArray[np.int32], other: NDArray[np.int32], size: int, others: int, targets: Floats, weights: Any
@@ -182,15 +184,36 @@ class Alternation:
         ridge = self.recipe.ridge(offsets, weights, others).astype(np.float32)
         return Rows(offsets, other[order], targets[order], weights, ridge)
 
+    def epoch(self, last: bool = False) -> None:
+        """Item step and user step; between them, but for the last epoch, the item vectors are moved on."""
+        self.solve_items()
+        if not last:
+            self.extrapolate()
+        self.solve_users()
+
     def solve_users(self) -> None:
         """Half-step: new user vectors for the item vectors."""
-        self.item_ID, self.user_UD, self.spectrum_D = _diagonal(self.item_ID, self.user_UD)
+        self.item_ID, self.spectrum_D, self.user_UD, *self._past = _diagonal(self.item_ID, self.user_UD, *self._past)
         self.user_UD = self._solve(self.item_ID, self.by_user, self.user_UD)
 
     def solve_items(self) -> None:
         """Half-step: new item vectors for the user vectors."""
-        self.user_UD, self.item_ID, self.spectrum_D = _diagonal(self.user_UD, self.item_ID)
-        self.item_ID = self._solve(self.user_UD, self.by_item, self.item_ID)
+        self.user_UD, self.spectrum_D, start, *self._past = _diagonal(self.user_UD, self.item_ID, *self._past)
+        self.item_ID = self._solve(self.user_UD, self.by_item, start)
+        self._past = [*self._past[-1:], start, self.item_ID]
+
+    def extrapolate(self) -> None:
+        """Nesterov's momentum on the item vectors, (k - 1) / (k + 2); halves the epochs to the same objective.
+
+        It starts afresh where the step and the last change point apart (O'Donoghue & Candes 2015, "Adaptive Restart
+        for Accelerated Gradient Schemes").
+        """
+        if len(self._past) < 3:
+            return
+        before, start, now = self._past
+        change = now - before
+        self._run = 1 if np.vdot(now - start, change) < 0 else self._run + 1
+        self.item_ID = now + np.float32((self._run - 1) / (self._run + 2)) * change
 
     def _solve(self, other_ND: Floats, rows: Rows, start_RD: Floats) -> Floats:
         penalty = np.float32(self.recipe.unobserved_weight) * self.spectrum_D
@@ -219,12 +242,12 @@ class Alternation:
         return total
 
 
-def _diagonal(fixed_ND: Floats, moved_RD: Floats) -> tuple[Floats, Floats, Floats]:
-    """Both sides turned so that the fixed side's Gram matrix is diagonal, and that diagonal, largest first."""
+def _diagonal(fixed_ND: Floats, *moved: Floats) -> list[Any]:
+    """[the fixed side turned so that its Gram matrix is diagonal, that diagonal (largest first), the others turned]."""
     _, basis = np.linalg.eigh((fixed_ND.T @ fixed_ND).astype(np.float64))
     basis = basis[:, ::-1].astype(np.float32)
     fixed_ND = fixed_ND @ basis
-    return fixed_ND, moved_RD @ basis, np.einsum("nd,nd->d", fixed_ND, fixed_ND)
+    return [fixed_ND, np.einsum("nd,nd->d", fixed_ND, fixed_ND), *(vectors @ basis for vectors in moved)]
 
 
 @dataclass(frozen=True)
@@ -298,8 +321,7 @@ class _Als:
         state.solve_users()
         best: tuple[float, int, dict[str, Tensor]] | None = None
         for epoch in track(range(self.epochs), f"{self.name}", disable=not run.progress):
-            state.solve_items()
-            state.solve_users()
+            state.epoch(last=epoch == self.epochs - 1)
             if run.on_epoch is not None:
                 run.on_epoch(epoch, state.loss() / len(train))
             if run.watch is not None:

@@ -18,7 +18,7 @@ Shape legend: B users, C candidates, I items, N items of a block, K neighbours.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, Self
+from typing import ClassVar, Self
 
 import numpy as np
 import torch
@@ -156,7 +156,7 @@ def _nearest(
     return np.take_along_axis(best_NK, order_NK, axis=1).astype(np.int32), near_NK.astype(np.float32)
 
 
-def _matrix(train: Dataset) -> Any:
+def _matrix(train: Dataset) -> sparse.csr_array:
     """Users by items: how often touched, dislikes (weights below zero) counting -1."""
     rows = train.interactions
     value = np.where(rows.weight < 0, -1.0, 1.0)
@@ -170,13 +170,13 @@ def _owners(query: Query) -> Tensor:
 
 def _history(query: Query, part: slice, width: int) -> Tensor:
     """How often each user of a part of the query touched each item, (B, I)."""
-    users = query.user[part]
-    scores_BI = torch.zeros(len(users), width, device=users.device)
-    if query.offsets is None or query.items is None:
-        return scores_BI
-    events = slice(int(query.offsets[part.start]), int(query.offsets[part.start + len(users)]))
+    assert query.offsets is not None
+    assert query.items is not None
+    users = len(query.user[part])
+    events = slice(int(query.offsets[part.start]), int(query.offsets[part.start + users]))
     owner = _owners(query)[events] - part.start
-    value = torch.ones_like(owner, dtype=scores_BI.dtype)
+    history_BI = torch.zeros(users, width, device=owner.device)
+    value = torch.ones_like(owner, dtype=history_BI.dtype)
     if query.weights is not None:
         value = value.where(query.weights[events] >= 0, -1.0)
-    return scores_BI.index_put_((owner, query.items[events]), value, accumulate=True)
+    return history_BI.index_put_((owner, query.items[events]), value, accumulate=True)

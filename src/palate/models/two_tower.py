@@ -6,8 +6,8 @@
 
 (Huang et al. 2013, "Learning deep structured semantic models for web search", CIKM; Yi et al. 2019,
 "Sampling-bias-corrected neural modeling for large corpus item recommendations", RecSys.) Vectors of an id and of its
-features are added up, as in Kula 2015 ("Metadata embeddings for user and item cold-start recommendations"). Trained by an
-in-batch softmax, by binary cross-entropy on sampled negatives, or by BPR.
+features are added up, as in Kula 2015 ("Metadata embeddings for user and item cold-start recommendations"). Trained
+by an in-batch softmax, by binary cross-entropy on sampled negatives, or by BPR.
 
 An id without training rows reads the out-of-vocabulary row of its table, which is learned where ``id_dropout`` hides
 some ids, and zero otherwise: such items, and items given later as a table, are recommended by their features.
@@ -237,7 +237,7 @@ class TwoTower:
         init_std: of the embeddings at the start.
     """
 
-    name: ClassVar[str] = "two_tower"
+    name: ClassVar[str] = "two-tower"
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
 
     dim: int = 32

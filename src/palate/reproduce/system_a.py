@@ -3,9 +3,14 @@
 Published (a tutorial on the model of He et al. 2017 with PyTorch Lightning): HR@10 0.86 on MovieLens 20M. That set is
 large and may not be passed on, so the same protocol also runs on MovieLens 1M, for which nothing was published.
 
-The faithful run keeps two habits of the tutorial that ours does not have. A training negative is redrawn only if the
-user has it in the training rows, so a user's own test item can be a training negative. And test negatives are drawn
-with replacement, so a user may have fewer than 99 different ones.
+Two things to know about it. A training negative is redrawn only if the user has it in the training rows, so a user's
+own test item can be a training negative. Test negatives are drawn with replacement, for every model alike, so most
+users have fewer than 99 different ones.
+
+On ml-1m the faithful run is no better than popularity, and 20 epochs do not change that. On validation rows (HR@10):
+popularity .455; as published .443; with shuffled rows .453; with tables started at deviation 0.01 instead of 1 .485;
+with both .584. What was published for ml-20m can only be compared on ml-20m, where a larger catalogue probably makes
+random negatives easier to beat (popularity has .602 on ml-latest-small with its 9,724 items).
 """
 
 from __future__ import annotations

@@ -1,0 +1,111 @@
+"""BPR-MF: matrix factorisation trained to put what a user touched before what the user did not.
+
+    L = sum_{(u,i) in S} E_j [ - ln sigmoid(x_ui - x_uj) + l/2 (|p_u|^2 + |q_i|^2 + |q_j|^2) ],   x_ui = p_u.q_i + b_i
+
+with j uniform over the items that u has not touched (Rendle, Freudenthaler, Gantner & Schmidt-Thieme 2009, "BPR:
+Bayesian Personalized Ranking from Implicit Feedback", eq. 4 to 6). The expectation is taken over a pool of items drawn
+for a batch of users: many negatives for each event at the price of a few. Adam, with a falling learning rate, takes
+the place of plain SGD.
+
+Fold-in of a stranger: the same loss with the items fixed, minimised by a few Adam steps from the mean user.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, ClassVar, Self, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from palate import train as training
+from palate.data.dataset import Dataset
+from palate.errors import RecipeError
+from palate.models.factors import (
+    FactorModel,
+    GradientFoldIn,
+    UserBatch,
+    decaying_adam,
+    penalty,
+    predict,
+    user_batches,
+)
+from palate.protocols import Run, Sizes
+from palate.sampling import epoch_rng
+
+__all__ = ["BPR"]
+
+
+@dataclass(frozen=True)
+class BPR:
+    """Dot product, item bias, pairwise logistic loss.
+
+    Args:
+        epochs: passes over the users; the learning rates fall to zero over them.
+        dim: width D of the vectors.
+        pool: items drawn for each batch; each event is compared with those that its user has not touched.
+        batch_users: users, with all their events, in one optimiser step.
+        user_rate, item_rate: first learning rates of Adam; a user is in one step per epoch, an item in nearly all.
+        regularization: l.
+        std: of the first vectors' length.
+    """
+
+    name: ClassVar[str] = "bpr"
+    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
+
+    epochs: int = 40
+    dim: int = 64
+    pool: int = 64
+    batch_users: int = 64
+    user_rate: float = 0.2
+    item_rate: float = 0.03
+    regularization: float = 0.003
+    std: float = 0.5
+
+    def __post_init__(self) -> None:
+        for field, low in (("epochs", 0), ("dim", 1), ("pool", 1), ("batch_users", 1)):
+            if getattr(self, field) < low:
+                raise RecipeError(f"{field}={getattr(self, field)}: must be at least {low}")
+        for field in ("user_rate", "item_rate", "std"):
+            if not getattr(self, field) > 0:
+                raise RecipeError(f"{field}={getattr(self, field)}: must be above 0")
+        if not self.regularization >= 0:
+            raise RecipeError(f"regularization={self.regularization}: must be 0 or above")
+
+    @classmethod
+    def fast(cls) -> Self:
+        """Fewer epochs and smaller vectors: seconds instead of minutes on two cores."""
+        return cls(epochs=15, dim=32, item_rate=0.05)
+
+    def build(self, sizes: Sizes) -> FactorModel:
+        """An untrained model with tables of the given sizes."""
+        fold_in = GradientFoldIn(self.objective, probes=256)
+        return FactorModel(sizes, self.dim, fold_in, bias=True, std=self.std / self.dim**0.5)
+
+    def fit(self, train: Dataset, run: Run = Run()) -> FactorModel:
+        """Train on the rows of ``train`` as implicit feedback; a weight below 0 is a dislike."""
+        model = cast(FactorModel, training.fit(self, train, run))
+        model.finish(train)
+        return model
+
+    def batches(self, train: Dataset, seed: int, epoch: int) -> Iterator[UserBatch]:
+        """All users in random order, each batch with a pool of its own."""
+        return user_batches(train, self.batch_users, self.pool, epoch_rng(seed, epoch))
+
+    def loss(self, module: Any, batch: UserBatch) -> Tensor:
+        """Mean over the events of the batch."""
+        return self.objective(module.user_table(batch.user), module.item_table.weight, batch) / len(batch.item)
+
+    def objective(self, user_BD: Tensor, item_IE: Tensor, batch: UserBatch) -> Tensor:
+        """L over the users of the batch, in expectation over their unseen items of the pool."""
+        event_H, pool_BN = predict(user_BD, item_IE, batch)
+        worse_HN = F.softplus(-batch.sign[:, None] * (event_H[:, None] - pool_BN[batch.owner]))
+        rows = (batch.share[batch.owner] * worse_HN).sum()
+        return rows + self.regularization * penalty(user_BD, item_IE, batch, 1)
+
+    def optimizers(self, module: Any) -> list[torch.optim.Optimizer]:
+        """Fused Adam, users and items at rates of their own."""
+        steps = self.epochs * -(-module.user_table.num_embeddings // self.batch_users)
+        return [decaying_adam(module, self.user_rate, self.item_rate, steps)]

@@ -1,0 +1,161 @@
+"""MeanRating and UserItemMeans: the baselines below every table of ratings.
+
+    MeanRating      rating(u, i) = mean
+    UserItemMeans   rating(u, i) = mean + b_u + b_i
+
+    b_u = sum_i (r_ui - mean) / (l_u + n_u),      b_i = sum_u (r_ui - mean - b_u) / (l_i + n_i)
+
+damped means, first of users and then of items, and so on for several rounds (Koren 2008, sec. 2.1, in the other
+order). Fold-in of a stranger: b_u from their history, the item biases being fixed.
+
+The order of the items is the same for everybody, so neither is personal: ``knows`` is False.
+
+Shape legend: B users, C candidates, I items, N rows.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Self
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from palate.data.dataset import Dataset, Fingerprint
+from palate.errors import RecipeError
+from palate.protocols import Query, Run, Sizes
+
+__all__ = ["MeanModel", "MeanRating", "UserItemMeans"]
+
+
+class MeanModel(nn.Module):
+    """A mean and a bias for each user and item, all zero for MeanRating."""
+
+    trained_on: Fingerprint | None = None
+    mean: Tensor
+    scale: Tensor
+    user_bias: Tensor
+    item_bias: Tensor
+    trained: Tensor
+
+    def __init__(self, sizes: Sizes, user_damping: float | None) -> None:
+        super().__init__()
+        self.user_damping = user_damping
+        self.register_buffer("mean", torch.zeros(()))
+        self.register_buffer("scale", torch.tensor([0.0, 1.0]))
+        self.register_buffer("user_bias", torch.zeros(sizes.users))
+        self.register_buffer("item_bias", torch.zeros(sizes.items))
+        self.register_buffer("trained", torch.zeros(sizes.users, dtype=torch.bool))
+
+    def score(self, query: Query, items: Tensor | None = None) -> Tensor:
+        """The item's bias, whoever asks: (B, C) or (B, I)."""
+        return self.item_bias.expand(len(query), -1) if items is None else self.item_bias[items]
+
+    def predict(self, query: Query, items: Tensor | None = None) -> Tensor:
+        """Ratings inside the scale: (B, C), or (B, I) for the whole catalogue."""
+        rating = self.mean + self._user_bias(query)[:, None] + self.score(query, items)
+        return rating.clamp(self.scale[0], self.scale[1])
+
+    def knows(self, query: Query) -> Tensor:
+        """Nothing personal in the order of items: all False."""
+        return torch.zeros(len(query), dtype=torch.bool, device=self.mean.device)
+
+    def _user_bias(self, query: Query) -> Tensor:
+        """Biases (B,): trained, from the history, or 0."""
+        inside_B = (query.user >= 0) & (query.user < len(self.user_bias))
+        row_B = query.user.where(inside_B, 0)
+        known_B = inside_B & self.trained[row_B]
+        bias_B = self.user_bias[row_B].where(known_B, 0)
+        if self.user_damping is None or query.offsets is None or query.items is None or query.weights is None:
+            return bias_B
+        rest_H = query.weights.clamp(self.scale[0], self.scale[1]) - self.mean - self.item_bias[query.items]
+        total_B = F.pad(rest_H.double().cumsum(0), (1, 0))[query.offsets].diff()
+        folded_B = total_B / (self.user_damping + query.counts()).clamp(min=1e-9)
+        return bias_B.where(known_B, folded_B.to(bias_B))
+
+
+@dataclass(frozen=True)
+class MeanRating:
+    """Predict the mean rating of the training rows, always."""
+
+    name: ClassVar[str] = "mean-rating"
+    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
+
+    @classmethod
+    def fast(cls) -> Self:
+        """The same: a mean is already fast."""
+        return cls()
+
+    def build(self, sizes: Sizes) -> MeanModel:
+        """Zeros, ready for ``load_state_dict``."""
+        return MeanModel(sizes, None)
+
+    def fit(self, train: Dataset, run: Run = Run()) -> MeanModel:
+        """Take the mean and the scale of the weights."""
+        return _fitted(self.build(Sizes(train.n_users, train.n_items)), train)
+
+
+@dataclass(frozen=True)
+class UserItemMeans:
+    """Predict the mean plus damped biases of user and item.
+
+    Args:
+        user_damping, item_damping: ratings at the mean that are added to each user's and item's own; 0 is the plain
+            mean of the residuals.
+        rounds: how often users and items are gone through.
+    """
+
+    name: ClassVar[str] = "user-item-means"
+    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
+
+    user_damping: float = 5.0
+    item_damping: float = 5.0
+    rounds: int = 3
+
+    def __post_init__(self) -> None:
+        for field, low in (("user_damping", 0), ("item_damping", 0), ("rounds", 1)):
+            if getattr(self, field) < low:
+                raise RecipeError(f"{field}={getattr(self, field)}: must be at least {low}")
+
+    @classmethod
+    def fast(cls) -> Self:
+        """The same: means are already fast."""
+        return cls()
+
+    def build(self, sizes: Sizes) -> MeanModel:
+        """Zeros, ready for ``load_state_dict``."""
+        return MeanModel(sizes, self.user_damping)
+
+    def fit(self, train: Dataset, run: Run = Run()) -> MeanModel:
+        """Take damped means of the residuals, users first, ``rounds`` times."""
+        model = _fitted(self.build(Sizes(train.n_users, train.n_items)), train)
+        rows = train.interactions
+        rest = rows.weight.astype(np.float64) - float(model.mean)
+        item_bias = np.zeros(train.n_items)
+        for _ in range(self.rounds):
+            user_bias = _damped(rest - item_bias[rows.item], rows.user, train.n_users, self.user_damping)
+            item_bias = _damped(rest - user_bias[rows.user], rows.item, train.n_items, self.item_damping)
+        model.user_bias.copy_(torch.from_numpy(user_bias))
+        model.item_bias.copy_(torch.from_numpy(item_bias))
+        return model
+
+
+def _fitted(model: MeanModel, train: Dataset) -> MeanModel:
+    rows = train.interactions
+    if not len(rows):
+        raise RecipeError(f"{train.name} has no rows to train on")
+    model.mean.fill_(float(rows.weight.mean(dtype=np.float64)))
+    model.scale.copy_(torch.tensor([float(rows.weight.min()), float(rows.weight.max())]))
+    model.trained.copy_(torch.from_numpy(np.bincount(rows.user, minlength=train.n_users) > 0))
+    model.trained_on = train.fingerprint
+    return model.eval()
+
+
+def _damped(values: NDArray[np.float64], group: NDArray[np.int32], n: int, damping: float) -> NDArray[np.float64]:
+    """Damped mean (n,) of the values (N,) in each group; 0 for an empty one."""
+    total = np.bincount(group, values, minlength=n)
+    result: NDArray[np.float64] = total / np.maximum(np.bincount(group, minlength=n) + damping, 1e-9)
+    return result

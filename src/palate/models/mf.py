@@ -1,0 +1,206 @@
+"""MF: matrix factorisation of explicit ratings.
+
+    rating(u, i) = mean + b_u + b_i + p_u . q_i          (Koren, Bell & Volinsky 2009, eq. 4; without biases: p_u . q_i)
+
+    "adam", "sgd"   sum over ratings of e^2 + l (|p_u|^2 + |q_i|^2 + b_u^2 + b_i^2), in shuffled batches
+    "descent"       mean over ratings of e^2, plus l (|P|^2 + |Q|^2), by full-batch gradient descent with the moving
+                    average v = 0.9 v + 0.1 g that starts at the first gradient (system C as published); P and Q start
+                    at 11 U(0, 1) / K and there are no biases and no mean
+
+Implicit data are learned as ratings of 1 against unseen items drawn as ratings of 0.
+
+Fold-in of a stranger: ridge regression on the item vectors (see ``ratings``), around the mean user.
+
+Memory of "descent" is the two tables, their gradients and moving averages, and K numbers per rating of a chunk; the
+products with the residuals are those of sparse matrices.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, Self, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy import sparse
+from torch import Tensor, nn
+
+from palate import train as training
+from palate.data.dataset import Dataset
+from palate.errors import RecipeError
+from palate.models.ratings import RatingFactors, Ratings, RidgeFoldIn, rating_batches, ratings_of
+from palate.protocols import Batch, Run, Sizes
+
+__all__ = ["MF"]
+
+Floats = NDArray[np.floating[Any]]
+
+MOMENTUM = 0.9
+REPORT_EVERY = 50  # iterations of full-batch descent
+CHUNK_ROWS = 1 << 18
+FOLD_IN_FLOOR = 0.02  # ridge of one rating where the recipe has less: a history of one rating must not be fitted fully
+
+
+@dataclass(frozen=True)
+class MF:
+    """Matrix factorisation of ratings.
+
+    Args:
+        dim: width K of the vectors.
+        biases: add the mean rating and a bias for each user and item.
+        optimizer: "adam", "sgd" (both in batches) or "descent" (full batch, as published).
+        epochs: passes over the ratings; iterations of "descent".
+        batch_size: ratings per step.
+        learning_rate: of the optimiser.
+        regularization: l.
+        negatives: unseen items drawn per row of implicit data.
+    """
+
+    name: ClassVar[str] = "mf"
+    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
+
+    dim: int = 16
+    biases: bool = True
+    optimizer: Literal["adam", "sgd", "descent"] = "adam"
+    epochs: int = 30
+    batch_size: int = 512
+    learning_rate: float = 0.002
+    regularization: float = 0.15
+    negatives: int = 4
+
+    def __post_init__(self) -> None:
+        for field, low in (("dim", 1), ("epochs", 0), ("batch_size", 1), ("negatives", 1), ("regularization", 0)):
+            if getattr(self, field) < low:
+                raise RecipeError(f"{field}={getattr(self, field)}: must be at least {low}")
+        if self.learning_rate <= 0:
+            raise RecipeError(f"learning_rate={self.learning_rate}: must be above 0")
+        if self.optimizer not in ("adam", "sgd", "descent"):
+            raise RecipeError(f"optimizer={self.optimizer!r}: choose 'adam', 'sgd' or 'descent'")
+        if self.optimizer == "descent" and self.biases:
+            raise RecipeError("optimizer='descent' is the published recipe, which has no biases: set biases=False")
+
+    @classmethod
+    def fast(cls) -> Self:
+        """Fewer, larger steps."""
+        return cls(epochs=15, batch_size=2048, learning_rate=0.01)
+
+    @classmethod
+    def published(cls, dim: int, regularization: float = 0.0) -> Self:
+        """System C: no biases, 2,000 iterations of full-batch descent; K and l were not published."""
+        return cls(dim, False, "descent", epochs=2000, learning_rate=0.01, regularization=regularization)
+
+    def build(self, sizes: Sizes) -> RatingFactors:
+        """Random vectors of the right sizes, zero biases."""
+        fold_in = RidgeFoldIn(sizes, self.dim, per_event=self.optimizer != "descent")
+        return RatingFactors(sizes, self.dim, fold_in)
+
+    def fit(self, train: Dataset, run: Run = Run()) -> RatingFactors:
+        """Learn from the ratings of ``train``.
+
+        "descent" tells ``run.on_epoch`` its training MSE every 50 iterations and asks ``run.watch``, whose best
+        vectors it keeps.
+        """
+        ratings = ratings_of(train, self.negatives, run.seed)
+        with torch.random.fork_rng():
+            torch.manual_seed(run.seed)
+            model = self.build(Sizes(train.n_users, train.n_items))
+            model.set_scale(ratings, centred=self.biases)
+            if self.optimizer == "descent":
+                _descend(self, model, ratings, run)
+            else:
+                training.fit(self, train, run, model)
+        model.settle(train, self.negatives)
+        self._prepare_fold_in(model, len(ratings.user))
+        return model
+
+    def _prepare_fold_in(self, model: RatingFactors, ratings: int) -> None:
+        per_event = self.optimizer != "descent"
+        ridge = max(self.regularization if per_event else self.regularization * ratings, FOLD_IN_FLOOR)
+        precision_d = torch.full((self.dim + 1,), ridge)
+        if not self.biases:
+            precision_d[-1] = 1e9  # holds the user's bias at 0
+        model.fold_in.precision.copy_(torch.diag(precision_d))
+        model.fold_in.centre.copy_(model.typical)
+
+    def batches(self, train: Dataset, seed: int, epoch: int) -> Iterator[Batch]:
+        """Ratings in random order: user, item and target (N,); negatives are drawn anew in each epoch."""
+        return rating_batches(train, self.negatives, self.batch_size, seed, epoch)
+
+    def loss(self, module: Any, batch: Batch) -> Tensor:
+        """Mean squared error of the batch plus the L2 of the vectors behind each rating."""
+        error = module.pairs(batch.user, batch.item) - batch.target
+        penalty = self.regularization * module.penalty(batch.user, batch.item)
+        return cast(Tensor, (error.square() + penalty).mean())
+
+    def optimizers(self, module: nn.Module) -> list[torch.optim.Optimizer]:
+        """Fused Adam, or plain SGD, over both tables; without biases their columns stay at zero."""
+        tables = list(module.parameters())
+        if not self.biases:
+            for table, column in zip(tables, (self.dim, self.dim + 1), strict=True):
+                table.register_hook(_without(column))
+        if self.optimizer == "sgd":
+            # A row is in few ratings of a batch, so the mean over the batch would make its steps vanish.
+            return [torch.optim.SGD(tables, self.learning_rate * self.batch_size / 2)]
+        return [torch.optim.Adam(tables, self.learning_rate, fused=True)]
+
+
+def _without(column: int) -> Any:
+    """A gradient hook that leaves one column alone."""
+
+    def hook(gradient: Tensor) -> Tensor:
+        kept = torch.ones(gradient.shape[1], device=gradient.device)
+        kept[column] = 0
+        return gradient * kept
+
+    return hook
+
+
+def _descend(recipe: MF, model: RatingFactors, ratings: Ratings, run: Run) -> None:
+    """Full-batch descent with the published momentum; the vectors of ``model`` are those of the best or last report."""
+    rng = np.random.default_rng(run.seed)
+    users, items = len(model.user_table.weight), len(model.item_table.weight)
+    order = np.lexsort((ratings.item, ratings.user))
+    user, item, value = ratings.user[order], ratings.item[order], ratings.value[order]
+    starts = np.concatenate([[0], np.cumsum(np.bincount(user, minlength=users))])
+    p, q = (np.asarray(11 * rng.random((n, recipe.dim)) / recipe.dim, np.float32) for n in (users, items))
+    moving: list[Floats] = []
+    best, waited = -np.inf, 0
+    for iteration in range(recipe.epochs + 1):
+        error = value - _products(p, q, user, item)
+        if iteration % REPORT_EVERY == 0 or iteration == recipe.epochs:
+            _place(model, p, q)
+            if run.on_epoch is not None:
+                run.on_epoch(iteration, float(np.square(error).mean(dtype=np.float64)))
+            if run.watch is not None:
+                watched = run.watch(model)
+                best, waited = (watched, 0) if watched > best else (best, waited + 1)
+                if not waited:
+                    kept = p.copy(), q.copy()
+                elif waited >= run.patience:
+                    break
+        residual = sparse.csr_array((error, item, starts), shape=(users, items))
+        gradients = [
+            np.asarray(-2 / len(value) * product + 2 * recipe.regularization * own, np.float32)
+            for product, own in ((residual @ q, p), (residual.T @ p, q))
+        ]
+        if moving:
+            gradients = [MOMENTUM * v + (1 - MOMENTUM) * g for v, g in zip(moving, gradients, strict=True)]
+        moving = gradients
+        p, q = (x - recipe.learning_rate * v for x, v in zip((p, q), moving, strict=True))
+    if run.watch is not None:
+        _place(model, *kept)
+
+
+def _products(p: Floats, q: Floats, user: NDArray[np.int64], item: NDArray[np.int64]) -> Floats:
+    """p_u . q_i of each pair (N,), in chunks."""
+    parts = [slice(first, first + CHUNK_ROWS) for first in range(0, len(user), CHUNK_ROWS)]
+    return np.concatenate([np.einsum("nk,nk->n", p[user[part]], q[item[part]]) for part in parts])
+
+
+def _place(model: RatingFactors, p: Floats, q: Floats) -> None:
+    """Put bare vectors into the tables, whose bias columns stay as they are."""
+    with torch.no_grad():
+        model.user_table.weight[:, : p.shape[1]] = torch.from_numpy(p)
+        model.item_table.weight[:, : q.shape[1]] = torch.from_numpy(q)

@@ -1,0 +1,166 @@
+"""SVD++: matrix factorisation of ratings with implicit feedback (Koren 2008, "Factorization Meets the Neighborhood").
+
+    rating(u, i) = mean + b_u + b_i + q_i . (p_u + |N(u)|^-1/2 sum_{j in N(u)} y_j)            (eq. 15)
+
+    sum over ratings of e^2 + l (b_u^2 + b_i^2 + |p_u|^2 + |q_i|^2 + |N(u)|^-1 sum_j |y_j|^2)
+
+N(u) are the items that the user touched: the training rows, and rows without a rating where they are given (of the
+anime data the rows rated -1, watched but not rated). The penalty of y is spread over the items of N(u), so that it does
+not grow with their number. Trained by Adam; the sum over N(u) is taken once per user of a batch. The fitted user vector
+has the sum in it, and scoring is a dot product.
+
+Implicit data are learned as ratings of 1 against unseen items drawn as ratings of 0.
+
+Fold-in of a stranger: p_u and b_u by ridge regression on the item vectors, around the sum of y over the stranger's
+history (see ``ratings``).
+
+Memory of a step is K numbers per touched item of the batch's users.
+
+Shape legend: N ratings of a batch of G users, I items, K width, d = K + 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, ClassVar, Self, cast
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from palate import train as training
+from palate.data.dataset import Dataset, History, Interactions
+from palate.errors import ModelError, RecipeError
+from palate.models.ratings import RatingFactors, RidgeFoldIn, rating_batches, ratings_of
+from palate.protocols import Batch, Run, Sizes
+
+__all__ = ["SVDpp", "SVDppModel"]
+
+
+class SVDppModel(RatingFactors):
+    """Rating factors with what user vectors are made of: ``own`` is [p_u ; b_u], ``touched`` is y.
+
+    ``user_table`` holds the sums, as they were when each user was last trained on, and exactly after training.
+    """
+
+    def __init__(self, sizes: Sizes, dim: int) -> None:
+        super().__init__(sizes, dim, RidgeFoldIn(sizes, dim, per_event=True, linked=True))
+        self.own = nn.Parameter(self.user_table.weight.detach().clone())
+        self.user_table.requires_grad_(False)
+        self.touched = nn.Parameter(0.01 * torch.randn(sizes.items, dim))
+        self.history: History | None = None  # N(u) while training
+
+    def compose(self, users: Tensor) -> tuple[Tensor, Tensor]:
+        """User vectors (G, d), and the mean squared length of y over each N(u), (G,)."""
+        if self.history is None:
+            raise ModelError("SVD++ is trained with the items that each user touched: use SVDpp.fit")
+        chosen = self.history.select(users.cpu().numpy())
+        items = torch.from_numpy(chosen.items.astype(np.int64)).to(users.device)
+        offsets = torch.from_numpy(chosen.offsets).to(users.device)
+        count_G1 = offsets.diff().clamp(min=1)[:, None]
+
+        def bag(table: Tensor) -> Tensor:
+            return F.embedding_bag(items, table, offsets, mode="sum", include_last_offset=True)
+
+        vector_Gd = self.own[users] + F.pad(bag(self.touched) / count_G1.sqrt(), (0, 1))
+        length_G = (bag(self.touched.square().sum(1, keepdim=True)) / count_G1).squeeze(1)
+        with torch.no_grad():
+            self.user_table.weight[users] = vector_Gd
+        return vector_Gd, length_G
+
+
+@dataclass(frozen=True)
+class SVDpp:
+    """Matrix factorisation of ratings with implicit feedback.
+
+    Args:
+        dim: width K of the vectors.
+        epochs: passes over the ratings.
+        batch_size: ratings per step.
+        learning_rate: of Adam.
+        regularization: l.
+        negatives: unseen items drawn per row of implicit data.
+    """
+
+    name: ClassVar[str] = "svdpp"
+    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
+
+    dim: int = 16
+    epochs: int = 30
+    batch_size: int = 1024
+    learning_rate: float = 0.005
+    regularization: float = 0.05
+    negatives: int = 4
+
+    def __post_init__(self) -> None:
+        for field, low in (("dim", 1), ("epochs", 0), ("batch_size", 1), ("negatives", 1), ("regularization", 0)):
+            if getattr(self, field) < low:
+                raise RecipeError(f"{field}={getattr(self, field)}: must be at least {low}")
+        if self.learning_rate <= 0:
+            raise RecipeError(f"learning_rate={self.learning_rate}: must be above 0")
+
+    @classmethod
+    def fast(cls) -> Self:
+        """Fewer, larger steps."""
+        return cls(epochs=15, batch_size=2048, learning_rate=0.01)
+
+    def build(self, sizes: Sizes) -> SVDppModel:
+        """Random vectors of the right sizes, zero biases."""
+        return SVDppModel(sizes, self.dim)
+
+    def fit(self, train: Dataset, run: Run = Run(), unrated: Interactions | None = None) -> SVDppModel:
+        """Learn from the ratings of ``train``.
+
+        Args:
+            train: the ratings.
+            run: how to fit.
+            unrated: rows without a rating, of the same maps: they count as implicit feedback.
+        """
+        with torch.random.fork_rng():
+            torch.manual_seed(run.seed)
+            model = self.build(Sizes(train.n_users, train.n_items))
+        model.set_scale(ratings_of(train, self.negatives, run.seed))
+        model.history = _touched(train, unrated)
+        training.fit(self, train, run, model)
+        with torch.no_grad():
+            for users in torch.arange(train.n_users).split(1 << 14):
+                model.compose(users)
+            assert model.fold_in.link is not None
+            model.fold_in.link[:, 0] = F.pad(model.touched, (0, 1))
+        model.fold_in.precision.copy_(max(self.regularization, 0.02) * torch.eye(self.dim + 1))
+        model.history = None
+        model.settle(train, self.negatives)
+        model.fold_in.centre.copy_(model.own[model.trained].mean(0).detach())
+        return model
+
+    def batches(self, train: Dataset, seed: int, epoch: int) -> Iterator[Batch]:
+        """Ratings in random order: user, item and target (N,); negatives are drawn anew in each epoch."""
+        return rating_batches(train, self.negatives, self.batch_size, seed, epoch)
+
+    def loss(self, module: Any, batch: Batch) -> Tensor:
+        """Mean squared error of the batch plus the L2 of the vectors behind each rating."""
+        k = self.dim
+        users, member_N = batch.user.unique(return_inverse=True)
+        vector_Gd, length_G = module.compose(users)
+        user_Nd, item_NE = vector_Gd[member_N], module.item_table(batch.item)
+        rating_N = module.fold_in.mean + (user_Nd[:, :k] * item_NE[:, :k]).sum(1) + user_Nd[:, k] + item_NE[:, k + 1]
+        own_G = module.own[users].square().sum(1) + length_G
+        penalty_N = own_G[member_N] + item_NE[:, :k].square().sum(1) + item_NE[:, k + 1].square()
+        return cast(Tensor, ((rating_N - batch.target).square() + self.regularization * penalty_N).mean())
+
+    def optimizers(self, module: nn.Module) -> list[torch.optim.Optimizer]:
+        """Fused Adam over everything but the composed user table."""
+        learned = [parameter for parameter in module.parameters() if parameter.requires_grad]
+        return [torch.optim.Adam(learned, self.learning_rate, fused=True)]
+
+
+def _touched(train: Dataset, unrated: Interactions | None) -> History:
+    """N(u): each item once, whether rated or not."""
+    rows = train.interactions
+    user, item = rows.user, rows.item
+    if unrated is not None:
+        user, item = np.concatenate([user, unrated.user]), np.concatenate([item, unrated.item])
+    pair = np.unique(np.stack([user, item]), axis=1)
+    return Interactions(pair[0], pair[1], np.ones(pair.shape[1], np.float32)).history(train.n_users)

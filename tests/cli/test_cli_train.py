@@ -1,0 +1,111 @@
+"""From rows to a bundle: choosing, splitting, stopping early, and coming back after a kill."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+import time
+
+import pytest
+from terminal import board, mistake, palate, start
+
+from palate.models import RECIPES
+
+GMF = ("train", "gmf", "clicks.csv", "--split", "leave-one-out")
+
+
+@pytest.fixture(autouse=True)
+def _here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "clicks.csv").write_text(board())
+
+
+def manifest(folder):
+    return json.loads((folder / "manifest.json").read_text())
+
+
+def test_without_a_recipe_one_is_chosen_and_the_reason_is_told(tmp_path):
+    result = palate("train", "clicks.csv", "--json").ok()
+    told = result.json
+    reason = next(line for line in result.err.splitlines() if line.startswith("no recipe named:"))
+    assert f"{told['recipe']} has the best NDCG@10 on validation rows" in reason
+    values = dict(pair.split() for pair in reason[reason.index("(") + 1 : -1].split(", "))
+    assert told["recipe"] == max(values, key=lambda name: float(values[name]))
+    assert told["recipe"] in RECIPES
+    assert manifest(tmp_path / "bundles" / "trained")["recipe"]["name"] == told["recipe"]
+
+
+def test_set_wins_over_config_and_config_over_the_preset(tmp_path):
+    (tmp_path / "gmf.toml").write_text("epochs = 2\ndim = 4\n")
+    told = palate(*GMF, "--config", "gmf.toml", "--set", "dim=6", "--json").ok().json
+    fast = RECIPES["gmf"].fast()
+    assert set(told) == {"recipe", "fields", "bundle", "reports"}
+    assert (told["fields"]["epochs"], told["fields"]["dim"]) == (2, 6)
+    assert told["fields"]["batch_size"] == fast.batch_size
+    published = palate(*GMF, "--published", "--set", "epochs=0", "--json").ok().json["fields"]
+    assert published["batch_size"] == RECIPES["gmf"]().batch_size
+
+
+@pytest.mark.parametrize(
+    ("how", "words"),
+    [("leave-one-out", "latest"), ("time", "global time"), ("random", "random: 0.3 of all rows"), ("none", None)],
+)
+def test_split_says_what_was_held_out(how, words):
+    told = palate("train", "popularity", "clicks.csv", "--split", how, "--share", 0.3, "--json").ok().json
+    if words is None:
+        assert told["reports"] == []
+    else:
+        assert words in told["reports"][0]["protocol"]
+
+
+def test_sampled_candidates_get_a_report_of_their_own():
+    told = palate(*GMF, "--set", "epochs=1", "--negatives", 10, "--json").ok().json
+    full, sampled = told["reports"]
+    assert full["candidates"].startswith("all 24 items")
+    assert sampled["candidates"].startswith("10 uniform negatives")
+    assert full["fingerprints"]["candidates"] is None
+    assert sampled["fingerprints"]["candidates"]
+    shown = palate(*GMF, "--set", "epochs=1", "--negatives", 10).ok().out
+    assert shown.count("95 % interval") == 2
+
+
+def test_a_saved_split_gives_the_same_numbers_again():
+    made = palate(*GMF, "--set", "epochs=3", "--negatives", 5, "--save-split", "split", "--json").ok().json
+    again = palate("evaluate", "bundles/trained", "split", "--json").ok().json
+    assert [report["measures"] for report in again] == [report["measures"] for report in made["reports"]]
+    assert [report["fingerprints"] for report in again] == [report["fingerprints"] for report in made["reports"]]
+
+
+def test_patience_stops_before_the_last_epoch(tmp_path):
+    settings = ("--set", "epochs=200", "--set", "learning_rate=0.000001", "--patience", 1)
+    result = palate(*GMF, *settings, "--folder", "run", "--logger", "csv").ok()
+    assert "early stopping on NDCG@10 of validation rows" in result.err
+    with (tmp_path / "run" / "log" / "metrics.csv").open() as file:
+        epochs = [int(row["epoch"]) for row in csv.DictReader(file) if row["epoch"]]
+    assert 1 <= max(epochs) < 199
+
+
+def test_a_killed_run_goes_on_where_it_was(tmp_path):
+    command = (*GMF, "--set", "epochs=100", "--out", "b", "--folder", "run", "--logger", "csv")
+    process = start(*command, folder=tmp_path)
+    last = tmp_path / "run" / "last.ckpt"
+    deadline = time.monotonic() + 120
+    while not last.exists() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.kill()
+    process.communicate()
+    assert process.returncode == -9, "killed in the middle"
+    assert last.exists()
+    assert not (tmp_path / "b").exists()
+    shutil.rmtree(tmp_path / "run" / "log", ignore_errors=True)  # so that the log below is that of the second run alone
+    palate(*command).ok()
+    with (tmp_path / "run" / "log" / "metrics.csv").open() as file:
+        epochs = [int(row["epoch"]) for row in csv.DictReader(file) if row["epoch"]]
+    assert min(epochs) > 0, "the first epochs were not trained again"
+    assert max(epochs) == 99
+    palate(*GMF, "--set", "epochs=100", "--out", "whole").ok()
+    weights = [manifest(tmp_path / name)["files"]["weights"]["sha256"] for name in ("b", "whole")]
+    assert weights[0] == weights[1], "as if nothing had happened"
+    other = (*GMF, "--set", "epochs=101", "--folder", "run")
+    assert "checkpoint of another run" in mistake(palate(*other))

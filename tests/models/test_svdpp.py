@@ -1,0 +1,116 @@
+"""SVD++: the equation written out, what unrated rows add, fold-in."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+from palate.data.dataset import Dataset, Interactions
+from palate.data.ids import IdMap
+from palate.data.split import Split
+from palate.errors import ModelError, RecipeError
+from palate.models.svdpp import SVDpp
+from palate.protocols import Query, Run, Sizes
+
+SMALL = SVDpp(dim=4, epochs=50, batch_size=256, learning_rate=0.02, regularization=0.02)
+
+
+def taste_by_touching(users: int = 80, items: int = 30, seed: int = 1) -> tuple[Dataset, Interactions, Interactions]:
+    """Two groups that rate in opposite ways: three ratings each to learn from, and 12 touched items that tell the group.
+
+    Returns the ratings, rows without a rating, and held-out ratings.
+    """
+    rng = np.random.default_rng(seed)
+    group, kind = np.arange(users) % 2, np.arange(items) % 2
+    rating = np.where(group[:, None] == kind[None, :], 5.0, 1.0)
+    order = rng.permuted(np.tile(np.arange(items), (users, 1)), axis=1)
+    everyone = np.arange(users)[:, None]
+    like = (kind[order] == group[:, None]).argsort(axis=1, kind="stable")[:, -12:]
+    touched = np.take_along_axis(order, like, axis=1)
+
+    def rows(item: np.ndarray) -> Interactions:
+        user = np.broadcast_to(everyone, item.shape).reshape(-1)
+        return Interactions(
+            user.astype(np.int32), item.reshape(-1).astype(np.int32), rating[user, item.reshape(-1)].astype(np.float32)
+        )
+
+    ids = IdMap.of(np.arange(users)), IdMap.of(np.arange(items))
+    data = Dataset("groups", *ids, rows(order[:, :2]), explicit=True)
+    return data, rows(touched), rows(order[:, 20:])
+
+
+def mse(model: object, rows: Interactions) -> float:
+    with torch.inference_mode():
+        predicted = model.predict(Query.of(np.arange(80)))[rows.user, rows.item].numpy()  # type: ignore[attr-defined]
+    return float(np.square(predicted - rows.weight).mean())
+
+
+def test_what_was_touched_but_not_rated_improves_predictions() -> None:
+    train, unrated, held = taste_by_touching()
+    with_feedback = mse(SMALL.fit(train, unrated=unrated), held)
+    without = mse(SMALL.fit(train), held)
+    assert with_feedback < 0.6 * without
+
+
+def test_ratings_are_those_of_the_equation() -> None:
+    train, unrated, _ = taste_by_touching()
+    model = dataclasses.replace(SMALL, epochs=5).fit(train, unrated=unrated)
+    own, y = model.own.detach().double().numpy(), model.touched.detach().double().numpy()
+    item = model.item_vectors().double().numpy()
+    for user in (0, 7, 33):
+        rows = [part.item[part.user == user] for part in (train.interactions, unrated)]
+        touched = np.unique(np.concatenate(rows))
+        p = own[user, :4] + y[touched].sum(0) / np.sqrt(len(touched))
+        expected = own[user, 4] + item[:, 5] + item[:, :4] @ p
+        np.testing.assert_allclose(model.score(Query.of([user]))[0].numpy(), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_the_checkerboard_is_learned(checkerboard: Split) -> None:
+    scores = SMALL.fit(checkerboard.train).score(Query.of(np.arange(40))).numpy()
+    parity = (np.arange(40)[:, None] % 2) == (np.arange(40)[None, :] % 2)
+    assert (np.diag(scores) > np.where(parity, -np.inf, scores).max(1)).mean() > 0.95
+
+
+def test_strangers_are_folded_in_around_what_they_touched() -> None:
+    train, unrated, held = taste_by_touching()
+    rated = Interactions(
+        *(
+            np.concatenate(pair)
+            for pair in zip(*((p.user, p.item, p.weight) for p in (train.interactions, unrated)), strict=True)
+        )
+    )
+    data = train.with_rows(rated)
+    model = SMALL.fit(data)
+    strangers = Query.of(np.full(80, -1), data.history)
+    folded = model.predict(strangers).detach().numpy()[held.user, held.item]
+    assert float(np.square(folded - held.weight).mean()) < 1.3 * mse(model, held) + 0.05
+    alone = model.predict(Query.of([-1], data.history.select(np.array([5]))))
+    torch.testing.assert_close(model.predict(strangers)[5:6], alone, rtol=1e-4, atol=1e-4)
+
+
+def test_scores_while_training_are_personal_and_the_weights_rebuild_the_model() -> None:
+    train, unrated, held = taste_by_touching()
+    values: list[float] = []
+
+    def watch(model: object) -> float:
+        values.append(-mse(model, held))
+        return values[-1]
+
+    model = SMALL.fit(train, Run(watch=watch, patience=50), unrated=unrated)
+    assert values[-1] > values[0]
+    other = SMALL.build(Sizes(train.n_users, train.n_items))
+    other.load_state_dict(model.state_dict(), strict=True)
+    query = Query.of([3, -1], train.history.select(np.array([3, 4])))
+    assert torch.equal(other.eval().predict(query), model.predict(query))
+
+
+def test_nonsense_is_refused() -> None:
+    with pytest.raises(RecipeError, match="dim=0"):
+        SVDpp(dim=0)
+    with pytest.raises(RecipeError, match="learning_rate"):
+        SVDpp(learning_rate=-1.0)
+    with pytest.raises(ModelError, match=r"SVDpp\.fit"):
+        SMALL.build(Sizes(3, 3)).compose(torch.tensor([0]))

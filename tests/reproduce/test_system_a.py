@@ -1,0 +1,111 @@
+"""System A: who is sampled, how the tutorial trains, and the rows of the table."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from palate.data.dataset import Dataset
+from palate.data.registry import load
+from palate.data.split import Split
+from palate.errors import SourceError
+from palate.protocols import Run, Sizes
+from palate.reproduce.rows import Options
+from palate.reproduce.system_a import TutorialNCF, run, split, table
+
+
+@pytest.fixture(scope="module")
+def ml_1m() -> Dataset:
+    try:
+        return load("ml-1m", progress=False)
+    except SourceError as error:
+        pytest.skip(f"ml-1m cannot be had here: {error}")
+
+
+@pytest.fixture(scope="module")
+def parts(ml_1m: Dataset) -> Split:
+    return split(ml_1m)
+
+
+def test_the_split_is_the_tutorials(ml_1m: Dataset, parts: Split) -> None:
+    first_seen = ml_1m.users.external(ml_1m.interactions.user).unique(maintain_order=True).to_numpy()
+    chosen = np.random.RandomState(123).choice(first_seen, size=int(0.3 * len(first_seen)), replace=False)
+    users = parts.train.users.ids.to_numpy()
+    assert sorted(users) == sorted(chosen)
+    assert len(parts.test) == len(users) == 1_812
+    assert (parts.train.interactions.weight == 1).all()
+    assert parts.candidates is not None
+    assert parts.candidates.negatives.shape == (1_812, 99)
+    touched = {*zip(parts.train.interactions.user.tolist(), parts.train.interactions.item.tolist(), strict=True)}
+    touched |= {*zip(parts.test.interactions.user.tolist(), parts.test.interactions.item.tolist(), strict=True)}
+    for user, negatives in zip(parts.candidates.users.tolist(), parts.candidates.negatives.tolist(), strict=True):
+        assert not touched & {(user, item) for item in negatives}
+    drawn_twice = [len(set(row)) < 99 for row in parts.candidates.negatives.tolist()]
+    assert np.mean(drawn_twice) > 0.5
+
+
+def test_each_positive_is_followed_by_fresh_negatives_in_the_order_of_the_file(checkerboard: Split) -> None:
+    train = checkerboard.train
+    recipe = TutorialNCF(batch_size=128)
+    seen = {*zip(train.interactions.user.tolist(), train.interactions.item.tolist(), strict=True)}
+    negatives = []
+    for epoch in (0, 1):
+        batches = list(recipe.batches(train, seed=4, epoch=epoch))
+        assert {len(batch.user) for batch in batches[:-1]} == {128}
+        user = torch.cat([batch.user for batch in batches]).reshape(-1, 5)
+        item = torch.cat([batch.item for batch in batches]).reshape(-1, 5)
+        target = torch.cat([batch.target for batch in batches]).reshape(-1, 5)
+        assert torch.equal(target, torch.tensor([1.0, 0, 0, 0, 0]).expand(len(train), 5))
+        assert (user == torch.from_numpy(train.interactions.user)[:, None]).all()
+        assert (item[:, 0] == torch.from_numpy(train.interactions.item)).all()
+        drawn = {*zip(user[:, 1:].reshape(-1).tolist(), item[:, 1:].reshape(-1).tolist(), strict=True)}
+        assert not drawn & seen
+        negatives.append((item[:, 1:], drawn))
+    assert not torch.equal(negatives[0][0], negatives[1][0])
+    held_out = {*zip(checkerboard.test.interactions.user, checkerboard.test.interactions.item, strict=True)}
+    assert held_out & negatives[0][1], "the user's own test item can be a negative: the habit of the tutorial"
+
+
+def test_the_network_is_the_tutorials() -> None:
+    torch.manual_seed(0)
+    model = TutorialNCF().build(Sizes(500, 400))
+    shapes = {name: tuple(value.shape) for name, value in model.named_parameters()}
+    assert shapes["user_table.weight"] == (500, 8)
+    assert shapes["item_table.weight"] == (400, 8)
+    assert sorted(shape for name, shape in shapes.items() if name.endswith("weight") and "table" not in name) == [
+        (1, 32),
+        (32, 64),
+        (64, 16),
+    ]
+    assert float(model.user_table.weight.detach().std()) == pytest.approx(1.0, abs=0.05)
+
+
+def test_the_rows_of_a_data_set_and_who_wins(ml_100k: Dataset) -> None:
+    lines: list[str] = []
+    rows = list(table(ml_100k, Options(log=lines.append, run=Run(threads=1))))
+    assert [(row.role, row.metric) for row in rows[::2]] == [
+        ("trivial", "HitRate"), ("faithful", "HitRate"), ("best", "HitRate"), ("best", "HitRate"),
+    ]  # fmt: skip
+    popular, faithful, best, _ = (row for row in rows if row.metric == "NDCG")
+    assert {row.users for row in rows} == {282}
+    assert all(row.published is None and row.candidates is not None for row in rows)
+    assert popular.value is not None
+    assert faithful.value is not None
+    assert best.value is not None
+    assert best.value > popular.value + 0.1
+    assert best.value > faithful.value
+    assert "can be a training negative" in faithful.model
+    assert len(lines) == 4
+
+
+def test_the_figures_on_ml_1m(ml_1m: Dataset) -> None:
+    rows = list(run(Options(fast=True)))
+    assert [(row.dataset, row.role, row.published) for row in rows if row.role == "published"] == [
+        ("ml-20m", "published", 0.86)
+    ]
+    found = {(row.model.split(",")[0], row.metric): row.value for row in rows if row.role != "published"}
+    assert found["popularity", "HitRate"] == pytest.approx(0.4216, abs=5e-4)
+    assert found["popularity", "NDCG"] == pytest.approx(0.2377, abs=5e-4)
+    ease = found["EASE", "HitRate"], found["EASE", "NDCG"]
+    assert ease == (pytest.approx(0.746, abs=0.005), pytest.approx(0.512, abs=0.005))

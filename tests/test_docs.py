@@ -1,0 +1,179 @@
+"""The documentation is true: its examples run, its links resolve, and every command, option and recipe is in it."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import re
+import runpy
+import shlex
+import sys
+from pathlib import Path
+from unittest.mock import patch
+
+import pytest
+import typer.main
+
+from palate.cli import app, main
+from palate.models import RECIPES
+
+ROOT = Path(__file__).parent.parent
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
+BLOCK = re.compile(r"^```(?P<kind>[^\n]*)\n(?P<text>.*?)^```", re.MULTILINE | re.DOTALL)
+# ann and bob like the first kind, cem and dan the second; everybody has a few of the other.
+KINDS = (("tea", "milk", "sugar", "cup", "spoon", "honey"), ("jam", "bread", "butter", "knife", "plate", "cheese"))
+PEOPLE = ("ann", "bob", "eve", "cem", "dan", "fay")
+
+
+def blocks(page: Path, kind: str) -> list[str]:
+    return [found["text"] for found in BLOCK.finditer(page.read_text()) if found["kind"].split() == kind.split()]
+
+
+@pytest.fixture
+def _folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    rows = [
+        f"{user},{item},{1_600_000_000 + 3_600 * (11 * place + 5 * number)}"
+        for number, user in enumerate(PEOPLE)
+        for place, item in enumerate(KINDS[number // 3][: 5 + number % 2] + KINDS[1 - number // 3][: 1 + number % 3])
+    ]
+    (tmp_path / "clicks.csv").write_text("user,item,time\n" + "\n".join(rows) + "\n")
+
+
+def commands(kind: str) -> list:
+    found = [(page, text) for page in PAGES for text in blocks(page, kind)]
+    return [pytest.param(text, id=f"{page.name}-{number}") for number, (page, text) in enumerate(found)]
+
+
+def run_all(text: str) -> None:
+    for line in text.splitlines():
+        assert line.startswith("$ palate "), line
+        err = io.StringIO()
+        with patch.object(sys, "argv", shlex.split(line[2:])), contextlib.redirect_stderr(err):
+            code = 0
+            try:
+                main()
+            except SystemExit as end:
+                code = end.code or 0
+        assert code == 0, f"{line}: {err.getvalue()}"
+
+
+@pytest.mark.usefixtures("_folder")
+@pytest.mark.parametrize("text", commands("console tested"))
+def test_documented_commands_run(text, capsys):
+    run_all(text)
+    assert capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("_folder", "ml_100k")
+@pytest.mark.parametrize("text", commands("console tested data"))
+def test_documented_commands_on_real_data_run(text, capsys):
+    if "palate demo" in text:
+        pytest.skip("trains for a minute: `make demo` runs it")
+    run_all(text)
+    assert capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("_folder")
+def test_the_readme_commands_run(capsys):
+    for text in blocks(ROOT / "README.md", "console"):
+        run_all(text)
+    assert "ann" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("_folder")
+@pytest.mark.parametrize(
+    "page", [page for page in PAGES if blocks(page, "python") and page.name != "CONTRIBUTING.md"], ids=lambda p: p.name
+)
+def test_python_examples_run(page, capsys):
+    names: dict[str, object] = {}
+    for text in blocks(page, "python"):
+        exec(compile(text, str(page), "exec"), names)
+    assert capsys.readouterr().out
+
+
+def test_the_readme_example_recommends_and_is_about_six_lines(capsys):
+    (text,) = blocks(ROOT / "README.md", "python")
+    assert len([line for line in text.splitlines() if line.strip()]) <= 7
+    exec(compile(text, "README.md", "exec"), {})
+    shown = capsys.readouterr().out
+    assert "somebody new" in shown
+    assert "popular" in shown
+
+
+@pytest.mark.usefixtures("_folder")
+def test_the_example_on_own_data_runs(capsys, monkeypatch, tmp_path):
+    monkeypatch.setattr(sys, "argv", ["own_data.py", "clicks.csv"])
+    runpy.run_path(str(ROOT / "examples" / "own_data.py"))
+    assert "NDCG@10" in capsys.readouterr().out
+    assert (tmp_path / "bundles" / "own" / "manifest.json").is_file()
+
+
+@pytest.mark.usefixtures("ml_100k")
+def test_the_example_on_movielens_runs(capsys):
+    runpy.run_path(str(ROOT / "examples" / "quickstart.py"))
+    shown = capsys.readouterr().out
+    values = dict(re.findall(r"^(\S+): NDCG@10 (\S+) ", shown, re.MULTILINE))
+    assert float(values["gmf"]) > float(values["popularity"]) > 0.2
+
+
+def walk(group, path=("palate",)):
+    for name, command in group.commands.items():
+        yield from walk(command, (*path, name)) if hasattr(command, "commands") else [((*path, name), command)]
+
+
+def test_every_command_and_every_option_is_documented():
+    text = (ROOT / "docs" / "cli.md").read_text()
+    sections = dict(re.findall(r"^## (.+?)\n(.*?)(?=^## |\Z)", text, re.MULTILINE | re.DOTALL))
+    shared = sections["Options for reading"] + sections["Common options"]
+    missing = []
+    for path, command in walk(typer.main.get_command(app)):
+        section = sections[" ".join(path[:2])]
+        missing += [] if f"`{' '.join(path)}" in section else [" ".join(path)]
+        options = [name for one in command.params if one.param_type_name == "option" for name in one.opts]
+        missing += [f"{' '.join(path)} {name}" for name in options if f"`{name}`" not in section + shared]
+    assert not missing
+
+
+def test_no_option_is_documented_that_does_not_exist():
+    real = {name for _, command in walk(typer.main.get_command(app)) for one in command.params for name in one.opts}
+    real |= {"--help", "-h", "--install-completion", "--show-completion"}
+    for page in PAGES:
+        named = set(re.findall(r"`(--?[a-z][a-z-]*)[^`]*`", page.read_text()))
+        assert not named - real, page.name
+
+
+def test_every_recipe_is_documented():
+    headings = re.findall(r"^### `(.+)`$", (ROOT / "docs" / "models.md").read_text(), re.MULTILINE)
+    assert not set(RECIPES) - set(headings)
+
+
+def anchors(page: Path) -> set[str]:
+    headings = re.findall(r"^#+ (.+)$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_relative_links_resolve(page):
+    text = BLOCK.sub("", page.read_text())
+    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+        if target.startswith(("http://", "https://")):
+            continue
+        name, _, anchor = target.partition("#")
+        to = (page.parent / name).resolve() if name else page
+        assert to.exists(), f"{page.name}: {target}"
+        assert not anchor or anchor in anchors(to), f"{page.name}: {target}"
+
+
+def test_the_picture_is_small_and_fetches_nothing():
+    picture = ROOT / "docs" / "img" / "demo.svg"
+    assert picture.stat().st_size < 200_000
+    assert not re.findall(r"url\([^#]", picture.read_text())
+
+
+FORBIDDEN = re.compile(r"/(?:work|home|root|tmp|Users)/|pypi\.org|pythonhosted|files\.python|anaconda\.org")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_no_page_names_a_path_of_a_machine_or_a_package_registry(page):
+    assert not FORBIDDEN.search(page.read_text())

@@ -1,0 +1,184 @@
+"""What is imported when, and what the wheel holds: checked in fresh processes, as a user starts them."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import palate
+from palate.bundle import Bundle
+from palate.data.dataset import Dataset, Interactions
+from palate.data.ids import IdMap
+from palate.models.neumf import GMF
+from palate.protocols import Sizes
+
+ROOT = Path(__file__).resolve().parents[1]
+SOURCE = ROOT / "src" / "palate"
+MODULES = sorted(".".join(path.relative_to(ROOT / "src").with_suffix("").parts) for path in SOURCE.rglob("*.py"))
+HEAVY = ["torch", "polars", "numpy", "scipy", "pyarrow", "pydantic", "pytorch_lightning", "safetensors"]
+
+
+def in_a_fresh_process(code: str, *arguments: str, cwd: Path | None = None, path: Path | None = None) -> str:
+    environment = {**os.environ, **({} if path is None else {"PYTHONPATH": str(path)})}
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False, cwd=cwd, env=environment
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def imported_after(code: str, *arguments: str) -> set[str]:
+    """Which of the heavy packages a piece of code has imported."""
+    ending = f"\nimport sys; print('imported', *[name for name in {HEAVY!r} if name in sys.modules])"
+    return set(in_a_fresh_process(code + ending, *arguments).splitlines()[-1].split()[1:])
+
+
+def test_import_palate_is_light() -> None:
+    assert imported_after("import palate; dir(palate); palate.__all__") == set()
+
+
+HELP = "import sys; from palate.cli import main; sys.argv = ['palate', *sys.argv[1:], '--help']\ntry: main()\n"
+HELP += "except SystemExit as done: assert not done.code, done.code"
+
+
+@pytest.mark.parametrize("command", [[], ["train"], ["recommend"], ["data", "fetch"]], ids=" ".join)
+def test_help_imports_nothing_heavy(command: list[str]) -> None:
+    assert imported_after(HELP, *command) <= {"pydantic"}  # typer itself imports it to convert options
+
+
+@pytest.mark.parametrize("command", [[], ["train"]], ids=["palate", "palate train"])
+def test_help_costs_less_than_half_a_second_of_cpu(command: list[str]) -> None:
+    spent = []
+    for _ in range(5):
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        assert "--help" in in_a_fresh_process(HELP, *command)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        spent.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+    assert statistics.median(spent) < 0.5
+
+
+def test_the_data_layer_is_free_of_torch() -> None:
+    names = [name for name in MODULES if name.startswith("palate.data.")]
+    assert len(names) > 5
+    assert "torch" not in imported_after("import " + ", ".join(names))
+
+
+def test_loading_a_bundle_and_recommending_does_not_import_lightning(tmp_path: Path) -> None:
+    rows = np.arange(12, dtype=np.int32)
+    ids = IdMap.of(np.arange(6))
+    data = Dataset("small", ids, ids, Interactions(rows % 6, rows // 2, np.ones(12, np.float32)))
+    recipe = GMF.fast()
+    model = recipe.build(Sizes(6, 6))
+    folder = Bundle.of(recipe, model, data).save(tmp_path / "bundle")
+    code = "import sys; from palate.bundle import Bundle; Bundle.load(sys.argv[1]).recommender.recommend([1], 3)"
+    imported = imported_after(code, str(folder))
+    assert "torch" in imported
+    assert "pytorch_lightning" not in imported
+
+
+def test_training_imports_lightning_when_it_starts_and_lets_it_say_nothing() -> None:
+    code = (
+        "import sys, palate, polars as pl\n"
+        "train = palate.from_frame(pl.DataFrame({'user': [1, 1, 2, 2, 3], 'item': [1, 2, 2, 3, 1]}))\n"
+        "recipe = palate.GMF(epochs=1)\n"
+        "assert 'pytorch_lightning' not in sys.modules\n"
+        "recipe.fit(train, palate.Run(device='cpu'))\n"
+        "assert 'pytorch_lightning' in sys.modules"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_only_one_file_imports_lightning() -> None:
+    found = []
+    for path in SOURCE.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            named = [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            named += [one.name for one in node.names] if isinstance(node, ast.Import) else []
+            if any(name.split(".")[0] == "pytorch_lightning" for name in named):
+                found.append(path.name)
+    assert set(found) == {"driver.py"}
+
+
+def test_every_public_name_resolves() -> None:
+    assert set(palate._WHERE) == set(palate.__all__)
+    assert len(palate.__all__) == len(set(palate.__all__))
+    for name, where in palate._WHERE.items():
+        module = importlib.import_module(f"palate.{where}")
+        assert name in module.__all__
+        assert hasattr(module, name)
+        assert getattr(palate, name) is not None
+    assert set(palate.__all__) <= set(dir(palate))
+    with pytest.raises(AttributeError, match="has no attribute 'oracle'"):
+        palate.oracle  # noqa: B018
+
+
+def test_no_public_name_is_hidden_by_a_module_of_that_name() -> None:
+    """`palate.evaluate` is a function and a module: the function must win, whatever is imported first."""
+    check = "; assert all(not isinstance(getattr(palate, n), type(palate)) for n in palate.__all__)"
+    in_a_fresh_process("import palate.evaluate, palate.compare, palate" + check)
+    in_a_fresh_process("import palate; palate.evaluate; import palate.bundle, palate.compare" + check)
+
+
+@pytest.mark.parametrize("name", [name for name in MODULES if not name.endswith(("__init__", "__main__"))])
+def test_every_module_says_what_it_is_and_what_it_offers(name: str) -> None:
+    module = importlib.import_module(name)
+    assert module.__doc__
+    assert module.__doc__.strip()
+    assert module.__all__
+    missing = [one for one in module.__all__ if not hasattr(module, one)]
+    assert not missing
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    pytest.importorskip("hatchling", reason="building the wheel needs hatchling, of the dev extra")
+    folder = tmp_path_factory.mktemp("wheel")
+    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet"]
+    build = [*pip, "wheel", str(ROOT), "--no-deps", "--no-build-isolation", "-w", str(folder)]
+    subprocess.run(build, check=True, capture_output=True)
+    (built,) = folder.glob("palate-*.whl")
+    return built
+
+
+def test_the_wheel_holds_the_package_and_nothing_else(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        names = archive.namelist()
+    assert {"palate/__init__.py", "palate/py.typed", "palate/cli/__init__.py"} <= set(names)
+    assert any(name.endswith("/licenses/LICENSE") for name in names)
+    inside = {name for name in names if ".dist-info/" not in name}
+    assert {Path(name).suffix for name in inside} == {".py", ".typed"}
+    assert inside == {
+        str(path.relative_to(ROOT / "src")) for path in SOURCE.rglob("*") if path.suffix in (".py", ".typed")
+    }
+
+
+def test_the_wheel_works_outside_the_checkout(wheel: Path, tmp_path: Path) -> None:
+    target, elsewhere = tmp_path / "installed", tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet"]
+    install = [*pip, "install", "--no-deps", "--no-index", "--target", str(target), str(wheel)]
+    subprocess.run(install, check=True, capture_output=True)
+    where = "import palate; print(palate.__file__)"
+    assert in_a_fresh_process(where, cwd=elsewhere, path=target).strip() == str(target / "palate" / "__init__.py")
+    assert "quickstart" in in_a_fresh_process(HELP, cwd=elsewhere, path=target)
+    assert (target / "bin" / "palate").exists()
+    fit = (
+        "import palate, polars as pl; print(palate.__file__)\n"
+        "log = pl.DataFrame({'user': [1, 1, 2, 2, 3], 'item': ['a', 'b', 'b', 'c', 'a']})\n"
+        "train = palate.from_frame(log)\n"
+        "model = palate.Popularity().fit(train)\n"
+        "print(palate.Recommender.of(model, train).recommend([3], k=1)['item_id'].to_list())"
+    )
+    lines = in_a_fresh_process(fit, cwd=elsewhere, path=target).splitlines()
+    assert lines == [str(target / "palate" / "__init__.py"), "['b']"]
