@@ -8,6 +8,7 @@ import re
 import runpy
 import shlex
 import sys
+import tomllib
 from pathlib import Path
 from unittest.mock import patch
 
@@ -146,6 +147,13 @@ def test_no_option_is_documented_that_does_not_exist():
 def test_every_recipe_is_documented():
     headings = re.findall(r"^### `(.+)`$", (ROOT / "docs" / "models.md").read_text(), re.MULTILINE)
     assert not set(RECIPES) - set(headings)
+
+
+def test_the_architecture_page_shows_the_layers_that_are_checked():
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+    (layers,) = [one["layers"] for one in contracts if one["type"] == "layers"]
+    shown = "\n".join(f"    {layer}" for layer in layers)
+    assert f"\n\n{shown}\n\n" in (ROOT / "ARCHITECTURE.md").read_text()
 
 
 def anchors(page: Path) -> set[str]:

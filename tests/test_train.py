@@ -121,7 +121,7 @@ def test_loggers_write_into_the_folder(checkerboard: Split, tmp_path: Path, logg
     files = [path.name for path in (tmp_path / "log").rglob("*") if path.is_file()]
     assert any("metrics.csv" in name or "tfevents" in name for name in files)
     if logger == "csv":
-        assert "train_loss" in (tmp_path / "log" / "metrics.csv").read_text()
+        assert "train_loss" in (tmp_path / "log" / "version_0" / "metrics.csv").read_text()
 
 
 def test_settings_that_make_no_sense_are_refused() -> None:

@@ -13,11 +13,13 @@ from palate.data.dataset import Dataset
 from palate.data.split import Candidates, Split, at_random, by_time, leave_one_out
 from palate.errors import DataError
 from palate.evaluate import Report, evaluate
+from palate.models import make_recipe
 from palate.protocols import Recipe, Run
 
-__all__ = ["Contender", "choose", "compare", "hold_out", "validation_split"]
+__all__ = ["Contender", "choose", "compare", "hold_out", "quick_recipes", "validation_split"]
 
 Log = Callable[[str], None]
+QUICK_EASE_ITEMS = 5_000  # beyond, its closed form takes more than seconds
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,16 @@ def choose(
     values = {one.recipe.name: one.report.value("NDCG", k) for one in compare(inner, recipes, run, k=k, log=log)}
     best = max(recipes, key=lambda recipe: values[recipe.name])
     return best, values
+
+
+def quick_recipes(dataset: Dataset) -> list[Recipe[Any]]:
+    """Recipes that fit in seconds on this data: baselines, linear models and one network."""
+    names = ["popularity", "item-knn", "neumf"]
+    if dataset.interactions.time is not None:
+        names.insert(1, "recent-popularity")
+    if dataset.n_items <= QUICK_EASE_ITEMS:
+        names.insert(-1, "ease")
+    return [make_recipe(name, fast=True) for name in names]
 
 
 def hold_out(dataset: Dataset, share: float = 0.2, seed: int = 0) -> Split:

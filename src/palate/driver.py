@@ -135,10 +135,11 @@ def _trainer(recipe: Trainable, run: Run, folder: Path | None) -> pl.Trainer:
 def _logger(run: Run) -> Logger | bool:
     if run.logger == "none" or run.folder is None:
         return False
+    # No fixed version: a resumed run logs beside what the killed one has written, not over it.
     if run.logger == "csv":
-        return CSVLogger(run.folder, name="log", version="")
+        return CSVLogger(run.folder, name="log")
     try:
-        return TensorBoardLogger(run.folder, name="log", version="")
+        return TensorBoardLogger(run.folder, name="log")
     except ModuleNotFoundError as error:
         raise RecipeError("logger='tensorboard' needs an extra: pip install 'palate[tensorboard]'") from error
 

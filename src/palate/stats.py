@@ -24,7 +24,7 @@ def interval(
     if len(values_U) < 2:
         return float("nan"), float("nan")
     if np.ptp(values_U) == 0:
-        return float(values_U[0]), float(values_U[0])
+        return float(values_U.mean()), float(values_U.mean())
     result = stats.bootstrap(
         (values_U,),
         np.mean,

@@ -42,7 +42,7 @@ def test_the_loss_is_the_equation():
     module = recipe.build(Sizes(5, 7))
     torch.nn.init.normal_(module.item_table.weight)
     (batch,) = recipe.batches(data, seed=0, epoch=0)
-    user, item = module.user_table.weight.detach().double(), module.item_table.weight.detach().double()
+    user, item = module.user_table.weight.detach().double().numpy(), module.item_table.weight.detach().double().numpy()
     rows = data.interactions
     total = 0.0
     for u, i, w in zip(rows.user, rows.item, rows.weight, strict=True):
@@ -53,7 +53,7 @@ def test_the_loss_is_the_equation():
             one = np.log1p(np.exp(user[u] @ item[j, :3] + item[j, 3])) + 0.1 * (item[j, :3] @ item[j, :3])
             total += 4 / len(unseen) * one
         total += 4 * 0.1 * (user[u] @ user[u])
-    assert float(recipe.loss(module, batch)) == pytest.approx(float(total) / (18 * 5), rel=1e-5)
+    assert recipe.loss(module, batch).item() == pytest.approx(float(total) / (18 * 5), rel=1e-5)
 
 
 def test_learns_the_checkerboard(model):

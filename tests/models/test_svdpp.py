@@ -19,7 +19,7 @@ SMALL = SVDpp(dim=4, epochs=50, batch_size=256, learning_rate=0.02, regularizati
 
 
 def taste_by_touching(users: int = 80, items: int = 30, seed: int = 1) -> tuple[Dataset, Interactions, Interactions]:
-    """Two groups that rate in opposite ways: three ratings each to learn from, and 12 touched items that tell the group.
+    """Two groups that rate in opposite ways: two ratings each to learn from, and 12 touched items that tell the group.
 
     Returns the ratings, rows without a rating, and held-out ratings.
     """

@@ -51,3 +51,8 @@ def main() -> None:
     except BrokenPipeError:  # the reader of a pipe went away: `palate recommend ... | head`
         sys.stderr.close()
         sys.exit(0)
+    except OSError as error:  # a folder that is a file, no rights, a full disk
+        where = f": {error.filename}" if error.filename else ""
+        text = f"error: {error.strerror or error}{where}: check the path, its rights and the free space"
+        console(stderr=True).print(text, style="red", markup=False, soft_wrap=True)
+        sys.exit(2)

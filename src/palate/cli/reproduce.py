@@ -43,8 +43,9 @@ def reproduce(
     unknown = [one for one in wanted if one not in SYSTEMS]
     if unknown:
         raise DataError(f"unknown system {unknown[0]!r}: there are {', '.join(SYSTEMS)}")
-    if json is not None and not json.parent.is_dir():
-        raise DataError(f"--json {json}: there is no folder {json.parent}: make it first")
+    for option, path in (("--json", json), ("--markdown", markdown)):
+        if path is not None and not path.parent.is_dir():
+            raise DataError(f"{option} {path}: there is no folder {path.parent}: make it first")
     setting = Options(
         fast=fast, log=note, progress=console(stderr=True).is_terminal, run=options.make_run(seed, device, threads)
     )

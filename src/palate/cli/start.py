@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
 __all__ = ["demo", "quickstart"]
 
-QUICK = ("popularity", "gmf", "neumf")
 METRICS = ("NDCG", "HitRate", "Recall", "MRR", "Coverage")
 
 
@@ -49,14 +48,15 @@ def quickstart(
     Example: palate quickstart clicks.csv --user visitor --item page
     """
     from palate.bundle import Bundle
-    from palate.compare import choose, compare, hold_out
-    from palate.models import make_recipe
+    from palate.compare import choose, compare, hold_out, quick_recipes
 
     dataset = options.Source(
         data, user, item, rating, time, separator, encoding, items, tuple(sentinel or ()), duplicates, drop_invalid
     ).dataset()
     run = options.make_run(seed, device, threads, progress=not json and console(stderr=True).is_terminal)
-    recipes = [make_recipe(name, fast=True) for name in QUICK]
+    recipes = quick_recipes(dataset)
+    if dataset.interactions.time is None:
+        note("no time column: held-out rows are random ones, which flatters models; name one with --time")
     split = hold_out(dataset, seed=seed)
     note(split.how)
     for line in split.notes:

@@ -103,8 +103,8 @@ def train(
 
         inner = validation_split(dataset, seed=seed)
         note(f"early stopping on NDCG@{k} of validation rows ({inner.how})")
-        dataset, run = inner.train, dataclasses.replace(run, watch=watch(inner, k=k), patience=patience)
-    model = recipe.fit(dataset, run)
+        run = dataclasses.replace(run, watch=watch(inner, k=k), patience=patience)
+    model = recipe.fit(dataset if patience is None else inner.train, run)
     reports = []
     if isinstance(rows, Split):
         rows = options.with_negatives(rows, negatives, seed)
@@ -138,15 +138,14 @@ def _recipe_and_data(what: list[str]) -> tuple[str | None, str]:
 def _recipe(
     name: str | None, fields: dict[str, Any], published: bool, dataset: Dataset, run: Run, k: int
 ) -> Recipe[Any]:
-    from palate.cli.start import QUICK
-    from palate.compare import choose
+    from palate.compare import choose, quick_recipes
     from palate.models import make_recipe
 
     if name is not None:
         return make_recipe(name, fields, fast=not published)
     if fields:
         raise RecipeError(f"fields {', '.join(fields)} were set but no recipe was named: palate train RECIPE DATA")
-    quick = [make_recipe(one, fast=True) for one in QUICK]
+    quick = quick_recipes(dataset)
     plain = dataclasses.replace(run, folder=None, logger="none")
     best, values = choose(dataset, quick, plain, k=k, log=lambda line: note(f"{line} (validation)"))
     others = ", ".join(f"{one} {value:.4f}" for one, value in values.items())

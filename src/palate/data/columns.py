@@ -22,18 +22,32 @@ SYNONYMS: dict[str, Groups] = {
     "user": (
         ("userid",),
         ("user", "uid", "customerid", "visitorid", "memberid", "reviewerid", "clientid", "accountid", "personid"),
-        ("customer", "visitor", "member", "reviewer", "client", "username", "sessionid", "session"),
+        ("customer", "visitor", "member", "reviewer", "client", "username", "sessionid", "session", "who"),
     ),
     "item": (
         ("itemid",),
         ("movieid", "productid", "trackid", "animeid", "articleid", "artistid", "bookid", "songid", "gameid"),
         ("videoid", "newsid", "businessid", "contentid", "iid", "sku", "asin", "isbn", "stockcode"),
-        ("item", "movie", "product", "track", "anime", "article", "artist", "book", "song", "game", "video"),
+        (
+            "item",
+            "movie",
+            "product",
+            "track",
+            "anime",
+            "article",
+            "artist",
+            "book",
+            "song",
+            "game",
+            "video",
+            "page",
+            "url",
+        ),
     ),
     "rating": RATINGS + WEIGHTS,
     "timestamp": (
         ("timestamp",),
-        ("time", "datetime", "date", "ts", "eventtime", "createdat", "unixreviewtime", "tdat", "invoicedate"),
+        ("time", "datetime", "date", "ts", "when", "eventtime", "createdat", "unixreviewtime", "tdat", "invoicedate"),
     ),
 }
 OPTIONS = {"user": "--user", "item": "--item", "rating": "--rating", "timestamp": "--time"}

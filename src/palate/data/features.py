@@ -268,7 +268,8 @@ def _values(column: pl.Series, kind: Kind) -> pl.DataFrame:
 def _numbers(column: pl.Series, kind: Kind, width: int | None) -> NDArray[np.float64]:
     """(N, F) float64, NaN where a value is missing; ``width`` is the F that is expected."""
     nested = isinstance(column.dtype, pl.List | pl.Array)
-    if nested != (kind == "vector") or not (nested or column.dtype.is_numeric() or column.dtype.is_temporal()):
+    single = cast(pl.DataType, column.dtype.inner) if isinstance(column.dtype, pl.List | pl.Array) else column.dtype
+    if nested != (kind == "vector") or not (single.is_numeric() or (single.is_temporal() and not nested)):
         raise DataError(f"feature {column.name!r} of type {column.dtype} cannot be {kind}: name another kind")
     if not nested:
         plain = column.cast(pl.Datetime("us")) if column.dtype == pl.Date else column

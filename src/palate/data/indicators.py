@@ -49,11 +49,12 @@ def _categories(column: pl.Series) -> pl.Series | None:
     if isinstance(dtype, pl.List):
         return column if dtype.inner == pl.String else None
     if dtype.is_numeric():
-        known = column.cast(pl.Float64).drop_nulls().drop_nans()
-        if known.is_empty():
+        number = column.cast(pl.Float64).fill_nan(None)
+        if number.drop_nulls().is_empty():
             return None
-        edges = np.unique(np.quantile(known.to_numpy(), np.arange(1, BINS) / BINS))
-        return column.cast(pl.Float64).fill_nan(None).cut(edges.tolist()).cast(pl.String)
+        edges = np.unique(np.quantile(number.drop_nulls().to_numpy(), np.arange(1, BINS) / BINS))
+        place = pl.Series(np.searchsorted(edges, number.fill_null(0.0).to_numpy()))
+        return place.cast(pl.String).set(number.is_null(), None)
     if dtype in (pl.String, pl.Boolean) or isinstance(dtype, pl.Categorical | pl.Enum):
         return column.cast(pl.String)
     return None

@@ -9,8 +9,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from palate.errors import RecipeError
+from palate.models.ease import EASE
+from palate.models.knn import ItemKNN
 from palate.models.neumf import GMF, MLP, NeuMF
 from palate.models.popularity import Popularity
+from palate.models.recent import RecentPopularity
 from palate.protocols import Recipe
 
 __all__ = ["RECIPES", "make_recipe"]
@@ -19,6 +22,9 @@ RECIPES: dict[str, type[Any]] = {
     recipe.name: recipe
     for recipe in (
         Popularity,
+        RecentPopularity,
+        ItemKNN,
+        EASE,
         GMF,
         MLP,
         NeuMF,

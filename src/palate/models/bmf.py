@@ -46,6 +46,7 @@ Floats = NDArray[np.floating[Any]]
 
 CG_STEPS = 8
 NOISE_SHAPE = 2.0
+MOST_EXACT = 1000.0  # a user's noise is at least this small a share of the variance: few ratings can be fitted exactly
 PRIOR_ROWS = 2.0  # rows that the prior of the centre counts for
 
 
@@ -271,7 +272,8 @@ class _Chain:
         x, y = self.users.vectors[self.user], self.items.vectors[self.item]
         square = np.square(self.rest - x[:, -1] - y[:, -1] - np.einsum("nk,nk->n", x[:, :-1], y[:, :-1]))
         total = np.bincount(self.user, square, minlength=len(self.counts))
-        self.noise = rng.gamma(NOISE_SHAPE + self.counts / 2, 1 / (self.rate + total / 2))
+        drawn = rng.gamma(NOISE_SHAPE + self.counts / 2, 1 / (self.rate + total / 2))
+        self.noise = np.minimum(drawn, MOST_EXACT / max(self.rest.var(), 1e-12))
         self.rate = rng.gamma(1 + NOISE_SHAPE * len(self.noise), 1 / (1 + self.noise.sum()))
         return float(square.mean())
 

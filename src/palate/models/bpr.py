@@ -1,6 +1,7 @@
 """BPR-MF: matrix factorisation trained to put what a user touched before what the user did not.
 
-    L = sum_{(u,i) in S} E_j [ - ln sigmoid(x_ui - x_uj) + l/2 (|p_u|^2 + |q_i|^2 + |q_j|^2) ],   x_ui = p_u.q_i + b_i
+    L = sum_{(u,i) in S} E_j [ - ln sigmoid(x_ui - x_uj) + l/2 (2 |p_u|^2 + |q_i|^2 + |q_j|^2) ]
+    x_ui = p_u.q_i + b_i
 
 with j uniform over the items that u has not touched (Rendle, Freudenthaler, Gantner & Schmidt-Thieme 2009, "BPR:
 Bayesian Personalized Ranking from Implicit Feedback", eq. 4 to 6). The expectation is taken over a pool of items drawn

@@ -110,7 +110,7 @@ class EASE:
     """Item-to-item weights by one inversion; strong where the catalogue is of moderate size.
 
     Args:
-        regularization: L2 weight; more data wants more of it (about 500 for MovieLens 1M).
+        regularization: L2 weight; more data wants more of it (500 suits MovieLens 100K, 1,000 suits 1M).
         half_life_events: history events after which an item counts half in the history; None counts all alike.
         floor: the least that an item counts, however long ago, as a share of the latest.
         max_items: refuse larger catalogues, since memory grows with the square.

@@ -14,6 +14,7 @@ vector, E width of an item vector (D, or D + 1 with a bias).
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -134,9 +135,9 @@ class FactorModel(nn.Module):
 class UserBatch(NamedTuple):
     """B users with all their H events, and N items drawn for all of them together.
 
-    user (B,) row numbers; sizes (B,) events of each; owner (H,) whose event it is, by place in the batch; item (H,); sign (H,)
-    1 or, for a dislike, -1; pool (N,) item rows; share (B, N) chance of each to be the user's next negative: uniform
-    over the items of the pool that the user has not touched, 0 elsewhere.
+    user (B,) row numbers; sizes (B,) events of each; owner (H,) whose event it is, by place in the batch; item (H,);
+    sign (H,) 1 or, for a dislike, -1; pool (N,) item rows; share (B, N) chance of each to be the user's next negative:
+    uniform over the items of the pool that the user has not touched, 0 elsewhere.
     """
 
     user: Tensor
@@ -220,12 +221,13 @@ class GradientFoldIn(FoldIn):
         """Vectors (S, D)."""
         count = min(self.probes, len(item_IE))
         pool_N = torch.arange(count, device=item_IE.device) * len(item_IE) // count
-        strangers = len(events.offsets) - 1
-        rows = max(1, CELLS // (8 * (count + item_IE.shape[1]) * max(1, int(events.offsets.diff().max()))))
+        # Objectives may hold a number for each event and probe.
+        chunk_S = events.offsets[:-1] * (2 * (count + item_IE.shape[1])) // CELLS
+        sizes = chunk_S.unique_consecutive(return_counts=True)[1].tolist()
         with torch.inference_mode(False), torch.enable_grad():
             fixed = tuple(t.clone() for t in (item_IE, typical_D, pool_N, *events))
-            parts = torch.arange(strangers, device=item_IE.device).split(rows)
-            return torch.cat([self._some(int(part[0]), len(part), *fixed) for part in parts])
+            firsts = itertools.accumulate(sizes, initial=0)
+            return torch.cat([self._some(first, size, *fixed) for first, size in zip(firsts, sizes, strict=False)])
 
     def _some(
         self, first: int, count: int, item_IE: Tensor, typical_D: Tensor, pool_N: Tensor, *events: Tensor

@@ -84,7 +84,7 @@ class MF:
     @classmethod
     def fast(cls) -> Self:
         """Fewer, larger steps."""
-        return cls(epochs=15, batch_size=2048, learning_rate=0.01)
+        return cls(epochs=20, batch_size=2048, learning_rate=0.005)
 
     @classmethod
     def published(cls, dim: int, regularization: float = 0.0) -> Self:

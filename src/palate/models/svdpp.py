@@ -88,10 +88,10 @@ class SVDpp:
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
 
     dim: int = 16
-    epochs: int = 30
-    batch_size: int = 1024
-    learning_rate: float = 0.005
-    regularization: float = 0.05
+    epochs: int = 12
+    batch_size: int = 512
+    learning_rate: float = 0.002
+    regularization: float = 0.2
     negatives: int = 4
 
     def __post_init__(self) -> None:
@@ -104,7 +104,7 @@ class SVDpp:
     @classmethod
     def fast(cls) -> Self:
         """Fewer, larger steps."""
-        return cls(epochs=15, batch_size=2048, learning_rate=0.01)
+        return cls(epochs=12, batch_size=2048, learning_rate=0.005)
 
     def build(self, sizes: Sizes) -> SVDppModel:
         """Random vectors of the right sizes, zero biases."""

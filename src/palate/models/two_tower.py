@@ -251,7 +251,7 @@ class TwoTower:
     negatives: int = 4
     negatives_from: Literal["unseen", "all"] = "unseen"
     epochs: int = 20
-    batch_size: int = 1024
+    batch_size: int = 512
     optimizer: Optimizer = "adam"
     learning_rate: float = 0.005
     accumulator: float = 0.0
@@ -334,6 +334,8 @@ class TwoTower:
         parameters = list(module.parameters())
         if self.optimizer == "adam":
             return [torch.optim.Adam(parameters, self.learning_rate, fused=True)]
+        if not torch.sparse.check_sparse_tensor_invariants.is_enabled():
+            torch.sparse.check_sparse_tensor_invariants.disable()  # torch warns while nobody has said so
         if self.optimizer != "sparse_adam":
             return [torch.optim.Adagrad(parameters, self.learning_rate, initial_accumulator_value=self.accumulator)]
         if any(isinstance(part, nn.Linear) for part in module.modules()):

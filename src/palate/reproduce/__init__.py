@@ -11,6 +11,7 @@ from palate.reproduce.rows import Options, Row
 __all__ = ["SYSTEMS", "run"]
 
 SYSTEMS = {
+    "A": "system_a",
     "B": "system_b",
     "ncf-ml-1m": "ncf_ml_1m",
 }

@@ -40,7 +40,14 @@ PROTOCOL = "users with 20 rows, last 20 % of the time-sorted rows, relevant from
 TABLES = {False: f"{PROTOCOL}; seen items left in", True: f"{PROTOCOL}; seen items removed"}
 SEED = 123
 FAITHFUL = TwoTower(
-    dim=16, objective="bce", negatives=10, negatives_from="all", epochs=30, learning_rate=0.001, init_std=1.0
+    dim=16,
+    objective="bce",
+    negatives=10,
+    negatives_from="all",
+    epochs=30,
+    batch_size=1024,
+    learning_rate=0.001,
+    init_std=1.0,
 )
 RECENT = RecentPopularity(half_life=10)
 LABEL = "recent blend, keep {keep:g}, regularization {regularization:g}, mix {mix:g}"

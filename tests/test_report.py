@@ -1,0 +1,36 @@
+"""Markdown of reproduced figures: every number in its place, and verdicts only where they hold."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from palate.report import markdown, verdicts
+from palate.reproduce.rows import Row
+
+
+def row(role: Any, metric: str, k: int | None, published: float | None, value: float | None, **more: Any) -> Row:
+    given = {"low": None, "high": None, "users": 95, "seconds": 1.25, "candidates": "all 5 items", **more}
+    return Row("X", "tiny", "by hand", role, f"{role} model", metric, k, published, value, **given)
+
+
+HIGHER = [row("published", "NDCG", 10, 0.03, None), row("trivial", "NDCG", 10, None, 0.07, low=0.05, high=0.09)]
+LOWER = [row("published", "MSE", None, 11.74, None), row("trivial", "MSE", None, None, 2.51)]
+
+
+def test_a_published_figure_worse_than_a_trivial_one_is_named() -> None:
+    assert verdicts(HIGHER) == ["NDCG@10: the published 0.03 is worse than trivial model (0.0700)."]
+    assert verdicts(LOWER) == ["MSE: the published 11.74 is worse than trivial model (2.5100)."]
+
+
+def test_a_better_published_figure_or_none_gives_no_verdict() -> None:
+    assert verdicts([row("published", "NDCG", 10, 0.3, None), HIGHER[1]]) == []
+    assert verdicts([HIGHER[1]]) == []
+    assert verdicts([row("published", "MSE", None, 1.0, None), LOWER[1]]) == []
+
+
+def test_the_table_holds_every_number_and_where_it_came_from() -> None:
+    text = markdown(HIGHER + LOWER, "palate reproduce X")
+    assert "| trivial | trivial model | NDCG@10 |  | 0.0700 | 0.0500 to 0.0900 | 95 | 1.2 |" in text
+    assert "| published | published model | MSE | 11.74 |  |  | 95 | 1.2 |" in text
+    assert "`palate reproduce X`, commit " in text
+    assert "Candidates: all 5 items." in text
