@@ -19,6 +19,7 @@ from palate.protocols import Recipe, Run
 __all__ = ["Contender", "choose", "compare", "hold_out", "quick_recipes", "validation_split"]
 
 Log = Callable[[str], None]
+MEASURED_SHARE = 0.1  # of the users a time split must leave to measure, or each user's latest row is held out
 QUICK_EASE_ITEMS = 5_000  # beyond, its closed form takes more than seconds
 
 
@@ -74,9 +75,10 @@ def quick_recipes(dataset: Dataset) -> list[Recipe[Any]]:
 
 
 def hold_out(dataset: Dataset, share: float = 0.2, seed: int = 0) -> Split:
-    """Held-out rows in the way the data allow: the latest, or random ones where there is no time.
+    """Held-out rows in the way the data allow: by time, or at random where there is none.
 
-    Users and items that are new in the held-out rows are dropped from them and counted.
+    By time is the latest share of all rows, or each user's latest row where the former would leave less than a tenth of
+    the users to measure. Users and items that are new in the held-out rows are dropped from them and counted.
     """
     return _hold_out(dataset, share, seed, "drop")
 
@@ -92,10 +94,26 @@ def validation_split(train: Dataset, share: float = 0.2, seed: int = 0) -> Split
 
 
 def _hold_out(dataset: Dataset, share: float, seed: int, cold: Literal["drop", "keep"]) -> Split:
-    if dataset.interactions.time is None:
-        return at_random(dataset, share=share, seed=seed, cold=cold)
     try:
-        by_time(dataset, rows=share, cold="drop")  # would anybody known be left to measure?
-    except DataError:
-        return leave_one_out(dataset, cold=cold)
-    return by_time(dataset, rows=share, cold=cold)
+        if dataset.interactions.time is None:
+            return at_random(dataset, share=share, seed=seed, cold=cold)
+        measured = _measured_users(dataset, share)
+        if measured >= MEASURED_SHARE * dataset.n_users:
+            return by_time(dataset, rows=share, cold=cold)
+        split = leave_one_out(dataset, cold=cold)
+    except DataError as error:
+        raise DataError(
+            f"{dataset} is too little to hold rows out and measure ({error}): give more rows, or train on all of them "
+            "(palate train popularity DATA --split none)"
+        ) from None
+    return replace(
+        split, how=f"{split.how} (a global time split leaves {measured} of {dataset.n_users:,} users to measure)"
+    )
+
+
+def _measured_users(dataset: Dataset, share: float) -> int:
+    """Users that a global time split leaves with both training and test rows."""
+    try:
+        return len(by_time(dataset, rows=share, cold="drop").test_users)
+    except DataError:  # every later row belongs to somebody new, as in a log of first visits
+        return 0

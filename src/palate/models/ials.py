@@ -255,7 +255,7 @@ class _Als:
     """What both recipes share.
 
     Args:
-        epochs: item step and user step, after a first user step.
+        epochs: item step and user step, after a first user step; momentum between them halves how many are needed.
         dim: width D of the vectors.
         unobserved_weight: a, the weight of every squared score.
         regularization: l.
@@ -268,7 +268,7 @@ class _Als:
     bias: ClassVar[bool]
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
 
-    epochs: int = 12
+    epochs: int = 8
     dim: int = 64
     unobserved_weight: float = 0.3
     regularization: float = 0.007
@@ -290,7 +290,7 @@ class _Als:
     @classmethod
     def fast(cls) -> Self:
         """Fewer epochs: most of the quality."""
-        return cls(epochs=6)
+        return cls(epochs=5)
 
     def observed(self, weight: Floats, bias: Any, lowest: float) -> tuple[Floats, Floats | None]:
         """Targets and weights (None for ones) of observed rows."""

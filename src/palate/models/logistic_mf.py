@@ -64,8 +64,8 @@ class LogisticMF:
     batch_users: int = 64
     user_rate: float = 0.2
     item_rate: float = 0.03
-    regularization: float = 0.003
-    std: float = 0.5
+    regularization: float = 0.005
+    std: float = 0.7
 
     def __post_init__(self) -> None:
         for field, low in (("epochs", 0), ("dim", 1), ("negatives", 1), ("pool", 1), ("batch_users", 1)):
