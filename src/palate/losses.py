@@ -36,8 +36,7 @@ def in_batch_softmax(
         mask_hits: leave out columns that hold the row's own positive once more (accidental hits).
     """
     logit_BB = score_BB if log_q_B is None else score_BB - log_q_B
-    own_B = torch.arange(len(item_B), device=item_B.device)
     if mask_hits:
-        again_BB = (item_B[:, None] == item_B) & (own_B[:, None] != own_B)
+        again_BB = (item_B[:, None] == item_B).fill_diagonal_(False)
         logit_BB = logit_BB.masked_fill(again_BB, -torch.inf)
-    return F.cross_entropy(logit_BB, own_B)
+    return F.cross_entropy(logit_BB, torch.arange(len(item_B), device=item_B.device))

@@ -78,7 +78,7 @@ def test_the_conditional_of_a_user_is_the_posterior_written_out() -> None:
     train, _ = ratings()
     rows = train.interactions
     targets = Ratings(rows.user.astype(np.int64), rows.item.astype(np.int64), rows.weight)
-    chain = _Chain(targets, *SMALL._sides(train, None), 3, 1.0, np.random.default_rng(0))
+    chain = _Chain(targets, *SMALL._sides(train, None), 3, 1.0, 0.001, np.random.default_rng(0))
     for _ in range(3):
         chain.sweep()
     mean, factor = chain.users.given(chain.items, chain._weights(), chain.rest)
@@ -97,7 +97,7 @@ def test_the_link_solver_solves_the_normal_equations() -> None:
     train, _ = ratings()
     rows = train.interactions
     targets = Ratings(rows.user.astype(np.int64), rows.item.astype(np.int64), rows.weight)
-    side = _Chain(targets, *SMALL._sides(train, None), 3, 1.0, np.random.default_rng(0)).items
+    side = _Chain(targets, *SMALL._sides(train, None), 3, 1.0, 0.001, np.random.default_rng(0)).items
     right = np.random.default_rng(1).normal(size=side.weights.shape)
     for _ in range(6):
         side.weights = side._solve(right)

@@ -9,11 +9,20 @@ from collections.abc import Mapping
 from typing import Any
 
 from palate.errors import RecipeError
+from palate.models.bmf import BMF
+from palate.models.bpr import BPR
 from palate.models.ease import EASE
+from palate.models.held_out import HeldOutRidge, RecentBlend
+from palate.models.ials import IALS, WALS
 from palate.models.knn import ItemKNN
+from palate.models.logistic_mf import LogisticMF
+from palate.models.means import MeanRating, UserItemMeans
+from palate.models.mf import MF
 from palate.models.neumf import GMF, MLP, NeuMF
 from palate.models.popularity import Popularity
 from palate.models.recent import RecentPopularity
+from palate.models.svdpp import SVDpp
+from palate.models.two_tower import TwoTower
 from palate.protocols import Recipe
 
 __all__ = ["RECIPES", "make_recipe"]
@@ -25,9 +34,21 @@ RECIPES: dict[str, type[Any]] = {
         RecentPopularity,
         ItemKNN,
         EASE,
+        HeldOutRidge,
+        RecentBlend,
+        IALS,
+        WALS,
+        BPR,
+        LogisticMF,
         GMF,
         MLP,
         NeuMF,
+        TwoTower,
+        MeanRating,
+        UserItemMeans,
+        MF,
+        SVDpp,
+        BMF,
     )
 }
 

@@ -46,7 +46,8 @@ Floats = NDArray[np.floating[Any]]
 
 CG_STEPS = 8
 NOISE_SHAPE = 2.0
-MOST_EXACT = 1000.0  # a user's noise is at least this small a share of the variance: few ratings can be fitted exactly
+# Least noise of a user as a share of the variance: few ratings can be fitted exactly, and drawn zeros are no facts.
+LEAST_NOISE = {"explicit": 0.001, "implicit": 0.1}
 PRIOR_ROWS = 2.0  # rows that the prior of the centre counts for
 
 
@@ -115,7 +116,8 @@ class BMF:
             torch.manual_seed(run.seed)
             model = self.build(Sizes(train.n_users, train.n_items))
         model.set_scale(ratings)
-        chain = _Chain(ratings, *sides, self.dim, self.link, np.random.default_rng(run.seed))
+        least = LEAST_NOISE["explicit" if train.explicit else "implicit"]
+        chain = _Chain(ratings, *sides, self.dim, self.link, least, np.random.default_rng(run.seed))
         taken = np.linspace(self.sweeps, self.burn_in, self.draws, endpoint=False).round().astype(int)[::-1] - 1
         done = 0
         for sweep in track(range(self.sweeps), "sampling", disable=not run.progress):
@@ -249,11 +251,13 @@ class _Chain:
         item_features: sparse.csr_array,
         dim: int,
         link: float,
+        least_noise: float,
         rng: Generator,
     ) -> None:
         by_user = np.lexsort((ratings.item, ratings.user))
         self.user, self.item = ratings.user[by_user], ratings.item[by_user]
         self.rest = ratings.value[by_user].astype(np.float64) - ratings.mean
+        self.most_exact = 1 / (least_noise * max(float(self.rest.var()), 1e-12))
         self.by_item = np.lexsort((self.user, self.item))
         self.rng = rng
         self.counts = np.bincount(self.user, minlength=user_features.shape[0])
@@ -273,7 +277,7 @@ class _Chain:
         square = np.square(self.rest - x[:, -1] - y[:, -1] - np.einsum("nk,nk->n", x[:, :-1], y[:, :-1]))
         total = np.bincount(self.user, square, minlength=len(self.counts))
         drawn = rng.gamma(NOISE_SHAPE + self.counts / 2, 1 / (self.rate + total / 2))
-        self.noise = np.minimum(drawn, MOST_EXACT / max(self.rest.var(), 1e-12))
+        self.noise = np.minimum(drawn, self.most_exact)
         self.rate = rng.gamma(1 + NOISE_SHAPE * len(self.noise), 1 / (1 + self.noise.sum()))
         return float(square.mean())
 

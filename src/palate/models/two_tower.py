@@ -86,6 +86,8 @@ class Tower(nn.Module):
         if self.training and self.id_dropout:
             known = known & (torch.rand(row.shape, device=row.device) >= self.id_dropout)
         vector = self.ids(row.where(known, self.rows))
+        if not self.table.columns:
+            return cast(Tensor, self.deep(vector))
         return self._finish(vector, self.codes[row], self.weights[row], self.numbers[row])
 
     def of_features(self, given: Encoded) -> Tensor:
@@ -251,7 +253,7 @@ class TwoTower:
     negatives: int = 4
     negatives_from: Literal["unseen", "all"] = "unseen"
     epochs: int = 20
-    batch_size: int = 512
+    batch_size: int = 256
     optimizer: Optimizer = "adam"
     learning_rate: float = 0.005
     accumulator: float = 0.0

@@ -13,6 +13,10 @@ __all__ = ["SYSTEMS", "run"]
 SYSTEMS = {
     "A": "system_a",
     "B": "system_b",
+    "C": "system_c",
+    "D": "system_d",
+    "E": "system_e",
+    "ml-100k-rmse": "ml_100k_rmse",
     "ncf-ml-1m": "ncf_ml_1m",
 }
 
