@@ -65,11 +65,14 @@ class Query:
         )
 
     @classmethod
-    def strangers(cls, histories: Sequence[Sequence[int]]) -> Query:
-        """A query for people the model has never met, known by the item rows they touched (oldest first)."""
+    def strangers(cls, histories: Sequence[Sequence[int]], weight: float = 1.0) -> Query:
+        """A query for people the model has never met, known by the item rows they touched (oldest first).
+
+        Every event has the same ``weight``; a model of ratings reads it as a rating.
+        """
         counts = np.array([len(h) for h in histories], dtype=np.int64)
         items = np.concatenate([np.asarray(h, dtype=np.int32) for h in histories] or [np.zeros(0, np.int32)])
-        history = History(np.concatenate([[0], np.cumsum(counts)]), items, np.ones(len(items), np.float32))
+        history = History(np.concatenate([[0], np.cumsum(counts)]), items, np.full(len(items), weight, np.float32))
         return cls.of(np.full(len(counts), -1), history)
 
     def __len__(self) -> int:

@@ -317,7 +317,8 @@ class _Als:
         """
         self.check(train)
         state = Alternation(self, train, run.seed)
-        model = self.build(Sizes(train.n_users, train.n_items))
+        with torch.random.fork_rng():
+            model = self.build(Sizes(train.n_users, train.n_items))
         state.solve_users()
         best: tuple[float, int, dict[str, Tensor]] | None = None
         for epoch in track(range(self.epochs), f"{self.name}", disable=not run.progress):
