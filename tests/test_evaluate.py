@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 from math import log2
 
@@ -102,7 +103,7 @@ def test_chunks_do_not_change_the_numbers(checkerboard: Split, monkeypatch: pyte
     model = Fixed(np.random.default_rng(0).random((40, 40)))
     candidates = draw_candidates(checkerboard, 10)
     whole = [evaluate(model, checkerboard, k=5, candidates=c).per_user for c in (None, candidates)]
-    monkeypatch.setattr("palate.evaluate.SCORE_CELLS", 100)
+    monkeypatch.setattr(sys.modules["palate.evaluate"], "SCORE_CELLS", 100)
     monkeypatch.setattr("palate.ranking.PAIR_CELLS", 100)
     parts = [evaluate(model, checkerboard, k=5, candidates=c).per_user for c in (None, candidates)]
     for first, second in zip(whole, parts, strict=True):

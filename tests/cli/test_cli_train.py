@@ -81,7 +81,7 @@ def test_patience_stops_before_the_last_epoch(tmp_path):
     settings = ("--set", "epochs=200", "--set", "learning_rate=0.000001", "--patience", 1)
     result = palate(*GMF, *settings, "--folder", "run", "--logger", "csv").ok()
     assert "early stopping on NDCG@10 of validation rows" in result.err
-    with (tmp_path / "run" / "log" / "metrics.csv").open() as file:
+    with (tmp_path / "run" / "log" / "version_0" / "metrics.csv").open() as file:
         epochs = [int(row["epoch"]) for row in csv.DictReader(file) if row["epoch"]]
     assert 1 <= max(epochs) < 199
 
@@ -100,7 +100,7 @@ def test_a_killed_run_goes_on_where_it_was(tmp_path):
     assert not (tmp_path / "b").exists()
     shutil.rmtree(tmp_path / "run" / "log", ignore_errors=True)  # so that the log below is that of the second run alone
     palate(*command).ok()
-    with (tmp_path / "run" / "log" / "metrics.csv").open() as file:
+    with (tmp_path / "run" / "log" / "version_0" / "metrics.csv").open() as file:
         epochs = [int(row["epoch"]) for row in csv.DictReader(file) if row["epoch"]]
     assert min(epochs) > 0, "the first epochs were not trained again"
     assert max(epochs) == 99

@@ -22,7 +22,7 @@ SYNONYMS: dict[str, Groups] = {
     "user": (
         ("userid",),
         ("user", "uid", "customerid", "visitorid", "memberid", "reviewerid", "clientid", "accountid", "personid"),
-        ("customer", "visitor", "member", "reviewer", "client", "username", "sessionid", "session", "who"),
+        ("customer", "visitor", "member", "reviewer", "client", "username", "sessionid", "session"),
     ),
     "item": (
         ("itemid",),

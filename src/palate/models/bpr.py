@@ -8,13 +8,14 @@ Bayesian Personalized Ranking from Implicit Feedback", eq. 4 to 6). The expectat
 for a batch of users: many negatives for each event at the price of a few. Adam, with a falling learning rate, takes
 the place of plain SGD.
 
-Fold-in of a stranger: the same loss with the items fixed, minimised by a few Adam steps from the mean user.
+Fold-in of a stranger: the likeliest vector given the same loss, with the items fixed and the distribution of the trained
+users' vectors as prior in place of the penalty (see ``GradientFoldIn``).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self, cast
 
 import torch
@@ -82,7 +83,7 @@ class BPR:
 
     def build(self, sizes: Sizes) -> FactorModel:
         """An untrained model with tables of the given sizes."""
-        fold_in = GradientFoldIn(self.objective, probes=256)
+        fold_in = GradientFoldIn(self.dim, replace(self, regularization=0.0).objective, probes=128)
         return FactorModel(sizes, self.dim, fold_in, bias=True, std=self.std / self.dim**0.5)
 
     def fit(self, train: Dataset, run: Run = Run()) -> FactorModel:

@@ -55,6 +55,9 @@ class Events(NamedTuple):
 class FoldIn(nn.Module):
     """How a model gives a stranger a vector; a module, so that what it needs to know is saved with the weights."""
 
+    def settle(self, user_UD: Tensor) -> None:
+        """Take what is needed from the trained users' vectors, once training is over; nothing unless overridden."""
+
     def forward(self, item_IE: Tensor, typical_D: Tensor, events: Events) -> Tensor:
         """User vectors (S, D), each a function of its own history."""
         raise NotImplementedError
@@ -92,7 +95,9 @@ class FactorModel(nn.Module):
         counts = np.bincount(train.interactions.user, minlength=train.n_users)
         self.trained.copy_(torch.from_numpy(counts > 0))
         with torch.no_grad():
-            self.typical.copy_(self.user_table.weight[self.trained].mean(0))
+            vector_UD = self.user_table.weight[self.trained]
+            self.typical.copy_(vector_UD.mean(0))
+            self.fold_in.settle(vector_UD)
         self.trained_on = train.fingerprint
         self.eval()
 
@@ -201,21 +206,36 @@ def decaying_adam(module: FactorModel, user_rate: float, item_rate: float, steps
 
 
 class GradientFoldIn(FoldIn):
-    """The training loss of one user, minimised with the items fixed: Adam from the mean user, falling rate.
+    """The likeliest vector p = m + L z of a stranger: Adam with a falling rate from z = 0 on, the items fixed, on
 
-    Negatives are all items of a small catalogue, or evenly spaced ones of a large one. Memory is bounded: strangers are
-    taken in chunks.
+        training loss of the history, without its penalty, + |z|^2 / 2
+
+    where m and L L^T are mean and covariance of the trained users' vectors: their distribution is the prior of a new
+    one. Negatives are all items of a small catalogue, or evenly spaced ones of a large one. Memory is bounded:
+    strangers are taken in chunks.
 
     Args:
-        objective: of the training.
+        dim: width D of a user vector.
+        objective: the training loss, summed, without its penalty.
         steps: of Adam.
         rate: its first learning rate.
         probes: at most so many items stand for the catalogue.
     """
 
-    def __init__(self, objective: Objective, *, steps: int = 50, rate: float = 0.2, probes: int = 1024) -> None:
+    spread: Tensor
+
+    def __init__(
+        self, dim: int, objective: Objective, *, steps: int = 30, rate: float = 0.2, probes: int = 1024
+    ) -> None:
         super().__init__()
         self.objective, self.steps, self.rate, self.probes = objective, steps, rate, probes
+        self.register_buffer("spread", torch.eye(dim))  # L, lower triangular
+
+    def settle(self, user_UD: Tensor) -> None:
+        """Measure the spread; a small ridge makes it full rank."""
+        covariance_DD = user_UD.T.cov(correction=0)
+        ridge = 1e-6 + 1e-4 * covariance_DD.diagonal().mean()
+        self.spread.copy_(torch.linalg.cholesky(covariance_DD + ridge * torch.eye(len(covariance_DD)).to(self.spread)))
 
     def forward(self, item_IE: Tensor, typical_D: Tensor, events: Events) -> Tensor:
         """Vectors (S, D)."""
@@ -225,25 +245,26 @@ class GradientFoldIn(FoldIn):
         chunk_S = events.offsets[:-1] * (2 * (count + item_IE.shape[1])) // CELLS
         sizes = chunk_S.unique_consecutive(return_counts=True)[1].tolist()
         with torch.inference_mode(False), torch.enable_grad():
-            fixed = tuple(t.clone() for t in (item_IE, typical_D, pool_N, *events))
+            fixed = tuple(t.clone() for t in (item_IE, typical_D, self.spread, pool_N, *events))
             firsts = itertools.accumulate(sizes, initial=0)
             return torch.cat([self._some(first, size, *fixed) for first, size in zip(firsts, sizes, strict=False)])
 
     def _some(
-        self, first: int, count: int, item_IE: Tensor, typical_D: Tensor, pool_N: Tensor, *events: Tensor
+        self, first: int, count: int, item_IE: Tensor, mean_D: Tensor, spread_DD: Tensor, *rest: Tensor
     ) -> Tensor:
-        offsets, items, weights = events
+        pool_N, offsets, items, weights = rest
         some = offsets[first : first + count + 1]
         part = slice(int(some[0]), int(some[-1]))
         user = torch.full((count,), -1, device=some.device)
         batch = _user_batch(user, some - some[0], items[part], weights[part], pool_N)
-        vector_SD = typical_D.repeat(count, 1).requires_grad_()
-        adam = torch.optim.Adam([vector_SD], lr=self.rate)
+        z_SD = mean_D.new_zeros(count, len(mean_D)).requires_grad_()
+        adam = torch.optim.Adam([z_SD], lr=self.rate)
         for step in range(self.steps):
             adam.param_groups[0]["lr"] = self.rate * (1 - step / self.steps)
-            (vector_SD.grad,) = torch.autograd.grad(self.objective(vector_SD, item_IE, batch), [vector_SD])
+            loss = self.objective(mean_D + z_SD @ spread_DD.T, item_IE, batch) + z_SD.square().sum() / 2
+            (z_SD.grad,) = torch.autograd.grad(loss, [z_SD])
             adam.step()
-        return vector_SD.detach()
+        return (mean_D + z_SD @ spread_DD.T).detach()
 
 
 def _user_batch(user: Tensor, offsets: Tensor, item: Tensor, weight: Tensor, pool: Tensor) -> UserBatch:

@@ -8,13 +8,14 @@ Johnson 2014, "Logistic Matrix Factorization for Implicit Feedback Data"). Negat
 has not touched. Instead of n draws for each row, a pool of them is drawn for a batch of users and weighted to the same
 expectation: less noise for less work. Adam, with a falling learning rate, takes the place of plain SGD.
 
-Fold-in of a stranger: the same loss with the items fixed, minimised by a few Adam steps from the mean user.
+Fold-in of a stranger: the likeliest vector given the same loss, with the items fixed and the distribution of the trained
+users' vectors as prior in place of the penalty (see ``GradientFoldIn``).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self, cast
 
 import torch
@@ -84,7 +85,8 @@ class LogisticMF:
 
     def build(self, sizes: Sizes) -> FactorModel:
         """An untrained model with tables of the given sizes."""
-        return FactorModel(sizes, self.dim, GradientFoldIn(self.objective), bias=True, std=self.std / self.dim**0.5)
+        fold_in = GradientFoldIn(self.dim, replace(self, regularization=0.0).objective)
+        return FactorModel(sizes, self.dim, fold_in, bias=True, std=self.std / self.dim**0.5)
 
     def fit(self, train: Dataset, run: Run = Run()) -> FactorModel:
         """Train on the rows of ``train`` as implicit feedback; a weight below 0 is a dislike."""

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from palate.data.split import Candidates, Split
+from palate.data.split import Split
 from palate.evaluate import Report, evaluate
 from palate.protocols import Recipe, Run
 
-__all__ = ["Options", "Role", "Row", "from_report", "measure", "published"]
+__all__ = ["Entry", "Options", "Role", "Row", "from_report", "published", "sampled_table"]
 
 Role = Literal["published", "trivial", "faithful", "best"]
 
@@ -115,11 +115,35 @@ def from_report(
     return rows
 
 
-def measure(
-    recipe: Recipe[Any], split: Split, run: Run, *, k: int | tuple[int, ...], candidates: Candidates | None, **more: Any
-) -> tuple[Any, Report, float]:
-    """Fit on the training rows and evaluate on the test rows: (model, report, seconds of training)."""
-    begin = time.perf_counter()
-    model = recipe.fit(split.train, run)
-    seconds = time.perf_counter() - begin
-    return model, evaluate(model, split, k=k, candidates=candidates, name=recipe.name, **more), seconds
+@dataclass(frozen=True)
+class Entry:
+    """One model of a table: its role, how it is fitted, how it is called, and the published figures of the same."""
+
+    role: Role
+    recipe: Recipe[Any]
+    label: str
+    figures: dict[tuple[str, int], float] | None = None
+
+
+def sampled_table(
+    plan: Iterable[Entry],
+    parts: Split,
+    options: Options,
+    metrics: Iterable[tuple[str, int]],
+    *,
+    system: str,
+    protocol: str,
+) -> Iterator[Row]:
+    """Fit each model on the training rows and measure it against the candidates of the split."""
+    for entry in plan:
+        if entry.role not in options.roles:
+            continue
+        options.log(f"training {entry.label}")
+        begin = time.perf_counter()
+        model = entry.recipe.fit(parts.train, replace(options.run, progress=options.progress))
+        seconds = time.perf_counter() - begin
+        report = evaluate(model, parts, k=10, candidates=parts.candidates, name=entry.recipe.name)
+        yield from from_report(
+            report, metrics, system=system, protocol=protocol, role=entry.role, model=entry.label, seconds=seconds,
+            figures=entry.figures,
+        )  # fmt: skip

@@ -16,7 +16,7 @@ random negatives easier to beat (popularity has .602 on ml-latest-small with its
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
@@ -32,8 +32,9 @@ from palate.models.ease import EASE
 from palate.models.knn import ItemKNN
 from palate.models.neumf import MLP, NCFModel
 from palate.models.popularity import Popularity
-from palate.protocols import Batch, Recipe, Run, Sizes
-from palate.reproduce.rows import Options, Role, Row, from_report, measure, published
+from palate.models.recent import RecentPopularity
+from palate.protocols import Batch, Recipe, Sizes
+from palate.reproduce.rows import Entry, Options, Row, published, sampled_table
 from palate.sampling import Unseen, draw_candidates, epoch_rng
 
 __all__ = ["BEST", "PUBLISHED", "TutorialNCF", "run", "split"]
@@ -112,19 +113,13 @@ def run(options: Options) -> Iterator[Row]:
 def table(data: Dataset, options: Options) -> Iterator[Row]:
     """The rows of one data set."""
     parts = split(data, options.run.seed)
-    plan: list[tuple[Role, Recipe[Any], str]] = [("trivial", Popularity(), "popularity")]
+    known = {("HitRate", 10): PUBLISHED[data.name]} if data.name in PUBLISHED else None
+    plan = [
+        Entry("trivial", Popularity(), "popularity"),
+        Entry("trivial", RecentPopularity(), "recent popularity, half-life 10 days"),
+    ]
     if not options.fast:
         label = "NCF 64-32, batch 512, 5 epochs; the user's own test item can be a training negative"
-        plan.append(("faithful", TutorialNCF(), label))
-    plan += [("best", recipe, label) for recipe, label in BEST]
-    known = {("HitRate", 10): PUBLISHED[data.name]} if data.name in PUBLISHED else {}
-    for role, recipe, label in plan:
-        if role not in options.roles:
-            continue
-        options.log(f"training {label}")
-        fitting: Run = replace(options.run, progress=options.progress)
-        _, report, seconds = measure(recipe, parts, fitting, k=10, candidates=parts.candidates)
-        yield from from_report(
-            report, METRICS, system="A", protocol=PROTOCOL, role=role, model=label, seconds=seconds,
-            figures=known if role == "faithful" else None,
-        )  # fmt: skip
+        plan.append(Entry("faithful", TutorialNCF(), label, known))
+    plan += [Entry("best", recipe, label) for recipe, label in BEST]
+    yield from sampled_table(plan, parts, options, METRICS, system="A", protocol=PROTOCOL)

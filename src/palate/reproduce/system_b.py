@@ -7,15 +7,14 @@ HR@10 0.4221, NDCG@10 0.2269; MLP 0.6013, 0.3294.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
-from typing import Any
 
 from palate.data.registry import load
 from palate.data.split import Split, leave_one_out
 from palate.models.ease import EASE
 from palate.models.neumf import GMF, MLP, NeuMF
 from palate.models.popularity import Popularity
-from palate.reproduce.rows import Options, Role, Row, from_report, measure, published
+from palate.models.recent import RecentPopularity
+from palate.reproduce.rows import Entry, Options, Row, published, sampled_table
 from palate.sampling import draw_candidates
 
 __all__ = ["BEST", "FAST", "FIGURES", "PUBLISHED_MLP", "run", "split"]
@@ -44,17 +43,12 @@ def run(options: Options) -> Iterator[Row]:
     for model, figures in FIGURES.items():
         yield from published("B", "ml-100k", PROTOCOL, model, [(m, k, v) for (m, k), v in figures.items()])
     parts = split(options)
-    plan: list[tuple[Role, Any, str]] = [("trivial", Popularity(), "popularity")]
+    plan = [
+        Entry("trivial", Popularity(), "popularity", FIGURES["popularity"]),
+        Entry("trivial", RecentPopularity(), "recent popularity, half-life 10 days"),
+    ]
     if not options.fast:
-        plan.append(("faithful", PUBLISHED_MLP, "MLP 16-32-16-8, batch 256, 30 epochs"))
-    plan += [("best", recipe, f"{recipe.name}, fast preset") for recipe in FAST]
-    plan.append(("best", BEST, f"EASE, recent events first ({BEST})"))
-    for role, recipe, label in plan:
-        if role in options.roles:
-            options.log(f"training {label}")
-            fitting = replace(options.run, progress=options.progress)
-            _, report, seconds = measure(recipe, parts, fitting, k=10, candidates=parts.candidates)
-            yield from from_report(
-                report, METRICS, system="B", protocol=PROTOCOL, role=role, model=label, seconds=seconds,
-                figures=FIGURES.get(recipe.name),
-            )  # fmt: skip
+        plan.append(Entry("faithful", PUBLISHED_MLP, "MLP 16-32-16-8, batch 256, 30 epochs", FIGURES["mlp"]))
+    plan += [Entry("best", one, f"{one.name}, fast preset", FIGURES.get(one.name)) for one in FAST]
+    plan.append(Entry("best", BEST, f"EASE, recent events first ({BEST})"))
+    yield from sampled_table(plan, parts, options, METRICS, system="B", protocol=PROTOCOL)
