@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from palate.data.dataset import Dataset, Interactions
 from palate.data.ids import IdMap
 from palate.models import factors
-from palate.models.factors import Events, FactorModel, FoldIn
+from palate.models.factors import Events, FactorModel, FoldIn, GradientFoldIn
 from palate.protocols import Query, Sizes
 
 
@@ -93,3 +93,33 @@ def test_a_query_without_weights_or_history_is_answered():
     assert made.knows(query).tolist() == [True, False]
     assert made.knows(Query.of([-1, 5, 0])).tolist() == [False, False, True]
     assert made.score(query).isfinite().all()
+
+
+def squared_error(user_BD, item_IE, batch):
+    scores = (user_BD[batch.owner] * item_IE[batch.item]).sum(1)
+    return 0.5 * (scores - batch.sign).square().sum()
+
+
+def test_gradient_fold_in_is_the_likeliest_vector_under_the_distribution_of_trained_users(monkeypatch):
+    """With squared error the answer has a closed form: ridge regression towards the mean user."""
+    rng = torch.Generator().manual_seed(0)
+    user_UD = torch.randn(40, 3, generator=rng) @ torch.tensor([[2.0, 0, 0], [0.5, 1, 0], [0, 0.3, 0.2]]) + 1
+    item_IE = torch.randn(9, 3, generator=rng)
+    fold_in = GradientFoldIn(3, squared_error, steps=300)
+    fold_in.settle(user_UD)
+    events = Events(torch.tensor([0, 3, 4, 8]), torch.tensor([0, 1, 2, 5, 3, 4, 5, 6]), torch.ones(8))
+    mean_D, precision_DD = user_UD.mean(0), torch.linalg.inv(user_UD.T.cov(correction=0))
+    expected = []
+    for a, b in zip(events.offsets[:-1], events.offsets[1:], strict=True):
+        q = item_IE[events.items[a:b]]
+        expected.append(torch.linalg.solve(precision_DD + q.T @ q, precision_DD @ mean_D + q.sum(0)))
+    torch.testing.assert_close(fold_in(item_IE, mean_D, events), torch.stack(expected), rtol=0.01, atol=0.01)
+    monkeypatch.setattr(factors, "CELLS", 40)
+    torch.testing.assert_close(fold_in(item_IE, mean_D, events), torch.stack(expected), rtol=0.01, atol=0.01)
+
+
+def test_the_spread_of_few_users_has_full_rank():
+    for users, dim in ((1, 3), (2, 1)):
+        fold_in = GradientFoldIn(dim, squared_error)
+        fold_in.settle(torch.ones(users, dim))
+        assert torch.linalg.det(fold_in.spread) > 0

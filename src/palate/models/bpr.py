@@ -8,8 +8,8 @@ Bayesian Personalized Ranking from Implicit Feedback", eq. 4 to 6). The expectat
 for a batch of users: many negatives for each event at the price of a few. Adam, with a falling learning rate, takes
 the place of plain SGD.
 
-Fold-in of a stranger: the likeliest vector given the same loss, with the items fixed and the distribution of the trained
-users' vectors as prior in place of the penalty (see ``GradientFoldIn``).
+Fold-in of a stranger: the likeliest vector given the same loss, with the items fixed and the distribution of the
+trained users' vectors as prior in place of the penalty (see ``GradientFoldIn``).
 """
 
 from __future__ import annotations

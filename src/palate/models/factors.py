@@ -233,9 +233,10 @@ class GradientFoldIn(FoldIn):
 
     def settle(self, user_UD: Tensor) -> None:
         """Measure the spread; a small ridge makes it full rank."""
-        covariance_DD = user_UD.T.cov(correction=0)
+        centred_UD = user_UD - user_UD.mean(0)
+        covariance_DD = centred_UD.T @ centred_UD / len(user_UD)
         ridge = 1e-6 + 1e-4 * covariance_DD.diagonal().mean()
-        self.spread.copy_(torch.linalg.cholesky(covariance_DD + ridge * torch.eye(len(covariance_DD)).to(self.spread)))
+        self.spread.copy_(torch.linalg.cholesky(covariance_DD + ridge * torch.eye(len(covariance_DD))))
 
     def forward(self, item_IE: Tensor, typical_D: Tensor, events: Events) -> Tensor:
         """Vectors (S, D)."""

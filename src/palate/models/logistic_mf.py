@@ -8,8 +8,8 @@ Johnson 2014, "Logistic Matrix Factorization for Implicit Feedback Data"). Negat
 has not touched. Instead of n draws for each row, a pool of them is drawn for a batch of users and weighted to the same
 expectation: less noise for less work. Adam, with a falling learning rate, takes the place of plain SGD.
 
-Fold-in of a stranger: the likeliest vector given the same loss, with the items fixed and the distribution of the trained
-users' vectors as prior in place of the penalty (see ``GradientFoldIn``).
+Fold-in of a stranger: the likeliest vector given the same loss, with the items fixed and the distribution of the
+trained users' vectors as prior in place of the penalty (see ``GradientFoldIn``).
 """
 
 from __future__ import annotations
