@@ -37,6 +37,17 @@ test: venv       ## set-up, checks, then the whole test suite
 	@$(MAKE) --no-print-directory check
 	$(BIN)/python -m pytest -rs
 
+reproduce: venv  ## every published table again (about half an hour): rows in runs/reproduce.json
+	@mkdir -p runs
+	$(BIN)/palate reproduce --json runs/reproduce.json --markdown runs/reproduce.md
+
+bench: venv      ## speed against peers and physical limits, medians and ratios
+	$(BIN)/python benchmarks/train_throughput.py
+	$(BIN)/python benchmarks/negatives.py
+	POLARS_MAX_THREADS=1 $(BIN)/python benchmarks/read_csv.py
+	$(BIN)/python benchmarks/two_tower_step.py
+	$(BIN)/python benchmarks/fold_in.py
+
 format: venv     ## rewrite the code in the house style
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .

@@ -286,7 +286,7 @@ def _model(recipe: Recipe[Any], path: Path, manifest: Mapping[str, Any], device:
         model.load_state_dict(state, strict=True, assign=True)
     except (SafetensorError, RuntimeError) as error:
         raise BundleError(
-            f"{path.name} does not fit the recipe {recipe.name} ({error}): save the bundle again"
+            f"{path.name} does not fit the recipe {recipe.name} ({' '.join(str(error).split())}): save the bundle again"
         ) from None
     trained = manifest["trained_on"]
     if trained is not None and sketch is not None:

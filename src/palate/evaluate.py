@@ -95,6 +95,11 @@ class Report:
         """The number alone."""
         return self.measure(metric, k).value
 
+    def rows(self) -> list[dict[str, Any]]:
+        """One row per number that still says what it means when it stands alone, as in a bundle."""
+        what = {"candidates": self.candidates, "ties": self.ties, "users": self.users, "protocol": self.protocol}
+        return [{**row, **what} for row in self.to_dict()["measures"]]
+
     def to_dict(self) -> dict[str, Any]:
         """Everything but the values per user, ready for JSON."""
         plain = {

@@ -111,6 +111,11 @@ class RatingsReport:
         self.all.value(metric)
         return next(one for one in self.all.measures if one.metric == metric)
 
+    def rows(self) -> list[dict[str, Any]]:
+        """One row per error over all test rows that still says what it means when it stands alone, as in a bundle."""
+        what = {"k": None, "rows": self.all.rows, "protocol": self.protocol}
+        return [{**row, **what} for row in _plain(self.all)["measures"]]
+
     def to_dict(self) -> dict[str, Any]:
         """Everything but the predictions, ready for JSON."""
         plain = {key: getattr(self, key) for key in ("model", "data", "protocol", "fallback", "fingerprints")}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import json
 import shutil
 import time
 
@@ -109,3 +110,18 @@ def test_a_killed_run_goes_on_where_it_was(tmp_path):
     assert weights[0] == weights[1], "as if nothing had happened"
     other = (*GMF, "--set", "epochs=101", "--folder", "run")
     assert "checkpoint of another run" in mistake(palate(*other))
+
+
+def test_ratings_are_measured_where_the_data_are_ratings_and_the_recipe_predicts_them(tmp_path):
+    lines = ["user,item,rating"]
+    lines += [
+        f"u{u},i{i},{5 if u % 2 == i % 2 else 1 + (u + i) % 2}" for u in range(20) for i in range(20) if (u * i) % 3
+    ]
+    (tmp_path / "stars.csv").write_text("\n".join(lines))
+    reports = palate("train", "user-item-means", "stars.csv", "--out", "b", "--json").ok().json["reports"]
+    assert reports[-1]["all"]["rows"] == reports[-1]["known"]["rows"] + reports[-1]["cold"]["rows"]
+    assert [one["metric"] for one in reports[-1]["all"]["measures"]] == ["MSE", "RMSE", "MAE"]
+    metrics = json.loads((tmp_path / "b" / "manifest.json").read_text())["metrics"]
+    assert {"MSE", "NDCG"} <= {row["metric"] for row in metrics}
+    assert all("candidates" in row or "rows" in row for row in metrics)  # no number without its meaning
+    assert "predicted ratings" in palate("evaluate", "b", "stars.csv", "--split", "random").ok().out

@@ -13,8 +13,9 @@ from palate.cli.console import console, note, print_json, table
 
 if TYPE_CHECKING:
     from palate.evaluate import Report
+    from palate.evaluate_ratings import RatingsReport
 
-__all__ = ["evaluate", "show_reports"]
+__all__ = ["evaluate", "show_ratings", "show_reports"]
 
 
 def evaluate(
@@ -45,7 +46,7 @@ def evaluate(
     seed: options.Seed = 0,
     json: options.Json = False,
 ) -> None:
-    """Measure a bundle on rows it was not trained on: full ranking, and sampled candidates if asked.
+    """Measure a bundle on rows it was not trained on: full ranking, sampled candidates if asked, errors of ratings.
 
     DATA is a saved split (palate train --save-split), or rows: with --split the held-out part of them, otherwise all of
     them. Rows that the model was trained on are refused. Rows of users or items that the bundle does not know are
@@ -71,10 +72,28 @@ def evaluate(
         loaded.recommender.model, rows, k, loaded.recipe.name,
         remove_seen=not keep_seen, allow_trained_rows=allow_trained_rows,
     )  # fmt: skip
+    ratings = options.measure_ratings(
+        loaded.recommender.model, rows, loaded.recipe.name, allow_trained_rows=allow_trained_rows
+    )
     if json:
-        print_json([report.to_dict() for report in reports])
+        print_json([report.to_dict() for part in (reports, ratings) for report in part])
         return
     show_reports(reports)
+    show_ratings(ratings)
+
+
+def show_ratings(reports: Sequence[RatingsReport]) -> None:
+    """Errors of predicted ratings: all rows, those of known users and items, and the others apart."""
+    for report in reports:
+        rows = []
+        for label, part in (("all", report.all), ("known", report.known), ("cold", report.cold)):
+            rows += [[label, part.rows, m.metric, m.value, f"{m.low:.4f} to {m.high:.4f}"] for m in part.measures]
+        table(
+            f"{report.model} on {report.data}: predicted ratings; cold rows by {report.fallback}",
+            ["rows", "count", "error", "value", "95 % interval over rows"],
+            rows,
+            caption=report.protocol,
+        )
 
 
 def show_reports(reports: Sequence[Report]) -> None:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from palate.data.dataset import Dataset
     from palate.data.split import Split
     from palate.evaluate import Report
+    from palate.evaluate_ratings import RatingsReport
     from palate.protocols import Run
 
 __all__ = [
@@ -37,7 +38,10 @@ __all__ = [
     "TimeColumn",
     "UserColumn",
     "make_run",
+    "measure",
+    "measure_ratings",
     "split_rows",
+    "with_negatives",
 ]
 
 Policy = Literal["last", "sum", "error", "keep"]
@@ -181,3 +185,12 @@ def measure(model: Any, rows: Split, k: int, name: str, **more: Any) -> list[Rep
     if rows.candidates is not None:
         reports.append(evaluate(model, rows, k=k, name=name, candidates=rows.candidates, **more))
     return reports
+
+
+def measure_ratings(model: Any, rows: Split, name: str, *, allow_trained_rows: bool = False) -> list[RatingsReport]:
+    """The errors of predicted ratings, where the rows are ratings and the model predicts them: one report or none."""
+    from palate.evaluate_ratings import evaluate_ratings
+
+    if not rows.test.explicit or not hasattr(model, "predict"):
+        return []
+    return [evaluate_ratings(model, rows, name=name, allow_trained_rows=allow_trained_rows)]

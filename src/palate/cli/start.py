@@ -65,9 +65,7 @@ def quickstart(
     contenders = compare(split, recipes, run, k=k, log=lambda line: note(f"{line} (test)"))
     chosen = next(one for one in contenders if one.recipe is best)
     note(f"training {best.name} on all rows for the bundle")
-    bundle = Bundle.of(
-        best, best.fit(dataset, run), dataset, chosen.report.to_dict()["measures"], split_fingerprint=split.fingerprint
-    )
+    bundle = Bundle.of(best, best.fit(dataset, run), dataset, chosen.report.rows(), split_fingerprint=split.fingerprint)
     bundle.save(out)
     example = examples(bundle.recommender, k)
     if json:
@@ -111,7 +109,7 @@ def demo(
     chosen = next(one for one in contenders if one.recipe is best)
     prints = chosen.report.fingerprints
     Bundle.of(
-        best, chosen.model, split.train, chosen.report.to_dict()["measures"],
+        best, chosen.model, split.train, chosen.report.rows(),
         split_fingerprint=prints["split"], candidates_fingerprint=prints["candidates"],
     ).save(out)  # fmt: skip
     bundle = Bundle.load(out)

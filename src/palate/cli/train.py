@@ -11,12 +11,14 @@ import typer
 
 from palate.cli import options
 from palate.cli.console import console, note, print_json
-from palate.cli.evaluate import show_reports
+from palate.cli.evaluate import show_ratings, show_reports
 from palate.errors import RecipeError
 
 if TYPE_CHECKING:
     from palate.data.dataset import Dataset
     from palate.data.split import Split
+    from palate.evaluate import Report
+    from palate.evaluate_ratings import RatingsReport
     from palate.protocols import Recipe, Run
 
 __all__ = ["train"]
@@ -97,22 +99,17 @@ def train(
     fields = {**(_toml(config) if config else {}), **_fields(set_ or [])}
     recipe = _recipe(name, fields, published, dataset, run, k)
     note(f"training {recipe.name}: {dataclasses.asdict(recipe)}")  # type: ignore[call-overload]
-    if patience is not None:
-        from palate.compare import validation_split
-        from palate.evaluate import watch
-
-        inner = validation_split(dataset, seed=seed)
-        note(f"early stopping on NDCG@{k} of validation rows ({inner.how})")
-        run = dataclasses.replace(run, watch=watch(inner, k=k), patience=patience)
-    model = recipe.fit(dataset if patience is None else inner.train, run)
-    reports = []
+    model = _fit(recipe, dataset, run, patience, k)
+    reports: list[Report] = []
+    ratings: list[RatingsReport] = []
     if isinstance(rows, Split):
         rows = options.with_negatives(rows, negatives, seed)
         if save_split is not None:
             rows.save(save_split)
         reports = options.measure(model, rows, k, recipe.name)
+        ratings = options.measure_ratings(model, rows, recipe.name)
     bundle = Bundle.of(
-        recipe, model, dataset, [row for report in reports for row in report.to_dict()["measures"]],
+        recipe, model, dataset, [row for part in (reports, ratings) for report in part for row in report.rows()],
         split_fingerprint=rows.fingerprint if isinstance(rows, Split) else None,
         candidates_fingerprint=reports[-1].fingerprints["candidates"] if reports else None,
     )  # fmt: skip
@@ -120,11 +117,25 @@ def train(
     if json:
         fields = dataclasses.asdict(recipe)  # type: ignore[call-overload]
         print_json({
-            "recipe": recipe.name, "fields": fields, "bundle": str(out), "reports": [r.to_dict() for r in reports],
+            "recipe": recipe.name, "fields": fields, "bundle": str(out),
+            "reports": [report.to_dict() for part in (reports, ratings) for report in part],
         })  # fmt: skip
         return
     show_reports(reports)
+    show_ratings(ratings)
     console().print(f"The bundle is in {out}. Next: palate recommend {out} USER", markup=False, soft_wrap=True)
+
+
+def _fit(recipe: Recipe[Any], dataset: Dataset, run: Run, patience: int | None, k: int) -> Any:
+    """The fitted model; with patience on a part of the rows, stopped where the rest says so."""
+    if patience is None:
+        return recipe.fit(dataset, run)
+    from palate.compare import validation_split
+    from palate.evaluate import watch
+
+    inner = validation_split(dataset, seed=run.seed)
+    note(f"early stopping on NDCG@{k} of validation rows ({inner.how})")
+    return recipe.fit(inner.train, dataclasses.replace(run, watch=watch(inner, k=k), patience=patience))
 
 
 def _recipe_and_data(what: list[str]) -> tuple[str | None, str]:

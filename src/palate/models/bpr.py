@@ -103,8 +103,8 @@ class BPR:
     def objective(self, user_BD: Tensor, item_IE: Tensor, batch: UserBatch) -> Tensor:
         """L over the users of the batch, in expectation over their unseen items of the pool."""
         event_H, pool_BN = predict(user_BD, item_IE, batch)
-        worse_HN = F.softplus(-batch.sign[:, None] * (event_H[:, None] - pool_BN[batch.owner]))
-        rows = (batch.share[batch.owner] * worse_HN).sum()
+        worse_HN = F.softplus(batch.sign[:, None] * (F.embedding(batch.owner, pool_BN) - event_H[:, None]))
+        rows = (F.embedding(batch.owner, batch.share) * worse_HN).sum()
         return rows + self.regularization * penalty(user_BD, item_IE, batch, 1)
 
     def optimizers(self, module: Any) -> list[torch.optim.Optimizer]:

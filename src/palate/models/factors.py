@@ -42,6 +42,7 @@ __all__ = [
 
 # Numbers of gathered vectors, or of scores, held at once: bounds memory to about 130 MB at any size.
 CELLS = 32_000_000
+FOLD_CELLS = 2_000_000  # the same for the gradient fold-in, which holds several arrays of this size and is run often
 
 
 class Events(NamedTuple):
@@ -243,7 +244,7 @@ class GradientFoldIn(FoldIn):
         count = min(self.probes, len(item_IE))
         pool_N = torch.arange(count, device=item_IE.device) * len(item_IE) // count
         # Objectives may hold a number for each event and probe.
-        chunk_S = events.offsets[:-1] * (2 * (count + item_IE.shape[1])) // CELLS
+        chunk_S = events.offsets[:-1] * (count + item_IE.shape[1]) // FOLD_CELLS
         sizes = chunk_S.unique_consecutive(return_counts=True)[1].tolist()
         with torch.inference_mode(False), torch.enable_grad():
             fixed = tuple(t.clone() for t in (item_IE, typical_D, self.spread, pool_N, *events))
