@@ -10,6 +10,7 @@ from palate.data.dataset import Dataset, Interactions
 from palate.data.ids import IdMap
 from palate.errors import RecipeError
 from palate.models.ials import IALS, WALS, Alternation
+from palate.models.least_squares import leading_vectors
 from palate.protocols import Query, Run, Sizes
 
 
@@ -127,6 +128,41 @@ def test_blocks_reach_the_objective_of_exact_solves():
             state.solve_items()
         losses[block] = state.loss()
     assert losses[8] == pytest.approx(losses[None], rel=0.01)
+
+
+@pytest.mark.parametrize("weighting", ["none", "rating"])
+def test_the_start_is_made_of_the_leading_singular_vectors(weighting):
+    rng = np.random.default_rng(1)
+    taste = rng.standard_normal((50, 3)) @ rng.standard_normal((3, 40)) + 0.1 * rng.standard_normal((50, 40))
+    user, item = np.nonzero(taste > 0)
+    data = dataset(user, item, 1 + taste[user, item], 50, 41)  # nobody touched the last item
+    state = Alternation(IALS(dim=3, weighting=weighting), data, seed=0)
+    dense = np.zeros((50, 41))
+    dense[user, item] = data.interactions.weight if weighting == "rating" else 1
+    values = np.linalg.svd(dense, compute_uv=False)[:3]
+    found = leading_vectors(state.by_user, state.by_item, rng.standard_normal((41, 3)).astype(np.float32))
+    square = found.T @ found
+    np.testing.assert_allclose(square - np.diag(np.diag(square)), 0, atol=1e-4 * values[0])
+    assert 0.95 * values.sum() < np.diag(square).sum() <= 1.0001 * values.sum()
+    direction = found / np.linalg.norm(found, axis=0)
+    np.testing.assert_allclose(np.linalg.norm(dense @ direction, axis=0), np.diag(square), rtol=1e-3)
+
+
+def test_the_start_fits_small_matrices_and_saves_epochs():
+    data = dataset([0, 1, 1], [0, 0, 1], n_users=2, n_items=9)
+    state = Alternation(IALS(dim=5), data, seed=0)
+    found = leading_vectors(state.by_user, state.by_item, state.item_ID)
+    assert np.isfinite(found).all()
+    assert not found[:, 2:].any()
+    rng = np.random.default_rng(0)
+    popular = rng.zipf(1.3, 20_000) % 300
+    losses = {}
+    for std in (0.1, 1e3):  # noise of this size drowns the start
+        state = Alternation(IALS(dim=16, std=std), dataset(rng.integers(0, 400, 20_000), popular, None, 400, 300), 0)
+        state.solve_users()
+        state.epoch()
+        losses[std] = state.loss()
+    assert losses[0.1] < losses[1e3]
 
 
 @pytest.mark.parametrize("recipe", [IALS(dim=6), IALS(dim=40), IALS(dim=6, weighting="rating"), WALS(dim=6)])

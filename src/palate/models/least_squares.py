@@ -1,0 +1,127 @@
+"""The numerical part of ``ials``: rows of least squares problems with a common Gram matrix, and where to start from.
+
+With one side fixed and turned so that its Gram matrix is diagonal (scores do not change), the system of a row with n
+entries is diagonal plus rank n. It is solved exactly as D x D, or as n x n where n < D; or approximately, in blocks of
+b coordinates by Gauss-Seidel (Rendle, Krichene, Zhang & Koren 2021, "iALS++: Speeding up Matrix Factorization with
+Subspace Optimization"): n D b operations instead of n D^2.
+
+Shape legend: R rows of the side being solved, N columns of the other side, D width, n entries of one row.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+from scipy.linalg import get_blas_funcs, get_lapack_funcs
+
+__all__ = ["Floats", "Rows", "diagonal", "leading_vectors", "solve_rows"]
+
+Floats = NDArray[np.floating[Any]]
+
+POWER_STEPS = 4  # of ``leading_vectors``: more do not start training any lower
+
+
+class Rows(NamedTuple):
+    """Observed entries of one side in compressed rows.
+
+    offsets (R + 1,); columns, targets (entries,); weights (entries,) or None for ones; ridge (R,), the l_u of each row.
+    """
+
+    offsets: NDArray[np.int64]
+    columns: NDArray[np.int32]
+    targets: Floats
+    weights: Floats | None
+    ridge: Floats
+
+
+def solve_rows(
+    other_ND: Floats, penalty_D: Floats, rows: Rows, start_RD: Floats | None = None, block: int | None = None
+) -> Floats:
+    """Vectors (R, D) that minimise the objective with the other side fixed, in the precision of ``rows.ridge``.
+
+    A row without entries gets zeros. The loop over rows is one of Python because each step is four BLAS or LAPACK calls
+    on arrays that fit in cache: batched over padded rows the same work takes two to three times as long.
+
+    Args:
+        other_ND: vectors of the other side, turned so that their Gram matrix is diagonal.
+        penalty_D: that diagonal times the unobserved weight.
+        rows: what was observed.
+        start_RD: current vectors, needed for blocks.
+        block: solve rows with more entries than this in blocks of so many coordinates, one sweep from ``start_RD``.
+    """
+    scale_RD = 1 / np.sqrt(penalty_D + np.maximum(rows.ridge, np.finfo(np.float32).tiny)[:, None])
+    solved_RD = np.zeros_like(scale_RD)
+    solve = _Ridge(scale_RD.dtype)
+    root = None if rows.weights is None else np.sqrt(rows.weights)
+    targets = rows.targets if root is None else rows.targets * root
+    for row in np.flatnonzero(np.diff(rows.offsets)):
+        part = slice(rows.offsets[row], rows.offsets[row + 1])
+        # In units in which the penalty is the identity, and every entry weighs 1.
+        x_nD = other_ND.take(rows.columns[part], axis=0) * scale_RD[row]
+        if root is not None:
+            x_nD *= root[part, None]
+        if block is None or start_RD is None or len(x_nD) <= block:
+            solved_RD[row] = solve(x_nD, targets[part])
+        else:
+            solved_RD[row] = solve.blocks(x_nD, targets[part], start_RD[row] / scale_RD[row], block)
+    solved_RD *= scale_RD
+    return solved_RD
+
+
+class _Ridge:
+    """Ridge regression with unit penalty, min_y |x y - t|^2 + |y|^2, for one precision."""
+
+    def __init__(self, dtype: np.dtype[Any]) -> None:
+        self.syrk = get_blas_funcs("syrk", dtype=dtype)
+        self.posv = get_lapack_funcs("posv", dtype=dtype)
+
+    def __call__(self, x_nD: Floats, target_n: Floats) -> Floats:
+        """y = (x'x + 1)^-1 x't, or the same as x'(xx' + 1)^-1 t where that system is the smaller one."""
+        dual = len(x_nD) < x_nD.shape[1]
+        gram = self.syrk(1.0, x_nD.T, trans=dual)
+        gram.T.reshape(-1)[:: len(gram) + 1] += 1
+        y: Floats = self.posv(gram, target_n if dual else x_nD.T @ target_n, overwrite_a=True)[1]
+        return x_nD.T @ y if dual else y
+
+    def blocks(self, x_nD: Floats, target_n: Floats, y_D: Floats, width: int) -> Floats:
+        """One Gauss-Seidel sweep: each block of coordinates solved exactly with the others fixed."""
+        residual_n = target_n - x_nD @ y_D
+        for first in range(0, len(y_D), width):
+            block = slice(first, first + width)
+            x_nb = np.ascontiguousarray(x_nD[:, block])
+            residual_n += x_nb @ y_D[block]
+            y_D[block] = self(x_nb, residual_n)
+            residual_n -= x_nb @ y_D[block]
+        return y_D
+
+
+def diagonal(fixed_ND: Floats, *moved: Floats) -> list[Any]:
+    """[the fixed side turned so that its Gram matrix is diagonal, that diagonal (largest first), the others turned]."""
+    _, basis = np.linalg.eigh((fixed_ND.T @ fixed_ND).astype(np.float64))
+    basis = basis[:, ::-1].astype(np.float32)
+    fixed_ND = fixed_ND @ basis
+    return [fixed_ND, np.einsum("nd,nd->d", fixed_ND, fixed_ND), *(vectors @ basis for vectors in moved)]
+
+
+def leading_vectors(by_user: Rows, by_item: Rows, start_ID: Floats) -> Floats:
+    """Right singular vectors of the matrix weight x target, each times the root of its singular value, (I, D).
+
+    By subspace iteration from ``start_ID`` (Halko, Martinsson & Tropp 2011, "Finding Structure with Randomness",
+    algorithm 4.4). Columns beyond the size of the matrix are zero.
+    """
+    users, items = len(by_user.ridge), len(by_item.ridge)
+    matrix_UI, matrix_IU = (
+        sparse.csr_array((s.targets if s.weights is None else s.targets * s.weights, s.columns, s.offsets), shape=shape)
+        for s, shape in ((by_user, (users, items)), (by_item, (items, users)))
+    )
+    basis = start_ID[:, : min(users, items)]
+    for _ in range(POWER_STEPS):
+        basis = np.linalg.qr(matrix_IU @ (matrix_UI @ basis))[0]
+    image = matrix_UI @ basis
+    squares, turn = np.linalg.eigh((image.T @ image).astype(np.float64))
+    leading_ID = np.zeros_like(start_ID)
+    leading_ID[:, : basis.shape[1]] = basis @ (turn * np.maximum(squares, 0) ** 0.25).astype(np.float32)
+    return leading_ID
