@@ -35,8 +35,12 @@ def in_batch_softmax(
             "Sampling-Bias-Corrected Neural Modeling for Large Corpus Item Recommendations", eq. 6).
         mask_hits: leave out columns that hold the row's own positive once more (accidental hits).
     """
-    logit_BB = score_BB if log_q_B is None else score_BB - log_q_B
+    logit_BB = score_BB
     if mask_hits:
-        again_BB = (item_B[:, None] == item_B).fill_diagonal_(False)
-        logit_BB = logit_BB.masked_fill(again_BB, -torch.inf)
+        # One constant for both corrections: a sum needs no work on the way back, masking in place would.
+        add_BB = torch.zeros_like(score_BB) if log_q_B is None else (-log_q_B).repeat(len(item_B), 1)
+        add_BB[(item_B[:, None] == item_B).fill_diagonal_(False)] = -torch.inf
+        logit_BB = score_BB + add_BB
+    elif log_q_B is not None:
+        logit_BB = score_BB - log_q_B
     return F.cross_entropy(logit_BB, torch.arange(len(item_B), device=item_B.device))

@@ -324,7 +324,7 @@ class TwoTower:
         if self.objective == "softmax":
             log_q_B = batch.target if self.log_q else None
             return in_batch_softmax(user_BD @ item_BxD.T, batch.item, log_q_B, mask_hits=self.mask_hits)
-        score = torch.einsum("bd,bcd->bc", user_BD, item_BxD)
+        score = (user_BD[:, None] * item_BxD).sum(-1)  # far cheaper than a batched product of such small matrices
         return bce(score, batch.target) if self.objective == "bce" else bpr(score[:, 0], score[:, 1:])
 
     def optimizers(self, module: nn.Module) -> list[torch.optim.Optimizer]:
