@@ -114,6 +114,11 @@ def test_gradient_fold_in_is_the_likeliest_vector_under_the_distribution_of_trai
         q = item_IE[events.items[a:b]]
         expected.append(torch.linalg.solve(precision_DD + q.T @ q, precision_DD @ mean_D + q.sum(0)))
     torch.testing.assert_close(fold_in(item_IE, mean_D, events), torch.stack(expected), rtol=0.01, atol=0.01)
+    with torch.inference_mode():
+        inside = Events(*(tensor.clone() for tensor in events))
+        torch.testing.assert_close(
+            fold_in(item_IE.clone(), mean_D, inside), torch.stack(expected), rtol=0.01, atol=0.01
+        )
     monkeypatch.setattr(factors, "FOLD_CELLS", 40)
     torch.testing.assert_close(fold_in(item_IE, mean_D, events), torch.stack(expected), rtol=0.01, atol=0.01)
 

@@ -247,7 +247,10 @@ class GradientFoldIn(FoldIn):
         chunk_S = events.offsets[:-1] * (count + item_IE.shape[1]) // FOLD_CELLS
         sizes = chunk_S.unique_consecutive(return_counts=True)[1].tolist()
         with torch.inference_mode(False), torch.enable_grad():
-            fixed = tuple(t.clone() for t in (item_IE, typical_D, self.spread, pool_N, *events))
+            used_M = torch.cat([pool_N, events.items]).unique()
+            pool_N, items_H = (torch.searchsorted(used_M, rows) for rows in (pool_N, events.items))
+            copied = (t.clone() for t in (typical_D, self.spread, pool_N, events.offsets, items_H, events.weights))
+            fixed = (item_IE[used_M], *copied)
             firsts = itertools.accumulate(sizes, initial=0)
             return torch.cat([self._some(first, size, *fixed) for first, size in zip(firsts, sizes, strict=False)])
 

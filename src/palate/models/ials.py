@@ -11,8 +11,8 @@ Benchmarks", eq. 3 to 5, after Hu, Koren & Volinsky 2008).
     WALS   t = rating - mean, w = 1, a = 0 unless asked: ratings; predicts mean + p_u.q_i (the mean is the items' bias)
 
 Rows are solved exactly, or in blocks of coordinates (see ``least_squares``). Where a > 0 the item vectors start from
-the leading singular vectors of the matrix w t, zero where nothing was observed, which is the answer to within the
-weights: it takes the time of a fraction of an epoch and saves half of them.
+the leading singular vectors of the matrix w t, zero where nothing was observed: they would be the answer if all entries
+weighed the same. That takes a fraction of an epoch and saves half of the epochs or more.
 
 Fold-in of a stranger: the exact solution of their row, which is also what a trained user has.
 
