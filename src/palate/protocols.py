@@ -50,7 +50,8 @@ class Query:
     @classmethod
     def of(cls, users: Sequence[int] | NDArray[Any] | Tensor, history: History | None = None) -> Query:
         """A query for row numbers of users, with one history per listed user where given."""
-        user = torch.as_tensor(users, dtype=torch.int64)
+        # A copy where it is an array: row numbers from an IdMap are read-only, which torch warns about.
+        user = torch.as_tensor(users if isinstance(users, Tensor) else np.array(users, dtype=np.int64)).to(torch.int64)
         if history is None:
             return cls(user)
         if len(history) != len(user):
