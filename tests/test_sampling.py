@@ -12,7 +12,7 @@ from palate.data.dataset import Dataset, Interactions
 from palate.data.ids import IdMap
 from palate.data.split import by_time, leave_one_out
 from palate.errors import DataError, RecipeError
-from palate.sampling import Unseen, draw_candidates, epoch_rng, popularity_draw
+from palate.sampling import Unseen, draw_candidates, epoch_rng
 
 FAST = settings(deadline=None, max_examples=60)
 WAYS = {"table": 1 << 28, "search": 0}
@@ -197,22 +197,3 @@ def test_too_many_candidates_are_an_error_that_says_what_to_do():
     assert draw_candidates(split, 59, replace=True).negatives.shape[1] == 59
     with pytest.raises(DataError, match="n=0: list at least 1"):
         draw_candidates(split, 0)
-
-
-@pytest.mark.parametrize("power", [1.0, 0.75, 0.0])
-def test_popularity_draws_follow_the_counts(power):
-    counts = np.array([0, 1, 10, 100, 50, 0])
-    drawn = popularity_draw(counts, (40_000, 3), epoch_rng(0, 0), power)
-    assert drawn.shape == (40_000, 3)
-    assert drawn.dtype == np.int32
-    weight = counts.astype(float) ** power
-    found = np.bincount(drawn.ravel(), minlength=6)
-    assert not found[weight == 0].any()
-    expected = (weight / weight.sum() * drawn.size)[weight > 0]
-    assert chisquare(found[weight > 0], expected).pvalue > SURE
-
-
-@pytest.mark.parametrize("counts", [[0, 0], [1, -1], [], [np.nan, 1]])
-def test_popularity_of_nothing_is_an_error(counts):
-    with pytest.raises(DataError, match="counts with power=1"):
-        popularity_draw(np.array(counts, float), 3, epoch_rng(0, 0))

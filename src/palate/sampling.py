@@ -17,7 +17,7 @@ from palate.data.dataset import History, Interactions
 from palate.data.split import Candidates, Split
 from palate.errors import DataError, RecipeError
 
-__all__ = ["Unseen", "draw_candidates", "epoch_rng", "popularity_draw"]
+__all__ = ["Unseen", "draw_candidates", "epoch_rng"]
 
 TABLE_BYTES = 256 * 2**20
 CHUNK = 1 << 18
@@ -162,32 +162,6 @@ def draw_candidates(split: Split, n: int, seed: int = 0, *, replace: bool = Fals
     draw = unseen.draw if replace else unseen.draw_distinct
     how = f"{n} uniform negatives {'with' if replace else 'without'} replacement, unseen in train and test, seed {seed}"
     return Candidates(users, draw(users, n, epoch_rng(seed, 0)), how)
-
-
-def popularity_draw(
-    counts: NDArray[np.number], shape: int | tuple[int, ...], rng: Generator, power: float = 1.0
-) -> NDArray[np.int32]:
-    """Item rows drawn with probability proportional to ``counts ** power``, with replacement.
-
-    Args:
-        counts: (I,) occurrences of each item.
-        shape: of the answer.
-        rng: where randomness comes from.
-        power: 1 follows popularity, 0.75 flattens it (Mikolov et al. 2013), 0 is uniform over all items.
-
-    Raises:
-        DataError: a count is negative or not finite, or all are zero.
-    """
-    weight = np.asarray(counts, dtype=np.float64) ** power
-    if not np.isfinite(weight).all() or (np.asarray(counts) < 0).any() or not weight.sum() > 0:
-        raise DataError(
-            f"{len(weight):,} counts with power={power:g}: all must be finite, none negative, one above zero"
-        )
-    edges = np.cumsum(weight)
-    point = rng.random(shape) * edges[-1]
-    # Rounding may hit the last edge itself: the last item that can be drawn is where the sum first reaches it.
-    items: NDArray[np.int32] = np.searchsorted(edges, point, side="right").clip(max=np.searchsorted(edges, edges[-1]))
-    return items.astype(np.int32)
 
 
 def _below(high: NDArray[np.int64], rng: Generator) -> NDArray[np.int64]:
