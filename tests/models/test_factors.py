@@ -107,7 +107,7 @@ def test_gradient_fold_in_is_the_likeliest_vector_under_the_distribution_of_trai
     item_IE = torch.randn(9, 3, generator=rng)
     fold_in = GradientFoldIn(3, squared_error, steps=300)
     fold_in.settle(user_UD)
-    events = Events(torch.tensor([0, 3, 4, 8]), torch.tensor([0, 1, 2, 5, 3, 4, 5, 6]), torch.ones(8))
+    events = Events(torch.tensor([0, 3, 4, 8]), torch.tensor([0, 1, 2, 5, 3, 4, 5, 6]), torch.ones(8), torch.ones(8))
     mean_D, precision_DD = user_UD.mean(0), torch.linalg.inv(user_UD.T.cov(correction=0))
     expected = []
     for a, b in zip(events.offsets[:-1], events.offsets[1:], strict=True):

@@ -5,8 +5,8 @@
     score(u, i) = sum over the items j of u's history of  w_uj B_ji
 
 X holds 1 where a user touched an item and -1 where the weight is below zero (a dislike). What somebody touched last
-says more about what comes next, so the history may be weighted by how many events ago an item was touched:
-w = floor + (1 - floor) 0.5 ** (events since / half_life_events); without ``half_life_events`` all w are 1.
+says more about what comes next, so the history may be weighted by how many events ago an item was touched (see
+``recency``); without ``half_life_events`` all w are 1.
 
 Fold-in: there is nothing else. Everybody is answered by the history in the query, trained users too; a query without
 history, or with items only that training never saw, is answered by popularity.
@@ -32,6 +32,7 @@ from torch import Tensor, nn
 
 from palate.data.dataset import Dataset, Fingerprint
 from palate.errors import RecipeError
+from palate.models.recency import Recency
 from palate.protocols import Query, Run, Sizes
 
 __all__ = ["EASE", "EASEModel"]
@@ -49,7 +50,7 @@ class EASEModel(nn.Module):
 
     def __init__(self, items: int, half_life_events: float | None = None, floor: float = 0.0) -> None:
         super().__init__()
-        self.half_life_events, self.floor = half_life_events, floor
+        self.recency = Recency(half_life_events, floor)
         self.register_buffer("weights", torch.zeros(items, items))
         self.register_buffer("popularity", torch.zeros(items))
 
@@ -99,10 +100,7 @@ class EASEModel(nn.Module):
         strength_H = (latest[inverse_H] == place_H).to(self.weights.dtype)
         if query.weights is not None:
             strength_H = torch.where(query.weights < 0, -strength_H, strength_H)
-        if self.half_life_events is None:
-            return strength_H
-        since_H = query.offsets[1:][owner_H] - 1 - place_H
-        return strength_H * (self.floor + (1 - self.floor) * torch.exp2(-since_H / self.half_life_events))
+        return strength_H * self.recency.weights(query.offsets)
 
 
 @dataclass(frozen=True)
@@ -127,12 +125,7 @@ class EASE:
     def __post_init__(self) -> None:
         if not 0 < self.regularization < float("inf"):
             raise RecipeError(f"regularization={self.regularization:g}: must be a number above 0")
-        if self.half_life_events is not None and not 0 < self.half_life_events < float("inf"):
-            raise RecipeError(
-                f"half_life_events={self.half_life_events:g}: must be a number of events above 0, or None"
-            )
-        if not 0 <= self.floor <= 1:
-            raise RecipeError(f"floor={self.floor:g}: must be a share between 0 and 1")
+        Recency(self.half_life_events, self.floor)
         if self.max_items < 1:
             raise RecipeError(f"max_items={self.max_items}: must be at least 1")
 

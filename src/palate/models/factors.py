@@ -25,9 +25,11 @@ from torch import Tensor, nn
 
 from palate.data.dataset import Dataset, Fingerprint
 from palate.errors import ModelError
+from palate.models.recency import Recency
 from palate.protocols import Query, Sizes
 
 __all__ = [
+    "EVENLY",
     "Events",
     "FactorModel",
     "FoldIn",
@@ -35,26 +37,42 @@ __all__ = [
     "Objective",
     "UserBatch",
     "decaying_adam",
+    "events_of",
+    "likes",
     "penalty",
     "predict",
     "user_batches",
 ]
 
+EVENLY = Recency()
 # Numbers of gathered vectors, or of scores, held at once: bounds memory to about 130 MB at any size.
 CELLS = 32_000_000
 FOLD_CELLS = 2_000_000  # the same for the gradient fold-in, which holds several arrays of this size and is run often
 
 
 class Events(NamedTuple):
-    """Histories of S strangers in compressed rows: offsets (S + 1,), items (H,), weights (H,), below 0 for dislikes."""
+    """Histories of S strangers in compressed rows, oldest first.
+
+    offsets (S + 1,); items (H,); weights (H,), below 0 for dislikes; recency (H,), what an event counts by its age.
+    """
 
     offsets: Tensor
     items: Tensor
     weights: Tensor
+    recency: Tensor
 
 
 class FoldIn(nn.Module):
-    """How a model gives a stranger a vector; a module, so that what it needs to know is saved with the weights."""
+    """How a model gives a stranger a vector; a module, so that what it needs to know is saved with the weights.
+
+    Args:
+        recency: how much events count by their age. Where they do not count alike, trained users get their vector by
+            the same rule once training is over: item vectors learn from all events, user vectors lean on the latest.
+    """
+
+    def __init__(self, recency: Recency = EVENLY) -> None:
+        super().__init__()
+        self.recency = recency
 
     def settle(self, user_UD: Tensor) -> None:
         """Take what is needed from the trained users' vectors, once training is over; nothing unless overridden."""
@@ -101,6 +119,8 @@ class FactorModel(nn.Module):
             self.fold_in.settle(vector_UD)
         self.trained_on = train.fingerprint
         self.eval()
+        if self.fold_in.recency != EVENLY:
+            self._lean(train)
 
     def score(self, query: Query, items: Tensor | None = None) -> Tensor:
         """Dot products: (B, C) or (B, I); candidate vectors are gathered in chunks of bounded memory."""
@@ -113,7 +133,7 @@ class FactorModel(nn.Module):
 
     def knows(self, query: Query) -> Tensor:
         """Users with training rows, and strangers with at least one event that is not a dislike."""
-        return self._trained(query) | (_likes(query) > 0)
+        return self._trained(query) | (likes(query) > 0)
 
     def query_vectors(self, query: Query) -> Tensor:
         """User vectors (B, E): trained, folded in, or the mean user."""
@@ -121,15 +141,23 @@ class FactorModel(nn.Module):
         vector_BD = self.user_table.weight[query.user.where(trained_B, 0)].detach()
         if not bool(trained_B.all()):
             vector_BD = vector_BD.where(trained_B[:, None], self.typical)
-            fold_B = ~trained_B & (_likes(query) > 0)
+            fold_B = ~trained_B & (likes(query) > 0)
             if bool(fold_B.any()):
-                events = _events(query, fold_B.nonzero().squeeze(1))
+                events = events_of(query, fold_B.nonzero().squeeze(1), self.fold_in.recency)
                 vector_BD[fold_B] = self.fold_in(self.item_vectors(), self.typical, events).to(vector_BD.dtype)
         return torch.cat([vector_BD, torch.ones_like(vector_BD[:, :1])], 1) if self.bias else vector_BD
 
     def item_vectors(self) -> Tensor:
         """Item vectors (I, E), the bias in the last column where there is one."""
         return self.item_table.weight.detach()
+
+    def _lean(self, train: Dataset) -> None:
+        """Give the trained users the vectors that strangers with their histories would get."""
+        user_U = self.trained.nonzero().squeeze(1)
+        history = train.history.select(user_U.cpu().numpy())
+        strangers = Query.of(np.full(len(user_U), -1), history).to(user_U.device)
+        with torch.no_grad():
+            self.user_table.weight[user_U] = self.query_vectors(strangers)[:, : self.dim]
 
     def _trained(self, query: Query) -> Tensor:
         inside_B = (query.user >= 0) & (query.user < len(self.trained))
@@ -142,8 +170,9 @@ class UserBatch(NamedTuple):
     """B users with all their H events, and N items drawn for all of them together.
 
     user (B,) row numbers; sizes (B,) events of each; owner (H,) whose event it is, by place in the batch; item (H,);
-    sign (H,) 1 or, for a dislike, -1; pool (N,) item rows; share (B, N) chance of each to be the user's next negative:
-    uniform over the items of the pool that the user has not touched, 0 elsewhere.
+    sign (H,) 1 or, for a dislike, -1; strength (H,) how much it counts, adding up to ``sizes``; pool (N,) item rows;
+    share (B, N) chance of each to be the user's next negative: uniform over the items of the pool that the user has not
+    touched, 0 elsewhere.
     """
 
     user: Tensor
@@ -151,6 +180,7 @@ class UserBatch(NamedTuple):
     owner: Tensor
     item: Tensor
     sign: Tensor
+    strength: Tensor
     pool: Tensor
     share: Tensor
 
@@ -171,7 +201,8 @@ def user_batches(train: Dataset, size: int, pool: int, rng: np.random.Generator)
         some = users[first : first + size]
         chosen = history.select(some)
         drawn = np.sort(rng.choice(train.n_items, min(pool, train.n_items), replace=False))
-        arrays = (some, chosen.offsets, chosen.items.astype(np.int64), chosen.weights, drawn)
+        evenly = np.ones(len(chosen.items), np.float32)
+        arrays = (some, chosen.offsets, chosen.items.astype(np.int64), chosen.weights, evenly, drawn)
         yield _user_batch(*(torch.from_numpy(array) for array in arrays))
 
 
@@ -212,8 +243,9 @@ class GradientFoldIn(FoldIn):
         training loss of the history, without its penalty, + |z|^2 / 2
 
     where m and L L^T are mean and covariance of the trained users' vectors: their distribution is the prior of a new
-    one. Negatives are all items of a small catalogue, or evenly spaced ones of a large one. Memory is bounded:
-    strangers are taken in chunks.
+    one. Negatives are all items of a small catalogue, or evenly spaced ones of a large one. Weights by recency are
+    scaled to add up to the number of events, so that loss and prior keep their balance. Memory is bounded: strangers
+    are taken in chunks.
 
     Args:
         dim: width D of a user vector.
@@ -221,14 +253,22 @@ class GradientFoldIn(FoldIn):
         steps: of Adam.
         rate: its first learning rate.
         probes: at most so many items stand for the catalogue.
+        recency: see ``FoldIn``.
     """
 
     spread: Tensor
 
     def __init__(
-        self, dim: int, objective: Objective, *, steps: int = 30, rate: float = 0.2, probes: int = 1024
+        self,
+        dim: int,
+        objective: Objective,
+        *,
+        steps: int = 30,
+        rate: float = 0.2,
+        probes: int = 1024,
+        recency: Recency = EVENLY,
     ) -> None:
-        super().__init__()
+        super().__init__(recency)
         self.objective, self.steps, self.rate, self.probes = objective, steps, rate, probes
         self.register_buffer("spread", torch.eye(dim))  # L, lower triangular
 
@@ -249,7 +289,8 @@ class GradientFoldIn(FoldIn):
         with torch.inference_mode(False), torch.enable_grad():
             used_M = torch.cat([pool_N, events.items]).unique()
             pool_N, items_H = (torch.searchsorted(used_M, rows) for rows in (pool_N, events.items))
-            copied = (t.clone() for t in (typical_D, self.spread, pool_N, events.offsets, items_H, events.weights))
+            rest = (pool_N, events.offsets, items_H, events.weights, events.recency)
+            copied = (t.clone() for t in (typical_D, self.spread, *rest))
             fixed = (item_IE[used_M], *copied)
             firsts = itertools.accumulate(sizes, initial=0)
             return torch.cat([self._some(first, size, *fixed) for first, size in zip(firsts, sizes, strict=False)])
@@ -257,11 +298,11 @@ class GradientFoldIn(FoldIn):
     def _some(
         self, first: int, count: int, item_IE: Tensor, mean_D: Tensor, spread_DD: Tensor, *rest: Tensor
     ) -> Tensor:
-        pool_N, offsets, items, weights = rest
+        pool_N, offsets, items, weights, recency = rest
         some = offsets[first : first + count + 1]
         part = slice(int(some[0]), int(some[-1]))
         user = torch.full((count,), -1, device=some.device)
-        batch = _user_batch(user, some - some[0], items[part], weights[part], pool_N)
+        batch = _user_batch(user, some - some[0], items[part], weights[part], recency[part], pool_N)
         z_SD = mean_D.new_zeros(count, len(mean_D)).requires_grad_()
         adam = torch.optim.Adam([z_SD], lr=self.rate)
         for step in range(self.steps):
@@ -272,7 +313,9 @@ class GradientFoldIn(FoldIn):
         return (mean_D + z_SD @ spread_DD.T).detach()
 
 
-def _user_batch(user: Tensor, offsets: Tensor, item: Tensor, weight: Tensor, pool: Tensor) -> UserBatch:
+def _user_batch(
+    user: Tensor, offsets: Tensor, item: Tensor, weight: Tensor, recency: Tensor, pool: Tensor
+) -> UserBatch:
     count = offsets.diff()
     owner = torch.repeat_interleave(torch.arange(len(user), device=user.device), count)
     place = torch.searchsorted(pool, item).clamp(max=len(pool) - 1)
@@ -281,10 +324,12 @@ def _user_batch(user: Tensor, offsets: Tensor, item: Tensor, weight: Tensor, poo
     free[owner[inside], place[inside]] = 0
     share = free / free.sum(1, keepdim=True).clamp(min=1)
     sign = torch.where(weight < 0, -1.0, 1.0)
-    return UserBatch(user, count, owner, item, sign, pool, share)
+    total = torch.zeros(len(user), device=user.device).index_add_(0, owner, recency)
+    strength = recency * (count / total)[owner]
+    return UserBatch(user, count, owner, item, sign, strength, pool, share)
 
 
-def _likes(query: Query) -> Tensor:
+def likes(query: Query) -> Tensor:
     """Events per user that are not dislikes, (B,)."""
     if query.offsets is None or query.weights is None:
         return query.counts()
@@ -292,7 +337,7 @@ def _likes(query: Query) -> Tensor:
     return before[query.offsets].diff()
 
 
-def _events(query: Query, index_S: Tensor) -> Events:
+def events_of(query: Query, index_S: Tensor, recency: Recency) -> Events:
     """The histories of some rows of a query."""
     assert query.offsets is not None
     assert query.items is not None
@@ -302,4 +347,4 @@ def _events(query: Query, index_S: Tensor) -> Events:
     place_H = shift_H + torch.arange(len(shift_H), device=shift_H.device)
     items = query.items[place_H]
     weights = torch.ones_like(items, dtype=torch.float32) if query.weights is None else query.weights[place_H]
-    return Events(offsets, items, weights)
+    return Events(offsets, items, weights, recency.weights(offsets))

@@ -9,7 +9,9 @@ has not touched. Instead of n draws for each row, a pool of them is drawn for a 
 expectation: less noise for less work. Adam, with a falling learning rate, takes the place of plain SGD.
 
 Fold-in of a stranger: the likeliest vector given the same loss, with the items fixed and the distribution of the
-trained users' vectors as prior in place of the penalty (see ``GradientFoldIn``).
+trained users' vectors as prior in place of the penalty (see ``GradientFoldIn``). With ``half_life_events`` trained
+users get their vectors in that way too, from events weighted by recency: items learn from all events, users lean on
+their latest.
 """
 
 from __future__ import annotations
@@ -34,6 +36,7 @@ from palate.models.factors import (
     predict,
     user_batches,
 )
+from palate.models.recency import Recency
 from palate.protocols import Run, Sizes
 from palate.sampling import epoch_rng
 
@@ -53,6 +56,8 @@ class LogisticMF:
         user_rate, item_rate: first learning rates of Adam; a user is in one step per epoch, an item in nearly all.
         regularization: l.
         std: of the first vectors' length.
+        half_life_events: history events after which an event counts half in its user's vector; None counts all alike.
+        floor: the least that an event counts there, however long ago, as a share of the latest.
     """
 
     name: ClassVar[str] = "logistic-mf"
@@ -67,8 +72,11 @@ class LogisticMF:
     item_rate: float = 0.03
     regularization: float = 0.005
     std: float = 0.7
+    half_life_events: float | None = None
+    floor: float = 0.0
 
     def __post_init__(self) -> None:
+        Recency(self.half_life_events, self.floor)
         for field, low in (("epochs", 0), ("dim", 1), ("negatives", 1), ("pool", 1), ("batch_users", 1)):
             if getattr(self, field) < low:
                 raise RecipeError(f"{field}={getattr(self, field)}: must be at least {low}")
@@ -85,7 +93,8 @@ class LogisticMF:
 
     def build(self, sizes: Sizes) -> FactorModel:
         """An untrained model with tables of the given sizes."""
-        fold_in = GradientFoldIn(self.dim, replace(self, regularization=0.0).objective)
+        recency = Recency(self.half_life_events, self.floor)
+        fold_in = GradientFoldIn(self.dim, replace(self, regularization=0.0).objective, recency=recency)
         return FactorModel(sizes, self.dim, fold_in, bias=True, std=self.std / self.dim**0.5)
 
     def fit(self, train: Dataset, run: Run = Run()) -> FactorModel:
@@ -107,7 +116,9 @@ class LogisticMF:
         """L over the users of the batch, in expectation over their unseen items of the pool."""
         event_H, pool_BN = predict(user_BD, item_IE, batch)
         negative_B = (batch.share * F.softplus(pool_BN)).sum(1)
-        rows = F.softplus(-batch.sign * event_H).sum() + self.negatives * (batch.sizes * negative_B).sum()
+        rows = (batch.strength * F.softplus(-batch.sign * event_H)).sum() + self.negatives * (
+            batch.sizes * negative_B
+        ).sum()
         return rows + self.regularization * penalty(user_BD, item_IE, batch, self.negatives)
 
     def optimizers(self, module: Any) -> list[torch.optim.Optimizer]:
