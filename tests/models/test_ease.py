@@ -116,9 +116,36 @@ def test_recency_weighs_by_events_ago_and_never_below_the_floor() -> None:
     torch.testing.assert_close(recent.score(Query.strangers([history]))[0], expected)
 
 
+@settings(deadline=None, max_examples=20)
+@given(PAIRS, st.floats(0.5, 50), st.floats(0.5, 20))
+def test_touched_together_weighs_pairs_by_the_time_between_them(
+    pairs: list[tuple[int, int]], regularization: float, together: float
+) -> None:
+    train = dataset(pairs)
+    x_UI, gram_II = np.zeros((train.n_users, 6)), np.zeros((6, 6))
+    latest = {pair: time for time, pair in enumerate(pairs)}
+    for (user, item), time in latest.items():
+        x_UI[user, item] = 1
+        for (other, second), then in latest.items():
+            gram_II[item, second] += (user == other) * np.exp(-abs(time - then) / together)
+    inverse_II = np.linalg.inv(gram_II + regularization * np.eye(6))
+    weights = -inverse_II / np.diag(inverse_II)
+    np.fill_diagonal(weights, 0)
+    model = EASE(regularization, together=together).fit(train)
+    np.testing.assert_allclose(model.weights.numpy(), weights, atol=1e-5)
+
+
+def test_touched_together_needs_times() -> None:
+    train = dataset([(0, 0), (0, 1)])
+    timeless = train.with_rows(Interactions(*(getattr(train.interactions, c) for c in ("user", "item", "weight"))))
+    with pytest.raises(RecipeError, match="no timestamps"):
+        EASE(together=60).fit(timeless)
+
+
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
+        ({"together": 0.0}, "together=0"),
         ({"regularization": 0.0}, "regularization=0"),
         ({"regularization": float("nan")}, "regularization=nan"),
         ({"half_life_events": 0.0}, "half_life_events=0"),

@@ -8,6 +8,10 @@ X holds 1 where a user touched an item and -1 where the weight is below zero (a 
 says more about what comes next, so the history may be weighted by how many events ago an item was touched (see
 ``recency``); without ``half_life_events`` all w are 1.
 
+With ``together`` only what a user touched at about the same time counts as seen together: X^T X becomes
+sum_u X_u^T K_u X_u with K = exp(-|t_a - t_b| / together) for two events of one user. The kernel is positive definite,
+so the rest stays as it is. That model knows of pages and sittings rather than of taste: one to blend with others.
+
 Fold-in: there is nothing else. Everybody is answered by the history in the query, trained users too; a query without
 history, or with items only that training never saw, is answered by popularity.
 
@@ -111,6 +115,7 @@ class EASE:
         regularization: L2 weight; more data wants more of it (500 suits MovieLens 100K, 1,000 suits 1M).
         half_life_events: history events after which an item counts half in the history; None counts all alike.
         floor: the least that an item counts, however long ago, as a share of the latest.
+        together: seconds over which the chance that two touches belong together falls by a factor e; None counts all.
         max_items: refuse larger catalogues, since memory grows with the square.
     """
 
@@ -120,12 +125,15 @@ class EASE:
     regularization: float = 500.0
     half_life_events: float | None = None
     floor: float = 0.0
+    together: float | None = None
     max_items: int = 20_000
 
     def __post_init__(self) -> None:
         if not 0 < self.regularization < float("inf"):
             raise RecipeError(f"regularization={self.regularization:g}: must be a number above 0")
         Recency(self.half_life_events, self.floor)
+        if self.together is not None and not 0 < self.together < float("inf"):
+            raise RecipeError(f"together={self.together:g}: must be a number of seconds above 0, or None")
         if self.max_items < 1:
             raise RecipeError(f"max_items={self.max_items}: must be at least 1")
 
@@ -152,11 +160,17 @@ class EASE:
         """Invert the co-occurrences of the training rows; nothing is random.
 
         Raises:
-            RecipeError: more items than ``max_items``, or ``regularization`` too small to invert.
+            RecipeError: more items than ``max_items``, ``regularization`` too small to invert, or ``together`` without
+                timestamps.
         """
         model = self.build(Sizes(train.n_users, train.n_items))
-        x_UI = _matrix(train)
-        gram_II = _gram(x_UI)
+        x_UI, time_N = _matrix(train)
+        if self.together is None:
+            gram_II = _gram(x_UI)
+        elif time_N is None:
+            raise RecipeError(f"{train.name} has no timestamps: leave together={self.together:g} out")
+        else:
+            gram_II = _gram_together(x_UI, time_N / self.together)
         gram_II[np.diag_indices_from(gram_II)] += self.regularization
         # Symmetric, so its transpose is the same matrix in the column order that LAPACK overwrites in place.
         factor, failed = lapack.dpotrf(gram_II.T, overwrite_a=True, clean=False)
@@ -170,15 +184,17 @@ class EASE:
         return model.eval()
 
 
-def _matrix(train: Dataset) -> sparse.csr_array:
-    """Users by items: 1, or -1 where the latest weight of the pair is below zero."""
+def _matrix(train: Dataset) -> tuple[sparse.csr_array, NDArray[np.float64] | None]:
+    """Users by items: 1, or -1 where the latest weight of the pair is below zero; and the latest time of each entry."""
     history = train.history
     owner = np.repeat(np.arange(len(history)), history.counts)
     pair = owner * train.n_items + history.items
     pair, from_end = np.unique(pair[::-1], return_index=True)
     value = np.where(history.weights[::-1][from_end] < 0, -1.0, 1.0)
     user, item = np.divmod(pair, max(1, train.n_items))
-    return sparse.csr_array((value, (user, item)), shape=(train.n_users, train.n_items))
+    offsets = np.concatenate([[0], np.bincount(user, minlength=train.n_users).cumsum()])
+    x_UI = sparse.csr_array((value, item, offsets), shape=(train.n_users, train.n_items))
+    return x_UI, None if history.times is None else history.times[::-1][from_end]
 
 
 def _gram(x_UI: sparse.csr_array) -> NDArray[np.float64]:
@@ -189,6 +205,17 @@ def _gram(x_UI: sparse.csr_array) -> NDArray[np.float64]:
     step = max(1, BLOCK_CELLS // max(1, items))
     for first in range(0, items, step):
         gram_II[first : first + step] = (x_IU[first : first + step] @ x_UI).toarray()
+    return gram_II
+
+
+def _gram_together(x_UI: sparse.csr_array, time_N: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Sum over users of X^T K X with K = exp(-|t_a - t_b|), one user's block of items at a time."""
+    gram_II = np.zeros((x_UI.shape[1],) * 2)
+    for user in np.flatnonzero(np.diff(x_UI.indptr)):
+        part = slice(x_UI.indptr[user], x_UI.indptr[user + 1])
+        item_n, value_n, time_n = x_UI.indices[part], x_UI.data[part], time_N[part]
+        kernel_nn = np.exp(-np.abs(time_n[:, None] - time_n))
+        gram_II[np.ix_(item_n, item_n)] += kernel_nn * np.outer(value_n, value_n)
     return gram_II
 
 
