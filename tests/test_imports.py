@@ -157,9 +157,9 @@ def test_the_wheel_holds_the_package_and_nothing_else(wheel: Path) -> None:
     assert {"palate/__init__.py", "palate/py.typed", "palate/cli/__init__.py"} <= set(names)
     assert any(name.endswith("/licenses/LICENSE") for name in names)
     inside = {name for name in names if ".dist-info/" not in name}
-    assert {Path(name).suffix for name in inside} == {".py", ".typed"}
+    assert {Path(name).suffix for name in inside} == {".py", ".typed", ".jinja"}
     assert inside == {
-        str(path.relative_to(ROOT / "src")) for path in SOURCE.rglob("*") if path.suffix in (".py", ".typed")
+        str(path.relative_to(ROOT / "src")) for path in SOURCE.rglob("*") if path.suffix in (".py", ".typed", ".jinja")
     }
 
 

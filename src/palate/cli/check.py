@@ -1,0 +1,185 @@
+"""`palate check`: what is wrong with the data, before any number is made of them."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from palate.cli import options
+from palate.cli.console import console, note, print_json
+from palate.errors import DataError
+
+if TYPE_CHECKING:
+    from rich.text import Text
+
+    from palate.data.audit import Audit, Finding
+    from palate.data.dataset import Dataset
+
+__all__ = ["check"]
+
+STYLES = {"problem": "bold red", "warning": "yellow", "info": "cyan", "ok": "green"}
+BAR = 30  # characters of the longest bar
+
+
+def check(
+    data: options.Data,
+    split: Annotated[
+        str | None,
+        typer.Option(
+            "--split", help="leave-one-out, time or random: also check the split made so. Default: rows only."
+        ),
+    ] = None,
+    share: Annotated[float, typer.Option("--share", help="Held-out share of the rows for time and random.")] = 0.2,
+    fail_on: Annotated[
+        str | None,
+        typer.Option("--fail-on", help="Exit with 1 on these: kinds, or problem or warning; with commas: leak,ties."),
+    ] = None,
+    user: options.UserColumn = None,
+    item: options.ItemColumn = None,
+    rating: options.RatingColumn = None,
+    time: options.TimeColumn = None,
+    separator: options.Separator = None,
+    encoding: options.Encoding = None,
+    sentinel: options.Sentinels = None,
+    duplicates: options.Duplicates = "last",
+    drop_invalid: options.DropInvalid = False,
+    items: options.ItemFeatures = None,
+    seed: options.Seed = 0,
+    json: options.Json = False,
+) -> None:
+    """Audit rows, and a split of them: ties, duplicates, leaks, marks that are no ratings, wrong ids, and more.
+
+    DATA is a named data set, a file, or a saved split. The rows are looked at as they stand in the file, before
+    duplicates and unreadable rows go. Each finding says what, why it matters and what to do. For CI: --fail-on names
+    kinds, or the severities problem and warning; such a finding ends with exit code 1, a mistake with 2.
+
+    Example: palate check clicks.csv --split leave-one-out --fail-on leak,duplicates
+    """
+    from palate.data.audit import audit
+
+    wanted = _wanted(fail_on)
+    source = options.Source(
+        data, user, item, rating, time, separator, encoding, items, tuple(sentinel or ()), duplicates, drop_invalid
+    )
+    ready = source.ready_made()
+    if ready is not None and split is not None:
+        raise DataError(f"--split {split}: {data} comes split already ({ready.how}): leave --split out")
+    if ready is not None:
+        found = audit(ready)
+    elif split is not None:
+        raw = _as_they_stand(source)
+        found = audit(options.split_rows(replace(source, drop_invalid=True), split, share, seed), raw=raw)
+    else:
+        found = audit(_as_they_stand(source))
+    fired = _fired(found, wanted)
+    if json:
+        print_json(found.to_dict())
+    else:
+        _show(found)
+    if fired:
+        note(f"--fail-on: {', '.join(finding.kind for finding in fired)}")
+        sys.exit(1)
+
+
+def _as_they_stand(source: options.Source) -> Dataset:
+    """The rows with their duplicates and marks; unreadable ones are dropped and counted, not refused."""
+    from palate.data import registry
+    from palate.data.formats import read_anime
+
+    if source.data == "anime":
+        return registry.load(replace(registry.REGISTRY["anime"], read=partial(read_anime, keep_unrated=True)), log=note)
+    return replace(source, duplicates="keep", drop_invalid=True).dataset()
+
+
+def _wanted(fail_on: str | None) -> list[str]:
+    from palate.data.audit import KINDS
+
+    names = [name.strip() for name in (fail_on or "").split(",") if name.strip()]
+    known = ("problem", "warning", *KINDS)
+    if unknown := [name for name in names if name not in known]:
+        raise DataError(f"--fail-on {', '.join(unknown)}: no such kind or severity: choose from {', '.join(known)}")
+    return names
+
+
+def _fired(found: Audit, wanted: list[str]) -> list[Finding]:
+    """The findings that a gate does not let pass; a kind that could not be checked must not pass as clean."""
+    kinds = set(wanted) - {"problem", "warning"}
+    for kind in kinds & set(found.unchecked):
+        raise DataError(
+            f"--fail-on {kind} cannot be judged: {found.unchecked[kind]}: leave it out or bring what it needs"
+        )
+    severities = {"problem", "warning"} if "warning" in wanted else {"problem"} & set(wanted)
+    return [one for one in found.findings if one.severity in severities or (one.fires and one.kind in kinds)]
+
+
+def _show(found: Audit) -> None:
+    """The findings as a table, the most severe first; what is in order in one line, and the shape of the data."""
+    from rich.table import Table
+
+    to = console()
+    to.print(
+        f"{found.data}: {found.rows:,} rows, {found.users:,} users, {found.items:,} items", style="bold", markup=False
+    )
+    if found.split is not None:
+        to.print(f"split: {found.split}", style="dim", markup=False)
+    table = Table(show_lines=True)
+    for column in ("severity", "kind"):
+        table.add_column(column, no_wrap=True)
+    table.add_column("what was found, why it matters, what to do")
+    for finding in found.findings:
+        if finding.severity != "ok":
+            style = STYLES[finding.severity]
+            table.add_row(f"[{style}]{finding.severity}[/]", f"[bold]{finding.kind}[/]", _told(finding))
+    if table.row_count:
+        to.print(table)
+    clean = [finding.kind for finding in found.findings if finding.severity == "ok"]
+    to.print(f"[{STYLES['ok']}]in order[/]: {', '.join(clean) or 'nothing'}")
+    for reason in dict.fromkeys(found.unchecked.values()):
+        kinds = [kind for kind, why in found.unchecked.items() if why == reason]
+        to.print(f"not checked, {reason}: {', '.join(kinds)}", style="dim", markup=False)
+    _show_profile(found.profile)
+
+
+def _told(finding: Finding) -> Text:
+    from rich.text import Text
+
+    text = Text(finding.what)
+    if finding.examples:
+        text.append(f" (such as {'; '.join(finding.examples)})", style="dim")
+    if finding.fires:
+        text.append(f"\n{finding.why}", style="dim")
+        text.append(f"\n-> {finding.remedy}")
+    return text
+
+
+def _show_profile(profile: dict[str, Any]) -> None:
+    """Ratings, rows per user and activity as bars: the first look at any data."""
+    bars = {
+        "ratings": [(f"{one['value']:g}", one["rows"]) for one in profile["ratings"] or ()],
+        "rows of a user": [(_range(one["low"], one["high"]), one["users"]) for one in profile["ratings_per_user"]],
+        "rows over time": [(one["start"], one["rows"]) for one in _merged(profile["activity"] or [])],
+    }
+    to = console()
+    for title, rows in bars.items():
+        if not rows:
+            continue
+        width, most = max(len(label) for label, _ in rows), max(count for _, count in rows)
+        to.print(f"\n{title}", style="bold", markup=False)
+        for label, count in rows:
+            bar = "█" * round(BAR * count / most) or ("▏" if count else "")
+            to.print(f"  {label:>{width}} {bar} {count:,}", markup=False)
+
+
+def _merged(periods: list[dict[str, Any]], most: int = 16) -> list[dict[str, Any]]:
+    """Neighbouring periods added up, so that a terminal has room for them."""
+    step = -(-len(periods) // most) or 1
+    parts = [periods[at : at + step] for at in range(0, len(periods), step)]
+    return [{"start": part[0]["start"], "rows": sum(one["rows"] for one in part)} for part in parts]
+
+
+def _range(low: int, high: int) -> str:
+    return f"{low:,}" if low == high else f"{low:,} to {high:,}"

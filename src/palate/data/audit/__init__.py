@@ -1,0 +1,86 @@
+"""The audit: what is wrong, or only remarkable, about rows and splits, before any number is made of them.
+
+    found = audit(dataset)                          # or audit(split)
+    for finding in found.findings:
+        print(finding.severity, finding.kind, finding.what)
+
+Each kind of finding is one function over a ``Subject``; it returns an ``Outcome``, or the reason why it cannot say
+anything. ``KINDS`` lists them, ``advice`` tells why each matters and what to do. Findings are described, one by one,
+in docs/check.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from palate.data.audit import held_out, rows, shape
+from palate.data.audit.advice import ADVICE
+from palate.data.audit.finding import SEVERITIES, Audit, Finding, Outcome
+from palate.data.audit.profile import profile
+from palate.data.audit.subject import Subject
+from palate.data.dataset import Dataset
+from palate.data.split import Split
+from palate.errors import DataError
+
+__all__ = ["KINDS", "SEVERITIES", "Audit", "Finding", "audit"]
+
+CHECKS: dict[str, Callable[[Subject], Outcome | str]] = {
+    "dropped-rows": rows.dropped_rows,
+    "equal-rows": rows.equal_rows,
+    "duplicates": rows.duplicates,
+    "sentinels": rows.sentinels,
+    "row-number-ids": rows.row_number_ids,
+    "equal-users": rows.equal_users,
+    "equal-items": rows.equal_items,
+    "ties": held_out.ties,
+    "leak": held_out.leak,
+    "global-leak": held_out.global_leak,
+    "trained-rows": held_out.trained_rows,
+    "listed-positives": held_out.listed_positives,
+    "unknown-users": held_out.unknown_users,
+    "unknown-items": held_out.unknown_items,
+    "few-test-users": held_out.few_test_users,
+    "short-history": shape.short_history,
+    "rows-per-user": shape.rows_per_user,
+    "ratings": shape.ratings,
+    "concentration": shape.concentration,
+    "density": shape.density,
+    "activity": shape.activity,
+}
+KINDS = tuple(CHECKS)
+
+
+def audit(data: Dataset | Split, *, raw: Dataset | None = None) -> Audit:
+    """Check the rows of a data set, or a split with all its rows, and describe what was found.
+
+    Args:
+        data: what is to be trained and measured on.
+        raw: the same rows before duplicates and sentinels went (``duplicates="keep"``), for the findings about rows;
+            None takes the rows of ``data``, where what has been dropped cannot be seen any more.
+
+    Raises:
+        DataError: there are no rows.
+    """
+    subject = Subject.of(data, raw)
+    parts = [subject.rows] if subject.split is None else [subject.rows, subject.split.train, subject.split.test]
+    if not all(map(len, parts)):
+        sizes = ", ".join(f"{len(part):,}" for part in parts)
+        raise DataError(f"{subject.rows.name} has no rows to check ({sizes} of all, training, test): bring some")
+    outcomes = {kind: check(subject) for kind, check in CHECKS.items()}
+    found = [_finding(kind, outcome) for kind, outcome in outcomes.items() if isinstance(outcome, Outcome)]
+    return Audit(
+        data=subject.rows.name,
+        rows=len(subject.rows),
+        users=len(subject.per_user),
+        items=len(subject.per_item),
+        split=None if subject.split is None else subject.split.how,
+        findings=tuple(sorted(found, key=lambda one: SEVERITIES.index(one.severity))),
+        unchecked={kind: outcome for kind, outcome in outcomes.items() if isinstance(outcome, str)},
+        profile=profile(subject),
+    )
+
+
+def _finding(kind: str, outcome: Outcome) -> Finding:
+    why, remedy = ADVICE[kind]
+    share = None if outcome.share is None else round(float(outcome.share), 6)
+    return Finding(kind, outcome.severity, outcome.what, outcome.count, share, why, remedy, tuple(outcome.examples))

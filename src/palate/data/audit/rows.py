@@ -1,0 +1,195 @@
+"""Checks of the rows themselves: what was dropped, what stands there twice, what is no rating or no id."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from palate.data.audit.finding import Outcome, Severity, graded, many
+from palate.data.audit.subject import Subject, pairs
+from palate.data.ids import IdMap
+
+__all__ = ["dropped_rows", "duplicates", "equal_items", "equal_rows", "equal_users", "row_number_ids", "sentinels"]
+
+REFUSED = re.compile(r"^dropped: .+ in column ")  # the notes of validate.settle: rows that a plain reading refuses
+LEFT_OUT = re.compile(r"^(dropped|merged): ")
+ENOUGH = 5  # rows that two users must have in common, all of them, to be called the same
+RARE = 1000  # a rating given so many times less than usual is off the scale: a 6 among 1 to 5
+FEW = 20  # rows below which nothing can be said about an id column
+
+
+def dropped_rows(subject: Subject) -> Outcome:
+    """Rows that reading left out, and those that it would have refused."""
+    left = [note for note in subject.rows.notes if LEFT_OUT.match(note.what)]
+    count = sum(note.rows for note in left)
+    refused = sum(note.rows for note in left if REFUSED.match(note.what))
+    whole = len(subject.rows) + count
+    if not count:
+        return Outcome("ok", f"all {many(whole, 'row')} could be read")
+    what = f"{many(count, 'row')} of {whole:,} left out in reading"
+    if refused:
+        what += f", {refused:,} for a missing or unreadable value"
+    examples = [str(note) for note in left[:3]]
+    return Outcome("warning" if refused else "info", what, count, count / whole, examples)
+
+
+def equal_rows(subject: Subject) -> Outcome:
+    """Rows that are equal in every column to a row before them."""
+    count = _copies(subject)
+    if not count:
+        return Outcome("ok", "no row is an exact copy of another")
+    again = subject.frame.filter(subject.frame.is_duplicated()).unique(maintain_order=True)
+    what = f"{many(count, 'row', 'repeats', 'repeat')} an earlier row in every column"
+    share = count / len(subject.frame)
+    return Outcome(graded(share, problem=0.01), what, count, share, _events(subject, again))
+
+
+def duplicates(subject: Subject) -> Outcome:
+    """Rows whose user and item stood together in a row before."""
+    frame = subject.frame
+    count = len(frame) - subject.distinct
+    if not count:
+        return Outcome("ok", "every user has every item once at most")
+    # One number for both: repeats of a struct are found more slowly.
+    numbered = frame.with_columns(pair=pairs(subject.rows.interactions, subject.rows.n_items))
+    repeated = numbered.filter(pl.col("pair").is_duplicated())
+    first = repeated.unique("pair", keep="first", maintain_order=True)
+    what = f"{many(count, 'row', 'repeats', 'repeat')} a user and item that stood together before"
+    what += f" ({many(len(first), 'pair')}), {_copies(subject):,} of them exact copies"
+    if subject.rows.explicit:
+        rated = repeated.group_by("pair").agg(low=pl.col("weight").min(), high=pl.col("weight").max())
+        what += f"; {many(int((rated['low'] < rated['high']).sum()), 'pair')} with different ratings"
+    share = count / len(frame)
+    return Outcome("warning", what, count, share, _events(subject, first))
+
+
+def equal_users(subject: Subject) -> Outcome:
+    """Users whose rows are those of another user: the same items, weights and times."""
+    content = [column for column in subject.frame.columns if column != "user"]
+    # The sum of 44 bits cannot overflow; with the smallest and largest hash two sets of rows do not meet by chance.
+    hashed = subject.frame.lazy().select("user", hash=pl.struct(content).hash())
+    sets = (
+        hashed.group_by("user")
+        .agg(rows=pl.len(), sum=(pl.col("hash") // 2**20).sum(), low=pl.col("hash").min(), high=pl.col("hash").max())
+        .filter(pl.col("rows") >= ENOUGH)
+        .collect()
+    )
+    same = sets.filter(pl.struct("rows", "sum", "low", "high").is_duplicated())
+    if same.is_empty():
+        return Outcome("ok", f"no two users with {ENOUGH} or more rows have the same rows")
+    groups = same.n_unique(["rows", "sum", "low", "high"])
+    what = f"{many(len(same), 'user')} have exactly the rows of another user ({many(groups, 'group')})"
+    share = len(same) / len(subject.per_user)
+    first = same.sort("sum", "user").group_by("sum", maintain_order=True).agg("user").head(3)["user"]
+    examples = ["users " + ", ".join(_ids(subject.rows.users, one.to_numpy())) for one in first]
+    return Outcome(graded(share, problem=0.05), what, len(same), share, examples)
+
+
+def equal_items(subject: Subject) -> Outcome | str:
+    """Items with rows that have the title of another item."""
+    if subject.rows.titles is None:
+        return "the items have no titles"
+    items = np.flatnonzero(np.bincount(subject.rows.interactions.item, minlength=subject.rows.n_items))
+    titles = subject.rows.titles.gather(items).str.strip_chars().str.to_lowercase()
+    table = pl.DataFrame({"item": items, "title": titles}).filter(titles.is_not_null() & titles.is_duplicated())
+    if table.is_empty():
+        return Outcome("ok", "no two items have the same title")
+    groups = table.group_by("title", maintain_order=True).agg("item")
+    what = f"{many(len(table), 'item')} share their title with another item ({many(len(groups), 'title')})"
+    share = len(table) / len(items)
+    examples = [
+        f"{subject.rows.titles[int(one[0])]}: items {', '.join(_ids(subject.rows.items, one.to_numpy()))}"
+        for one in groups["item"].head(3)
+    ]
+    return Outcome(graded(share, warning=0.05), what, len(table), share, examples)
+
+
+def sentinels(subject: Subject) -> Outcome | str:
+    """Weights that stand so far off the others that they are no ratings."""
+    values, counts = np.unique(subject.rows.interactions.weight, return_counts=True)
+    if len(values) < 2:
+        return "the rows have no ratings or weights"
+    odd = (values < 0) & bool((values < 0).sum() <= 2 < len(values))  # a scale that goes below 0 has more of them
+    zero = np.zeros_like(odd)
+    if subject.rows.explicit:
+        odd |= _far_off(values, counts) | (counts < np.median(counts) / RARE)
+        zero = _zero(values, counts)
+    severity: Severity = "problem" if odd.any() else "warning"
+    odd |= zero
+    if not odd.any():
+        return Outcome("ok", f"no value stands apart from the others ({values[0]:g} to {values[-1]:g})")
+    count, share = int(counts[odd].sum()), float(counts[odd].sum() / counts.sum())
+    rest = values[~odd]
+    listed = ", ".join(f"{value:g}" for value in values[odd][:3])
+    what = f"{many(count, 'row', 'has', 'have')} the value {listed}"
+    what += f", apart from the others ({rest[0]:g} to {rest[-1]:g})"
+    examples = [f"{value:g}: {many(int(n), 'row')}" for value, n in zip(values[odd], counts[odd], strict=True)]
+    return Outcome(severity, what, count, share, examples[:3] if len(examples) > 1 else ())
+
+
+def row_number_ids(subject: Subject) -> Outcome | str:
+    """Id columns in which almost every row has an id of its own."""
+    n = len(subject.rows)
+    if n < FEW:
+        return f"fewer than {FEW} rows"
+    rows, found, worst = subject.rows.interactions, [], 0
+    for side, numbers, ids in (("user", rows.user, subject.rows.users), ("item", rows.item, subject.rows.items)):
+        distinct = int(np.count_nonzero(np.bincount(numbers)))
+        if distinct < 0.9 * n:
+            continue
+        found.append(f"{distinct:,} different {side} ids in {n:,} rows{_rising(ids, numbers)}")
+        worst = max(worst, distinct)
+    if not found:
+        return Outcome("ok", "both id columns repeat their ids, as ids do")
+    return Outcome("problem", "; ".join(found), worst, worst / n)
+
+
+def _rising(ids: IdMap, numbers: NDArray[np.int32]) -> str:
+    values = ids.ids.cast(pl.Int64, strict=False)
+    if values.has_nulls():
+        return ""
+    steps = np.diff(values.to_numpy()[numbers])
+    return ", each one above the last" if (steps == 1).all() else ", rising row by row" if (steps > 0).all() else ""
+
+
+def _zero(values: NDArray[np.float32], counts: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """0 where it is the most frequent rating, or out of step with the others: a mark for "not rated"."""
+    above = values[values > 0]
+    if 0 not in values or len(above) < 3:
+        return np.zeros(len(values), np.bool_)
+    uneven = not np.isclose(above[0], np.diff(above).min())
+    return np.asarray((values == 0) & (uneven or counts[values == 0][0] == counts.max()))
+
+
+def _far_off(values: NDArray[np.float32], counts: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """The values beyond a gap that is wider than the others, most of the rows, lie from each other; at both ends."""
+    low, high = 0, len(values)
+    while high - low > 3:
+        gaps = np.diff(values[low:high])
+        cut = low + int(np.argmax(gaps)) + 1
+        below = counts[low:cut].sum() > counts[cut:high].sum()
+        bulk = slice(low, cut) if below else slice(cut, high)
+        if gaps.max() <= np.ptp(values[bulk]) or bulk.stop - bulk.start < 3:
+            break
+        low, high = bulk.start, bulk.stop
+    place = np.arange(len(values))
+    return (place < low) | (place >= high)
+
+
+def _copies(subject: Subject) -> int:
+    repeats = subject.distinct < len(subject.frame)
+    return len(subject.frame) - subject.frame.n_unique() if repeats else 0
+
+
+def _events(subject: Subject, frame: pl.DataFrame) -> list[str]:
+    users = _ids(subject.rows.users, frame["user"].head(3).to_numpy())
+    items = _ids(subject.rows.items, frame["item"].head(3).to_numpy())
+    return [f"user {user} with item {item}" for user, item in zip(users, items, strict=True)]
+
+
+def _ids(ids: IdMap, numbers: NDArray[Any]) -> list[str]:
+    return [str(one) for one in ids.external(numbers[:3])]

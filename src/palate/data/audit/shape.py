@@ -1,0 +1,109 @@
+"""Checks of the shape of the data: histories, popularity, density, ratings, activity."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import numpy as np
+from numpy.typing import NDArray
+
+from palate.data.audit.finding import Outcome, graded, many
+from palate.data.audit.subject import Subject
+
+__all__ = ["activity", "concentration", "density", "gini", "moment", "ratings", "rows_per_user", "short_history"]
+
+SHORT = 5
+EARLIEST = 315_532_800.0  # 1980: no log is older, but a time of 0 is
+
+
+def short_history(subject: Subject) -> Outcome:
+    """Users with so few rows that nothing personal can be learnt; of a split, test users and their training rows."""
+    if subject.split is None:
+        counts, who, what = subject.per_user, "user", "rows"
+    else:
+        train = np.bincount(subject.split.train.interactions.user, minlength=subject.split.train.n_users)
+        counts, who, what = train[subject.split.test_users], "test user", "training rows"
+    few = int((counts < SHORT).sum())
+    share = few / max(1, len(counts))
+    if not few:
+        return Outcome("ok", f"every {who} has {SHORT} or more {what} (fewest {counts.min():,})")
+    said = f"{few:,} of {many(len(counts), who)} {'has' if few == 1 else 'have'} fewer than {SHORT} {what}"
+    return Outcome(graded(share, warning=0.1), said, few, share)
+
+
+def rows_per_user(subject: Subject) -> Outcome:
+    """How many rows users have, and whether a few of them have most."""
+    counts = np.sort(subject.per_user)[::-1]
+    top = -(-len(counts) // 100)
+    share = float(counts[:top].sum() / counts.sum())
+    what = f"median {np.median(counts):g}, mean {counts.mean():.1f}, most {counts[0]:,}"
+    what += f"; the {many(top, 'busiest user')} ({top / len(counts):.1%}) made {share:.1%} of the rows"
+    heavy = len(counts) >= 100 and share >= 0.5
+    return Outcome("warning" if heavy else "info", what, top, share)
+
+
+def concentration(subject: Subject) -> Outcome:
+    """How unequally rows are spread over items."""
+    counts = np.sort(subject.per_item)[::-1]
+    top = -(-len(counts) // 10)
+    unequal, single = gini(counts), int((counts == 1).sum())
+    what = f"Gini {unequal:.2f}; the most popular {many(top, 'item')} ({top / len(counts):.0%}) have "
+    what += f"{counts[:top].sum() / counts.sum():.0%} of the rows; {many(single, 'item', 'has', 'have')} one row"
+    return Outcome("warning" if unequal >= 0.9 else "info", what, top, unequal)
+
+
+def density(subject: Subject) -> Outcome:
+    """The share of the table of users and items that is filled."""
+    cells = len(subject.per_user) * len(subject.per_item)
+    filled = subject.distinct
+    share = filled / cells
+    what = f"{share:.3%} of {len(subject.per_user):,} users x {len(subject.per_item):,} items"
+    what += f"; {len(subject.frame) / len(subject.per_item):.1f} rows per item"
+    return Outcome("warning" if share < 1e-4 or share > 0.5 else "info", what, filled, share)
+
+
+def ratings(subject: Subject) -> Outcome | str:
+    """What ratings are given, and whether one of them is nearly all there is."""
+    weight = subject.rows.interactions.weight.astype(np.float64)
+    values, counts = np.unique(weight, return_counts=True)
+    if len(values) < 2:
+        return "the rows have no ratings or weights"
+    most = int(np.argmax(counts))
+    share = float(counts[most] / counts.sum())
+    what = f"mean {weight.mean():.2f}, standard deviation {weight.std():.2f}, {len(values):,} values"
+    what += f"; most often {values[most]:g}, {share:.0%} of the rows"
+    return Outcome("warning" if share >= 0.9 else "info", what, int(counts[most]), share)
+
+
+def activity(subject: Subject) -> Outcome | str:
+    """When the rows were made: impossible times, and days that hold too much."""
+    if subject.untimed:
+        return subject.untimed
+    time = subject.frame["time"].to_numpy()
+    odd = (time < EARLIEST) | (time > datetime.now(UTC).timestamp() + 86_400)
+    days, counts = np.unique(np.floor(time / 86_400), return_counts=True)
+    most = int(np.argmax(counts))
+    what = f"{moment(time.min())} to {moment(time.max())}, rows on {many(len(days), 'day')}"
+    what += f"; most on {moment(days[most] * 86_400)}: {counts[most] / len(time):.1%} of the rows"
+    if odd.any():
+        n = int(odd.sum())
+        what = f"{many(n, 'row')} before 1980 or in the future; {what}"
+        return Outcome("problem", what, n, n / len(time), _dates(time[odd]))
+    share = float(counts[most] / len(time))
+    return Outcome("warning" if share >= 0.5 else "info", what, int(counts[most]), share)
+
+
+def gini(counts: NDArray[np.int64]) -> float:
+    """The Gini coefficient of positive counts: 0 where all are equal, towards 1 where one has everything."""
+    ascending = np.sort(counts).astype(np.float64)
+    n = len(ascending)
+    return float(2 * (np.arange(1, n + 1) * ascending).sum() / (n * ascending.sum()) - (n + 1) / n)
+
+
+def moment(seconds: float) -> str:
+    """The date of seconds since 1970, within the years that dates can have."""
+    return str(np.datetime64(int(np.clip(seconds, -6e10, 2.5e11)), "s").astype("datetime64[D]"))
+
+
+def _dates(times: NDArray[np.float64]) -> list[str]:
+    return [f"{seconds:.0f} is {moment(seconds)}" for seconds in np.unique(times)[:3]]

@@ -1,0 +1,108 @@
+"""What is audited: the rows, the split if there is one, and what several checks need of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from palate.data.dataset import Dataset, Interactions
+from palate.data.split import Split
+
+__all__ = ["Subject", "among", "pairs"]
+
+
+@dataclass(frozen=True, eq=False)
+class Subject:
+    """The rows under audit, and the split made of them.
+
+    Args:
+        rows: all rows, before cleaning where they could be had so.
+        split: the split under audit, or None; its row numbers need not be those of ``rows``.
+    """
+
+    rows: Dataset
+    split: Split | None = None
+
+    @classmethod
+    def of(cls, data: Dataset | Split, raw: Dataset | None = None) -> Subject:
+        """The rows of a data set, or those of a split, training rows first; ``raw`` stands in for either."""
+        if isinstance(data, Dataset):
+            return cls(raw or data)
+        if raw is None:
+            parts = (data.train.interactions, data.test.interactions)
+            raw = replace(data.train, interactions=_joined(*parts))
+        return cls(raw, data)
+
+    @cached_property
+    def frame(self) -> pl.DataFrame:
+        """The rows as user, item, weight and, where known, time: row numbers, not ids."""
+        rows = self.rows.interactions
+        columns: dict[str, Any] = {"user": rows.user, "item": rows.item, "weight": rows.weight}
+        return pl.DataFrame(columns if rows.time is None else {**columns, "time": rows.time})
+
+    @cached_property
+    def per_user(self) -> NDArray[np.int64]:
+        """Rows of each user who has some."""
+        return _positive(self.rows.interactions.user)
+
+    @cached_property
+    def per_item(self) -> NDArray[np.int64]:
+        """Rows of each item that has some."""
+        return _positive(self.rows.interactions.item)
+
+    @cached_property
+    def distinct(self) -> int:
+        """How many different pairs of user and item the rows have."""
+        ascending = np.sort(pairs(self.rows.interactions, self.rows.n_items))  # np.unique is ten times slower
+        return int((np.diff(ascending) > 0).sum()) + 1
+
+    @cached_property
+    def known(self) -> NDArray[np.int64]:
+        """The pairs of the training rows, ascending; empty without a split."""
+        train = None if self.split is None else self.split.train
+        return np.empty(0, np.int64) if train is None else np.sort(pairs(train.interactions, train.n_items))
+
+    @property
+    def untimed(self) -> str | None:
+        """Why nothing can be said about time; None where there is a time in every row."""
+        parts = [self.rows] if self.split is None else [self.rows, self.split.train, self.split.test]
+        times = [part.interactions.time for part in parts]
+        if any(time is None for time in times):
+            return "the rows have no time"
+        if any(time is not None and not np.isfinite(time).all() for time in times):
+            return "some times are not finite"
+        return None
+
+
+def pairs(rows: Interactions, n_items: int) -> NDArray[np.int64]:
+    """One number per row that stands for its user and item together."""
+    return rows.user.astype(np.int64) * n_items + rows.item
+
+
+def among(numbers: NDArray[np.int64], ascending: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Which numbers stand in the ascending ones; np.isin would sort both anew."""
+    if not len(ascending):
+        return np.zeros(numbers.shape, np.bool_)
+    at = np.searchsorted(ascending, numbers).clip(max=len(ascending) - 1)
+    return np.asarray(ascending[at] == numbers)
+
+
+def _joined(first: Interactions, second: Interactions) -> Interactions:
+    timed = first.time is not None and second.time is not None
+    times = [rows.time for rows in (first, second) if rows.time is not None]
+    return Interactions(
+        np.concatenate([first.user, second.user]),
+        np.concatenate([first.item, second.item]),
+        np.concatenate([first.weight, second.weight]),
+        np.concatenate(times) if timed else None,
+    )
+
+
+def _positive(numbers: NDArray[np.int32]) -> NDArray[np.int64]:
+    counts = np.bincount(numbers)
+    return counts[counts > 0]
