@@ -16,6 +16,7 @@ from palate.data.ids import IdMap
 from palate.data.split import Candidates, Split, at_random
 from palate.errors import EvaluationError, LeakError, ModelError
 from palate.evaluate import evaluate, watch
+from palate.metrics import METRICS
 from palate.models.popularity import Popularity
 from palate.protocols import Query
 from palate.sampling import draw_candidates
@@ -53,7 +54,7 @@ def make_split(train: list[tuple[int, int]], test: list[tuple[int, int]], users:
 def test_a_constant_model_scores_zero(checkerboard: Split, sampled: bool) -> None:
     candidates = draw_candidates(checkerboard, 15) if sampled else None
     report = evaluate(Fixed(np.zeros((40, 40))), checkerboard, k=10, candidates=candidates)
-    assert {m.value for m in report.measures if m.metric not in ("Coverage", "Novelty")} == {0.0}
+    assert {m.value for m in report.measures if m.metric in METRICS} == {0.0}
 
 
 @pytest.mark.parametrize("sampled", [False, True])
@@ -74,6 +75,14 @@ def test_several_relevant_items_in_full_ranking_by_hand() -> None:
     assert report.value("Coverage", 3) == 5 / 5  # lists 3, 1, 4 and 0, 2, 3
     assert report.users == 2
     assert report.per_user["Recall@3"].tolist() == [0.5, 1.0]
+
+
+def test_lists_longer_than_the_catalogue_end_early() -> None:
+    split = make_split([(0, 0)], [(0, 1), (1, 2)], users=2, items=3)
+    report = evaluate(Fixed([[9, 5, 1], [3, 2, 1]]), split, k=(2, 7))
+    assert report.per_user["MRR@7"].tolist() == pytest.approx([1, 1 / 3])
+    assert report.per_user["Precision@7"].tolist() == pytest.approx([1 / 7, 1 / 7])
+    assert report.per_user["Popularity@7"].tolist() == pytest.approx([0, 1 / 3])
 
 
 def test_seen_items_stay_when_asked() -> None:
@@ -103,7 +112,7 @@ def test_chunks_do_not_change_the_numbers(checkerboard: Split, monkeypatch: pyte
     model = Fixed(np.random.default_rng(0).random((40, 40)))
     candidates = draw_candidates(checkerboard, 10)
     whole = [evaluate(model, checkerboard, k=5, candidates=c).per_user for c in (None, candidates)]
-    monkeypatch.setattr(sys.modules["palate.evaluate"], "SCORE_CELLS", 100)
+    monkeypatch.setattr(sys.modules["palate.evaluate"], "DEFAULT_CHUNK", 5_000)
     monkeypatch.setattr("palate.ranking.PAIR_CELLS", 100)
     parts = [evaluate(model, checkerboard, k=5, candidates=c).per_user for c in (None, candidates)]
     for first, second in zip(whole, parts, strict=True):

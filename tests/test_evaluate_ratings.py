@@ -88,6 +88,28 @@ def test_predictions_come_back_in_the_order_of_the_test_rows() -> None:
     assert (predicted[known] == (test.user * 100 + test.item)[known]).all()
 
 
+def test_calibration_bins_hold_the_means_of_the_known_rows() -> None:
+    assert evaluate_ratings(Always(), by_hand()).calibration == ((4.0, 4.0, 1),)
+    rng = np.random.default_rng(1)
+    user, item = (rng.integers(0, 40, 4000).astype(np.int32) for _ in range(2))
+    rows = Interactions(user, item, (user / 10 + rng.normal(size=4000)).astype(np.float32))
+    data = Dataset("random", IdMap.of(np.arange(40)), IdMap.of(np.arange(40)), rows, explicit=True)
+    split = at_random(data, cold="keep")
+
+    class Doubled(Always):
+        """Right on average for user 20 alone, too high above and too low below."""
+
+        def predict(self, query: Query, items: Tensor) -> Tensor:
+            return (query.user[:, None] / 5 - 2).expand(items.shape).double()
+
+    report = evaluate_ratings(Doubled(), split, resamples=0)
+    bins = report.to_dict()["calibration"]
+    assert sum(one["rows"] for one in bins) == report.known.rows
+    assert len(bins) >= 8
+    for one in bins:
+        assert one["actual"] == pytest.approx((one["predicted"] + 2) / 2, abs=0.25)
+
+
 def test_what_would_mean_nothing_is_refused() -> None:
     split = by_hand()
     with pytest.raises(LeakError, match="trained on test rows: 4 of 4"):

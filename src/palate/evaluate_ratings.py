@@ -29,6 +29,7 @@ from palate.stats import interval
 __all__ = ["RatingMeasure", "RatingModel", "RatingsReport", "Slice", "evaluate_ratings", "rating_watch"]
 
 CHUNK_ROWS = 1 << 14
+CALIBRATION_BINS = 10
 METRICS = ("MSE", "RMSE", "MAE")
 
 Fallback = Literal["item mean", "user mean", "mean"]
@@ -85,6 +86,8 @@ class RatingsReport:
         fingerprints: of "train" and "split".
         seconds: time for predicting.
         predicted: (N,) predictions in the order of the test rows.
+        calibration: (mean prediction, mean rating, rows) of the known rows in tenths by prediction, lowest first;
+            where predictions are calibrated the two means are equal.
     """
 
     model: str
@@ -97,6 +100,7 @@ class RatingsReport:
     fingerprints: dict[str, str]
     seconds: float
     predicted: NDArray[np.float64] = field(repr=False)
+    calibration: tuple[tuple[float, float, int], ...] = field(default=(), repr=False)
 
     def value(self, metric: str) -> float:
         """The error over all rows."""
@@ -123,6 +127,7 @@ class RatingsReport:
             **plain,
             "seconds": self.seconds,
             **{key: _plain(getattr(self, key)) for key in ("all", "known", "cold")},
+            "calibration": [dict(zip(("predicted", "actual", "rows"), one, strict=True)) for one in self.calibration],
         }
 
 
@@ -172,6 +177,7 @@ def evaluate_ratings(
         fingerprints={"train": split.train.fingerprint.digest, "split": split.fingerprint},
         seconds=seconds,
         predicted=predicted,
+        calibration=_calibration(predicted[known], test.weight[known]),
     )
 
 
@@ -256,6 +262,17 @@ def _with_interval(each: NDArray[np.float64], resamples: int) -> NDArray[np.floa
     """Mean, low and high."""
     bounds = interval(each, resamples=resamples) if resamples else (float("nan"), float("nan"))
     return np.array([each.mean(), *bounds])
+
+
+def _calibration(predicted: NDArray[np.float64], actual: NDArray[np.float32]) -> tuple[tuple[float, float, int], ...]:
+    """Bins of about equal size by prediction; equal predictions share one."""
+    if not len(predicted):
+        return ()
+    edges = np.unique(np.quantile(predicted, np.arange(1, CALIBRATION_BINS) / CALIBRATION_BINS))
+    place = np.searchsorted(edges, predicted)
+    rows = np.bincount(place)
+    means = (np.bincount(place, values)[rows > 0] / rows[rows > 0] for values in (predicted, actual))
+    return tuple(zip(*(column.tolist() for column in (*means, rows[rows > 0])), strict=True))
 
 
 def _plain(part: Slice) -> dict[str, Any]:

@@ -8,31 +8,86 @@ model and a model that scores everything alike scores 0.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
-__all__ = ["TIE_RULE", "candidate_ranks", "pair_ranks", "top_k"]
+__all__ = ["TIE_RULE", "Head", "candidate_ranks", "head", "head_ranks", "pair_ranks", "top_k"]
 
 TIE_RULE = "ties count against the model"
 
-# (user, item) comparisons held at once by pair_ranks: bounds its memory to about 100 MB.
-PAIR_CELLS = 20_000_000
+# (user, item) cells compared at once beside the scores: bounds the memory to about 20 MB, and stays near the cache.
+PAIR_CELLS = 2_000_000
+
+
+class Head(NamedTuple):
+    """The first K places of each row: scores and columns (B, K), best first, equal scores by lower column.
+
+    ``cut`` (B,) bool: the score of the last place stands beyond it too, so the list cuts through a tie.
+    """
+
+    values: Tensor
+    columns: Tensor
+    cut: Tensor
 
 
 def top_k(scores_BI: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """The k best of each row: (values (B, k), columns (B, k)), best first, equal scores by lower column.
 
-    ``torch.topk`` leaves the order of equal scores open. Here the score's bits, made monotone, and the column share one
-    64-bit key, so the answer is a function of the row alone. Cut to the number of columns where k is larger.
+    ``torch.topk`` leaves the order of equal scores open; here the answer is a function of the row alone. Scores are
+    compared as float32. Cut to the number of columns where k is larger.
     """
-    columns = scores_BI.shape[1]
-    bits = scores_BI.to(torch.float32).add(0.0).contiguous().view(torch.int32)  # add: -0.0 becomes 0.0
-    monotone = torch.where(bits < 0, bits ^ 0x7FFFFFFF, bits).to(torch.int64)
-    position = torch.arange(columns - 1, -1, -1, device=scores_BI.device)
-    key = (monotone << 32) | position
-    best = key.topk(min(k, columns), dim=1).values
-    index = (columns - 1) - (best & 0xFFFFFFFF)
-    return scores_BI.gather(1, index), index
+    found = head(scores_BI, k)
+    return found.values, found.columns
+
+
+def head(scores_BI: Tensor, k: int) -> Head:
+    """``top_k`` that also says where a list cuts through a tie.
+
+    ``torch.topk`` finds the places; only rows that hold equal scores among the first k + 1 are then put in order.
+    """
+    single_BI = scores_BI.to(torch.float32)
+    k = min(k, single_BI.shape[1])
+    value, column = single_BI.topk(min(k + 1, single_BI.shape[1]), dim=1)
+    cut_B = value[:, k - 1 : k].eq(value[:, k:]).any(1)
+    tied = value[:, 1:].eq(value[:, :-1]).any(1).nonzero().squeeze(1)
+    value, column = value[:, :k], column[:, :k].contiguous()
+    if len(tied):
+        by_column, order = column[tied].sort(dim=1)
+        order = value[tied].gather(1, order).argsort(dim=1, descending=True, stable=True)
+        column[tied] = by_column.gather(1, order)
+        _lowest_columns_of_cut_ties(single_BI, value, column, cut_B.nonzero().squeeze(1))
+    return Head(scores_BI.gather(1, column), column, cut_B)
+
+
+def head_ranks(scores_BI: Tensor, top: Head, row_N: Tensor, item_N: Tensor) -> Tensor:
+    """``pair_ranks`` where it is at most K, infinity beyond: (N,) float32.
+
+    All that scores above the last place stands in the head, so the catalogue is looked at again only for a relevant
+    item that ties with the last place of a list that cuts through this tie.
+
+    Args:
+        scores_BI: float32 scores, -inf where an item is not a candidate.
+        top: their head.
+        row_N, item_N: as for ``pair_ranks``.
+    """
+    rank_N = torch.full((len(row_N),), torch.inf, device=scores_BI.device)
+    own_N, last_B = scores_BI[row_N, item_N], top.values[:, -1]
+    near = ((own_N >= last_B[row_N]) & (own_N > -torch.inf)).nonzero().squeeze(1)
+    row, own = row_N[near], own_N[near]
+    ahead = torch.empty(len(near), dtype=torch.float32, device=own.device)
+    for part in torch.arange(len(near), device=own.device).split(max(1, PAIR_CELLS // top.values.shape[1])):
+        ahead[part] = (top.values[row[part]] >= own[part, None]).sum(1).to(torch.float32)
+    at_cut = top.cut[row] & (own == last_B[row])
+    if bool(at_cut.any()):
+        count_B = torch.zeros_like(last_B)
+        for part in row[at_cut].unique().split(max(1, PAIR_CELLS // scores_BI.shape[1])):
+            count_B[part] = (scores_BI[part] >= last_B[part, None]).sum(1).to(torch.float32)
+        ahead = torch.where(at_cut, count_B[row], ahead)
+    rank = ahead - _later_relevant_ties(row, item_N[near], own)
+    rank_N[near] = torch.where(rank <= top.values.shape[1], rank, torch.inf)
+    return rank_N
 
 
 def candidate_ranks(positive_BP: Tensor, negative_BC: Tensor, duplicate_BC: Tensor | None = None) -> Tensor:
@@ -72,6 +127,19 @@ def pair_ranks(scores_BI: Tensor, row_N: Tensor, item_N: Tensor) -> Tensor:
     # ties that come later by column: equal relevant items share the same group of worst places.
     rank_N -= _later_relevant_ties(row_N, item_N, own_N)
     return torch.where(own_N == -torch.inf, torch.inf, rank_N)
+
+
+def _lowest_columns_of_cut_ties(single_BI: Tensor, value_BK: Tensor, column_BK: Tensor, cut: Tensor) -> None:
+    """Where a list cuts through a tie, fill its tied places with the lowest tied columns, in place."""
+    columns, k = single_BI.shape[1], value_BK.shape[1]
+    place_K = torch.arange(k, device=cut.device)
+    countdown_I = torch.arange(columns, 0, -1, dtype=torch.int32, device=cut.device)
+    for part in cut.split(max(1, PAIR_CELLS // columns)):
+        last = value_BK[part, -1:]
+        lowest = columns - torch.where(single_BI[part] == last, countdown_I, 0).topk(k, dim=1).values
+        place = place_K - (value_BK[part] > last).sum(1, keepdim=True)
+        found = lowest.gather(1, place.clamp(min=0)).to(torch.int64)
+        column_BK[part] = torch.where(place < 0, column_BK[part], found)
 
 
 def _later_relevant_ties(row_N: Tensor, item_N: Tensor, own_N: Tensor) -> Tensor:

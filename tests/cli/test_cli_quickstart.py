@@ -8,7 +8,7 @@ from terminal import board, palate
 
 KEYS = {"data", "rows", "users", "items", "notes", "protocol", "validation", "best", "bundle", "reports", "examples"}
 REPORT_KEYS = {"model", "data", "protocol", "candidates", "ties", "users", "seen_removed", "fingerprints", "seconds",
-               "notes", "measures"}  # fmt: skip
+               "notes", "measures", "segments", "exposure", "exposure_k", "popularity"}  # fmt: skip
 
 
 @pytest.fixture(autouse=True)

@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from palate.evaluate import Report
     from palate.evaluate_ratings import RatingsReport
 
-__all__ = ["evaluate", "show_ratings", "show_reports"]
+__all__ = ["evaluate", "show_ratings", "show_reports", "show_segments"]
+
+SEGMENT_METRICS = ("HitRate", "NDCG", "Recall")  # measured for users and for items
 
 
 def evaluate(
@@ -42,7 +44,15 @@ def evaluate(
     sentinel: options.Sentinels = None,
     duplicates: options.Duplicates = "last",
     drop_invalid: options.DropInvalid = False,
-    k: options.K = 10,
+    k: Annotated[
+        list[int] | None, typer.Option("-k", "--k", min=1, help="Length of the lists, 10; may be repeated.")
+    ] = None,
+    segments: Annotated[
+        bool, typer.Option("--segments", help="Also show results by user activity and item popularity.")
+    ] = False,
+    memory: Annotated[
+        str | None, typer.Option("--memory", help="Bound on what measuring holds beyond model and data, such as 512MB.")
+    ] = None,
     seed: options.Seed = 0,
     json: options.Json = False,
 ) -> None:
@@ -52,7 +62,7 @@ def evaluate(
     them. Rows that the model was trained on are refused. Rows of users or items that the bundle does not know are
     counted and left out.
 
-    Example: palate evaluate bundles/mlp new-clicks.csv --json
+    Example: palate evaluate bundles/mlp new-clicks.csv -k 5 -k 10 --segments --memory 512MB
     """
     from palate.bundle import Bundle
 
@@ -69,8 +79,8 @@ def evaluate(
             note(f"  {line}")
     rows = options.with_negatives(rows, negatives, seed)
     reports = options.measure(
-        loaded.recommender.model, rows, k, loaded.recipe.name,
-        remove_seen=not keep_seen, allow_trained_rows=allow_trained_rows,
+        loaded.recommender.model, rows, k or 10, loaded.recipe.name,
+        remove_seen=not keep_seen, allow_trained_rows=allow_trained_rows, memory=memory,
     )  # fmt: skip
     ratings = options.measure_ratings(
         loaded.recommender.model, rows, loaded.recipe.name, allow_trained_rows=allow_trained_rows
@@ -79,11 +89,15 @@ def evaluate(
         print_json([report.to_dict() for part in (reports, ratings) for report in part])
         return
     show_reports(reports)
+    if segments:
+        show_segments(reports)
     show_ratings(ratings)
 
 
 def show_ratings(reports: Sequence[RatingsReport]) -> None:
     """Errors of predicted ratings: all rows, those of known users and items, and the others apart."""
+    from palate.compare import ground_line
+
     for report in reports:
         rows = []
         for label, part in (("all", report.all), ("known", report.known), ("cold", report.cold)):
@@ -92,19 +106,40 @@ def show_ratings(reports: Sequence[RatingsReport]) -> None:
             f"{report.model} on {report.data}: predicted ratings; cold rows by {report.fallback}",
             ["rows", "count", "error", "value", "95 % interval over rows"],
             rows,
-            caption=report.protocol,
+            caption=f"{report.protocol}\n{ground_line(report)}",
         )
 
 
 def show_reports(reports: Sequence[Report]) -> None:
     """One table per report: sampled and full ranking never share one."""
+    from palate.compare import ground_line
+
     for report in reports:
         rows = [[str(m), m.value, "" if m.low != m.low else f"{m.low:.4f} to {m.high:.4f}"] for m in report.measures]
         table(
             f"{report.model} on {report.data}: {report.candidates}; {report.ties}; {report.users} users",
             ["metric", "value", "95 % interval"],
             rows,
-            caption=report.protocol,
+            caption=f"{report.protocol}\n{ground_line(report)}",
         )
         for line in report.notes:
             console().print(f"note: {line}", markup=False, soft_wrap=True)
+
+
+def show_segments(reports: Sequence[Report]) -> None:
+    """One table per report: for whom and for which items it works, by the longest list measured."""
+    from palate.compare import ground_line
+
+    for report in reports:
+        length = max(one.k for one in report.measures)
+        rows = []
+        for part in report.segments:
+            shown = {m.metric: m for m in part.measures if m.k == length}
+            cells = [f"{m.value:.4f} ({m.low:.4f} to {m.high:.4f})" for m in map(shown.get, SEGMENT_METRICS) if m]
+            rows.append([part.by, part.segment, part.users, part.rows, *cells])
+        table(
+            f"{report.model} on {report.data} by segment: {report.candidates}; {report.ties}",
+            ["by", "segment", "users", "relevant", *(f"{metric}@{length}" for metric in SEGMENT_METRICS)],
+            rows,
+            caption=f"{report.protocol}\n{ground_line(report)}",
+        )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -177,7 +178,7 @@ def with_negatives(rows: Split, negatives: int, seed: int) -> Split:
     return rows.with_candidates(draw_candidates(rows, negatives, seed))
 
 
-def measure(model: Any, rows: Split, k: int, name: str, **more: Any) -> list[Report]:
+def measure(model: Any, rows: Split, k: int | Sequence[int], name: str, **more: Any) -> list[Report]:
     """Full ranking, and sampled candidates where the split has them: one report each."""
     from palate.evaluate import evaluate
 
