@@ -61,13 +61,13 @@ def reproduce(
         else:
             json.write_text(text)
     if markdown is not None:
-        from palate.report import markdown as as_markdown
+        from palate.reproduce.markdown import markdown as as_markdown
 
         markdown.write_text(as_markdown(rows, f"palate reproduce {' '.join(wanted)}"))
 
 
 def _show(system: str, rows: list[Row]) -> None:
-    from palate.report import verdicts
+    from palate.reproduce.markdown import verdicts
 
     protocols = list(dict.fromkeys(row.protocol for row in rows))
     for protocol in protocols:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from palate.report import markdown, verdicts
+from palate.reproduce.markdown import markdown, verdicts
 from palate.reproduce.rows import Row
 
 

@@ -1,0 +1,263 @@
+"""The plots of a comparison, drawn by Altair and vl-convert as SVG without a network or a browser.
+
+Each plot is drawn 340 units wide, so that text stays legible on a phone and several stand side by side on a desk. A
+model has the same colour and marker in every plot; the key of colours stands in the page. Colours: Okabe & Ito 2008,
+with grey for black and a darker yellow, so that all eight are seen on white and on black.
+"""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import altair as alt
+
+from palate.report.cells import measure, shown
+from palate.report.svg import AnyChart, draw
+
+__all__ = ["Figure", "Marker", "Plots", "diagonal", "figure", "fold", "markers"]
+
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#767676", "#A89600")
+SHAPES = (
+    ("circle", "●"), ("square", "■"), ("triangle-up", "▲"), ("diamond", "◆"), ("cross", "✚"), ("triangle-down", "▼"),
+)  # fmt: skip
+GREY = "#8a8f98"
+SMALL = 200  # height, in the units of the width
+LETTER = 6.8  # width of a letter in a wide font
+LINES = r"split(datum.label, '\n')"  # the labels of an axis in lines; their values are folded
+CURVES = {"full": ("NDCG", "HitRate", "Recall", "Precision"), "sampled": ("NDCG", "HitRate")}
+RANKING = {"full": "full ranking", "sampled": "sampled candidates"}
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A plot as SVG, with its numbers in words for those who cannot see it, and its title."""
+
+    title: str
+    svg: str
+
+
+@dataclass(frozen=True)
+class Marker:
+    """How a model looks in every plot: colour, Vega shape, and the character that looks like it."""
+
+    colour: str
+    shape: str
+    symbol: str
+
+
+def markers(names: Sequence[str]) -> dict[str, Marker]:
+    """A marker for each model, different ones for up to 24."""
+    return {
+        name: Marker(COLOURS[place % len(COLOURS)], *SHAPES[place % len(SHAPES)]) for place, name in enumerate(names)
+    }
+
+
+class Plots:
+    """The plots of one comparison.
+
+    Args:
+        comparison: as ``palate compare`` writes it.
+    """
+
+    def __init__(self, comparison: dict[str, Any]) -> None:
+        self.comparison = comparison
+        self.models: list[dict[str, Any]] = comparison["models"]
+        self.k: int = comparison["k"]
+        look = markers([one["name"] for one in self.models])
+        domain = list(look)
+        self._colour = alt.Color(
+            "model:N",
+            legend=None,
+            scale=alt.Scale(domain=domain, range=[one.colour for one in look.values()]),
+        )
+        self._shape = alt.Shape(
+            "model:N", legend=None, scale=alt.Scale(domain=domain, range=[one.shape for one in look.values()])
+        )
+
+    def forest(self, ranking: str, metric: str = "NDCG") -> Figure | None:
+        """Each model's value of a metric with its interval."""
+        rows = self._rows(ranking, metric, self.k)
+        if not rows:
+            return None
+        named = [{**row, "label": fold(row["model"])} for row in rows]
+        chart = self._intervals(named, f"{metric}@{self.k}")
+        title = f"{metric}@{self.k}, {RANKING[ranking]}"
+        lines = max(row["label"].count("\n") + 1 for row in named)
+        return figure(title, chart, _in_words(rows), height=54 + (12 + 13 * lines) * len(rows))
+
+    def curves(self) -> Iterator[Figure]:
+        """Each metric against the length of the list, full ranking and sampled candidates in plots of their own."""
+        lengths = self.comparison["lengths"]
+        for ranking, metrics in CURVES.items():
+            for metric in metrics:
+                rows = [{"k": k, **row} for k in lengths for row in self._rows(ranking, metric, k)]
+                if rows:
+                    yield self._curve(rows, metric, ranking)
+
+    def segments(self, metric: str = "NDCG") -> Iterator[Figure]:
+        """A metric by segment of users and of items."""
+        found = [(one["name"], part) for one in self.models for part in one["full"].get("segments", ())]
+        for by in dict.fromkeys(part["by"] for _, part in found):
+            rows = [
+                {"model": name, "label": f"{fold(part['segment'])}\n{_size(part)}", **_span(value)}
+                for name, part in found
+                if part["by"] == by and (value := measure(part, metric, self.k)) is not None
+            ]
+            if rows:
+                chart = self._intervals(rows, f"{metric}@{self.k}", offset=True)
+                height = 54 + len({row["label"] for row in rows}) * max(48, 12 * len(self.models))
+                yield figure(f"{metric}@{self.k} by {by}", chart, _in_words(rows), height=height)
+
+    def exposure(self) -> Figure | None:
+        """How unevenly the places in the lists are spread over the catalogue, a Lorenz curve."""
+        rows = [
+            {"model": one["name"], "x": point["items"], "y": point["lists"]}
+            for one in self.models
+            for point in one["full"].get("exposure", ())
+        ]
+        if not rows:
+            return None
+        lines = self._lines(rows, "share of the catalogue", "share of the places", ".0%", points=False)
+        ginis = [(one["name"], measure(one["full"], "Gini", self.k)) for one in self.models]
+        words = "; ".join(f"{name} {shown(gini['value'], 3)}" for name, gini in ginis if gini is not None)
+        title = "Who gets the places in the lists"
+        return figure(title, alt.layer(diagonal(0, 1), lines), f"Lorenz curves; Gini of exposure: {words}")
+
+    def popularity(self) -> Figure | None:
+        """The share of the lists' places by popularity of the item, beside its share of the users' histories."""
+        found = [(one["name"], part) for one in self.models for part in one["full"].get("popularity", ())]
+        if not found:
+            return None
+        rows = [{"model": name, "x": fold(str(part["bin"]), 9), "y": part["lists"]} for name, part in found]
+        past = [{"x": fold(str(part["bin"]), 9), "y": part["history"]} for name, part in found if name == found[0][0]]
+        order = list(dict.fromkeys(row["x"] for row in rows))
+        x = alt.X("x:N", sort=order, title=None, axis=alt.Axis(labelAngle=0, labelExpr=LINES))
+        y = alt.Y("y:Q", title="share of places", axis=alt.Axis(format=".0%"))
+        base = alt.Chart({"values": rows}).encode(x=x, y=y, color=self._colour)
+        history = alt.Chart({"values": past}).mark_line(stroke=GREY, strokeDash=[5, 4], strokeWidth=3)
+        chart = alt.layer(
+            history.encode(x=x, y=y), base.mark_line(strokeWidth=1.5), base.mark_point(filled=True).encode(self._shape)
+        )
+        words = "; ".join(f"{row['model']}, {row['x']}: {row['y']:.0%}" for row in rows)
+        return figure("Places in the lists by popularity of the item (dashed: in the histories)", chart, words)
+
+    def training(self) -> Iterator[Figure]:
+        """Mean training loss by epoch, one plot per model, since losses of different models do not compare."""
+        for one in self.models:
+            rows = [
+                {"model": one["name"], "x": point["epoch"], "y": point["loss"]}
+                for point in one["curve"]
+                if point["loss"] is not None
+            ]
+            if rows:
+                lines = self._lines(rows, "epoch", "", "", zero=False)
+                words = f"from {shown(rows[0]['y'])} to {shown(rows[-1]['y'])} in {len(rows)} epochs"
+                yield figure(one["name"], lines, f"Training loss {words}", height=SMALL)
+
+    def calibration(self) -> Figure | None:
+        """Mean actual rating against predicted rating."""
+        rows = [
+            {"model": one["name"], "x": point["predicted"], "y": point["actual"]}
+            for one in self.models
+            if one["ratings"] is not None
+            for point in one["ratings"].get("calibration", ())
+        ]
+        if not rows:
+            return None
+        values = [row[axis] for row in rows for axis in "xy"]
+        lines = self._lines(rows, "predicted rating", "mean actual rating", ".1f", zero=False)
+        words = "; ".join(f"{row['model']} predicted {row['x']:.2f}, actual {row['y']:.2f}" for row in rows)
+        return figure(
+            "Predicted and actual ratings", alt.layer(diagonal(min(values), max(values)), lines), words, height=300
+        )
+
+    def _rows(self, ranking: str, metric: str, k: int) -> list[dict[str, Any]]:
+        """One row per model that has the measure."""
+        found = [(one["name"], measure(one[ranking], metric, k)) for one in self.models]
+        return [{"model": name, **_span(value)} for name, value in found if value is not None]
+
+    def _intervals(self, rows: list[dict[str, Any]], title: str, *, offset: bool = False) -> AnyChart:
+        """Values with intervals side by side, one line or group of lines per label."""
+        y = _named("label", list(dict.fromkeys(row["label"] for row in rows)))
+        base = alt.Chart({"values": rows}).encode(y=y, color=self._colour)
+        if offset:
+            base = base.encode(yOffset=alt.YOffset("model:N", sort=[one["name"] for one in self.models]))
+        x = alt.X("value:Q", title=title, scale=alt.Scale(zero=False, padding=6), axis=alt.Axis(tickCount=4))
+        rule = base.mark_rule(strokeWidth=2).encode(x=alt.X("low:Q", title=title), x2="high:Q")
+        return alt.layer(rule, base.mark_point(filled=True, size=55, opacity=1).encode(self._shape, x=x))
+
+    def _curve(self, rows: list[dict[str, Any]], metric: str, ranking: str) -> Figure:
+        lengths = self.comparison["lengths"]
+        x = alt.X(
+            "k:Q", title="length of the list", scale=alt.Scale(type="log", nice=False), axis=alt.Axis(values=lengths)
+        )
+        base = alt.Chart({"values": rows}).encode(x=x, color=self._colour)
+        band = base.mark_area(opacity=0.13).encode(y=alt.Y("low:Q", title=None), y2="high:Q")
+        value = alt.Y("value:Q", title=None, axis=alt.Axis(tickCount=5), scale=alt.Scale(domainMin=0))
+        line = base.mark_line(strokeWidth=1.5).encode(y=value)
+        point = base.mark_point(filled=True, opacity=1, size=40).encode(self._shape, y=value)
+        last = [row for row in rows if row["k"] == lengths[-1]]
+        words = f"At length {lengths[-1]}: {_in_words(last)}"
+        return figure(f"{metric}, {RANKING[ranking]}", alt.layer(band, line, point), words)
+
+    def _lines(
+        self, rows: list[dict[str, Any]], x: str, y: str, form: str, *, points: bool = True, zero: bool = True
+    ) -> AnyChart:
+        axis = alt.Axis(format=form, tickCount=5) if form else alt.Axis(tickCount=5)
+        last = max(row["x"] for row in rows)
+        whole = axis if form else alt.Axis(values=list(range(0, int(last) + 1, max(1, int(last) // 5))), format="d")
+        base = alt.Chart({"values": rows}).encode(
+            x=alt.X("x:Q", title=x, axis=whole, scale=alt.Scale(zero=zero, nice=False)),
+            y=alt.Y("y:Q", title=y or None, axis=axis, scale=alt.Scale(zero=zero)),
+            color=self._colour,
+        )
+        line = base.mark_line(strokeWidth=1.5)
+        return (
+            alt.layer(line, base.mark_point(filled=True, opacity=1).encode(self._shape)) if points else alt.layer(line)
+        )
+
+
+def figure(title: str, chart: AnyChart, words: str, *, height: int = 250) -> Figure:
+    """Draw a chart under a title, with its numbers in words."""
+    return Figure(title, draw(chart, height, f"{title}. {words}."))
+
+
+def diagonal(low: float, high: float, x: str = "x", y: str = "y") -> alt.Chart:
+    """The dashed line of equality between two fields."""
+    ends = [{x: low, y: low}, {x: high, y: high}]
+    line = alt.Chart({"values": ends}).mark_line(stroke=GREY, strokeDash=[4, 4], strokeWidth=1.5)
+    dashed: alt.Chart = line.encode(x=alt.X(f"{x}:Q"), y=alt.Y(f"{y}:Q"))
+    return dashed
+
+
+def _named(field: str, labels: Sequence[str]) -> alt.Y:
+    """A vertical axis of folded names in the given order, with room for fonts of any width."""
+    room = LETTER * max(len(line) for label in labels for line in label.split("\n"))
+    axis = alt.Axis(labelExpr=LINES, minExtent=room, maxExtent=room, labelLimit=400, ticks=False, domain=False)
+    return alt.Y(f"{field}:N", sort=list(labels), title=None, axis=axis)
+
+
+def fold(label: str, width: int = 20) -> str:
+    """A label in lines, the way ``LINES`` reads it; a long one is cut."""
+    return "\n".join(textwrap.wrap(label, width, max_lines=3, placeholder=" …"))
+
+
+def _span(one: dict[str, Any]) -> dict[str, Any]:
+    """The value and its interval; a point where there is no interval."""
+    ends = {end: one["value"] if one.get(end) is None else one[end] for end in ("low", "high")}
+    return {"value": one["value"], **ends}
+
+
+def _size(part: dict[str, Any]) -> str:
+    return f"{part['users']:,} users" if part["by"].startswith("user") else f"{part['rows']:,} rows"
+
+
+def _in_words(rows: Sequence[dict[str, Any]]) -> str:
+    return "; ".join(
+        " ".join([row["model"], *row.get("label", "").split("\n")]).strip()
+        + f" {shown(row['value'])} ({shown(row['low'])} to {shown(row['high'])})"
+        for row in rows
+    )

@@ -1,0 +1,293 @@
+"""The tables of a comparison, the same for HTML and Markdown: captions, grouped columns and cells of text.
+
+A table never mixes full ranking and sampled candidates in one column: they stand in labelled groups, or in tables of
+their own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from palate.report.cells import Cell, Column, Table, cells, interval, measure, over_seeds, shown
+from palate.report.words import ACCURACY, BETTER, BEYOND, RATINGS
+
+__all__ = [
+    "audit_table",
+    "beyond_table",
+    "every_number",
+    "ground",
+    "headline",
+    "main_table",
+    "passed_table",
+    "ratings_table",
+    "remarks",
+    "seeds_table",
+    "segments_tables",
+    "settings_table",
+    "tests_table",
+]
+
+HEADLINE = ("NDCG", "HitRate", "Recall", "MRR")
+SEVERITIES = ("problem", "warning", "info")
+ROLES = {"model": "model", "baseline": "baseline", "external": "another system"}
+
+
+def main_table(comparison: dict[str, Any]) -> Table:
+    """Every model with full and sampled metrics in groups of their own, seconds and memory."""
+    models, k = comparison["models"], comparison["k"]
+    columns = [Column("Model", number=False)]
+    parts: list[list[Cell]] = [[Cell(one["name"], ROLES.get(one["role"], one["role"]))] for one in models]
+    for ranking, group in _rankings(comparison):
+        for metric in _different(models, ranking, k):
+            columns.append(Column(f"{metric}@{k}", group))
+            _extend(parts, _measures(models, ranking, metric, k))
+    columns += [Column("Training, s", "Cost"), Column("Scoring, s", "Cost"), Column("Memory, MB", "Cost")]
+    for part, one in zip(parts, models, strict=True):
+        part += [Cell(shown(one["train_seconds"], 1)), Cell(shown(one["score_seconds"], 2))]
+        part.append(Cell(shown(one["peak_memory_mb"], 0)))
+    note = "Small print: the 95 % interval. Bold: the highest of its column, which alone does not make a model better."
+    users = models[0]["full"]["users"] if models else 0
+    return _table(f"All models on the same {users:,} users", columns, parts, note)
+
+
+def headline(comparison: dict[str, Any]) -> str:
+    """The verdict in a few words."""
+    name = comparison["winner"]["name"]
+    return "No clear winner." if name is None else f"The winner is {name}."
+
+
+def remarks(comparison: dict[str, Any]) -> list[str]:
+    """What else there is to say about the results: remarks of the comparison, and models that failed."""
+    failed = [f"{one['name']} failed and is not in the tables: {one['why']}" for one in comparison.get("failed", ())]
+    return [*comparison.get("remarks", ()), *failed]
+
+
+def ground(comparison: dict[str, Any]) -> Table:
+    """What all numbers stand on: data, split, candidates and their fingerprints."""
+    data, split, candidates = comparison["data"], comparison["split"], comparison["candidates"]
+    prints = comparison["models"][0]["full"]["fingerprints"] if comparison["models"] else {}
+    size = f"{data['rows']:,} rows, {data['users']:,} users, {data['items']:,} items"
+    parts = f"{split['train_rows']:,} training rows, {split['test_rows']:,} test rows of {split['test_users']:,} users"
+    rows = [
+        [Cell("Data"), Cell(f"{data['name']}: {size}"), Cell("–")],
+        [Cell("Training rows"), Cell(f"{split['train_rows']:,}"), Cell(prints.get("train") or "–")],
+        [Cell("Split"), Cell(f"{split['how']}: {parts}"), Cell(split["fingerprint"])],
+    ]
+    if candidates:
+        rows.append([Cell("Sampled candidates"), Cell(candidates["how"]), Cell(candidates["fingerprint"])])
+    rows.append([Cell("Seeds"), Cell(", ".join(map(str, comparison["seeds"]))), Cell("–")])
+    columns = [Column(label, number=False) for label in ("What", "How", "Fingerprint")]
+    note = "Numbers of two reports may stand side by side only where these fingerprints are equal."
+    return _table("What all numbers stand on", columns, rows, note)
+
+
+def tests_table(comparison: dict[str, Any]) -> Table:
+    """The paired tests: each model against a baseline, with Holm's correction."""
+    columns = [
+        Column("Model", number=False), Column("Against", number=False), Column("Metric", number=False),
+        Column("Ranking", number=False), Column("Difference"), Column("p"), Column("p, corrected"),
+        Column("Verdict", number=False),
+    ]  # fmt: skip
+    rows = [
+        [
+            Cell(one["model"]), Cell(one["baseline"]), Cell(f"{one['metric']}@{one['k']}"), Cell(one["ranking"]),
+            Cell(_signed(one["difference"]), interval(one)), Cell(_p(one["p"])), Cell(_p(one["p_holm"])),
+            _verdict(one),
+        ]
+        for one in comparison["tests"]
+    ]  # fmt: skip
+    return _table("Each model against the best baseline, user by user", columns, rows)
+
+
+def beyond_table(comparison: dict[str, Any]) -> Table | None:
+    """What accuracy does not say, from full ranking; None where nothing of it was measured."""
+    models, k = comparison["models"], comparison["k"]
+    metrics = _measured(models, "full", BEYOND, k)
+    if not metrics:
+        return None
+    columns = [Column("Model", number=False), *(Column(f"{metric}@{k}", _wanted(metric)) for metric in metrics)]
+    parts = [[Cell(one["name"])] for one in models]
+    for metric in metrics:
+        _extend(parts, _measures(models, "full", metric, k, digits=3))
+    return _table("Beyond accuracy, full ranking", columns, parts)
+
+
+def ratings_table(comparison: dict[str, Any]) -> Table | None:
+    """Errors of predicted ratings on all, known and cold rows; None where no model predicts ratings."""
+    rated = [one for one in comparison["models"] if one["ratings"] is not None]
+    if not rated:
+        return None
+    columns, parts = [Column("Model", number=False)], [[Cell(one["name"])] for one in rated]
+    for part in ("all", "known", "cold"):
+        rows = rated[0]["ratings"][part]["rows"]
+        for metric in RATINGS[:2] if rows else ():
+            columns.append(Column(metric, f"{part} rows ({rows:,})"))
+            found = [measure(one["ratings"][part], metric, None) for one in rated]
+            _extend(parts, cells(found, lower=True))
+    return _table("Errors of predicted ratings, in rating points: lower is better", columns, parts)
+
+
+def seeds_table(comparison: dict[str, Any]) -> Table | None:
+    """Mean and range over seeds, full ranking and sampled apart; None with a single seed."""
+    if len(comparison["seeds"]) < 2:
+        return None
+    trained = [one for one in comparison["models"] if one["seeds"]]
+    k = comparison["k"]
+    columns = [Column("Model", number=False), Column("Seeds")]
+    parts = [[Cell(one["name"]), Cell(str(len(one["seeds"])))] for one in trained]
+    for ranking, group in _rankings(comparison):
+        for key in (f"{metric}@{k}" for metric in HEADLINE[:2]):
+            columns.append(Column(key, group))
+            runs = [[(run[ranking] or {}).get(key) for run in one["seeds"]] for one in trained]
+            _extend(parts, [over_seeds(values) for values in runs])
+    columns.append(Column("Training, s", "Cost"))
+    _extend(parts, [over_seeds([run["train_seconds"] for run in one["seeds"]], 1) for one in trained])
+    caption = f"The same with {len(comparison['seeds'])} seeds: the mean, and the lowest to the highest"
+    return _table(caption, columns, parts)
+
+
+def settings_table(comparison: dict[str, Any]) -> Table:
+    """How every model was set up: hyperparameters, and how they were chosen."""
+    columns = [Column(label, number=False) for label in ("Model", "Hyperparameters", "How they were chosen")]
+    rows = [
+        [
+            Cell(one["name"], ROLES.get(one["role"], one["role"])),
+            Cell(_fields(one["recipe"])),
+            Cell(one["tuned"] or ("finished lists" if one["role"] == "external" else "as given")),
+        ]
+        for one in comparison["models"]
+    ]
+    return _table("Settings", columns, rows)
+
+
+def _fields(recipe: dict[str, Any] | None) -> str:
+    if recipe is None:
+        return "–"
+    fields = ", ".join(f"{name}={value}" for name, value in recipe["fields"].items())
+    return f"{recipe['recipe']}: {fields or 'none'}"
+
+
+def every_number(comparison: dict[str, Any]) -> list[Table]:
+    """Every accuracy metric at every length, one table for full ranking and one for sampled candidates."""
+    models, lengths = comparison["models"], comparison["lengths"]
+    tables = []
+    for ranking, group in _rankings(comparison):
+        columns = [Column("Model", number=False), Column("Metric", number=False)]
+        columns += [Column(f"at {k}") for k in lengths]
+        rows = []
+        for metric in ACCURACY:
+            by_length = [_measures(models, ranking, metric, k) for k in lengths]
+            for place, one in enumerate(models):
+                cells = [column[place] for column in by_length]
+                if any(cell.text != "–" for cell in cells):
+                    rows.append([Cell(one["name"]), Cell(metric), *cells])
+        tables.append(_table(f"Every length. {group}", columns, rows))
+    return tables
+
+
+def segments_tables(comparison: dict[str, Any]) -> list[Table]:
+    """NDCG and HitRate by segment, full ranking: a table for users and one for items."""
+    models, k = comparison["models"], comparison["k"]
+    parts = [part for one in models for part in one["full"].get("segments", ())]
+    tables = []
+    for by in dict.fromkeys(part["by"] for part in parts):
+        columns, rows = [Column("Model", number=False)], [[Cell(one["name"])] for one in models]
+        for segment in dict.fromkeys(part["segment"] for part in parts if part["by"] == by):
+            same = [_segment(one, by, segment) for one in models]
+            label = next(f"{segment} ({part['users']:,} users, {part['rows']:,} rows)" for part in same if part)
+            for metric in HEADLINE[:2]:
+                found = [measure(part, metric, k) for part in same]
+                if any(found):
+                    columns.append(Column(f"{metric}@{k}", label))
+                    _extend(rows, cells(found))
+        tables.append(_table(f"By {by}, full ranking", columns, rows))
+    return tables
+
+
+def _segment(model: dict[str, Any], by: str, segment: str) -> dict[str, Any] | None:
+    found = model["full"].get("segments", ())
+    return next((part for part in found if part["by"] == by and part["segment"] == segment), None)
+
+
+def audit_table(audit: dict[str, Any]) -> Table:
+    """What was found about the data, the most severe first."""
+    columns = [Column(label, number=False) for label in ("Severity", "Found", "Why it matters", "What to do")]
+    found = [one for one in audit["findings"] if one["severity"] != "ok"]
+    rows = [
+        [
+            Cell(one["severity"], one["kind"], kind=one["severity"]),
+            Cell(one["what"], _examples(one["examples"])),
+            Cell(one["why"]),
+            Cell(one["remedy"]),
+        ]
+        for one in sorted(found, key=lambda one: SEVERITIES.index(one["severity"]))
+    ]
+    return _table("Findings about the data", columns, rows)
+
+
+def passed_table(audit: dict[str, Any]) -> Table | None:
+    """What the audit looked for and did not find; None where everything was found."""
+    passed = [one for one in audit["findings"] if one["severity"] == "ok"]
+    columns = [Column(label, number=False) for label in ("Check", "Result")]
+    rows = [[Cell(one["kind"]), Cell(one["what"])] for one in passed]
+    return _table("Checks that found nothing", columns, rows) if passed else None
+
+
+def _rankings(comparison: dict[str, Any]) -> list[tuple[str, str]]:
+    """The kinds of ranking that were measured, each with the label of its group."""
+    found = [("full", "Full ranking: every item competes")]
+    if any(one["sampled"] is not None for one in comparison["models"]):
+        how = comparison["candidates"]["how"] if comparison["candidates"] else "a few sampled items compete"
+        found.append(("sampled", f"Sampled: {how}"))
+    return found
+
+
+def _measured(models: Sequence[dict[str, Any]], ranking: str, metrics: Iterable[str], k: int) -> list[str]:
+    return [metric for metric in metrics if any(measure(one[ranking], metric, k) for one in models)]
+
+
+def _different(models: Sequence[dict[str, Any]], ranking: str, k: int) -> list[str]:
+    """The headline metrics; Recall only where it differs from HitRate, which it does not for one held-out item each."""
+    found = _measured(models, ranking, HEADLINE, k)
+    values = [[(measure(one[ranking], metric, k) or {}).get("value") for one in models] for metric in found]
+    return [metric for place, metric in enumerate(found) if values[place] not in values[:place]]
+
+
+def _measures(models: Sequence[dict[str, Any]], ranking: str, metric: str, k: int, digits: int = 4) -> list[Cell]:
+    found = [measure(one[ranking], metric, k) for one in models]
+    return cells(found, lower=BETTER[metric] == "lower", mark=BETTER[metric] != "depends", digits=digits)
+
+
+def _wanted(metric: str) -> str:
+    return {"higher": "higher is better", "lower": "lower is better"}.get(BETTER[metric], "depends on what is wanted")
+
+
+def _verdict(test: dict[str, Any]) -> Cell:
+    if test["better"] is None:
+        return Cell("no difference shown", test["test"])
+    word = "better" if test["better"] else "worse"
+    return Cell(word, test["test"], kind=word)
+
+
+def _signed(value: float | None) -> str:
+    return "–" if value is None else f"{value:+.4f}"
+
+
+def _p(value: float | None) -> str:
+    if value is None:
+        return "–"
+    return "< 0.0001" if value < 0.0001 else f"{value:.4f}"
+
+
+def _examples(examples: Sequence[str]) -> str:
+    return f"for example {'; '.join(map(str, examples))}" if examples else ""
+
+
+def _extend(parts: list[list[Cell]], column: Sequence[Cell]) -> None:
+    for part, cell in zip(parts, column, strict=True):
+        part.append(cell)
+
+
+def _table(caption: str, columns: Sequence[Column], rows: Iterable[Sequence[Cell]], note: str = "") -> Table:
+    return Table(caption, tuple(columns), tuple(tuple(row) for row in rows), note)
