@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from palate.evaluate_ratings import RatingsReport
     from palate.protocols import Recipe, Run
 
-__all__ = ["train"]
+__all__ = ["read_toml", "recipe_and_fields", "train"]
 
 
 def train(
@@ -33,7 +33,8 @@ def train(
         list[str] | None, typer.Option("--set", help="A hyperparameter: --set epochs=5 --set layers=[32,16]")
     ] = None,
     config: Annotated[
-        Path | None, typer.Option("--config", help="A TOML file with the hyperparameters of the recipe.")
+        Path | None,
+        typer.Option("--config", help="A TOML file with the hyperparameters, and the recipe if it is not named."),
     ] = None,
     published: Annotated[
         bool, typer.Option("--published", help="Published defaults instead of the fast preset.")
@@ -85,7 +86,8 @@ def train(
     from palate.bundle import Bundle
     from palate.data.split import Split
 
-    name, data = _recipe_and_data(what)
+    named, data = _recipe_and_data(what)
+    name, fields = recipe_and_fields(named, config, set_ or [])
     source = options.Source(
         data, user, item, rating, time, separator, encoding, items, tuple(sentinel or ()), duplicates, drop_invalid
     )
@@ -96,7 +98,6 @@ def train(
     rows: Split | Dataset
     rows = source.dataset() if split == "none" else options.split_rows(source, split, share, seed)
     dataset = rows.train if isinstance(rows, Split) else rows
-    fields = {**(_toml(config) if config else {}), **_fields(set_ or [])}
     recipe = _recipe(name, fields, published, dataset, run, k)
     note(f"training {recipe.name}: {dataclasses.asdict(recipe)}")  # type: ignore[call-overload]
     model = _fit(recipe, dataset, run, patience, k)
@@ -164,10 +165,18 @@ def _recipe(
     return best
 
 
-def _fields(pairs: list[str]) -> dict[str, Any]:
+def recipe_and_fields(name: str | None, config: Path | None, pairs: list[str]) -> tuple[str | None, dict[str, Any]]:
+    """The recipe's name, which the file of --config may give as ``recipe``, and its fields; those of --set win.
+
+    Raises:
+        RecipeError: the file is of another recipe, or one of both cannot be read.
+    """
     import json
 
-    fields: dict[str, Any] = {}
+    fields = read_toml(config, "--config") if config else {}
+    told = fields.pop("recipe", name)
+    if name is not None and told != name:
+        raise RecipeError(f"--config {config} is of recipe {told!r}, not {name!r}: name that one, or none")
     for pair in pairs:
         key, sign, value = pair.partition("=")
         if not sign:
@@ -176,11 +185,16 @@ def _fields(pairs: list[str]) -> dict[str, Any]:
             fields[key] = json.loads(value)
         except json.JSONDecodeError:
             fields[key] = value
-    return fields
+    return told, fields
 
 
-def _toml(path: Path) -> dict[str, Any]:
+def read_toml(path: Path, option: str) -> dict[str, Any]:
+    """The content of a TOML file that an option names.
+
+    Raises:
+        RecipeError: it cannot be read.
+    """
     try:
         return tomllib.loads(path.read_text())
     except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise RecipeError(f"--config {path} cannot be read as TOML: {error}") from None
+        raise RecipeError(f"{option} {path} cannot be read as TOML: {error}") from None

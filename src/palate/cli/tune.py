@@ -1,0 +1,221 @@
+"""`palate tune`: the fields of a recipe that do best on validation rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from palate.cli import options
+from palate.cli.console import console, note, print_json, table
+from palate.cli.train import read_toml, recipe_and_fields
+from palate.errors import DataError, RecipeError
+
+if TYPE_CHECKING:
+    from palate.data.dataset import Dataset
+    from palate.data.split import Candidates, Split
+    from palate.protocols import Recipe
+    from palate.tune import Trial, Tuned
+    from palate.tune.spaces import Space
+
+__all__ = ["tune"]
+
+SHOWN = 5  # trials in the table at the end
+
+
+def tune(
+    recipe: Annotated[str, typer.Argument(help="A recipe: ease, ials, neumf, blend, ...")],
+    data: options.Data,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Folder of the study; one that is there is gone on with.")
+    ] = None,
+    trials: Annotated[int, typer.Option("--trials", min=1, help="Trials in all, earlier runs counted.")] = 20,
+    minutes: Annotated[
+        float | None, typer.Option("--minutes", min=0, help="Start no further trial after so many minutes.")
+    ] = None,
+    metric: Annotated[
+        str, typer.Option("--metric", help="What is made better: NDCG@10, Recall@50, ..., or RMSE for ratings.")
+    ] = "NDCG@10",
+    candidates: Annotated[
+        str, typer.Option("--candidates", help="full, or so many sampled items for each user: 99.")
+    ] = "full",
+    search: Annotated[
+        list[str] | None,
+        typer.Option("--search", help="Search this instead: dim=16,32,64 or regularization=10:999:log"),
+    ] = None,
+    space: Annotated[
+        Path | None, typer.Option("--space", help="A TOML file with lines like those of --search.")
+    ] = None,
+    set_: Annotated[list[str] | None, typer.Option("--set", help="A field that stays as it is: --set epochs=5")] = None,
+    config: Annotated[Path | None, typer.Option("--config", help="A TOML file with such fields.")] = None,
+    published: Annotated[
+        bool, typer.Option("--published", help="Start from the published defaults instead of the fast preset.")
+    ] = False,
+    split: Annotated[
+        str | None,
+        typer.Option(
+            "--split", help="leave-one-out, time or random: how rows are held out; none: DATA has no test rows."
+        ),
+    ] = None,
+    share: Annotated[float, typer.Option("--share", help="Held-out share of the rows for time and random.")] = 0.2,
+    workers: Annotated[int, typer.Option("--workers", min=1, help="Processes, one thread each.")] = 1,
+    no_prune: Annotated[bool, typer.Option("--no-prune", help="Train every trial to its last epoch.")] = False,
+    user: options.UserColumn = None,
+    item: options.ItemColumn = None,
+    rating: options.RatingColumn = None,
+    time: options.TimeColumn = None,
+    separator: options.Separator = None,
+    encoding: options.Encoding = None,
+    sentinel: options.Sentinels = None,
+    duplicates: options.Duplicates = "last",
+    drop_invalid: options.DropInvalid = False,
+    items: options.ItemFeatures = None,
+    seed: options.Seed = 0,
+    device: options.Device = "auto",
+    threads: options.Threads = None,
+    json: options.Json = False,
+) -> None:
+    """Find the fields of a recipe that do best on validation rows, which come out of the training rows of DATA.
+
+    The rows that palate train would hold out for the test are not touched. A study that was stopped or killed goes on
+    with the same command. The best recipe is written to OUT/best.toml, which palate train --config takes.
+
+    Example: palate tune ease ml-100k --split leave-one-out --trials 30 --search regularization=10:5000:log
+    """
+    from palate.models import make_recipe
+    from palate.tune import Metric, Task
+    from palate.tune import tune as run_study
+
+    _, fields = recipe_and_fields(recipe, config, set_ or [])
+    preset = make_recipe(recipe, fields, fast=not published)
+    searched, measured = _space(preset, space, search or []), Metric.of(metric)
+    source = options.Source(
+        data, user, item, rating, time, separator, encoding, items, tuple(sentinel or ()), duplicates, drop_invalid
+    )
+    run = options.make_run(seed, device, threads)
+    rows = _validation(source, split, share, seed)
+    drawn = _candidates(rows, candidates, seed)
+    task = Task(preset, searched, rows, measured, drawn, run, prune=not no_prune)
+    folder = out or Path("studies") / recipe
+    with _progress(trials, quiet=json) as tell:
+        found = run_study(task, folder, trials=trials, minutes=minutes, workers=workers, tell=tell)
+    pictures = _plots(found)
+    if json:
+        print_json({**found.to_dict(), "config": str(folder / "best.toml"), "plots": pictures})
+        return
+    _show(found, data)
+
+
+def _space(preset: Recipe[Any], path: Path | None, pairs: list[str]) -> Space:
+    from palate.tune import default_space, parse_space
+
+    wishes: dict[str, Any] = read_toml(path, "--space") if path else {}
+    for pair in pairs:
+        field, sign, text = pair.partition("=")
+        if not sign:
+            raise RecipeError(
+                f"--search {pair!r} is not field=low:high or field=a,b,c: write it like --search dim=8,16"
+            )
+        wishes[field] = text
+    return parse_space(preset, wishes) if wishes else default_space(preset)
+
+
+def _validation(source: options.Source, how: str | None, share: float, seed: int) -> Split:
+    """Training rows parted once more; what is held out for the test is only counted."""
+    from palate.compare import validation_split
+    from palate.data.split import at_random, by_time, leave_one_out
+
+    train: Dataset
+    if how == "none":
+        train = source.dataset()
+    else:
+        rows = options.split_rows(source, how, share, seed)
+        train = rows.train
+        note(f"{len(rows.test):,} test rows are held out and not touched")
+    if how == "leave-one-out":
+        inner = leave_one_out(train)
+    elif how == "time":
+        inner = by_time(train, rows=share)
+    elif how == "random":
+        inner = at_random(train, share=share, seed=seed)
+    else:
+        inner = validation_split(train, share=share, seed=seed)
+    note(f"validation rows, out of {len(train):,} training rows: {len(inner.test):,} ({inner.how})")
+    return inner
+
+
+def _candidates(rows: Split, wish: str, seed: int) -> Candidates | None:
+    from palate.sampling import draw_candidates
+
+    if wish == "full":
+        return None
+    if not wish.isdecimal() or not int(wish):
+        raise DataError(f"--candidates {wish!r}: write full, or a number of sampled items such as 99")
+    return draw_candidates(rows, int(wish), seed)
+
+
+@contextmanager
+def _progress(total: int, *, quiet: bool) -> Iterator[Callable[[Trial, Tuned], None]]:
+    """A bar on a terminal, else a line for each trial."""
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    to = console(stderr=True)
+
+    def line(trial: Trial, so_far: Tuned) -> str:
+        value = trial.state if trial.value is None else f"{trial.value:.4f}"
+        pruned = " (given up early)" if trial.state == "pruned" else ""
+        best = f"best {so_far.best.value:.4f} in trial {so_far.best.number}"
+        return f"trial {len(so_far.trials)} of {total}: {value}{pruned}; {best}"
+
+    if quiet or not to.is_terminal:
+        yield lambda trial, so_far: note(line(trial, so_far))
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=to, transient=True) as bar:
+        row = bar.add_task(f"trial 1 of {total}", total=total)
+        yield lambda trial, so_far: bar.update(row, description=line(trial, so_far), completed=len(so_far.trials))
+
+
+def _plots(found: Tuned) -> list[str]:
+    from palate.tune.plots import write_plots
+
+    try:
+        return [str(path) for path in write_plots(found)]
+    except RecipeError as error:
+        note(f"no pictures: {error}")
+        return []
+
+
+def _show(found: Tuned, data: str) -> None:
+    metric, best, preset = str(found.task.metric), found.best, found.preset
+    sign = -1 if found.task.metric.higher_is_better else 1
+    complete = [trial for trial in found.trials if trial.state == "complete" and trial.value is not None]
+    ranked = sorted(complete, key=lambda trial: (sign * (trial.value or 0.0), trial.number))[:SHOWN]
+    shown = [*ranked, *([] if preset in ranked else [preset])]
+    states = [trial.state for trial in found.trials]
+    table(
+        f"{found.task.preset.name}: {metric} on validation rows, {len(states)} trials "
+        f"({states.count('pruned')} given up early, {states.count('failed')} failed)",
+        ["trial", metric, "seconds", *found.task.space],
+        [
+            [f"{t.number}{' (preset)' if t.preset else ''}", t.value, t.seconds, *_searched(t, found.task.space)]
+            for t in shown
+        ],
+        caption=f"{found.task.split.how}. The best of many is optimistic: measure it once on test rows.",
+    )
+    if found.importance:
+        table("what mattered", ["field", "importance"], found.importance.items())
+    to = console()
+    to.print(f"preset {preset.value:.4f}, best {best.value:.4f}", markup=False, soft_wrap=True)
+    path = found.folder / "best.toml"
+    to.print(f"The best recipe is in {path}. Next: palate train --config {path} {data}", markup=False, soft_wrap=True)
+
+
+def _searched(trial: Trial, space: Space) -> list[Any]:
+    from palate.tune.spaces import take
+
+    values = (take(trial.fields, path, "") for path in space)
+    return ["none" if value is None else value for value in values]

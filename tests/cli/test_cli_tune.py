@@ -1,0 +1,138 @@
+"""`palate tune` as it is used: what it says and leaves behind; it never sees test rows and survives a kill."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+import tomllib
+from dataclasses import replace
+from pathlib import Path
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+from terminal import board, mistake, palate, start
+
+from palate.data.readers import read_interactions
+from palate.data.split import leave_one_out
+
+KNN = ("tune", "item-knn", "clicks.csv", "--split", "leave-one-out")
+
+
+@pytest.fixture(autouse=True)
+def _here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "clicks.csv").write_text(board())
+
+
+def test_the_best_recipe_trains_from_its_file_and_the_values_are_shown(tmp_path):
+    result = palate(*KNN, "--trials", 12).ok()
+    assert "test rows are held out and not touched" in result.err
+    assert "trial 12 of 12" in result.err
+    assert "0 (preset)" in result.out
+    assert "measure it once on test rows" in result.out
+    path = tmp_path / "studies" / "item-knn" / "best.toml"
+    best = tomllib.loads(path.read_text())
+    trained = palate("train", "--config", path, "clicks.csv", "--split", "leave-one-out", "--json").ok().json
+    assert {"recipe": trained["recipe"], **trained["fields"]} == best
+    for name in ("history.svg", "importance.svg"):
+        picture = path.parent / name
+        if picture.exists() or name == "history.svg":
+            assert ElementTree.parse(picture).getroot().tag.endswith("svg")
+    assert palate("train", "item-knn", "clicks.csv", "--config", path, "--set", "neighbours=3").code == 0
+    assert "of recipe 'item-knn', not 'ease'" in mistake(palate("train", "ease", "clicks.csv", "--config", path))
+
+
+def test_json_tells_everything():
+    told = palate(*KNN, "--trials", 3, "--search", "neighbours=1:9", "--json").ok().json
+    assert told["space"] == {"neighbours": "1 to 9"}
+    assert len(told["trials"]) == 3
+    assert told["best"]["value"] >= told["preset"]["value"]
+    assert told["best"] == max(told["trials"], key=lambda trial: trial["value"])
+    assert told["config"].endswith("best.toml")
+    assert "leave one out" in told["validation"]
+
+
+def test_a_space_may_stand_in_a_file(tmp_path):
+    (tmp_path / "space.toml").write_text('neighbours = "1:4"\n"shrinkage" = [0.0, 10.0]\n')
+    told = palate(*KNN, "--trials", 4, "--space", "space.toml", "--search", "neighbours=2:3", "--json").ok().json
+    assert told["space"] == {"neighbours": "2 to 3", "shrinkage": "0.0, 10.0"}
+
+
+def test_test_rows_change_nothing(tmp_path):
+    whole = leave_one_out(read_interactions(tmp_path / "clicks.csv"))
+    whole.save(tmp_path / "split")
+    rows = whole.test.interactions
+    moved = rows.take(np.arange(len(rows))[::-1])
+    other = replace(whole, test=whole.test.with_rows(replace(moved, item=np.roll(moved.item, 3))))
+    other.save(tmp_path / "other")
+    values = []
+    for data in ("split", "other"):
+        told = palate("tune", "ease", data, "--trials", 4, "--out", f"study-{data}", "--json").ok().json
+        values.append([trial["value"] for trial in told["trials"]])
+    assert values[0] == values[1]
+
+
+def test_a_killed_study_goes_on_and_its_workers_end(tmp_path):
+    command = (*KNN, "--trials", 400, "--out", "study", "--workers", 2)
+    process = start(*command, folder=tmp_path)
+    journal = tmp_path / "study" / "journal.log"
+    deadline = time.monotonic() + 120
+    while ended(journal) < 5 and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.02)
+    workers = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    process.kill()
+    process.communicate()
+    assert process.returncode == -9, "killed in the middle"
+    assert len(workers) >= 2
+    while any(alive(one) for one in workers) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert not any(alive(one) for one in workers)
+    before = ended(journal)
+    assert 5 <= before < 400
+    told = palate(*KNN, "--trials", before + 3, "--out", "study", "--json").ok().json
+    assert len(told["trials"]) == before + 3
+    assert ended(journal) >= before + 3
+    assert sum(trial["preset"] for trial in told["trials"]) == 1
+
+
+def ended(journal: Path) -> int:
+    """Trials with a value in the journal: operation 6 sets the state, 1 is complete."""
+    lines = journal.read_bytes().splitlines() if journal.exists() else []
+    return sum(b'"op_code":6' in line and b'"state":1' in line for line in lines)
+
+
+def alive(pid: str) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return state != "Z"
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("tune", "ese", "clicks.csv"), "did you mean ease"),
+        (("tune", "popularity", "clicks.csv"), "nothing to tune"),
+        ((*KNN, "--metric", "NDCG"), "choose one like"),
+        ((*KNN, "--metric", "RMSE"), "has no ratings to predict"),
+        ((*KNN, "--candidates", "some"), "write full, or a number"),
+        ((*KNN, "--search", "neighbours"), "is not field=low:high"),
+        ((*KNN, "--search", "neighbors=1:5"), "no field 'neighbors'"),
+        ((*KNN, "--space", "none.toml"), "--space none.toml cannot be read"),
+    ],
+)
+def test_mistakes_end_with_one_line(words, message):
+    assert message in mistake(palate(*words))
+
+
+def test_without_the_extras_they_are_named(monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setitem(sys.modules, "optuna", None)
+        assert "pip install 'palate[tune]'" in mistake(palate(*KNN))
+    monkeypatch.setitem(sys.modules, "altair", None)
+    result = palate(*KNN, "--trials", 1).ok()
+    assert "no pictures: plots need an extra: pip install 'palate[report]'" in result.err
+    assert not [name for name in os.listdir("studies/item-knn") if name.endswith(".svg")]
