@@ -131,7 +131,10 @@ def demo(
 
 
 def show_contenders(contenders: list[Contender], validation: dict[str, float], k: int) -> None:
-    """One table of several models measured alike."""
+    """One table of several models measured alike; others are refused."""
+    from palate.compare import ground_line, same_ground
+
+    same_ground([one.report for one in contenders])
     report = contenders[0].report
     rows = []
     for one in sorted(contenders, key=lambda one: -one.report.value("NDCG", k)):
@@ -143,7 +146,7 @@ def show_contenders(contenders: list[Contender], validation: dict[str, float], k
         f"{report.data}: {report.candidates}; {report.ties}; {report.users} users",
         ["model", f"NDCG@{k}", "95 % interval", *(f"{m}@{k}" for m in METRICS[1:]), f"validation NDCG@{k}", "seconds"],
         rows,
-        caption=report.protocol,
+        caption=f"{report.protocol}\n{ground_line(report)}",
     )
 
 

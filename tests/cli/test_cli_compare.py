@@ -1,0 +1,134 @@
+"""`palate compare`: one command from a CSV, what it prints, its exit code, and coming back after a kill."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from pathlib import Path
+
+import pytest
+from terminal import board, mistake, palate, start
+
+FAST = ("--no-baselines", "--no-report", "--resamples", 200)
+
+
+@pytest.fixture(autouse=True)
+def _here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "clicks.csv").write_text(board())
+    (tmp_path / "long.toml").write_text('recipe = "ials"\nepochs = 3000\ndim = 16\n')
+
+
+def numbers(document):
+    """Everything that must not depend on when and how often it was run."""
+    fields = ("name", "role", "recipe", "tuned", "examples", "curve")
+    models = [
+        [one[field] for field in fields] + [one[ranking]["measures"] for ranking in ("full", "sampled") if one[ranking]]
+        for one in document["models"]
+    ]
+    return models, document["tests"], document["winner"], document["split"], document["candidates"]
+
+
+def test_one_command_makes_a_table_a_verdict_and_a_folder(tmp_path):
+    result = palate("compare", "clicks.csv", "--recipes", "ials", "--negatives", 5, "--resamples", 500, "-k", 5).ok()
+    assert "full" in result.out
+    assert "sampled" in result.out
+    for name in ("ials", "ease", "item-knn", "recent-popularity", "popularity"):
+        assert name in result.out
+    assert "(tuned) baseline" in result.out
+    assert "winner" in result.out or "beyond luck" in result.out
+    folder = tmp_path / "runs" / "compare-clicks"
+    document = json.loads((folder / "comparison.json").read_text())
+    assert document["split"]["fingerprint"] in result.out
+    assert document["candidates"]["fingerprint"] in result.out
+    assert document["winner"]["why"] in " ".join(result.out.split())
+    assert (folder / "report.html").stat().st_size > 10_000
+    assert (folder / "report.md").read_text().startswith("#")
+
+
+def test_json_lists_and_seeds(tmp_path):
+    (tmp_path / "theirs.csv").write_text("user_id,item_id,rank\n" + "".join(f"u{u},i{u % 2},1\n" for u in range(24)))
+    command = ("compare", "clicks.csv", "--recipes", "item-knn", "--seeds", "0,7", *FAST)
+    more = ("--lists", "theirs=theirs.csv", "--split", "leave-one-out", "--negatives", 0, "--json")
+    document = palate(*command, *more).ok().json
+    assert document["seeds"] == [0, 7]
+    assert document["candidates"] is None
+    assert {one["name"]: one["role"] for one in document["models"]} == {"item-knn": "model", "theirs": "external"}
+    assert not (tmp_path / "runs" / "compare-clicks" / "report.html").exists()
+
+
+def test_what_cannot_be_had_is_told_and_the_exit_code_says_so(tmp_path):
+    (tmp_path / "tiny.toml").write_text('recipe = "ease"\nmax_items = 2\n')
+    command = ("compare", "clicks.csv", "--recipes", "tiny.toml,popularity", *FAST)
+    result = palate(*command, "--seeds", 2, "--json")
+    assert result.code == 1
+    assert "failed: ease (tiny): 24 items exceed max_items=2" in " ".join(result.err.split())
+    assert "no sampled candidates" in result.err, "a hundred are more than the catalogue has"
+    assert result.json["candidates"] is None
+    assert result.json["seeds"] == [0, 1]
+    assert [one["name"] for one in result.json["models"]] == ["popularity"]
+    assert "--fresh" in mistake(palate(*command, "--seeds", 2, "-k", 3)), "other settings, same folder"
+    (tmp_path / "clicks.csv").write_text(board(size=20))
+    assert "split" in mistake(palate(*command, "--seeds", 2)), "other rows, same folder"
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--recipes", "gfm"), "did you mean gmf"),
+        (("--recipes", "none.toml"), "none.toml cannot be read"),
+        (("--seeds", "many"), "write --seeds 3 or --seeds 0,7"),
+        (("--seeds", "0"), "seeds=[]"),
+        (("--lists", "theirs.csv"), "write it like --lists theirs=lists.csv"),
+        (("--lists", "theirs=none.csv", "--recipes", "popularity"), "none.csv does not exist"),
+        (("--split", "sideways"), "--split 'sideways' is not a split"),
+        (("--negatives", "500"), "fewer than 500 unseen items"),
+        (("--out", "clicks.csv"), "is a file"),
+        (("--out", "."), "is not empty and no comparison"),
+    ],
+)
+def test_mistakes(words, said):
+    assert said in mistake(palate("compare", "clicks.csv", *FAST, *words))
+
+
+def test_a_killed_comparison_goes_on_where_it_was(tmp_path):
+    command = ("compare", "clicks.csv", "--recipes", "popularity,long.toml", "--negatives", 5, *FAST)
+    process = start(*command, "--out", "killed", folder=tmp_path)
+    first = tmp_path / "killed" / "results" / "popularity-seed0.json"
+    wait(lambda: first.exists() or process.poll() is not None)
+    family = descendants(process.pid)
+    process.kill()
+    process.communicate()
+    assert process.returncode == -9, "killed in the middle"
+    assert first.exists()
+    assert not list(first.parent.glob("ials*"))
+    assert len(family) == 2
+    wait(lambda: not any(alive(one) for one in family))
+    made = first.stat().st_mtime_ns
+    resumed = palate(*command, "--out", "killed", "--json").ok()
+    assert "popularity: training" not in resumed.err
+    assert "ials (long): training" in resumed.err
+    assert first.stat().st_mtime_ns == made, "what was finished is not done again"
+    whole = palate(*command, "--out", "whole", "--json").ok()
+    assert numbers(resumed.json) == numbers(whole.json), "as if nothing had happened"
+
+
+def wait(for_what, seconds=120):
+    deadline = time.monotonic() + seconds
+    while not for_what():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def descendants(process):
+    children = [int(one) for one in Path(f"/proc/{process}/task/{process}/children").read_text().split()]
+    return children + [one for child in children for one in descendants(child)]
+
+
+def alive(process):
+    try:
+        os.kill(process, 0)
+        return Path(f"/proc/{process}/stat").read_text().split()[2] != "Z"
+    except (ProcessLookupError, FileNotFoundError):
+        return False
