@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
+import pytest
+
+from palate.errors import EvaluationError
 from palate.reproduce.markdown import markdown, verdicts
-from palate.reproduce.rows import Row
+from palate.reproduce.rows import Row, shared_ground
 
 
 def row(role: Any, metric: str, k: int | None, published: float | None, value: float | None, **more: Any) -> Row:
@@ -34,3 +38,13 @@ def test_the_table_holds_every_number_and_where_it_came_from() -> None:
     assert "| published | published model | MSE | 11.74 |  |  | 95 | 1.2 |" in text
     assert "`palate reproduce X`, commit " in text
     assert "Candidates: all 5 items." in text
+
+
+def test_rows_of_different_ground_are_refused_in_one_table() -> None:
+    one, other = (row("best", "NDCG", 10, None, 0.1, ground=f"split {name}") for name in ("aaa", "bbb"))
+    with pytest.raises(EvaluationError, match="split aaa against split bbb"):
+        markdown([HIGHER[0], one, other], "palate reproduce X")
+    text = markdown([HIGHER[0], one], "palate reproduce X")
+    assert "Candidates: all 5 items. Fingerprints: split aaa." in text
+    elsewhere = replace(other, dataset="large")
+    assert shared_ground([one, elsewhere]) == "tiny: split aaa; large: split bbb"

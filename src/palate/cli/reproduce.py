@@ -68,10 +68,12 @@ def reproduce(
 
 def _show(system: str, rows: list[Row]) -> None:
     from palate.reproduce.markdown import verdicts
+    from palate.reproduce.rows import shared_ground
 
     protocols = list(dict.fromkeys(row.protocol for row in rows))
     for protocol in protocols:
         part = [row for row in rows if row.protocol == protocol]
+        candidates = next((row.candidates for row in part if row.candidates), None)
         table(
             f"System {system}, {part[0].dataset}: {protocol}",
             ["role", "model", "metric", "published", "ours", "95 % interval", "users", "seconds"],
@@ -83,7 +85,7 @@ def _show(system: str, rows: list[Row]) -> None:
                 ]
                 for row in part
             ],
-            caption=next((row.candidates for row in part if row.candidates), None),
+            caption="\n".join(filter(None, (candidates, shared_ground(part)))),
         )  # fmt: skip
         for line in verdicts(part):
             console().print(line, markup=False, soft_wrap=True)

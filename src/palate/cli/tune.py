@@ -125,10 +125,11 @@ def _space(preset: Recipe[Any], path: Path | None, pairs: list[str]) -> Space:
 
 def _validation(source: options.Source, how: str | None, share: float, seed: int) -> Split:
     """Training rows parted once more; what is held out for the test is only counted."""
-    from palate.compare import validation_split
+    from palate.compare import validation_like, validation_split
     from palate.data.split import at_random, by_time, leave_one_out
 
     train: Dataset
+    rows = None
     if how == "none":
         train = source.dataset()
     else:
@@ -142,7 +143,7 @@ def _validation(source: options.Source, how: str | None, share: float, seed: int
     elif how == "random":
         inner = at_random(train, share=share, seed=seed)
     else:
-        inner = validation_split(train, share=share, seed=seed)
+        inner = validation_split(train, share, seed) if rows is None else validation_like(rows, share, seed)
     note(f"validation rows, out of {len(train):,} training rows: {len(inner.test):,} ({inner.how})")
     return inner
 

@@ -17,6 +17,7 @@ SYSTEMS = {
     "D": "system_d",
     "E": "system_e",
     "ml-100k-rmse": "ml_100k_rmse",
+    "ml-1m-next": "ml_1m_next",
     "ncf-ml-1m": "ncf_ml_1m",
 }
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from palate.reproduce.rows import Row
+from palate.reproduce.rows import Row, shared_ground
 
 __all__ = ["markdown", "verdicts"]
 
@@ -22,8 +22,11 @@ def markdown(rows: Sequence[Row], command: str) -> str:
         part = [row for row in rows if (row.system, row.protocol) == (system, protocol)]
         parts.append(f"### {system}: {part[0].dataset}, {protocol}\n")
         candidates = next((row.candidates for row in part if row.candidates), None)
-        if candidates:
-            parts.append(f"Candidates: {candidates}.\n")
+        ground = shared_ground(part)
+        about = [f"Candidates: {candidates}."] if candidates else []
+        about += [f"Fingerprints: {ground}."] if ground else []
+        if about:
+            parts.append(f"{' '.join(about)}\n")
         parts.append("| role | model | metric | published | ours | 95 % interval | users or rows | training, s |")
         parts.append("|---|---|---|---:|---:|---|---:|---:|")
         parts += [_line(row) for row in part]

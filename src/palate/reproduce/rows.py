@@ -8,11 +8,23 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from palate.compare import ground_line
 from palate.data.split import Split
+from palate.errors import EvaluationError
 from palate.evaluate import Report, evaluate
 from palate.protocols import Recipe, Run
 
-__all__ = ["Entry", "Options", "Role", "Row", "from_report", "published", "sampled_table"]
+__all__ = [
+    "Entry",
+    "Options",
+    "Role",
+    "Row",
+    "from_report",
+    "published",
+    "sampled_table",
+    "shared_ground",
+    "splits_line",
+]
 
 Role = Literal["published", "trivial", "faithful", "best"]
 
@@ -35,6 +47,7 @@ class Row:
         users: how many users (or rows, for ratings) were measured.
         seconds: training time.
         candidates: what each relevant item had to beat, in words.
+        ground: fingerprints of the split or splits, and of the candidates.
     """
 
     system: str
@@ -51,6 +64,7 @@ class Row:
     users: int | None
     seconds: float | None
     candidates: str | None
+    ground: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """The row for JSON."""
@@ -109,10 +123,33 @@ def from_report(
         rows.append(
             Row(
                 system, report.data, protocol, role, model, metric, k, figure, one.value, low, high, report.users,
-                seconds, report.candidates,
+                seconds, report.candidates, ground_line(report),
             )
         )  # fmt: skip
     return rows
+
+
+def splits_line(splits: Iterable[Split]) -> str:
+    """The fingerprints of the splits that a row is pooled over."""
+    return f"splits {', '.join(split.fingerprint for split in splits)}"
+
+
+def shared_ground(rows: Iterable[Row]) -> str | None:
+    """The fingerprints that all measured rows of one table have in common; data sets of one table have their own.
+
+    Raises:
+        EvaluationError: two rows of one data set were measured on different ground, so they must not stand together.
+    """
+    found: dict[str, Row] = {}
+    for row in rows:
+        first = found.setdefault(row.dataset, row) if row.ground is not None else row
+        if first.ground != row.ground:
+            raise EvaluationError(
+                f"{first.model} and {row.model} cannot stand in one table: {first.ground} against {row.ground}. "
+                "Measure both on one split with one set of candidates"
+            )
+    lines = [f"{name}: {row.ground}" if len(found) > 1 else str(row.ground) for name, row in found.items()]
+    return "; ".join(lines) or None
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ from palate.models.means import MeanRating, UserItemMeans
 from palate.models.mf import MF
 from palate.models.svdpp import SVDpp
 from palate.reproduce.intervals import clustered
-from palate.reproduce.rows import Options, Role, Row, published
+from palate.reproduce.rows import Options, Role, Row, published, splits_line
 
 __all__ = ["BEST", "FAITHFUL", "PROTOCOL", "Contender", "load_anime", "measured", "run"]
 
@@ -105,6 +105,7 @@ def measured(
         options.log(f"{one.label}: MSE {reports[-1].value('MSE'):.4f}, in training {trained[-1]:.4f}")
     error = np.concatenate([r.predicted - s.test.interactions.weight for r, s in zip(reports, splits, strict=True)])
     user = np.concatenate([split.test.interactions.user for split in splits])
+    ground = splits_line(splits)
     known = np.concatenate([_known(split) for split in splits])
     public = 11.74 if one.role == "faithful" else None
     square = np.square(error)
@@ -121,11 +122,11 @@ def measured(
             yield Row(
                 system, dataset, protocol + where, one.role, one.label, metric, None,
                 public if metric == "MSE" and not where else None, float(value), float(low), float(high),
-                len(np.unique(user[mask])), seconds, None,
+                len(np.unique(user[mask])), seconds, None, ground,
             )  # fmt: skip
     yield Row(
         system, dataset, f"{protocol}; training rows", one.role, one.label, "MSE", None,
-        6.03 if one.role == "faithful" else None, float(np.mean(trained)), None, None, None, seconds, None,
+        6.03 if one.role == "faithful" else None, float(np.mean(trained)), None, None, None, seconds, None, ground,
     )  # fmt: skip
 
 

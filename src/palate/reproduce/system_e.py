@@ -32,7 +32,7 @@ from palate.models.recent import RecentPopularity
 from palate.models.two_tower import TwoTower
 from palate.protocols import Recipe
 from palate.reproduce.intervals import clustered
-from palate.reproduce.rows import Options, Role, Row, from_report, published
+from palate.reproduce.rows import Options, Role, Row, from_report, published, splits_line
 
 __all__ = ["FAITHFUL", "FIGURES", "OURS", "RECENT", "earlier", "run", "split"]
 
@@ -134,7 +134,8 @@ def _earlier_rows(train: Dataset, options: Options) -> Iterator[Row]:
     options.log("five earlier cuts inside the training rows")
     ours = OURS[True][0]
     users, values = [], []
-    for part in earlier(train):
+    cuts = list(earlier(train))
+    for part in cuts:
         reports = [evaluate(r.fit(part.train, options.run), part, k=10, resamples=0) for r in (RECENT, ours)]
         users.append(train.users.rows(part.train.users.external(reports[0].user_rows)))
         values.append([[report.per_user[f"{metric}@{k}"] for metric, k in METRICS[:2]] for report in reports])
@@ -146,7 +147,7 @@ def _earlier_rows(train: Dataset, options: Options) -> Iterator[Row]:
         protocol = f"{TABLES[True]}; averaged over five earlier cuts inside the training rows"
         return Row(
             "E", "ml-100k", protocol, role, model, metric, 10, None, value, low, high, len(np.unique(user_N)), None,
-            "all items, seen items removed",
+            "all items, seen items removed", splits_line(cuts),
         )  # fmt: skip
 
     label = LABEL.format(**vars(ours))

@@ -79,6 +79,7 @@ SPACES: dict[str, dict[str, str]] = {
         "learning_rate": "0.0003:0.01:log",
         "average": "0.9,0.99,0.995,0.999",
     },
+    "infill": {},  # tune sasrec; its fields go into ``network``
     "two-tower": {
         "epochs": "3:40",
         "dim": "16,32,64,128",
