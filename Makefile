@@ -46,6 +46,9 @@ bench: venv      ## speed against peers and physical limits, medians and ratios
 	$(BIN)/python benchmarks/negatives.py
 	POLARS_MAX_THREADS=1 $(BIN)/python benchmarks/read_csv.py
 	$(BIN)/python benchmarks/full_ranking.py
+	$(BIN)/python benchmarks/metrics.py
+	$(BIN)/python benchmarks/bootstrap.py
+	$(BIN)/python benchmarks/sasrec_tokens.py
 	$(BIN)/python benchmarks/two_tower_step.py
 	$(BIN)/python benchmarks/fold_in.py
 

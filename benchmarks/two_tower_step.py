@@ -1,12 +1,13 @@
 """Two-tower in-batch steps, whole tensors against a per-sample DataLoader: rows per second over an epoch.
 
-    python benchmarks/two_tower_step.py [--rounds 3] [--rows 100000] [--batch 256] [--workers 0 2] [--json FILE]
+    python benchmarks/two_tower_step.py [--rounds 3] [--rows 100000] [--workers 0 2] [--json FILE]
 
-Two steps: the in-batch softmax (width 32), and system E's (width 16, batch 1024, 10 drawn negatives per positive).
-Same model (ids alone, tables of MovieLens 100K size), same loss, same fused Adam, same plain loop; only the source of
-the batches differs. "tensors" is what the recipe trains from; "samples" is a Dataset over tensors that returns one row
-at a time (and draws its negatives) behind a shuffling DataLoader, at its best number of workers. The rows are random:
-the cost does not depend on them. A row is a positive. Rounds alternate; medians. Set OMP_NUM_THREADS=1.
+Four steps: the recipe's own (in-batch softmax, width 32), the same in small batches, and those of system D (batch 8192,
+Adagrad, no corrections) and E (width 16, batch 1024, 10 drawn negatives per positive). Same model (ids alone, tables of
+MovieLens 100K size), same loss, same optimiser, same plain loop; only the source of the batches differs. "tensors" is
+what the recipe trains from; "samples" is a Dataset over tensors that returns one row at a time (and draws its
+negatives) behind a shuffling DataLoader, at its best number of workers. The rows are random: the cost does not depend
+on them. A row is a positive. Rounds alternate; medians. Set OMP_NUM_THREADS=1.
 """
 
 from __future__ import annotations
@@ -31,6 +32,12 @@ from palate.models.two_tower import TwoTower
 from palate.protocols import Batch, Sizes
 
 USERS, ITEMS = 943, 1_682
+STEPS = {
+    "default": TwoTower(),
+    "small batches": TwoTower(batch_size=256),
+    "system D": TwoTower(log_q=False, mask_hits=False, batch_size=8192, optimizer="adagrad", learning_rate=0.1),
+    "system E": TwoTower(dim=16, objective="bce", negatives=10, negatives_from="all", batch_size=1024),
+}
 
 
 class Samples(TorchDataset[tuple[Tensor, Tensor, Tensor]]):
@@ -80,16 +87,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--rows", type=int, default=100_000)
-    parser.add_argument("--batch", type=int, default=TwoTower().batch_size)
     parser.add_argument("--workers", type=int, nargs="+", default=[0, 2])
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     torch.set_num_threads(1)
     train = random_rows(args.rows)
-    system_e = TwoTower(dim=16, objective="bce", negatives=10, negatives_from="all", batch_size=1024)
-    found = [
-        compare(recipe, train, args.rounds, args.workers) for recipe in (TwoTower(batch_size=args.batch), system_e)
-    ]
+    found = [{"step": name, **compare(recipe, train, args.rounds, args.workers)} for name, recipe in STEPS.items()]
     print(*found, sep="\n")
     if args.json:
         args.json.write_text(json.dumps(found, indent=2))

@@ -185,3 +185,11 @@ def test_holm_keeps_false_alarms_down() -> None:
     rng = np.random.default_rng(1)
     alarms = sum((holm(rng.random(5)) < 0.05).any() for _ in range(2_000))
     assert alarms / 2_000 < 0.065
+
+
+def test_bounds_stay_between_the_least_and_the_largest_value():
+    rare = np.zeros((6_040, 1))
+    rare[:3] = 1 / 3
+    low, high = intervals(rare)[0]
+    assert 0 <= low < high <= 1 / 3
+    assert intervals(1 - rare)[0, 1] <= 1

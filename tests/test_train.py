@@ -22,7 +22,7 @@ SMALL = MLP(layers=(8, 8), epochs=6, batch_size=256, learning_rate=0.01, dropout
 TRAIN = """
 import sys, pathlib
 sys.path.insert(0, {tests!r})
-from conftest import make_checkerboard
+from boards import make_checkerboard
 from palate.models.neumf import MLP
 from palate.protocols import Run
 recipe = MLP(layers=(8, 8), epochs=2000, batch_size=256, learning_rate=0.01, dropout=0.2)

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from conftest import make_checkerboard
+from boards import make_checkerboard
 from palate.data.dataset import Dataset
 from palate.data.split import Split, at_random, leave_one_out
 from palate.errors import EvaluationError, PalateError, RecipeError

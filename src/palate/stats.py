@@ -170,7 +170,9 @@ def _intervals(values_UM: Floats, level: float, resamples: int, seed: int) -> ND
         means_RM[first : first + rows] = count_RU.astype(np.float32) @ centred_UM
     tail = (1 - level) / 2
     bounds_2M = np.quantile(means_RM / users, [tail, 1 - tail], axis=0)
-    bounds_M2: NDArray[np.float64] = np.where(np.ptp(values_UM, axis=0) == 0, mean_M, mean_M + bounds_2M).T
+    # A mean lies between the least and the largest value, also where float32 rounded it beyond.
+    inside_2M = np.clip(mean_M + bounds_2M, values_UM.min(axis=0), values_UM.max(axis=0))
+    bounds_M2: NDArray[np.float64] = np.where(np.ptp(values_UM, axis=0) == 0, mean_M, inside_2M).T
     return bounds_M2
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from conftest import make_checkerboard
+from boards import make_checkerboard
 from palate.compare import Entrant, Settings, run_comparison
 from palate.data.split import Split
 from palate.errors import EvaluationError, RecipeError

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from conftest import make_checkerboard
+from boards import make_checkerboard
 from palate.bundle import Bundle
 from palate.data.split import Split
 from palate.models import RECIPES, make_recipe

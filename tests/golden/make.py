@@ -16,7 +16,7 @@ import torch
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent))
 
-from conftest import make_checkerboard  # noqa: E402
+from boards import make_checkerboard  # noqa: E402
 from palate.bundle import FORMAT, Bundle  # noqa: E402
 from palate.models import make_recipe  # noqa: E402
 from palate.protocols import Query, Run  # noqa: E402

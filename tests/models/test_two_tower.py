@@ -135,6 +135,39 @@ def test_folded_in_users_keep_nine_tenths_of_their_ndcg(ml_100k_loo: Split) -> N
     assert folded >= 0.9 * trained
 
 
+@pytest.mark.parametrize("objective", ["softmax", "bce", "bpr"])
+def test_a_dislike_and_a_like_push_a_stranger_apart(checkerboard: Split, objective: str) -> None:
+    model = replace(QUICK, objective=objective).fit(checkerboard.train, RUN)  # type: ignore[arg-type]
+    like, both = Query.strangers([[0, 2], [0, 2, 4]]), Query.strangers([[0, 2, 4]])
+    assert both.weights is not None
+    mixed = replace(both, weights=torch.tensor([1.0, 1.0, -1.0]))
+    only = replace(both, weights=torch.full((3,), -1.0))
+    with torch.inference_mode():
+        less, more = model.score(mixed)[0, 4], model.score(like)[:, 4]
+        assert less < more[0] < more[1]
+        assert not model.knows(only).any()
+        torch.testing.assert_close(model.query_vectors(only)[0], model.user_mean)
+
+
+def test_a_step_on_distinct_users_and_items_is_the_step_on_the_rows() -> None:
+    """The loss of a batch with repeats equals the cross-entropy of the whole matrix, written out."""
+    data = colours()
+    recipe = replace(QUICK, item_features=("tags",), log_q=True)
+    module = replace(recipe, epochs=0).fit(data, RUN)
+    batch = next(iter(recipe.batches(data, 0, 0)))
+    assert len(batch.item.unique()) < len(batch.item)
+    logit = module.user_tower(batch.user) @ module.item_tower(batch.item).T - batch.target
+    hit = (batch.item[:, None] == batch.item).fill_diagonal_(False)
+    expected = torch.nn.functional.cross_entropy(logit.masked_fill(hit, -torch.inf), torch.arange(len(hit)))
+    parameters = [p for p in module.parameters() if p.requires_grad]
+    loss = recipe.loss(module, batch)
+    torch.testing.assert_close(loss, expected)
+    for ours, theirs in zip(
+        torch.autograd.grad(loss, parameters), torch.autograd.grad(expected, parameters), strict=True
+    ):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-6)
+
+
 def test_the_seed_decides(checkerboard: Split) -> None:
     recipe = replace(QUICK, epochs=2, objective="bce")
     one, same, other = (recipe.fit(checkerboard.train, replace(RUN, seed=seed)).state_dict() for seed in (1, 1, 2))

@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from palate.cli import data, evaluate, recommend, reproduce, start, train
+from palate.cli import check, compare, data, evaluate, recommend, report, reproduce, start, train, tune
 from palate.cli.console import console
 from palate.errors import PalateError
 
@@ -24,10 +24,14 @@ app = typer.Typer(
 app.command("quickstart")(start.quickstart)
 app.command("demo")(start.demo)
 app.add_typer(data.app, name="data")
+app.command("check")(check.check)
 app.command("train")(train.train)
+app.command("tune")(tune.tune)
+app.command("compare")(compare.compare)
 app.command("evaluate")(evaluate.evaluate)
 app.command("recommend")(recommend.recommend)
 app.command("similar")(recommend.similar)
+app.command("report")(report.report)
 app.command("reproduce")(reproduce.reproduce)
 
 

@@ -9,11 +9,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from palate.errors import RecipeError
+from palate.models.blend import Blend
 from palate.models.bmf import BMF
 from palate.models.bpr import BPR
 from palate.models.ease import EASE
 from palate.models.held_out import HeldOutRidge, RecentBlend
 from palate.models.ials import IALS, WALS
+from palate.models.infill import Infill
 from palate.models.knn import ItemKNN
 from palate.models.logistic_mf import LogisticMF
 from palate.models.means import MeanRating, UserItemMeans
@@ -21,6 +23,7 @@ from palate.models.mf import MF
 from palate.models.neumf import GMF, MLP, NeuMF
 from palate.models.popularity import Popularity
 from palate.models.recent import RecentPopularity
+from palate.models.sasrec import SASRec
 from palate.models.svdpp import SVDpp
 from palate.models.two_tower import TwoTower
 from palate.protocols import Recipe
@@ -44,11 +47,14 @@ RECIPES: dict[str, type[Any]] = {
         MLP,
         NeuMF,
         TwoTower,
+        SASRec,
+        Infill,
         MeanRating,
         UserItemMeans,
         MF,
         SVDpp,
         BMF,
+        Blend,
     )
 }
 

@@ -12,32 +12,37 @@ by an in-batch softmax, by binary cross-entropy on sampled negatives, or by BPR.
 An id without training rows reads the out-of-vocabulary row of its table, which is learned where ``id_dropout`` hides
 some ids, and zero otherwise: such items, and items given later as a table, are recommended by their features.
 
-Fold-in of a stranger: the mean of the item vectors of the history, mapped to the user space by ridge regression,
+Fold-in of a stranger: the likeliest vector given the training loss of the history, with the items fixed and the
+distribution of the trained users' vectors as prior (see ``GradientFoldIn``). For the softmax that loss is, per event h,
 
-    v = c + (mean_h tower_item(h) - m) A,      A = argmin sum_u |tower_user(u) - c - (pool_u - m) A|^2 + ridge |A|^2
+    softplus(log Z - score(h)),      Z = sum over the catalogue of e^score
 
-over the training users, with c and m the mean user vector and mean pool. A stranger with nothing gets c.
+and its reflection for a dislike. A stranger with nothing gets the mean user vector.
 
-Shape legend: B users or positives, C candidates, I items, U users, N negatives, D width, S code slots, F numbers.
+Shape legend: B users or positives, C candidates, I items, U users, N negatives or probes, H events, D width.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar, Literal, Self, cast
 
 import numpy as np
 import polars as pl
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from palate import train as training
 from palate.data.dataset import Dataset, Fingerprint
-from palate.data.features import Encoded, FeatureSchema, FeatureTable
+from palate.data.features import FeatureSchema
 from palate.errors import ModelError, RecipeError
 from palate.losses import bce, bpr, in_batch_softmax
-from palate.nn import mlp
+from palate.models.factors import GradientFoldIn, UserBatch, events_of, likes, predict
+from palate.models.towers import Tower
 from palate.protocols import Batch, Query, Run, Sizes
 from palate.sampling import Unseen, epoch_rng
 
@@ -46,90 +51,33 @@ __all__ = ["TwoTower", "TwoTowerModel"]
 ROWS_AT_ONCE = 1 << 16  # rows of a tower computed at once outside training
 SCORE_CELLS = 32_000_000  # floats gathered at once for listed candidates: 128 MB
 CHUNK_ROWS = 1 << 18  # positives whose negatives are drawn at once
-RIDGE = 1e-3  # of the fold-in, relative to the mean variance of the pools
-
-
-class Tower(nn.Module):
-    """One side: ids and features to vectors; the last row of each table is the out-of-vocabulary row."""
-
-    known: Tensor
-    codes: Tensor
-    weights: Tensor
-    numbers: Tensor
-
-    def __init__(self, rows: int, table: FeatureTable, recipe: TwoTower) -> None:
-        super().__init__()
-        self.rows, self.table, self.id_dropout = rows, table, recipe.id_dropout
-        sparse = recipe.optimizer.startswith("sparse")
-        self.ids = nn.Embedding(rows + 1, recipe.dim, sparse=sparse)
-        nn.init.normal_(self.ids.weight, std=recipe.init_std)
-        nn.init.zeros_(self.ids.weight[-1:])
-        self.register_buffer("known", torch.ones(rows + 1, dtype=torch.bool))
-        self.known[-1] = False
-        if table.codes:
-            self.values = nn.EmbeddingBag(table.codes + 1, recipe.dim, mode="sum", padding_idx=0, sparse=sparse)
-            nn.init.normal_(self.values.weight, std=recipe.init_std)
-            nn.init.zeros_(self.values.weight[:1])
-        if table.numbers:
-            self.linear = nn.Linear(table.numbers, recipe.dim, bias=False)
-            nn.init.normal_(self.linear.weight, std=recipe.init_std)
-        self.register_buffer("codes", torch.zeros(rows + 1, table.slots, dtype=torch.int32))
-        self.register_buffer("weights", torch.zeros(rows + 1, table.slots))
-        self.register_buffer("numbers", torch.zeros(rows + 1, table.numbers))
-        widths = (recipe.dim, *recipe.layers)
-        last = nn.Linear(widths[-2], widths[-1]) if recipe.layers else nn.Identity()
-        self.deep = nn.Sequential(*mlp(widths[:-1]), last)
-
-    def forward(self, row: Tensor) -> Tensor:
-        """Vectors (..., D) of row numbers (...)."""
-        known = self.known[row]
-        if self.training and self.id_dropout:
-            known = known & (torch.rand(row.shape, device=row.device) >= self.id_dropout)
-        vector = self.ids(row.where(known, self.rows))
-        if not self.table.columns:
-            return cast(Tensor, self.deep(vector))
-        return self._finish(vector, self.codes[row], self.weights[row], self.numbers[row])
-
-    def of_features(self, given: Encoded) -> Tensor:
-        """Vectors (N, D) of rows that are known by their features alone."""
-        device = self.ids.weight.device
-        codes, weights, numbers = (torch.from_numpy(part).to(device) for part in given)
-        return self._finish(self.ids.weight[-1].expand(len(codes), -1), codes, weights, numbers)
-
-    def learn(self, given: Encoded, known: Tensor) -> None:
-        """Take over the features of all rows, and which rows have training rows."""
-        self.known[:-1] = known
-        for mine, theirs in zip((self.codes, self.weights, self.numbers), given, strict=True):
-            if len(theirs):
-                mine[:-1] = torch.from_numpy(theirs)
-
-    def _finish(self, vector: Tensor, codes: Tensor, weights: Tensor, numbers: Tensor) -> Tensor:
-        if self.table.codes:
-            flat, shares = codes.reshape(-1, self.table.slots), weights.reshape(-1, self.table.slots)
-            vector = vector + self.values(flat, per_sample_weights=shares).reshape(vector.shape)
-        if self.table.numbers:
-            vector = vector + self.linear(numbers)
-        return cast(Tensor, self.deep(vector))
+SOFTMAX_PROBES = 1 << 14  # a sum of exponentials needs nearly all items: a third of them costs a sixth of the NDCG
 
 
 class TwoTowerModel(nn.Module):
-    """Two towers and the map that folds strangers in."""
+    """Two towers, and how they fold strangers in."""
 
     trained_on: Fingerprint | None = None
-    pool_mean: Tensor
     user_mean: Tensor
-    fold: Tensor
 
     def __init__(self, sizes: Sizes, recipe: TwoTower) -> None:
         super().__init__()
         self.sizes = sizes
-        schema = sizes.features or FeatureSchema()
-        self.user_tower = Tower(sizes.users, schema.users, recipe)
-        self.item_tower = Tower(sizes.items, schema.items, recipe)
+        schema, sparse = sizes.features or FeatureSchema(), recipe.optimizer.startswith("sparse")
+        towers = partial(
+            Tower,
+            dim=recipe.dim,
+            layers=recipe.layers,
+            id_dropout=recipe.id_dropout,
+            init_std=recipe.init_std,
+            sparse=sparse,
+        )
+        self.user_tower = towers(sizes.users, schema.users)
+        self.item_tower = towers(sizes.items, schema.items)
         width = recipe.layers[-1] if recipe.layers else recipe.dim
-        self.register_buffer("pool_mean", torch.zeros(width))
+        probes = SOFTMAX_PROBES if recipe.objective == "softmax" else 1024
+        self.fold_in = GradientFoldIn(width, partial(recipe.history_loss, sizes.items), probes=probes)
         self.register_buffer("user_mean", torch.zeros(width))
-        self.register_buffer("fold", torch.zeros(width, width))
 
     def score(self, query: Query, items: Tensor | None = None) -> Tensor:
         """Dot products: (B, C) or (B, I). Candidates are gathered in chunks of bounded memory."""
@@ -142,19 +90,20 @@ class TwoTowerModel(nn.Module):
 
     def knows(self, query: Query) -> Tensor:
         """Trained users, strangers with a history, and users of the table with features."""
-        return self._trained(query) | (query.counts() > 0) | self._featured(query)
+        return self._trained(query) | (likes(query) > 0) | self._featured(query)
 
     def query_vectors(self, query: Query) -> Tensor:
         """User vectors (B, D): trained, folded in, from features alone, or the mean user."""
         row_B = query.user.where((query.user >= 0) & (query.user < self.user_tower.rows), self.user_tower.rows)
-        own_B = self._trained(query) | (self._featured(query) & (query.counts() == 0))
+        own_B = self._trained(query) | (self._featured(query) & (likes(query) == 0))
         vector_BD = self.user_mean.expand(len(query), -1)
         if bool(own_B.any()):
             vector_BD = self.user_tower(row_B).where(own_B[:, None], vector_BD)
-        fold_B = ~own_B & (query.counts() > 0)
+        fold_B = ~own_B & (likes(query) > 0)
         if bool(fold_B.any()):
-            folded_BD = self.user_mean + (self.pool(query) - self.pool_mean) @ self.fold
-            vector_BD = folded_BD.where(fold_B[:, None], vector_BD)
+            events = events_of(query, fold_B.nonzero().squeeze(1), self.fold_in.recency)
+            folded_SD = self.fold_in(self.item_vectors().detach(), self.user_mean, events)
+            vector_BD = vector_BD.index_put((fold_B,), folded_SD.to(vector_BD.dtype))
         return vector_BD
 
     def item_vectors(self, features: pl.DataFrame | None = None) -> Tensor:
@@ -165,38 +114,19 @@ class TwoTowerModel(nn.Module):
             ModelError: the model was trained without item features.
         """
         if features is None:
-            rows = torch.arange(self.item_tower.rows, device=self.fold.device)
+            rows = torch.arange(self.item_tower.rows, device=self.user_mean.device)
             return torch.cat([self.item_tower(part) for part in rows.split(ROWS_AT_ONCE)])
         if not self.item_tower.table.columns:
             raise ModelError("the model reads no item features: fit it with item_features=('*',)")
         return self.item_tower.of_features(self.item_tower.table.encode(features))
 
-    def pool(self, query: Query) -> Tensor:
-        """Mean item vector of each history (B, D); zero where there is none."""
-        assert query.offsets is not None
-        assert query.items is not None
-        item_ID = self.item_vectors()
-        owner_H = torch.repeat_interleave(torch.arange(len(query), device=item_ID.device), query.counts())
-        sum_BD = item_ID.new_zeros(len(query), item_ID.shape[1])
-        for part in torch.arange(len(owner_H), device=item_ID.device).split(ROWS_AT_ONCE):
-            sum_BD.index_add_(0, owner_H[part], item_ID[query.items[part]])
-        return sum_BD / query.counts().clamp(min=1)[:, None]
-
-    def learn_fold(self, train: Dataset) -> None:
-        """Fit the map from the pooled history to the user vector on the users of the training rows."""
-        users = np.unique(train.interactions.user)
-        query = Query.of(users, train.history.select(users))
+    def settle(self, train: Dataset) -> None:
+        """Measure mean and spread of the vectors of the users of the training rows, for strangers."""
+        user_U = torch.from_numpy(np.unique(train.interactions.user).astype(np.int64))
         with torch.no_grad():
-            parts = [self.user_tower(part) for part in query.user.split(ROWS_AT_ONCE)]
-            user_UD, pool_UD = torch.cat(parts).double(), self.pool(query).double()
-            user_mean, pool_mean = user_UD.mean(0), pool_UD.mean(0)
-            centred_UD = pool_UD - pool_mean
-            gram_DD = centred_UD.T @ centred_UD
-            ridge = RIDGE * gram_DD.diagonal().mean().clamp(min=1e-12)
-            system_DD = gram_DD + ridge * torch.eye(len(gram_DD), dtype=torch.float64)
-            fold_DD = torch.linalg.solve(system_DD, centred_UD.T @ (user_UD - user_mean))
-            for mine, theirs in ((self.user_mean, user_mean), (self.pool_mean, pool_mean), (self.fold, fold_DD)):
-                mine.copy_(theirs)
+            vector_UD = torch.cat([self.user_tower(part) for part in user_U.split(ROWS_AT_ONCE)])
+            self.user_mean.copy_(vector_UD.mean(0))
+            self.fold_in.settle(vector_UD)
 
     def _trained(self, query: Query) -> Tensor:
         inside = (query.user >= 0) & (query.user < self.user_tower.rows)
@@ -230,7 +160,8 @@ class TwoTower:
         negatives: bce and bpr: items drawn anew for each positive in each epoch.
         negatives_from: "unseen" never draws what the user had in training, "all" does not look.
         epochs: passes over the training rows.
-        batch_size: positives in one optimiser step.
+        batch_size: positives in one optimiser step. The softmax costs the product of distinct users and distinct items
+            of a batch, so large batches are cheap on small tables; data of few thousand rows want smaller ones.
         optimizer: the sparse ones touch only the rows of a batch, for large tables; "sparse_adam" needs towers of
             embeddings alone.
         learning_rate: its step.
@@ -253,7 +184,7 @@ class TwoTower:
     negatives: int = 4
     negatives_from: Literal["unseen", "all"] = "unseen"
     epochs: int = 20
-    batch_size: int = 256
+    batch_size: int = 4096
     optimizer: Optimizer = "adam"
     learning_rate: float = 0.005
     accumulator: float = 0.0
@@ -289,7 +220,7 @@ class TwoTower:
             DataError: a wanted feature column is missing or of an unfitting kind.
         """
         model = cast(TwoTowerModel, training.fit(self, train, run, self._start(train, run.seed)))
-        model.learn_fold(train)
+        model.settle(train)
         model.trained_on = train.fingerprint
         return model
 
@@ -320,12 +251,28 @@ class TwoTower:
 
     def loss(self, module: Any, batch: Batch) -> Tensor:
         """The mean loss of one batch."""
-        user_BD, item_BxD = module.user_tower(batch.user), module.item_tower(batch.item)
         if self.objective == "softmax":
+            users, row_B = batch.user.unique(return_inverse=True)
+            items, column_B = batch.item.unique(return_inverse=True)
             log_q_B = batch.target if self.log_q else None
-            return in_batch_softmax(user_BD @ item_BxD.T, batch.item, log_q_B, mask_hits=self.mask_hits)
+            vectors = module.user_tower(users), module.item_tower(items)
+            return in_batch_softmax(*vectors, row_B, column_B, log_q_B, mask_hits=self.mask_hits)
+        user_BD, item_BxD = module.user_tower(batch.user), module.item_tower(batch.item)
         score = (user_BD[:, None] * item_BxD).sum(-1)  # far cheaper than a batched product of such small matrices
         return bce(score, batch.target) if self.objective == "bce" else bpr(score[:, 0], score[:, 1:])
+
+    def history_loss(self, items: int, user_SD: Tensor, item_ID: Tensor, batch: UserBatch) -> Tensor:
+        """The loss of whole histories, summed; the probes of the batch stand for all ``items``."""
+        event_H, probe_SN = predict(user_SD, item_ID, batch)
+        if self.objective == "softmax":
+            total_S = probe_SN.logsumexp(1) + math.log(items / len(batch.pool))
+            return (batch.strength * F.softplus(batch.sign * (total_S[batch.owner] - event_H))).sum()
+        if self.objective == "bpr":
+            worse_HN = F.softplus(batch.sign[:, None] * (F.embedding(batch.owner, probe_SN) - event_H[:, None]))
+            return (batch.strength[:, None] * F.embedding(batch.owner, batch.share) * worse_HN).sum()
+        negative_S = (batch.share * F.softplus(probe_SN)).sum(1)
+        own = (batch.strength * F.softplus(-batch.sign * event_H)).sum()
+        return own + self.negatives * (batch.sizes * negative_S).sum()
 
     def optimizers(self, module: nn.Module) -> list[torch.optim.Optimizer]:
         """One optimiser over both towers.
