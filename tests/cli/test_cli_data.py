@@ -10,7 +10,7 @@ from terminal import palate
 from palate.data.registry import REGISTRY
 
 ROW = {"system", "dataset", "protocol", "role", "model", "metric", "k", "published", "value", "low", "high", "users",
-       "seconds", "candidates"}  # fmt: skip
+       "seconds", "candidates", "ground"}  # fmt: skip
 
 
 def test_list_names_every_set_with_its_licence():

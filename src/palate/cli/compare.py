@@ -56,7 +56,9 @@ def compare(
         int | None,
         typer.Option("--patience", min=1, help="Stop after so many epochs without a better NDCG on validation rows."),
     ] = None,
-    resamples: Annotated[int, typer.Option("--resamples", min=1, help="Of intervals and tests; no p is below 2 in this.")] = 10_000,
+    resamples: Annotated[
+        int, typer.Option("--resamples", min=1, help="Of intervals and tests; no p is below 2 in this.")
+    ] = 10_000,
     memory: Annotated[
         str | None, typer.Option("--memory", help="What measuring may hold beside model and data: 512MB.")
     ] = None,
