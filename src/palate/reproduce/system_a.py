@@ -33,11 +33,12 @@ from palate.models.knn import ItemKNN
 from palate.models.neumf import MLP, NCFModel
 from palate.models.popularity import Popularity
 from palate.models.recent import RecentPopularity
+from palate.models.sasrec import SASRec
 from palate.protocols import Batch, Recipe, Sizes
 from palate.reproduce.rows import Entry, Options, Row, published, sampled_table
 from palate.sampling import Unseen, draw_candidates, epoch_rng
 
-__all__ = ["BEST", "PUBLISHED", "TutorialNCF", "run", "split"]
+__all__ = ["BEST", "PUBLISHED", "SEQUENCE", "TutorialNCF", "run", "split"]
 
 METRICS = (("HitRate", 10), ("NDCG", 10))
 PROTOCOL = "30 % of the users, latest rating of each held out, 99 negatives the user never touched, with replacement"
@@ -89,6 +90,8 @@ BEST: tuple[tuple[Recipe[Any], str], ...] = (
     (ItemKNN(), "item kNN, 50 neighbours, shrinkage 10"),
 )
 
+SEQUENCE = SASRec(epochs=12, batch_size=2048, dropout=0.3, average=0.99, time_gaps=True)
+
 
 def split(data: Dataset, seed: int = 0) -> Split:
     """The protocol's split of any data set, with its candidates drawn once and shared by every model."""
@@ -122,4 +125,6 @@ def table(data: Dataset, options: Options) -> Iterator[Row]:
         label = "NCF 64-32, batch 512, 5 epochs; the user's own test item can be a training negative"
         plan.append(Entry("faithful", TutorialNCF(), label, known))
     plan += [Entry("best", recipe, label) for recipe, label in BEST]
+    if not options.fast:
+        plan.append(Entry("best", SEQUENCE, f"SASRec ({SEQUENCE})", half=True))
     yield from sampled_table(plan, parts, options, METRICS, system="A", protocol=PROTOCOL)

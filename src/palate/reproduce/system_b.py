@@ -14,10 +14,11 @@ from palate.models.ease import EASE
 from palate.models.neumf import GMF, MLP, NeuMF
 from palate.models.popularity import Popularity
 from palate.models.recent import RecentPopularity
+from palate.models.sasrec import SASRec
 from palate.reproduce.rows import Entry, Options, Row, published, sampled_table
 from palate.sampling import draw_candidates
 
-__all__ = ["BEST", "FAST", "FIGURES", "PUBLISHED_MLP", "run", "split"]
+__all__ = ["BEST", "FAST", "FIGURES", "PUBLISHED_MLP", "SEQUENCE", "run", "split"]
 
 METRICS = (("HitRate", 10), ("NDCG", 10))
 PROTOCOL = "latest interaction of each user held out, 100 uniform negatives the user never touched"
@@ -28,6 +29,7 @@ FIGURES = {
 PUBLISHED_MLP = MLP(layers=(16, 32, 16, 8), weight_decay=1e-5, batch_size=256, epochs=30)
 # Chosen on validation rows: the latest training row of each user among 99 negatives.
 BEST = EASE(regularization=1000, half_life_events=3, floor=0.02)
+SEQUENCE = SASRec(epochs=30, batch_size=2048, dropout=0.4, average=0.99, time_gaps=True)
 FAST = (GMF.fast(), MLP.fast(), NeuMF.fast())
 
 
@@ -51,4 +53,6 @@ def run(options: Options) -> Iterator[Row]:
         plan.append(Entry("faithful", PUBLISHED_MLP, "MLP 16-32-16-8, batch 256, 30 epochs", FIGURES["mlp"]))
     plan += [Entry("best", one, f"{one.name}, fast preset", FIGURES.get(one.name)) for one in FAST]
     plan.append(Entry("best", BEST, f"EASE, recent events first ({BEST})"))
+    if not options.fast:
+        plan.append(Entry("best", SEQUENCE, f"SASRec ({SEQUENCE})", half=True))
     yield from sampled_table(plan, parts, options, METRICS, system="B", protocol=PROTOCOL)
