@@ -86,9 +86,9 @@ def test_the_rows_of_a_data_set_and_who_wins(ml_100k: Dataset) -> None:
     rows = list(table(ml_100k, Options(log=lines.append, run=Run(threads=1))))
     assert [(row.role, row.metric) for row in rows[::2]] == [
         ("trivial", "HitRate"), ("trivial", "HitRate"), ("faithful", "HitRate"),
-        ("best", "HitRate"), ("best", "HitRate"),
+        ("best", "HitRate"), ("best", "HitRate"), ("best", "HitRate"),
     ]  # fmt: skip
-    popular, _, faithful, best, _ = (row for row in rows if row.metric == "NDCG")
+    popular, _, faithful, best, _, sequence = (row for row in rows if row.metric == "NDCG")
     assert {row.users for row in rows} == {282}
     assert all(row.published is None and row.candidates is not None for row in rows)
     assert popular.value is not None
@@ -96,8 +96,10 @@ def test_the_rows_of_a_data_set_and_who_wins(ml_100k: Dataset) -> None:
     assert best.value is not None
     assert best.value > popular.value + 0.1
     assert best.value > faithful.value
+    assert sequence.value is not None
+    assert sequence.value > popular.value + 0.1
     assert "can be a training negative" in faithful.model
-    assert len(lines) == 5
+    assert len(lines) == 6
 
 
 def test_the_figures_on_ml_1m(ml_1m: Dataset) -> None:

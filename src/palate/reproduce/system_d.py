@@ -13,8 +13,8 @@ sight, so two of its members look for those: EASE over what people touched withi
 models that read a history from both ends and fill its gaps.
 
 Settings were chosen on validation rows: random parts of the training rows of the first split, four or five for the
-blends. The one with infill was measured twice on the test rows: .1798 at 10 with the weights 1, 0.3, 0.5, 0.3 and 4, and
-then with those below, found by a search over the weights on four such parts.
+blends. The one with infill was measured twice on the test rows: .1798 at 10 with the weights 1, 0.3, 0.5, 0.3 and 4,
+and then with those below, found by a search over the weights on four such parts.
 """
 
 from __future__ import annotations

@@ -8,8 +8,9 @@ standard deviation of 0.15, which is where the run on the test rows (2,863 rows,
 figures: smaller ones make it learn popularity, larger ones leave it at random lists.
 
 Ours was chosen on five earlier cuts inside the training rows, for each of the two tables: the highest NDCG@10, and
-("wide") the highest with a Coverage@10 of at least 0.2; without seen items also the highest HitRate@10 ("hits"). The last rows compare it there with recent popularity,
-user by user; those cuts are where its settings come from, the test rows are not.
+("wide") the highest with a Coverage@10 of at least 0.2; without seen items also the highest HitRate@10 ("hits"). The
+last rows compare the first of them there with recent popularity, user by user; those cuts are where the settings come
+from, the test rows are not.
 """
 
 from __future__ import annotations
