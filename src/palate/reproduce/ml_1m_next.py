@@ -23,7 +23,7 @@ from palate.models.neumf import MLP
 from palate.models.popularity import Popularity
 from palate.models.recent import RecentPopularity
 from palate.models.sasrec import SASRec
-from palate.reproduce.rows import Entry, Options, Row, from_report, published
+from palate.reproduce.rows import Entry, Options, Row, from_report, in_words, published
 from palate.sampling import draw_candidates
 
 __all__ = ["BEST", "FIGURES", "run"]
@@ -48,7 +48,7 @@ PLAN = (
     Entry("best", EASE(regularization=2000, half_life_events=3, floor=0.02), "EASE, recent events first"),
     Entry("best", IALS(dim=128), "iALS, dim 128, all events alike"),
     Entry("best", IALS(dim=128, half_life_events=4, floor=0.02), "iALS, dim 128, recent events first"),
-    Entry("best", BEST, f"SASRec ({BEST})", half=True),
+    Entry("best", BEST, in_words("SASRec", BEST), half=True),
 )
 
 

@@ -17,7 +17,7 @@ from palate.models.neumf import GMF, MLP
 from palate.models.popularity import Popularity
 from palate.models.recent import RecentPopularity
 from palate.models.sasrec import SASRec
-from palate.reproduce.rows import Entry, Options, Row, published, sampled_table
+from palate.reproduce.rows import Entry, Options, Row, in_words, published, sampled_table
 
 __all__ = ["FIGURES", "run"]
 
@@ -46,9 +46,9 @@ def run(options: Options) -> Iterator[Row]:
     plan = [
         Entry("trivial", Popularity(), "popularity"),
         Entry("trivial", RecentPopularity(), "recent popularity, half-life 10 days"),
-        Entry("best", EVEN_IALS, f"iALS, all events alike ({EVEN_IALS})"),
-        Entry("best", IALS_128, f"iALS, recent events first ({IALS_128})"),
-        Entry("best", BEST, f"EASE, recent events first ({BEST})"),
+        Entry("best", EVEN_IALS, in_words("iALS", EVEN_IALS)),
+        Entry("best", IALS_128, in_words("iALS", IALS_128)),
+        Entry("best", BEST, in_words("EASE", BEST)),
     ]
     if not options.fast:  # minutes: the paper's own settings are the recipes' defaults
         plan[2:2] = [
@@ -57,6 +57,6 @@ def run(options: Options) -> Iterator[Row]:
                 "faithful", MLP(), "MLP 64-32-16-8, batch 256, 20 epochs", FIGURES["MLP 64-32-16-8, authors' weights"]
             ),
         ]
-        plan.append(Entry("best", DOT_PRODUCT, f"dot-product MF, recent events first ({DOT_PRODUCT})"))
-        plan.append(Entry("best", SEQUENCE, f"SASRec ({SEQUENCE})", half=True))
+        plan.append(Entry("best", DOT_PRODUCT, in_words("dot-product MF", DOT_PRODUCT)))
+        plan.append(Entry("best", SEQUENCE, in_words("SASRec", SEQUENCE), half=True))
     yield from sampled_table(plan, parts, options, METRICS, system="ncf-ml-1m", protocol=PROTOCOL)

@@ -21,6 +21,7 @@ __all__ = [
     "Role",
     "Row",
     "from_report",
+    "in_words",
     "published",
     "sampled_table",
     "shared_ground",
@@ -128,6 +129,13 @@ def from_report(
             )
         )  # fmt: skip
     return rows
+
+
+def in_words(name: str, recipe: Recipe[Any]) -> str:
+    """The name and the fields that are not at their defaults: "SASRec, epochs 24, dropout 0.3"."""
+    defaults = vars(type(recipe)())
+    changed = [f"{field} {value}" for field, value in vars(recipe).items() if value != defaults[field]]
+    return ", ".join([name, *changed])
 
 
 def splits_line(splits: Iterable[Split]) -> str:

@@ -35,7 +35,7 @@ from palate.models.popularity import Popularity
 from palate.models.recent import RecentPopularity
 from palate.models.sasrec import SASRec
 from palate.protocols import Batch, Recipe, Sizes
-from palate.reproduce.rows import Entry, Options, Row, published, sampled_table
+from palate.reproduce.rows import Entry, Options, Row, in_words, published, sampled_table
 from palate.sampling import Unseen, draw_candidates, epoch_rng
 
 __all__ = ["BEST", "PUBLISHED", "SEQUENCE", "TutorialNCF", "run", "split"]
@@ -126,5 +126,5 @@ def table(data: Dataset, options: Options) -> Iterator[Row]:
         plan.append(Entry("faithful", TutorialNCF(), label, known))
     plan += [Entry("best", recipe, label) for recipe, label in BEST]
     if not options.fast:
-        plan.append(Entry("best", SEQUENCE, f"SASRec ({SEQUENCE})", half=True))
+        plan.append(Entry("best", SEQUENCE, in_words("SASRec", SEQUENCE), half=True))
     yield from sampled_table(plan, parts, options, METRICS, system="A", protocol=PROTOCOL)

@@ -15,7 +15,7 @@ from palate.models.neumf import GMF, MLP, NeuMF
 from palate.models.popularity import Popularity
 from palate.models.recent import RecentPopularity
 from palate.models.sasrec import SASRec
-from palate.reproduce.rows import Entry, Options, Row, published, sampled_table
+from palate.reproduce.rows import Entry, Options, Row, in_words, published, sampled_table
 from palate.sampling import draw_candidates
 
 __all__ = ["BEST", "FAST", "FIGURES", "PUBLISHED_MLP", "SEQUENCE", "run", "split"]
@@ -52,7 +52,7 @@ def run(options: Options) -> Iterator[Row]:
     if not options.fast:
         plan.append(Entry("faithful", PUBLISHED_MLP, "MLP 16-32-16-8, batch 256, 30 epochs", FIGURES["mlp"]))
     plan += [Entry("best", one, f"{one.name}, fast preset", FIGURES.get(one.name)) for one in FAST]
-    plan.append(Entry("best", BEST, f"EASE, recent events first ({BEST})"))
+    plan.append(Entry("best", BEST, in_words("EASE", BEST)))
     if not options.fast:
-        plan.append(Entry("best", SEQUENCE, f"SASRec ({SEQUENCE})", half=True))
+        plan.append(Entry("best", SEQUENCE, in_words("SASRec", SEQUENCE), half=True))
     yield from sampled_table(plan, parts, options, METRICS, system="B", protocol=PROTOCOL)
