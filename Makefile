@@ -11,7 +11,7 @@ endif
 # Two OpenMP threads on two busy cores can be many times slower than one.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: venv demo test check format bench reproduce clean help
+.PHONY: venv demo test check format bench reproduce browser clean help
 
 help:            ## list the targets
 	@grep -hE '^[a-z-]+: .*##|^[a-z-]+:  *##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | sort
@@ -36,6 +36,9 @@ check: venv      ## format, lint, types, import rules
 test: venv       ## set-up, checks, then the whole test suite
 	@$(MAKE) --no-print-directory check
 	$(BIN)/python -m pytest -rs
+
+browser:         ## install Debian's Chromium for the tests that look at the report's page (needs root)
+	@command -v chromium >/dev/null || (apt-get update -qq && apt-get install -qq -y chromium)
 
 reproduce: venv  ## every published table again (about half an hour): rows in runs/reproduce.json
 	@mkdir -p runs
