@@ -40,7 +40,7 @@ test: venv       ## set-up, checks, then the whole test suite
 browser:         ## install Debian's Chromium for the tests that look at the report's page (needs root)
 	@command -v chromium >/dev/null || (apt-get update -qq && apt-get install -qq -y chromium)
 
-reproduce: venv  ## every published table again (about half an hour): rows in runs/reproduce.json
+reproduce: venv  ## every published table again (about an hour): rows in runs/reproduce.json
 	@mkdir -p runs
 	$(BIN)/palate reproduce --json runs/reproduce.json --markdown runs/reproduce.md
 
