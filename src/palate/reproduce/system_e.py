@@ -54,17 +54,17 @@ FAITHFUL = TwoTower(
 )
 RECENT = RecentPopularity(half_life=10)
 LABEL = "recent blend, keep {keep:g}, regularization {regularization:g}, mix {mix:g}"
-# By whether seen items are removed: the most accurate one, and the one with a wide coverage.
+# By whether seen items are removed: the most accurate one ("") and those that were chosen by another metric.
 OURS = {
-    False: (
-        RecentBlend(rating_floor=2, keep=0.8, regularization=200),
-        RecentBlend(rating_floor=2, keep=0.8, regularization=200, mix=1),
-    ),
-    True: (
-        RecentBlend(rating_floor=2),
-        RecentBlend(rating_floor=2, mix=1),
-        RecentBlend(rating_floor=2, half_life=6, since=0.4, mix=0.3, damping=1.0, keep=0.65),
-    ),
+    False: {
+        "": RecentBlend(rating_floor=2, keep=0.8, regularization=200),
+        ", wide": RecentBlend(rating_floor=2, keep=0.8, regularization=200, mix=1),
+    },
+    True: {
+        "": RecentBlend(rating_floor=2),
+        ", wide": RecentBlend(rating_floor=2, mix=1),
+        ", hits": RecentBlend(rating_floor=2, half_life=6, since=0.4, mix=0.3, damping=1.0, keep=0.65),
+    },
 }
 CUTS = ((0.50, 0.70), (0.55, 0.75), (0.60, 0.80), (0.65, 0.80), (0.70, 0.80))  # shares of all rows
 
@@ -97,7 +97,7 @@ def run(options: Options) -> Iterator[Row]:
         ("faithful", FAITHFUL, f"{two_towers}, corrected: trained on the training rows", False, (False, True)),
     ]
     for removed, ours in OURS.items():
-        for blend, kind in zip(ours, ("", ", wide", ", hits"), strict=False):
+        for kind, blend in ours.items():
             plan.append(("best", blend, LABEL.format(**vars(blend)) + kind, False, (removed,)))
     rows: dict[bool, list[Row]] = {False: [], True: []}
     for role, recipe, label, leaky, tables in plan:
@@ -137,7 +137,7 @@ def _measured(
 def _earlier_rows(train: Dataset, options: Options) -> Iterator[Row]:
     """Recent popularity and ours over all (cut, user), and the paired difference."""
     options.log("five earlier cuts inside the training rows")
-    ours = OURS[True][0]
+    ours = OURS[True][""]
     users, values = [], []
     cuts = list(earlier(train))
     for part in cuts:
