@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from boards import make_checkerboard
 from palate.data.dataset import Dataset
 from palate.data.split import Split, at_random, leave_one_out
-from palate.errors import EvaluationError, PalateError, RecipeError
+from palate.errors import DataError, EvaluationError, PalateError, RecipeError
 from palate.evaluate import evaluate
 from palate.evaluate_ratings import evaluate_ratings
 from palate.models import RECIPES, make_recipe
@@ -26,7 +26,7 @@ from palate.models.blend import Blend
 from palate.models.ease import EASE
 from palate.protocols import Run
 from palate.sampling import draw_candidates
-from palate.tune import SPACES, Metric, Task, default_space, parse_space, recipe_toml, tune
+from palate.tune import SPACES, Metric, Task, default_space, parse_space, recipe_toml, tune, validation_parts
 from palate.tune.spaces import Choice, Range, plain, put
 from palate.tune.study import open_study, run_trial
 
@@ -41,8 +41,13 @@ def halves() -> Split:
 def ease_task(split: Split, **more: Any) -> Task:
     preset = EASE(regularization=20.0)
     return Task(
-        preset, parse_space(preset, {"regularization": "0.1:1000:log", "floor": "0.0:1.0"}), split, NDCG, **more
+        preset, parse_space(preset, {"regularization": "0.1:1000:log", "floor": "0.0:1.0"}), (split,), NDCG, **more
     )
+
+
+def external(data: Dataset) -> tuple[list[Any], list[Any]]:
+    rows = data.interactions
+    return data.users.external(rows.user).to_list(), data.items.external(rows.item).to_list()
 
 
 # The space.
@@ -68,7 +73,7 @@ def test_every_recipe_has_a_space_of_fields_that_it_has(name: str) -> None:
 @pytest.mark.parametrize("name", [name for name in RECIPES if SPACES.get(name)])
 def test_the_preset_lies_in_the_default_space(name: str, halves: Split) -> None:
     preset = RECIPES[name].fast()
-    assert Task(preset, default_space(preset), halves, NDCG).preset_values() is not None
+    assert Task(preset, default_space(preset), (halves,), NDCG).preset_values() is not None
 
 
 def test_the_language_of_spaces() -> None:
@@ -147,7 +152,7 @@ def test_values_are_those_of_the_recipes_and_the_best_is_not_below_the_preset(
 ) -> None:
     told = []
     halves, preset = leave_one_out(ml_100k_loo.train), make_recipe("recent-popularity", {"half_life": 1000.0})
-    task = Task(preset, default_space(preset), halves, NDCG)
+    task = Task(preset, default_space(preset), (halves,), NDCG)
     found = tune(task, tmp_path, trials=12, tell=lambda trial, so_far: told.append((trial.number, so_far.best.value)))
     assert [trial.number for trial in found.trials] == list(range(12)) == [number for number, _ in told]
     assert found.trials[0].preset
@@ -177,7 +182,7 @@ def test_the_same_seed_proposes_the_same_and_another_does_not(halves: Split, tmp
 
 def test_a_preset_outside_the_space_is_still_the_first_trial(halves: Split, tmp_path: Path) -> None:
     preset = EASE(regularization=1e6)
-    task = Task(preset, parse_space(preset, {"regularization": "1:50"}), halves, NDCG)
+    task = Task(preset, parse_space(preset, {"regularization": "1:50"}), (halves,), NDCG)
     found = tune(task, tmp_path, trials=4)
     assert found.preset.number == 0
     assert found.preset.fields["regularization"] == 1e6
@@ -185,9 +190,27 @@ def test_a_preset_outside_the_space_is_still_the_first_trial(halves: Split, tmp_
     assert all(1 <= trial.fields["regularization"] <= 50 for trial in found.trials[1:])
 
 
+def test_importance_is_told_without_a_warning_about_a_preset_outside(ml_100k: Dataset, tmp_path: Path) -> None:
+    preset = make_recipe("recent-popularity", {"half_life": 5000.0})
+    task = Task(preset, default_space(preset), (validation_parts(ml_100k, "time")[0],), NDCG)
+    assert set(tune(task, tmp_path, trials=13).importance) == {"half_life", "by_rating"}
+
+
+def test_a_number_is_one_of_the_options_however_it_is_written() -> None:
+    preset = EASE(half_life_events=5)
+    space = parse_space(preset, {"half_life_events": "null,1,5"})
+    task = Task(preset, space, (), NDCG)
+    assert task.preset_values() == {"half_life_events": "5"}
+    assert Task(EASE(), space, (), NDCG).preset_values() == {"half_life_events": "null"}
+    flags = Choice(("true", "false"))
+    assert flags.holds(True)
+    assert not flags.holds(1)
+    assert not Choice(("0", "1")).holds(True)
+
+
 def test_sampled_candidates_and_other_metrics(halves: Split, tmp_path: Path) -> None:
     drawn = draw_candidates(halves, 10, 0)
-    task = dataclasses.replace(ease_task(halves), metric=Metric.of("HitRate@3"), candidates=drawn)
+    task = dataclasses.replace(ease_task(halves.with_candidates(drawn)), metric=Metric.of("HitRate@3"))
     found = tune(task, tmp_path, trials=2)
     model = task.preset.fit(halves.train)
     expected = evaluate(model, halves, k=3, candidates=drawn, resamples=0).value("HitRate", 3)
@@ -197,7 +220,7 @@ def test_sampled_candidates_and_other_metrics(halves: Split, tmp_path: Path) -> 
 def test_errors_of_ratings_are_made_smaller(ml_100k: Dataset, tmp_path: Path) -> None:
     split = at_random(ml_100k, share=0.2, seed=0)
     preset = make_recipe("user-item-means", {"user_damping": 50.0, "item_damping": 50.0})
-    task = Task(preset, default_space(preset), split, Metric.of("RMSE"))
+    task = Task(preset, default_space(preset), (split,), Metric.of("RMSE"))
     found = tune(task, tmp_path, trials=8)
     assert found.best.value == min(trial.value for trial in found.trials if trial.value is not None)
     assert found.best.value < found.preset.value
@@ -208,12 +231,14 @@ def test_errors_of_ratings_are_made_smaller(ml_100k: Dataset, tmp_path: Path) ->
 def test_hopeless_trials_of_many_epochs_are_given_up_and_the_others_are_worth_their_last_epoch(tmp_path: Path) -> None:
     split = leave_one_out(make_checkerboard().train)
     preset = make_recipe("gmf", {"epochs": 6, "batch_size": 128, "learning_rate": 0.02})
-    task = Task(preset, parse_space(preset, {"learning_rate": "1e-7,1e-6,0.01,0.02,0.03"}), split, NDCG)
+    task = Task(preset, parse_space(preset, {"learning_rate": "1e-7,1e-6,0.01,0.02,0.03"}), (split,), NDCG)
     found = tune(task, tmp_path, trials=10)
     states = {trial.state for trial in found.trials}
     assert states == {"complete", "pruned"}
     given_up = [trial for trial in found.trials if trial.state == "pruned"]
     assert all(trial.fields["learning_rate"] < 1e-5 for trial in given_up)
+    told = [len(one.intermediate_values) for one in open_study(task, tmp_path).trials if one.state.name == "PRUNED"]
+    assert min(told) == 3, "from the third epoch on"
     model = make_recipe("gmf", found.best.fields).fit(split.train)
     assert evaluate(model, split, resamples=0).value("NDCG", 10) == pytest.approx(found.best.value)
     epochs: list[int] = []
@@ -227,15 +252,96 @@ def test_members_of_a_blend_are_fitted_again_only_when_they_change(halves: Split
     fit = EASE.fit
     monkeypatch.setattr(EASE, "fit", lambda self, *rest: fits.append(self) or fit(self, *rest))
     preset = Blend(("ease", "popularity"), (1.0, 0.5))
-    found = tune(Task(preset, default_space(preset), halves, NDCG), tmp_path / "a", trials=6)
+    found = tune(Task(preset, default_space(preset), (halves,), NDCG), tmp_path / "a", trials=6)
     assert len(fits) == 1
     assert found.best.value == pytest.approx(
         evaluate(found.recipe.fit(halves.train), halves, resamples=0).value("NDCG", 10)
     )
     fits.clear()
     space = parse_space(preset, {"members.0.regularization": "1.0:100.0:log"})
-    tune(Task(preset, space, halves, NDCG), tmp_path / "b", trials=6)
+    tune(Task(preset, space, (halves,), NDCG), tmp_path / "b", trials=6)
     assert len(fits) == 6
+
+
+# Several parts.
+
+
+@pytest.mark.parametrize("how", ["leave-one-out", "time", "random"])
+def test_parts_are_splits_of_training_rows_and_each_is_another(how: Any, ml_100k: Dataset) -> None:
+    train = leave_one_out(ml_100k).train
+    pairs = set(zip(*external(train), strict=True))
+    parts = validation_parts(train, how, 3)
+    assert parts[0].fingerprint == validation_parts(train, how)[0].fingerprint, "more parts do not change the first"
+    assert len({part.fingerprint for part in parts}) == 3
+    for part in parts:
+        known, held = (set(zip(*external(side), strict=True)) for side in (part.train, part.test))
+        assert not known & held
+        assert known | held <= pairs
+
+
+def test_the_parts_of_time_and_of_the_latest_rows_go_back_in_time(ml_100k: Dataset) -> None:
+    time = ml_100k.interactions.time
+    assert time is not None
+    ends = [np.quantile(time, share) for share in (1, 0.9, 0.8)]
+    for part, end in zip(validation_parts(ml_100k, "time", 3), ends, strict=True):
+        held, known = part.test.interactions.time, part.train.interactions.time
+        assert held is not None
+        assert known is not None
+        assert known.max() <= held.min()
+        assert end - 86_400 < held.max() <= end  # the last rows are of new users, whom a split by time drops
+    first, second = validation_parts(ml_100k, "leave-one-out", 2)
+    assert second.train.fingerprint.rows == first.train.fingerprint.rows - 943
+    latest, before = (part.test.interactions for part in (first, second))
+    assert latest.time is not None
+    assert before.time is not None
+    assert (before.time[np.argsort(before.user)] <= latest.time[np.argsort(latest.user)]).all()
+
+
+def test_too_many_parts_are_refused() -> None:
+    train = make_checkerboard().train
+    with pytest.raises(DataError, match=r"enough for \d+ of 1000 validation parts: ask for fewer"):
+        validation_parts(train, "leave-one-out", 1000)
+    with pytest.raises(DataError, match="parts=0: must be at least 1"):
+        validation_parts(train, "random", 0)
+
+
+def test_a_trial_is_worth_the_mean_of_its_parts_and_may_end_early(ml_100k: Dataset, tmp_path: Path) -> None:
+    parts = tuple(validation_parts(ml_100k, "time", 4))
+    preset = make_recipe("recent-popularity", {"half_life": 10.0})
+    task = Task(preset, parse_space(preset, {"half_life": "1,5,10,100,1000,10000"}), parts, NDCG)
+    steps: list[tuple[int, float]] = []
+    value = task.measure(preset, lambda number, so_far: steps.append((number, so_far)))
+    each = [evaluate(preset.fit(part.train), part, resamples=0).value("NDCG", 10) for part in parts]
+    assert value == pytest.approx(np.mean(each))
+    assert steps == [(n, pytest.approx(np.mean(each[:n]))) for n in (1, 2, 3)]
+    found = tune(task, tmp_path, trials=16)
+    assert {trial.state for trial in found.trials} == {"complete", "pruned"}
+    pruned = [trial.value for trial in found.trials if trial.state == "pruned"]
+    assert max(pruned) < found.best.value
+    with pytest.raises(RecipeError, match=r"another study \(candidates, rows differ\)"):
+        tune(dataclasses.replace(task, parts=parts[:2]), tmp_path, trials=17)
+
+
+def test_blend_members_are_kept_for_each_part(halves: Split, tmp_path: Path, monkeypatch) -> None:
+    fits = []
+    fit = EASE.fit
+    monkeypatch.setattr(EASE, "fit", lambda self, *rest: fits.append(self) or fit(self, *rest))
+    preset = Blend(("ease", "popularity"), (1.0, 0.5))
+    parts = tuple(validation_parts(halves.train, "random", 2))
+    found = tune(Task(preset, default_space(preset), parts, NDCG), tmp_path, trials=4)
+    assert len(fits) == 2
+    values = [evaluate(found.recipe.fit(part.train), part, resamples=0).value("NDCG", 10) for part in parts]
+    assert found.best.value == pytest.approx(np.mean(values))
+
+
+def test_seen_items_may_stay_in_the_lists(halves: Split, tmp_path: Path) -> None:
+    task = dataclasses.replace(ease_task(halves), keep_seen=True)
+    found = tune(task, tmp_path, trials=1)
+    model = task.preset.fit(halves.train)
+    expected = evaluate(model, halves, remove_seen=False, resamples=0).value("NDCG", 10)
+    assert found.preset.value == pytest.approx(expected)
+    assert found.preset.value != pytest.approx(evaluate(model, halves, resamples=0).value("NDCG", 10))
+    assert found.to_dict()["candidates"] == ["all items, seen items left in"]
 
 
 # What happens to a study.
@@ -244,14 +350,14 @@ def test_members_of_a_blend_are_fitted_again_only_when_they_change(halves: Split
 def test_a_trial_that_cannot_be_is_counted_as_failed_but_the_preset_must_work(halves: Split, tmp_path: Path) -> None:
     preset = EASE()
     space = parse_space(preset, {"max_items": "5,20000"})
-    found = tune(Task(preset, space, halves, NDCG), tmp_path / "a", trials=8)
+    found = tune(Task(preset, space, (halves,), NDCG), tmp_path / "a", trials=8)
     failed = [trial for trial in found.trials if trial.state == "failed"]
     assert failed
     assert all("exceed max_items=5" in (trial.error or "") for trial in failed)
     assert len(found.trials) == 8
     small = EASE(max_items=5)
     with pytest.raises(RecipeError, match=r"the preset.* failed: 40 items exceed max_items=5"):
-        tune(Task(small, space, halves, NDCG), tmp_path / "b", trials=3)
+        tune(Task(small, space, (halves,), NDCG), tmp_path / "b", trials=3)
 
 
 def test_what_a_killed_run_left_is_done_again(halves: Split, tmp_path: Path) -> None:
@@ -287,7 +393,7 @@ def test_a_killed_preset_is_done_again(halves: Split, tmp_path: Path) -> None:
         ({"metric": Metric("Recall", 10)}, "metric"),
         ({"run": Run(seed=1)}, "seed"),
         ({"space": {"floor": Range(0, 1)}}, "space"),
-        ({"split": leave_one_out(leave_one_out(make_checkerboard().train).train)}, "rows"),
+        ({"parts": (leave_one_out(leave_one_out(make_checkerboard().train).train),)}, "rows"),
     ],
 )
 def test_another_study_is_not_gone_on_with(change: dict[str, Any], what: str, halves: Split, tmp_path: Path) -> None:

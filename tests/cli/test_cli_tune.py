@@ -14,8 +14,12 @@ import numpy as np
 import pytest
 from terminal import board, mistake, palate, start
 
+from palate.data.clean import sample_users
 from palate.data.readers import read_interactions
 from palate.data.split import leave_one_out
+from palate.evaluate import evaluate
+from palate.models import make_recipe
+from palate.tune import validation_parts
 
 KNN = ("tune", "item-knn", "clicks.csv", "--split", "leave-one-out")
 
@@ -51,13 +55,32 @@ def test_json_tells_everything():
     assert told["best"]["value"] >= told["preset"]["value"]
     assert told["best"] == max(told["trials"], key=lambda trial: trial["value"])
     assert told["config"].endswith("best.toml")
-    assert "leave one out" in told["validation"]
+    assert "leave one out" in told["validation"][0]
 
 
 def test_a_space_may_stand_in_a_file(tmp_path):
     (tmp_path / "space.toml").write_text('neighbours = "1:4"\n"shrinkage" = [0.0, 10.0]\n')
     told = palate(*KNN, "--trials", 4, "--space", "space.toml", "--search", "neighbours=2:3", "--json").ok().json
     assert told["space"] == {"neighbours": "2 to 3", "shrinkage": "0.0, 10.0"}
+
+
+def test_parts_sampled_users_relevance_and_seen_items(tmp_path):
+    lines = (tmp_path / "clicks.csv").read_text().splitlines()
+    rated = [f"{lines[0]},rating", *(f"{line},{3 + n % 3}" for n, line in enumerate(lines[1:]))]
+    (tmp_path / "rated.csv").write_text("\n".join(rated))
+    command = ("tune", "item-knn", "rated.csv", "--trials", 1, "--seed", 3, "--split", "leave-one-out")
+    result = palate(*command, "--parts", 2, "--sample", 0.5, "--relevant", 4, "--keep-seen", "--json").ok()
+    train = sample_users(leave_one_out(read_interactions(tmp_path / "rated.csv")).train, 0.5, 3)
+    assert f"{train.n_users} users are sampled" in result.err
+    parts = [part.relevant(4) for part in validation_parts(train, "leave-one-out", 2)]
+    assert result.json["validation"] == [part.how for part in parts]
+    assert result.json["candidates"] == ["all items, seen items left in"] * 2
+    recipe = make_recipe("item-knn", result.json["preset"]["fields"])
+    values = [
+        evaluate(recipe.fit(part.train), part, remove_seen=False, resamples=0).value("NDCG", 10) for part in parts
+    ]
+    assert result.json["preset"]["value"] == pytest.approx(np.mean(values))
+    assert "and 1 more such parts" in palate(*command, "--parts", 2, "--out", "other").ok().out
 
 
 def test_test_rows_change_nothing(tmp_path):
@@ -119,6 +142,11 @@ def alive(pid: str) -> bool:
         ((*KNN, "--metric", "NDCG"), "choose one like"),
         ((*KNN, "--metric", "RMSE"), "has no ratings to predict"),
         ((*KNN, "--candidates", "some"), "write full, or a number"),
+        ((*KNN, "--parts", "99"), "validation parts: ask for fewer"),
+        (("tune", "item-knn", "clicks.csv", "--parts", "2"), "--sample need --split"),
+        (("tune", "item-knn", "clicks.csv", "--sample", "0.5"), "--sample need --split"),
+        ((*KNN, "--relevant", "99"), "lower at_least"),
+        ((*KNN, "--keep-seen", "--candidates", "9"), "seen items are never sampled"),
         ((*KNN, "--search", "neighbours"), "is not field=low:high"),
         ((*KNN, "--search", "neighbors=1:5"), "no field 'neighbors'"),
         ((*KNN, "--space", "none.toml"), "--space none.toml cannot be read"),

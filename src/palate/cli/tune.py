@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
@@ -16,9 +16,10 @@ from palate.errors import DataError, RecipeError
 
 if TYPE_CHECKING:
     from palate.data.dataset import Dataset
-    from palate.data.split import Candidates, Split
+    from palate.data.split import Split
     from palate.protocols import Recipe
     from palate.tune import Trial, Tuned
+    from palate.tune.parts import How
     from palate.tune.spaces import Space
 
 __all__ = ["tune"]
@@ -42,6 +43,12 @@ def tune(
     candidates: Annotated[
         str, typer.Option("--candidates", help="full, or so many sampled items for each user: 99.")
     ] = "full",
+    keep_seen: Annotated[
+        bool, typer.Option("--keep-seen", help="Leave items in the lists that the user had in training.")
+    ] = False,
+    relevant: Annotated[
+        float | None, typer.Option("--relevant", help="Only validation rows of this rating or more count.")
+    ] = None,
     search: Annotated[
         list[str] | None,
         typer.Option("--search", help="Search this instead: dim=16,32,64 or regularization=10:999:log"),
@@ -61,6 +68,12 @@ def tune(
         ),
     ] = None,
     share: Annotated[float, typer.Option("--share", help="Held-out share of the rows for time and random.")] = 0.2,
+    parts: Annotated[
+        int, typer.Option("--parts", min=1, help="Measure on so many validation parts; a trial is worth their mean.")
+    ] = 1,
+    sample: Annotated[
+        float, typer.Option("--sample", help="Share of the users whose training rows are used, by --seed.")
+    ] = 1.0,
     workers: Annotated[int, typer.Option("--workers", min=1, help="Processes, one thread each.")] = 1,
     no_prune: Annotated[bool, typer.Option("--no-prune", help="Train every trial to its last epoch.")] = False,
     user: options.UserColumn = None,
@@ -92,13 +105,20 @@ def tune(
     _, fields = recipe_and_fields(recipe, config, set_ or [])
     preset = make_recipe(recipe, fields, fast=not published)
     searched, measured = _space(preset, space, search or []), Metric.of(metric)
+    if keep_seen and candidates != "full":
+        raise DataError(f"--keep-seen with --candidates {candidates}: seen items are never sampled, leave one out")
     source = options.Source(
         data, user, item, rating, time, separator, encoding, items, tuple(sentinel or ()), duplicates, drop_invalid
     )
     run = options.make_run(seed, device, threads)
-    rows = _validation(source, split, share, seed)
-    drawn = _candidates(rows, candidates, seed)
-    task = Task(preset, searched, rows, measured, drawn, run, prune=not no_prune)
+    train, rows = _training(source, split, share, sample, seed)
+    made = tuple(
+        _with_candidates(part if relevant is None else part.relevant(relevant), candidates, seed)
+        for part in _parts(train, rows, split, parts, share, seed)
+    )
+    for part in made:
+        note(f"validation rows, out of {len(train):,} training rows: {len(part.test):,} ({part.how})")
+    task = Task(preset, searched, made, measured, run, prune=not no_prune, keep_seen=keep_seen)
     folder = out or Path("studies") / recipe
     with _progress(trials, quiet=json) as tell:
         found = run_study(task, folder, trials=trials, minutes=minutes, workers=workers, tell=tell)
@@ -123,39 +143,42 @@ def _space(preset: Recipe[Any], path: Path | None, pairs: list[str]) -> Space:
     return parse_space(preset, wishes) if wishes else default_space(preset)
 
 
-def _validation(source: options.Source, how: str | None, share: float, seed: int) -> Split:
-    """Training rows parted once more; what is held out for the test is only counted."""
-    from palate.compare import validation_like, validation_split
-    from palate.data.split import at_random, by_time, leave_one_out
+def _training(
+    source: options.Source, how: str | None, share: float, sample: float, seed: int
+) -> tuple[Dataset, Split | None]:
+    """Training rows, and the split they are from; what is held out for the test is only counted."""
+    from palate.data.clean import sample_users
 
-    train: Dataset
-    rows = None
-    if how == "none":
-        train = source.dataset()
-    else:
-        rows = options.split_rows(source, how, share, seed)
-        train = rows.train
+    rows = None if how == "none" else options.split_rows(source, how, share, seed)
+    train = source.dataset() if rows is None else rows.train
+    if rows is not None:
         note(f"{len(rows.test):,} test rows are held out and not touched")
-    if how == "leave-one-out":
-        inner = leave_one_out(train)
-    elif how == "time":
-        inner = by_time(train, rows=share)
-    elif how == "random":
-        inner = at_random(train, share=share, seed=seed)
-    else:
-        inner = validation_split(train, share, seed) if rows is None else validation_like(rows, share, seed)
-    note(f"validation rows, out of {len(train):,} training rows: {len(inner.test):,} ({inner.how})")
-    return inner
+    if sample != 1:
+        train = sample_users(train, sample, seed)
+        note(f"{train.n_users:,} users are sampled")
+    return train, rows
 
 
-def _candidates(rows: Split, wish: str, seed: int) -> Candidates | None:
+def _parts(train: Dataset, rows: Split | None, how: str | None, parts: int, share: float, seed: int) -> list[Split]:
+    """Training rows parted once more, in the way asked for or that of the test rows, so many times over."""
+    from palate.compare import validation_like, validation_split
+    from palate.tune import validation_parts
+
+    if how in ("leave-one-out", "time", "random"):
+        return validation_parts(train, cast("How", how), parts, share, seed)
+    if parts > 1 or (rows is not None and rows.train is not train):
+        raise DataError("--parts and --sample need --split leave-one-out, time or random: say how rows are held out")
+    return [validation_split(train, share, seed) if rows is None else validation_like(rows, share, seed)]
+
+
+def _with_candidates(part: Split, wish: str, seed: int) -> Split:
     from palate.sampling import draw_candidates
 
     if wish == "full":
-        return None
+        return part
     if not wish.isdecimal() or not int(wish):
         raise DataError(f"--candidates {wish!r}: write full, or a number of sampled items such as 99")
-    return draw_candidates(rows, int(wish), seed)
+    return part.with_candidates(draw_candidates(part, int(wish), seed))
 
 
 @contextmanager
@@ -205,7 +228,7 @@ def _show(found: Tuned, data: str) -> None:
             [f"{t.number}{' (preset)' if t.preset else ''}", t.value, t.seconds, *_searched(t, found.task.space)]
             for t in shown
         ],
-        caption=f"{found.task.split.how}. The best of many is optimistic: measure it once on test rows.",
+        caption=f"{_held_out(found.task.parts)}. The best of many is optimistic: measure it once on test rows.",
     )
     if found.importance:
         table("what mattered", ["field", "importance"], found.importance.items())
@@ -213,6 +236,11 @@ def _show(found: Tuned, data: str) -> None:
     to.print(f"preset {preset.value:.4f}, best {best.value:.4f}", markup=False, soft_wrap=True)
     path = found.folder / "best.toml"
     to.print(f"The best recipe is in {path}. Next: palate train --config {path} {data}", markup=False, soft_wrap=True)
+
+
+def _held_out(parts: tuple[Split, ...]) -> str:
+    more = f", and {len(parts) - 1} more such parts" if len(parts) > 1 else ""
+    return f"{parts[0].how}{more}"
 
 
 def _searched(trial: Trial, space: Space) -> list[Any]:

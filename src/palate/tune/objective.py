@@ -1,4 +1,4 @@
-"""One trial: a recipe from the space, fitted on one part of the training rows and measured on the other."""
+"""One trial: a recipe from the space, fitted on one side of each validation part and measured on the other."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from palate.data.split import Candidates, Split
+from palate.data.split import Split
 from palate.errors import EvaluationError
-from palate.evaluate import watch
+from palate.evaluate import evaluate, watch
 from palate.evaluate_ratings import evaluate_ratings
 from palate.metrics import METRICS
 from palate.models.blend import Blend
@@ -63,35 +63,44 @@ class Task:
     Args:
         preset: the recipe whose other fields stay as they are; it is the first trial.
         space: the fields that are searched.
-        split: both sides come from training rows: fitted on ``train``, measured on ``test``.
+        parts: splits of training rows: fitted on ``train``, measured on ``test``, among the candidates of the split
+            where it lists some. The value is the mean over the parts.
         metric: what is made better.
-        candidates: sampled negatives for the measured users; None ranks the whole catalogue.
         run: how to fit; every trial has the same seed.
-        prune: give up on trials that do worse than the median after as many epochs.
+        prune: give up on trials that do worse than the median after as many epochs, or parts if there are several.
+        keep_seen: leave items in the full ranking that the user has in training.
     """
 
     preset: Recipe[Any]
     space: Space
-    split: Split
+    parts: tuple[Split, ...]
     metric: Metric
-    candidates: Candidates | None = None
     run: Run = Run()
     prune: bool = True
-    _members: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
+    keep_seen: bool = False
+    _members: dict[int, dict[str, Any]] = field(default_factory=dict, repr=False, compare=False)
 
     def about(self) -> dict[str, Any]:
         """What makes it this study and no other; a journal of something else is refused."""
-        train = self.split.train
-        drawn = self.candidates.fingerprint(train.users, train.items) if self.candidates else None
         return {
             "recipe": self.preset.name,
             "fields": plain(self.preset),
             "space": {path: str(dimension) for path, dimension in self.space.items()},
             "metric": str(self.metric),
-            "rows": [train.fingerprint.digest, self.split.fingerprint],
-            "candidates": drawn,
+            "rows": [part.fingerprint for part in self.parts],
+            "candidates": self.ranked_among(),
             "seed": self.run.seed,
         }
+
+    def ranked_among(self) -> list[str]:
+        """The candidates of each part, in words, with the fingerprint of those that are listed."""
+        whole = f"all items, seen items {'left in' if self.keep_seen else 'removed'}"
+        return [
+            f"{one.candidates.how} ({one.candidates.fingerprint(one.train.users, one.train.items)})"
+            if one.candidates
+            else whole
+            for one in self.parts
+        ]
 
     def preset_values(self) -> dict[str, Any] | None:
         """The preset as a point of the space, in the sampler's terms; None where it lies outside."""
@@ -99,7 +108,10 @@ class Task:
         values = {path: take(fields, path, self.preset.name) for path in self.space}
         if not all(self.space[path].holds(value) for path, value in values.items()):
             return None
-        return {path: json.dumps(v) if isinstance(self.space[path], Choice) else v for path, v in values.items()}
+        dimensions = self.space.items()
+        return {
+            path: one.text_of(values[path]) if isinstance(one, Choice) else values[path] for path, one in dimensions
+        }
 
     def suggest(self, trial: Trial) -> dict[str, Any]:
         """Values for the searched fields."""
@@ -109,32 +121,45 @@ class Task:
         """The preset with these values."""
         return put(self.preset, values)
 
-    def measure(self, recipe: Recipe[Any], after_epoch: Callable[[int, float], None] | None = None) -> float:
-        """Fit and measure; ``after_epoch`` is told the value of each epoch where the recipe has any."""
-        run = self.run
-        if self.prune and after_epoch is not None and hasattr(recipe, "epochs"):
-            run = replace(run, watch=_Epochs(self.value, after_epoch))
-        return self.value(self._fitted(recipe, run))
+    def measure(self, recipe: Recipe[Any], tell: Callable[[int, float], None] | None = None) -> float:
+        """Fit and measure; ``tell`` hears the value after each epoch, or after each but the last of several parts."""
+        if len(self.parts) == 1:
+            run = self.run
+            if self.prune and tell is not None and hasattr(recipe, "epochs"):
+                run = replace(run, watch=_Epochs(self.values[0], tell))
+            return self.values[0](self._fitted(recipe, 0, run))
+        total = 0.0
+        for number, value in enumerate(self.values):
+            total += value(self._fitted(recipe, number, self.run))
+            if self.prune and tell is not None and number + 1 < len(self.parts):
+                tell(number + 1, total / (number + 1))
+        return total / len(self.parts)
 
     @cached_property
-    def value(self) -> Callable[[Any], float]:
-        """The metric of a model on the measured side."""
-        if self.metric.k:
-            return watch(self.split, self.metric.name, self.metric.k, self.candidates)
-        return lambda model: evaluate_ratings(model, self.split, resamples=0).value(self.metric.name)
+    def values(self) -> tuple[Callable[[Any], float], ...]:
+        """For each part, what gives the metric of a model on its measured side."""
+        return tuple(map(self._value, self.parts))
 
-    def _fitted(self, recipe: Recipe[Any], run: Run) -> Any:
+    def _value(self, part: Split) -> Callable[[Any], float]:
+        name, k = self.metric.name, self.metric.k
+        if not k:
+            return lambda model: evaluate_ratings(model, part, resamples=0).value(name)
+        if self.keep_seen and part.candidates is None:
+            return lambda model: evaluate(model, part, k=k, remove_seen=False, resamples=0).value(name, k)
+        return watch(part, name, k, part.candidates)
+
+    def _fitted(self, recipe: Recipe[Any], number: int, run: Run) -> Any:
+        train = self.parts[number].train
         if not isinstance(recipe, Blend):
-            return recipe.fit(self.split.train, run)
+            return recipe.fit(train, run)
         # Members that are as they were in the last trial are not fitted again: mostly only the weights change.
+        before = self._members.get(number, {})
         keys = [json.dumps(table) for table in recipe.members]
         fitted = {}
         for key, member in zip(keys, recipe.recipes, strict=True):
-            known = key in self._members
-            fitted[key] = self._members[key] if known else member.fit(self.split.train, run)
-        self._members.clear()
-        self._members.update(fitted)
-        return recipe.around([fitted[key] for key in keys], self.split.train)
+            fitted[key] = before[key] if key in before else member.fit(train, run)
+        self._members[number] = fitted
+        return recipe.around([fitted[key] for key in keys], train)
 
 
 class _Epochs:

@@ -20,7 +20,7 @@ class Trial:
     Args:
         number: in the journal, from 0.
         state: "complete", "pruned" (given up early) or "failed" (the settings made no sense).
-        value: of the metric; of the last epoch where pruned, None where failed.
+        value: of the metric; of what was measured last where pruned, None where failed.
         fields: of the recipe, all of them.
         values: of the searched fields, by path; empty where the preset lies outside the space.
         seconds: it took.
@@ -78,8 +78,8 @@ class Tuned:
         return {
             "recipe": task.preset.name,
             "metric": str(task.metric),
-            "validation": task.split.how,
-            "candidates": task.candidates.how if task.candidates else "all items, seen items removed",
+            "validation": [part.how for part in task.parts],
+            "candidates": task.ranked_among(),
             "space": {path: str(dimension) for path, dimension in task.space.items()},
             "best": vars(self.best),
             "preset": vars(self.preset),

@@ -44,6 +44,7 @@ POOLED = {
 SPACES: dict[str, dict[str, str]] = {
     "popularity": {},
     "mean-rating": {},
+    "newest": {},
     "recent-popularity": {"half_life": "0.5:1000.0:log", "by_rating": "true,false"},
     "item-knn": {"neighbours": "5:500:log", "shrinkage": "0.0:200.0"},
     "ease": {
@@ -91,6 +92,13 @@ SPACES: dict[str, dict[str, str]] = {
     "mf": {"epochs": "5:60", "dim": WIDTHS, "learning_rate": RATES, "regularization": "0.01:1.0:log"},
     "svdpp": {"epochs": "3:30", "dim": WIDTHS, "learning_rate": RATES, "regularization": "0.01:1.0:log"},
     "bmf": {"dim": "4,8,16,32", "link": "0.1:10.0:log", "feedback": "true,false", "features": "0.0:2.0"},
+    "two-stage": {
+        "width": "30:300:log",
+        "share": "0.05:0.4",
+        "rounds": "30:500:log",
+        "leaves": "4:31:log",
+        "rate": "0.01:0.2:log",
+    },
     "blend": {"how": "standardised,rank"},  # and the weights, of which each blend has its own number
 }
 WEIGHTS = "0.03:5.0:log"
@@ -122,7 +130,13 @@ class Choice:
 
     def holds(self, value: Any) -> bool:
         """Whether a value is one of them."""
-        return json.dumps(value) in self.options
+        return self.text_of(value) is not None
+
+    def text_of(self, value: Any) -> str | None:
+        """The option that a value is, as it is kept: 5.0 is 5, but 1 is not true."""
+        text = json.dumps(value)
+        same = (one for one in self.options if type(json.loads(one)) in (int, float) and json.loads(one) == value)
+        return text if text in self.options else next(same, None) if type(value) in (int, float) else None
 
     def __str__(self) -> str:
         return ", ".join(self.options)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import fcntl
 import os
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 __all__ = ["open_study", "run_trial", "tune"]
 
 JOURNAL, BEST, LOCK = "journal.log", "best.toml", ".lock"
-STARTUP_TRIALS, STARTUP_EPOCHS = 5, 2  # that are never given up
+STARTUP_TRIALS, STARTUP_STEPS = 5, 2  # that are never given up; a step is an epoch, or one of several parts
 
 
 def tune(
@@ -98,7 +99,7 @@ def open_study(task: Task, folder: Path) -> optuna.Study:
         storage=JournalStorage(JournalFileBackend(str(path), lock_obj=cast(Any, _Lock(path)))),
         study_name="palate",
         direction="maximize" if task.metric.higher_is_better else "minimize",
-        pruner=optuna.pruners.MedianPruner(STARTUP_TRIALS, STARTUP_EPOCHS),
+        pruner=optuna.pruners.MedianPruner(STARTUP_TRIALS, STARTUP_STEPS + 1),
         load_if_exists=True,
     )
     mine, theirs = task.about(), study.user_attrs.get("about")
@@ -125,15 +126,15 @@ def run_trial(task: Task, study: optuna.Study, ticket: int) -> int:
     values = {} if outside else task.suggest(trial)
     trial.set_user_attr("values", values)
 
-    def after_epoch(epoch: int, value: float) -> None:
-        trial.report(value, epoch)
+    def so_far(step: int, value: float) -> None:
+        trial.report(value, step)
         if not trial.user_attrs.get("preset") and trial.should_prune():
             raise optuna.TrialPruned
 
     try:
         recipe = task.recipe(values)
         trial.set_user_attr("fields", plain(recipe))
-        study.tell(trial, task.measure(recipe, after_epoch))
+        study.tell(trial, task.measure(recipe, so_far))
     except optuna.TrialPruned:
         study.tell(trial, state=optuna.trial.TrialState.PRUNED)
     except PalateError as error:
@@ -208,7 +209,9 @@ def _importance(study: optuna.Study, task: Task) -> dict[str, float]:
     complete = [t for t in _ended(study) if t.state.name == "COMPLETE" and t.params]
     if len({t.value for t in complete}) < 2 * STARTUP_TRIALS:
         return {}
-    found = get_param_importances(study, evaluator=PedAnovaImportanceEvaluator(), params=list(task.space))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Some regimes", UserWarning)  # that one field's share rests on few trials
+        found = get_param_importances(study, evaluator=PedAnovaImportanceEvaluator(), params=list(task.space))
     return {path: float(share) for path, share in found.items()}
 
 
