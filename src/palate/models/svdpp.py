@@ -9,7 +9,8 @@ anime data the rows rated -1, watched but not rated). The penalty of y is spread
 not grow with their number. Trained by Adam; the sum over N(u) is taken once per user of a batch. The fitted user vector
 has the sum in it, and scoring is a dot product.
 
-Implicit data are learned as ratings of 1 against unseen items drawn as ratings of 0.
+Implicit data are learned as ratings of 1 against n unseen items drawn as ratings of 0. These vary by n / (1 + n)^2
+alone, and l is multiplied by that: the l of ratings would leave little of the vectors.
 
 Fold-in of a stranger: p_u and b_u by ridge regression on the item vectors, around the sum of y over the stranger's
 history (see ``ratings``).
@@ -39,6 +40,31 @@ from palate.protocols import Batch, Run, Sizes
 __all__ = ["SVDpp", "SVDppModel"]
 
 
+MIN_PRIOR = 0.005  # keeps the ridge regression of a short history solvable
+
+
+class BagSums(torch.autograd.Function):
+    """Sums of table rows (I, E) over G bags, (G, E): what ``embedding_bag`` gives, with a faster gradient.
+
+    The gradient of a row is the sum over the bags it is in: the same operation on the bags turned around.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, table_IE: Tensor, items: Tensor, offsets: Tensor) -> Tensor:
+        ctx.save_for_backward(items, offsets)
+        ctx.rows = len(table_IE)
+        return F.embedding_bag(items, table_IE, offsets, mode="sum", include_last_offset=True)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        items, offsets = ctx.saved_tensors
+        ordered, place = items.sort(stable=True)
+        bag = torch.repeat_interleave(torch.arange(len(offsets) - 1, device=items.device), offsets.diff())[place]
+        starts = torch.searchsorted(ordered, torch.arange(ctx.rows + 1, device=items.device))
+        turned = F.embedding_bag(bag, gradients[0].contiguous(), starts, mode="sum", include_last_offset=True)
+        return turned, None, None
+
+
 class SVDppModel(RatingFactors):
     """Rating factors with what user vectors are made of: ``own`` is [p_u ; b_u], ``touched`` is y.
 
@@ -50,7 +76,9 @@ class SVDppModel(RatingFactors):
         self.own = nn.Parameter(self.user_table.weight.detach().clone())
         self.user_table.requires_grad_(False)
         self.touched = nn.Parameter(0.01 * torch.randn(sizes.items, dim))
-        self.history: History | None = None  # N(u) while training
+        # While training: N(u), and l for ratings like these.
+        self.history: History | None = None
+        self.strength = 0.0
 
     def compose(self, users: Tensor) -> tuple[Tensor, Tensor]:
         """User vectors (G, d), and the mean squared length of y over each N(u), (G,)."""
@@ -60,12 +88,11 @@ class SVDppModel(RatingFactors):
         items = torch.from_numpy(chosen.items.astype(np.int64)).to(users.device)
         offsets = torch.from_numpy(chosen.offsets).to(users.device)
         count_G1 = offsets.diff().clamp(min=1)[:, None]
-
-        def bag(table: Tensor) -> Tensor:
-            return F.embedding_bag(items, table, offsets, mode="sum", include_last_offset=True)
-
-        vector_Gd = self.own[users] + F.pad(bag(self.touched) / count_G1.sqrt(), (0, 1))
-        length_G = (bag(self.touched.square().sum(1, keepdim=True)) / count_G1).squeeze(1)
+        squared_I1 = self.touched.square().sum(1, keepdim=True)
+        table_IE = torch.cat([self.touched, squared_I1], 1)
+        sum_GE = cast(Tensor, BagSums.apply(table_IE, items, offsets))  # type: ignore[no-untyped-call]
+        vector_Gd = self.own[users] + F.pad(sum_GE[:, :-1] / count_G1.sqrt(), (0, 1))
+        length_G = sum_GE[:, -1] / count_G1.squeeze(1)
         with torch.no_grad():
             self.user_table.weight[users] = vector_Gd
         return vector_Gd, length_G
@@ -80,7 +107,7 @@ class SVDpp:
         epochs: passes over the ratings.
         batch_size: ratings per step.
         learning_rate: of Adam.
-        regularization: l.
+        regularization: l, for ratings; implicit data take the share of it that the module's docstring says.
         negatives: unseen items drawn per row of implicit data.
     """
 
@@ -122,6 +149,9 @@ class SVDpp:
             torch.manual_seed(run.seed)
             model = self.build(Sizes(train.n_users, train.n_items))
         model.set_scale(ratings_of(train, self.negatives, run.seed))
+        model.strength = self.regularization
+        if not train.explicit:
+            model.strength *= self.negatives / (1 + self.negatives) ** 2
         model.history = _touched(train, unrated)
         training.fit(self, train, run, model)
         with torch.no_grad():
@@ -129,7 +159,10 @@ class SVDpp:
                 model.compose(users)
             assert model.fold_in.link is not None
             model.fold_in.link[:, 0] = F.pad(model.touched, (0, 1))
-        model.fold_in.precision.copy_(max(self.regularization, 0.02) * torch.eye(self.dim + 1))
+        # On validation rows strangers of implicit data do better the weaker this prior is, down to a quarter of l:
+        # the negatives spread over the whole catalogue hold a vector already.
+        prior = model.strength if train.explicit else model.strength / 4
+        model.fold_in.precision.copy_(max(prior, MIN_PRIOR) * torch.eye(self.dim + 1))
         model.history = None
         model.settle(train, self.negatives)
         model.fold_in.centre.copy_(model.own[model.trained].mean(0).detach())
@@ -148,7 +181,7 @@ class SVDpp:
         rating_N = module.fold_in.mean + (user_Nd[:, :k] * item_NE[:, :k]).sum(1) + user_Nd[:, k] + item_NE[:, k + 1]
         own_G = module.own[users].square().sum(1) + length_G
         penalty_N = own_G[member_N] + item_NE[:, :k].square().sum(1) + item_NE[:, k + 1].square()
-        return cast(Tensor, ((rating_N - batch.target).square() + self.regularization * penalty_N).mean())
+        return cast(Tensor, ((rating_N - batch.target).square() + module.strength * penalty_N).mean())
 
     def optimizers(self, module: nn.Module) -> list[torch.optim.Optimizer]:
         """Fused Adam over everything but the composed user table."""
