@@ -4,6 +4,7 @@
     ├── DataError               the rows, columns or ids that were given cannot be used
     │   └── SourceError         a named data set could not be had from any of its sources
     ├── RecipeError             a hyperparameter, or a combination of them, makes no sense
+    ├── RuleError               a rule, or a combination of them, makes no sense or does not fit the catalogue
     ├── ModelError              the fitted model cannot do what was asked of it
     ├── EvaluationError         a measurement that would not mean what it seems to
     │   └── LeakError           rows to be evaluated were part of the training rows
@@ -20,6 +21,7 @@ __all__ = [
     "ModelError",
     "PalateError",
     "RecipeError",
+    "RuleError",
     "SourceError",
 ]
 
@@ -38,6 +40,10 @@ class SourceError(DataError):
 
 class RecipeError(PalateError, ValueError):
     """A hyperparameter, or a combination of them, makes no sense."""
+
+
+class RuleError(PalateError, ValueError):
+    """A rule, or a combination of them, makes no sense or does not fit the catalogue."""
 
 
 class ModelError(PalateError, RuntimeError):

@@ -11,11 +11,12 @@ data, H history events of the whole batch (CSR), D width of a vector.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol, Self, TypeVar, runtime_checkable
 
 import numpy as np
+import polars as pl
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
@@ -24,7 +25,7 @@ from palate.data.dataset import Dataset, Fingerprint, History
 from palate.data.features import FeatureSchema
 from palate.errors import RecipeError
 
-__all__ = ["Batch", "Model", "Query", "Recipe", "Run", "Sizes", "Trainable", "Vectors"]
+__all__ = ["Batch", "Contributions", "Explains", "Model", "Query", "Recipe", "Run", "Sizes", "Trainable", "Vectors"]
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,7 @@ class Query:
         weights: (H,) float32, per event: a rating, or below zero for a dislike.
         times: (H,) float64 seconds since 1970, per event.
         at: (B,) float64 seconds since 1970, the time of the request.
+        features: B rows of user features, nulls where nothing is known; for strangers to a model that reads features.
     """
 
     user: Tensor
@@ -46,14 +48,17 @@ class Query:
     weights: Tensor | None = None
     times: Tensor | None = None
     at: Tensor | None = None
+    features: pl.DataFrame | None = None
 
     @classmethod
-    def of(cls, users: Sequence[int] | NDArray[Any] | Tensor, history: History | None = None) -> Query:
-        """A query for row numbers of users, with one history per listed user where given."""
+    def of(
+        cls, users: Sequence[int] | NDArray[Any] | Tensor, history: History | None = None, at: Tensor | None = None
+    ) -> Query:
+        """A query for row numbers of users, with one history per listed user and their times of request where given."""
         # A copy where it is an array: row numbers from an IdMap are read-only, which torch warns about.
         user = torch.as_tensor(users if isinstance(users, Tensor) else np.array(users, dtype=np.int64)).to(torch.int64)
         if history is None:
-            return cls(user)
+            return cls(user, at=at)
         if len(history) != len(user):
             raise RecipeError(f"{len(user)} users but {len(history)} histories: give one history per user")
         times = None if history.times is None else torch.from_numpy(history.times)
@@ -63,6 +68,7 @@ class Query:
             torch.from_numpy(history.items.astype(np.int64)),
             torch.from_numpy(history.weights),
             times,
+            at,
         )
 
     @classmethod
@@ -85,8 +91,10 @@ class Query:
 
     def to(self, device: torch.device) -> Query:
         """The same query on another device."""
-        tensors = (self.user, self.offsets, self.items, self.weights, self.times, self.at)
-        return Query(*(None if t is None else t.to(device) for t in tensors))  # type: ignore[arg-type]
+        names = ("offsets", "items", "weights", "times", "at")
+        parts = {name: getattr(self, name) for name in names}
+        moved = {name: None if part is None else part.to(device) for name, part in parts.items()}
+        return replace(self, user=self.user.to(device), **moved)
 
 
 class Sizes(NamedTuple):
@@ -119,6 +127,25 @@ class Vectors(Protocol):
 
     def item_vectors(self) -> Tensor:
         """(I, D)."""
+
+
+class Contributions(NamedTuple):
+    """Scores of candidates, taken apart: rest + the sum over a user's events = the score.
+
+    event (H, C): what each event of the query adds to the scores of its user's candidates; rest (B, C): what comes
+    from no event.
+    """
+
+    event: Tensor
+    rest: Tensor
+
+
+@runtime_checkable
+class Explains(Protocol):
+    """Optional power of a model: its score is a sum over the events of the history, so it can say what each adds."""
+
+    def contributions(self, query: Query, items: Tensor) -> Contributions:
+        """The scores of ``items`` (B, C) taken apart, for strangers with these histories, whoever ``query.user`` is."""
 
 
 M_co = TypeVar("M_co", bound=Model, covariant=True)

@@ -1,0 +1,137 @@
+"""What every index is: the call, its answer, what is known about its quality, and what a request hides.
+
+Shape legend: B queries, D width of a vector, I items, N new items, K list length, H hidden (query, item) pairs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import NamedTuple, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from palate.data.dataset import History
+from palate.errors import ModelError
+
+__all__ = ["About", "Found", "Hidden", "Index", "hidden", "vectors_of"]
+
+
+class Found(NamedTuple):
+    """Best first, equal scores by lower row: values (B, K) float32 and items (B, K) int64; -inf and -1 if empty."""
+
+    values: Tensor
+    items: Tensor
+
+
+@dataclass(frozen=True)
+class About:
+    """What was built, and what it was measured to find.
+
+    Args:
+        kind: "exact", "ivf" or "hnsw".
+        items: how many it was built over; items added later are not counted.
+        dim: width of a vector.
+        parameters: of the kind, those tuned to reach ``wished`` included.
+        recall: mean share of the exact best k that was found for queries which tuned nothing.
+        k, queries: of this measurement.
+        wished: the recall asked for.
+        seconds: that building took, measurement included.
+    """
+
+    kind: str
+    items: int
+    dim: int
+    parameters: dict[str, float] = field(default_factory=dict)
+    recall: float = 1.0
+    k: int = 0
+    queries: int = 0
+    wished: float = 1.0
+    seconds: float = 0.0
+
+
+class Index(Protocol):
+    """Items that can be searched by dot product. It never changes, so threads may share one."""
+
+    @property
+    def about(self) -> About:
+        """What was built and measured."""
+
+    @property
+    def vectors(self) -> Tensor:
+        """The items' vectors (I, D) float32."""
+
+    def __len__(self) -> int: ...
+
+    def search(
+        self, query_BD: Tensor, k: int, *, exclude: History | None = None, allowed_I: Tensor | None = None
+    ) -> Found:
+        """The k best items of each query, K being k or, where there are fewer, the number of items.
+
+        Args:
+            query_BD: float vectors, on any device; the answer is on the device of the items' vectors.
+            k: list length.
+            exclude: a (perhaps empty) history per query: items not to return. Rows beyond the last item are ignored.
+            allowed_I: bool per item, those that may be returned; None allows all.
+
+        Raises:
+            ModelError: shapes do not fit, or a query is not a number.
+        """
+
+    def add(self, vectors_ND: Tensor) -> Index:
+        """An index that also holds N new items, in the rows behind the last; this one stays as it is.
+
+        Nothing is trained again. The vectors are copied, so add many at once rather than one by one.
+
+        Raises:
+            ModelError: the width differs, or a vector is not a number.
+        """
+
+
+class Hidden(NamedTuple):
+    """Pairs that must not come back, each once, by query: query (H,) and item (H,) int64."""
+
+    query: NDArray[np.int64]
+    item: NDArray[np.int64]
+
+
+def hidden(exclude: History | None, queries: int, items: int) -> Hidden:
+    """The pairs of ``exclude`` that name an item of the index.
+
+    Raises:
+        ModelError: it does not have one history per query.
+    """
+    if exclude is None:
+        return Hidden(np.zeros(0, np.int64), np.zeros(0, np.int64))
+    if len(exclude) != queries:
+        raise ModelError(f"{queries} queries but {len(exclude)} histories to exclude: give one per query")
+    query = np.repeat(np.arange(queries, dtype=np.int64), exclude.counts)
+    inside = (exclude.items >= 0) & (exclude.items < items)
+    return Hidden(*np.divmod(np.unique(query[inside] * items + exclude.items[inside]), items))
+
+
+def vectors_of(values: Tensor, dim: int | None, what: str) -> Tensor:
+    """Rows as contiguous float32 without gradients.
+
+    Raises:
+        ModelError: it is no table of ``dim`` columns, or holds what is no finite number.
+    """
+    if values.ndim != 2 or dim not in (None, values.shape[1]) or not values.shape[1]:
+        wanted = "(rows, width)" if dim is None else f"(rows, {dim})"
+        raise ModelError(f"{what} have shape {tuple(values.shape)}: give {wanted}")
+    rows = values.detach().to(torch.float32).contiguous()
+    # A finite sum of squares proves all finite; only where it is not, each number is looked at.
+    if not bool(torch.isfinite(rows.sum())) and not bool(torch.isfinite(rows).all()):
+        raise ModelError(f"{what} hold NaN or infinity: train the model again with a lower learning rate")
+    return rows
+
+
+def check_allowed(allowed_I: Tensor | None, items: int) -> None:
+    """Raises ModelError for a mask that is not one bool per item."""
+    if allowed_I is not None and (allowed_I.shape != (items,) or allowed_I.dtype != torch.bool):
+        raise ModelError(
+            f"allowed_I is {allowed_I.dtype} of shape {tuple(allowed_I.shape)} but the index holds {items:,} items: "
+            "give one bool per item"
+        )
