@@ -37,7 +37,7 @@ from torch import Tensor, nn
 from palate.data.dataset import Dataset, Fingerprint
 from palate.errors import RecipeError
 from palate.models.recency import Recency
-from palate.protocols import Query, Run, Sizes
+from palate.protocols import Contributions, Query, Run, Sizes
 
 __all__ = ["EASE", "EASEModel"]
 
@@ -78,6 +78,16 @@ class EASEModel(nn.Module):
             return torch.zeros(len(query), dtype=torch.bool, device=self.popularity.device)
         met_H = (self.popularity[query.items] > 0).to(torch.int64)
         return torch.zeros_like(query.user).index_add_(0, _owners(query), met_H) > 0
+
+    def contributions(self, query: Query, items: Tensor) -> Contributions:
+        """w_uj B_ji of each event; popularity is the rest for those of whom nothing is known, 0 for others."""
+        knows_B = self.knows(query)
+        rest_BC = self.popularity[items].where(~knows_B[:, None], 0)
+        if query.items is None:
+            return Contributions(rest_BC[:0], rest_BC)
+        owner_H = _owners(query)
+        strength_H = self._strengths(query) * knows_B[owner_H]
+        return Contributions(strength_H[:, None] * self.weights[query.items[:, None], items[owner_H]], rest_BC)
 
     def _catalogue(self, query: Query, strength_H: Tensor, part: slice) -> Tensor:
         """Sums of the rows of ``weights`` over the histories of some of the users, (B, I)."""

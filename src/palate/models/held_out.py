@@ -41,7 +41,7 @@ from torch import Tensor, nn
 
 from palate.data.dataset import Dataset, Fingerprint
 from palate.errors import RecipeError
-from palate.protocols import Query, Run, Sizes
+from palate.protocols import Contributions, Query, Run, Sizes
 
 __all__ = ["HeldOutModel", "HeldOutRidge", "RecentBlend", "RecentBlendModel"]
 
@@ -80,6 +80,24 @@ class HeldOutModel(nn.Module):
         known_B[self._pairs(query) // max(1, len(self.prior))] = True
         return known_B
 
+    def contributions(self, query: Query, items: Tensor) -> Contributions:
+        """B_ji of the first event with each liked item; the prior is the rest where nothing is known."""
+        rest_BC = self.prior[items].where(~self.knows(query)[:, None], 0)
+        if query.items is None:
+            return Contributions(rest_BC[:0], rest_BC)
+        event_HC = self.weights[query.items[:, None], items[_owners(query)]]
+        return Contributions(event_HC.where(self._counted(query)[:, None], 0), rest_BC)
+
+    def _counted(self, query: Query) -> Tensor:
+        """Which events count, (H,): of those of one user with one item the first that is no dislike."""
+        assert query.items is not None
+        place_H = torch.arange(len(query.items), device=query.items.device)
+        liked_H = torch.ones_like(place_H, dtype=torch.bool) if query.weights is None else query.weights >= 0
+        pair, inverse_H = (_owners(query) * len(self.prior) + query.items).unique(return_inverse=True)
+        first = torch.full_like(pair, -1)
+        first.scatter_reduce_(0, inverse_H[liked_H], place_H[liked_H], "amin", include_self=False)
+        return first[inverse_H] == place_H
+
     def _catalogue(self, query: Query, row_B: Tensor, pair_H: Tensor) -> Tensor:
         """Scores of all items for the users of ``row_B``, (B, I)."""
         return self._sums(row_B, pair_H).where(self.knows(query)[row_B, None], self.prior)
@@ -112,15 +130,30 @@ class RecentBlendModel(HeldOutModel):
         self.register_buffer("edges", torch.zeros(bins, dtype=torch.float64))
         self.register_buffer("later", torch.zeros(bins + 1, items))
 
+    def contributions(self, query: Query, items: Tensor) -> Contributions:
+        """mix (B_ji - mean of B_j) / std_u of each event, std_u held as it is; the other two parts are the rest."""
+        rest_BC = self.prior[items]
+        if query.items is None:
+            return Contributions(rest_BC[:0], rest_BC)
+        everybody_B = torch.arange(len(query), device=items.device)
+        rest_BC += (self._novelty(query, everybody_B) * self.knows(query)[:, None]).gather(1, items)
+        spread_B1 = _spread(self._sums(everybody_B, self._pairs(query)))
+        scale_H1 = (self.mix * self._counted(query) / spread_B1[_owners(query), 0])[:, None]
+        added_HC = self.weights[query.items[:, None], items[_owners(query)]]
+        return Contributions(scale_H1 * (added_HC - self.weights.mean(1)[query.items, None]), rest_BC)
+
     def _catalogue(self, query: Query, row_B: Tensor, pair_H: Tensor) -> Tensor:
         sum_BI = self._sums(row_B, pair_H)
-        spread_B1 = sum_BI.std(1, correction=0, keepdim=True).clamp(min=1e-12)
-        personal_BI = self.mix * (sum_BI - sum_BI.mean(1, keepdim=True)) / spread_B1
-        if query.times is not None:
-            last_B = torch.full((len(query),), -torch.inf, dtype=torch.float64, device=row_B.device)
-            last_B = last_B.scatter_reduce(0, _owners(query), query.times.double(), "amax")[row_B]
-            personal_BI += self.since * self.later[torch.searchsorted(self.edges, last_B, right=True)]
-        return self.prior + personal_BI * self.knows(query)[row_B, None]
+        personal_BI = self.mix * (sum_BI - sum_BI.mean(1, keepdim=True)) / _spread(sum_BI)
+        return self.prior + (personal_BI + self._novelty(query, row_B)) * self.knows(query)[row_B, None]
+
+    def _novelty(self, query: Query, row_B: Tensor) -> Tensor:
+        """``since`` times the log share of later rows, (B, I); zeros without times."""
+        if query.times is None:
+            return torch.zeros_like(self.prior).expand(len(row_B), -1)
+        last_B = torch.full((len(query),), -torch.inf, dtype=torch.float64, device=row_B.device)
+        last_B = last_B.scatter_reduce(0, _owners(query), query.times.double(), "amax")[row_B]
+        return self.since * self.later[torch.searchsorted(self.edges, last_B, right=True)]
 
 
 @dataclass(frozen=True)
@@ -278,6 +311,11 @@ def _later(
     total_I = count_TI.sum(0)
     after_TI = total_I - count_TI.cumsum(0)
     return edges, np.log((after_TI + 1) / (total_I + 2))
+
+
+def _spread(sum_BI: Tensor) -> Tensor:
+    """Standard deviation over the catalogue, never 0, (B, 1)."""
+    return sum_BI.std(1, correction=0, keepdim=True).clamp(min=1e-12)
 
 
 def _owners(query: Query) -> Tensor:

@@ -35,46 +35,14 @@ from torch import Tensor
 
 from palate.data.dataset import Dataset
 from palate.errors import RecipeError
-from palate.models.factors import EVENLY, Events, FactorModel, FoldIn
+from palate.models.als_model import ALSModel
 from palate.models.least_squares import Floats, Rows, diagonal, leading_vectors, solve_rows
 from palate.models.recency import Recency
 from palate.protocols import Run, Sizes
 
-__all__ = ["IALS", "WALS", "Alternation", "LeastSquares"]
+__all__ = ["IALS", "WALS", "Alternation"]
 
 LOSS_CELLS = 4_000_000  # numbers gathered at once by ``Alternation.loss``
-
-
-class LeastSquares(FoldIn):
-    """The exact row of a stranger, in double precision, so that a batch equals one by one.
-
-    Args:
-        recipe: regularisation and weights of the training.
-    """
-
-    spectrum: Tensor
-    lowest: Tensor
-
-    def __init__(self, recipe: _Als) -> None:
-        super().__init__(Recency(recipe.half_life_events, recipe.floor))
-        self.recipe = recipe
-        self.register_buffer("spectrum", torch.zeros(recipe.dim))  # diagonal of Q^T Q
-        self.register_buffer("lowest", torch.zeros(()))  # the target of a dislike
-
-    def forward(self, item_IE: Tensor, typical_D: Tensor, events: Events) -> Tensor:
-        """Solutions (S, D)."""
-        item = item_IE.cpu().numpy()
-        offsets, columns, strength, recency = (t.cpu().numpy() for t in events)
-        recipe = self.recipe
-        bias = item[columns, recipe.dim] if recipe.bias else None
-        targets, weights = recipe.observed(strength, bias, float(self.lowest))
-        if self.recency != EVENLY:
-            weights = recency if weights is None else weights * recency
-        ridge = recipe.ridge(offsets, weights, len(item)).astype(np.float64)
-        rows = Rows(offsets, columns, targets.astype(np.float64), weights, ridge)
-        penalty = recipe.unobserved_weight * self.spectrum.cpu().numpy().astype(np.float64)
-        solved = solve_rows(item[:, : recipe.dim], penalty, rows)
-        return torch.from_numpy(solved).to(item_IE.device, item_IE.dtype)
 
 
 class Alternation:
@@ -232,11 +200,11 @@ class _Als:
         ridge: Floats = self.regularization * (amount + self.unobserved_weight * columns) ** self.exponent
         return ridge
 
-    def build(self, sizes: Sizes) -> FactorModel:
+    def build(self, sizes: Sizes) -> ALSModel:
         """An untrained model with tables of the given sizes."""
-        return FactorModel(sizes, self.dim, LeastSquares(self), bias=self.bias, std=self.std / self.dim**0.5)
+        return ALSModel(sizes, self)
 
-    def fit(self, train: Dataset, run: Run = Run()) -> FactorModel:
+    def fit(self, train: Dataset, run: Run = Run()) -> ALSModel:
         """Alternate on the CPU; with ``run.watch`` the best epoch comes back. ``run.folder`` is not used.
 
         Raises:
@@ -270,16 +238,14 @@ class _Als:
             raise RecipeError(f"{train.name} has no rows to train on")
 
 
-def _store(model: FactorModel, state: Alternation, train: Dataset) -> None:
-    fold_in = model.fold_in
-    assert isinstance(fold_in, LeastSquares)
+def _store(model: ALSModel, state: Alternation, train: Dataset) -> None:
     with torch.no_grad():
         model.user_table.weight.copy_(torch.from_numpy(state.user_UD))
         model.item_table.weight[:, : model.dim] = torch.from_numpy(state.item_ID)
         if state.bias is not None:
             model.item_table.weight[:, model.dim] = state.bias
-        fold_in.spectrum.copy_(torch.from_numpy(state.spectrum_D))
-        fold_in.lowest.fill_(state.lowest)
+        model.fold_in.spectrum.copy_(torch.from_numpy(state.spectrum_D))
+        model.fold_in.lowest.fill_(state.lowest)
     model.finish(train)
 
 

@@ -28,7 +28,7 @@ from torch import Tensor, nn
 
 from palate.data.dataset import Dataset, Fingerprint
 from palate.errors import RecipeError
-from palate.protocols import Query, Run, Sizes
+from palate.protocols import Contributions, Query, Run, Sizes
 
 __all__ = ["ItemKNN", "ItemKNNModel"]
 
@@ -77,6 +77,20 @@ class ItemKNNModel(nn.Module):
             return torch.zeros(len(query), dtype=torch.bool, device=self.popularity.device)
         voter_H = (self.lists[query.items] > 0).to(torch.int64)
         return torch.zeros_like(query.user).index_add_(0, _owners(query), voter_H) > 0
+
+    def contributions(self, query: Query, items: Tensor) -> Contributions:
+        """sim(i, j) of each event with j among the nearest of i; popularity is the rest where nothing is known."""
+        knows_B = self.knows(query)
+        rest_BC = self.popularity[items].where(~knows_B[:, None], 0)
+        if query.items is None:
+            return Contributions(rest_BC[:0], rest_BC)
+        owner_H = _owners(query)
+        event_HC = rest_BC.new_zeros(len(owner_H), items.shape[1])
+        for near_I, similarity_I in zip(self.neighbours.T, self.similarities.T, strict=True):
+            voter_HC = near_I[items][owner_H] == query.items[:, None]
+            event_HC += similarity_I[items][owner_H].where(voter_HC, 0)
+        value_H = _values(query) * knows_B[owner_H]
+        return Contributions(event_HC * value_H[:, None], rest_BC)
 
     def _votes(self, history_BI: Tensor, items_BC: Tensor | None) -> Tensor:
         """Sums over the neighbours, one neighbour after the other so that no (B, C, K) is ever held."""
@@ -176,7 +190,11 @@ def _history(query: Query, part: slice, width: int) -> Tensor:
     events = slice(int(query.offsets[part.start]), int(query.offsets[part.start + users]))
     owner = _owners(query)[events] - part.start
     history_BI = torch.zeros(users, width, device=owner.device)
-    value = torch.ones_like(owner, dtype=history_BI.dtype)
-    if query.weights is not None:
-        value = value.where(query.weights[events] >= 0, -1.0)
-    return history_BI.index_put_((owner, query.items[events]), value, accumulate=True)
+    return history_BI.index_put_((owner, query.items[events]), _values(query)[events], accumulate=True)
+
+
+def _values(query: Query) -> Tensor:
+    """What each event counts, (H,): 1, or -1 for a dislike."""
+    assert query.items is not None
+    value_H = torch.ones(len(query.items), device=query.items.device)
+    return value_H if query.weights is None else value_H.where(query.weights >= 0, -1.0)
