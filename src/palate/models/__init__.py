@@ -21,10 +21,12 @@ from palate.models.logistic_mf import LogisticMF
 from palate.models.means import MeanRating, UserItemMeans
 from palate.models.mf import MF
 from palate.models.neumf import GMF, MLP, NeuMF
+from palate.models.newest import Newest
 from palate.models.popularity import Popularity
 from palate.models.recent import RecentPopularity
 from palate.models.sasrec import SASRec
 from palate.models.svdpp import SVDpp
+from palate.models.two_stage import TwoStage
 from palate.models.two_tower import TwoTower
 from palate.protocols import Recipe
 
@@ -35,6 +37,7 @@ RECIPES: dict[str, type[Any]] = {
     for recipe in (
         Popularity,
         RecentPopularity,
+        Newest,
         ItemKNN,
         EASE,
         HeldOutRidge,
@@ -55,6 +58,7 @@ RECIPES: dict[str, type[Any]] = {
         SVDpp,
         BMF,
         Blend,
+        TwoStage,
     )
 }
 

@@ -180,12 +180,13 @@ def _features(models: Iterable[Any]) -> FeatureSchema | None:
 def _part(query: Query, first: int, count: int) -> Query:
     """Some adjacent rows of a query."""
     user, at = query.user[first : first + count], None if query.at is None else query.at[first : first + count]
+    features = None if query.features is None else query.features[first : first + count]
     if query.offsets is None:
-        return Query(user, at=at)
+        return Query(user, at=at, features=features)
     offsets = query.offsets[first : first + len(user) + 1]
     events = slice(int(offsets[0]), int(offsets[-1]))
     items, weights, times = (None if x is None else x[events] for x in (query.items, query.weights, query.times))
-    return Query(user, offsets - offsets[0], items, weights, times, at)
+    return Query(user, offsets - offsets[0], items, weights, times, at, features)
 
 
 def _standardised(score_BI: Tensor) -> Tensor:

@@ -1,25 +1,58 @@
-"""One side of a two-tower model (``two_tower``): a network from an id and its features to a vector.
+"""The network of two towers (its recipe is in ``two_tower``): ids and features to vectors, vectors to scores.
 
     x = e_id + sum_k w_k e_k + W z        id, weighted feature values, standardised numbers
     tower(x) = W_L ReLU(... ReLU(W_1 x + b_1) ...) + b_L,   or x itself where there are no layers
+    score(u, i) = tower_user(u) . tower_item(i)
 
 An id without training rows reads the out-of-vocabulary row of its table, which is learned where ``id_dropout`` hides
-some ids, and zero otherwise.
+some ids, and zero otherwise. A user's vector is the first that can be had of
 
-Shape legend: N rows of a feature table, D width.
+    trained       the user's own: tower_user(u)
+    folded in     from a history, see ``palate.models.factors``
+    features      tower_user of the features in the query, or in the table, behind the out-of-vocabulary id
+    nothing       the mean vector of the trained users
+
+Shape legend: B users, C candidates, I items, N rows of a feature table, S code slots, F numbers, D width.
 """
 
 from __future__ import annotations
 
-from typing import cast
+from functools import partial
+from typing import TYPE_CHECKING, NamedTuple, cast
 
+import numpy as np
+import polars as pl
 import torch
 from torch import Tensor, nn
 
-from palate.data.features import Encoded, FeatureTable
+from palate.data.dataset import Dataset, Fingerprint
+from palate.data.features import Encoded, FeatureSchema, FeatureTable
+from palate.errors import ModelError
+from palate.models.factors import GradientFoldIn, events_of, likes
 from palate.nn import mlp
+from palate.protocols import Query, Sizes
 
-__all__ = ["Tower"]
+if TYPE_CHECKING:
+    from palate.models.two_tower import TwoTower
+
+__all__ = ["Tower", "TwoTowerModel"]
+
+ROWS_AT_ONCE = 1 << 16  # rows of a tower computed at once outside training
+SCORE_CELLS = 32_000_000  # floats gathered at once for listed candidates: 128 MB
+SOFTMAX_PROBES = 1 << 14  # a sum of exponentials needs nearly all items: a third of them costs a sixth of the NDCG
+
+
+class Facts(NamedTuple):
+    """Encoded features: codes (N, S) and their weights, numbers (N, F)."""
+
+    codes: Tensor
+    weights: Tensor
+    numbers: Tensor
+
+    @property
+    def told(self) -> Tensor:
+        """(N,) bool: whether anything is known about a row."""
+        return (self.codes > 0).any(1) | (self.numbers != 0).any(1)
 
 
 class Tower(nn.Module):
@@ -80,13 +113,23 @@ class Tower(nn.Module):
         vector = self.ids(row.where(known, self.rows))
         if not self.table.columns:
             return cast(Tensor, self.deep(vector))
-        return self._finish(vector, self.codes[row], self.weights[row], self.numbers[row])
+        return self._finish(vector, self.facts(row))
 
-    def of_features(self, given: Encoded) -> Tensor:
+    def facts(self, row: Tensor) -> Facts:
+        """The features of row numbers (N,); the last row has none."""
+        return Facts(self.codes[row], self.weights[row], self.numbers[row])
+
+    def encode(self, features: pl.DataFrame) -> Facts:
+        """The features of the rows of a table.
+
+        Raises:
+            DataError: the table lacks a column of the schema, or one is of another type.
+        """
+        return Facts(*(torch.from_numpy(part).to(self.codes.device) for part in self.table.encode(features)))
+
+    def of_features(self, facts: Facts) -> Tensor:
         """Vectors (N, D) of rows that are known by their features alone."""
-        device = self.ids.weight.device
-        codes, weights, numbers = (torch.from_numpy(part).to(device) for part in given)
-        return self._finish(self.ids.weight[-1].expand(len(codes), -1), codes, weights, numbers)
+        return self._finish(self.ids.weight[-1].expand(len(facts.codes), -1), facts)
 
     def learn(self, given: Encoded, known: Tensor) -> None:
         """Take over the features of all rows, and which rows have training rows."""
@@ -95,10 +138,133 @@ class Tower(nn.Module):
             if len(theirs):
                 mine[:-1] = torch.from_numpy(theirs)
 
-    def _finish(self, vector: Tensor, codes: Tensor, weights: Tensor, numbers: Tensor) -> Tensor:
+    def grown(self, facts: Facts) -> dict[str, Tensor]:
+        """The state of this tower with rows appended that are known by their features alone."""
+        unknown = torch.zeros(len(facts.codes), dtype=torch.bool, device=self.known.device)
+        unread = self.ids.weight[-1:].detach().expand(len(unknown), -1)
+        more = {"ids.weight": unread, "known": unknown, **facts._asdict()}
+        state: dict[str, Tensor] = self.state_dict()
+        return state | {name: torch.cat([state[name][:-1], new, state[name][-1:]]) for name, new in more.items()}
+
+    def _finish(self, vector: Tensor, facts: Facts) -> Tensor:
         if self.table.codes:
-            flat, shares = codes.reshape(-1, self.table.slots), weights.reshape(-1, self.table.slots)
+            flat, shares = (part.reshape(-1, self.table.slots) for part in facts[:2])
             vector = vector + self.values(flat, per_sample_weights=shares).reshape(vector.shape)
         if self.table.numbers:
-            vector = vector + self.linear(numbers)
+            vector = vector + self.linear(facts.numbers)
         return cast(Tensor, self.deep(vector))
+
+
+class TwoTowerModel(nn.Module):
+    """Two towers, and how they fold strangers in."""
+
+    trained_on: Fingerprint | None = None
+    user_mean: Tensor
+
+    def __init__(self, sizes: Sizes, recipe: TwoTower) -> None:
+        super().__init__()
+        self.sizes, self.recipe = sizes, recipe
+        schema, sparse = sizes.features or FeatureSchema(), recipe.optimizer.startswith("sparse")
+        towers = partial(
+            Tower,
+            dim=recipe.dim,
+            layers=recipe.layers,
+            id_dropout=recipe.id_dropout,
+            init_std=recipe.init_std,
+            sparse=sparse,
+        )
+        self.user_tower = towers(sizes.users, schema.users)
+        self.item_tower = towers(sizes.items, schema.items)
+        width = recipe.layers[-1] if recipe.layers else recipe.dim
+        probes = SOFTMAX_PROBES if recipe.objective == "softmax" else 1024
+        self.fold_in = GradientFoldIn(width, partial(recipe.history_loss, sizes.items), probes=probes)
+        self.register_buffer("user_mean", torch.zeros(width))
+
+    def score(self, query: Query, items: Tensor | None = None) -> Tensor:
+        """Dot products: (B, C) or (B, I). Candidates are gathered in chunks of bounded memory."""
+        user_BD, item_ID = self.query_vectors(query), self.item_vectors()
+        if items is None:
+            return user_BD @ item_ID.T
+        rows = max(1, SCORE_CELLS // max(1, items.shape[1] * item_ID.shape[1]))
+        chunks = zip(user_BD.split(rows), items.split(rows), strict=True)
+        return torch.cat([torch.einsum("bd,bcd->bc", user, item_ID[item]) for user, item in chunks])
+
+    def knows(self, query: Query) -> Tensor:
+        """Trained users, strangers with a history, and those with features in the query or in the table."""
+        return self._trained(query) | (likes(query) > 0) | self._facts(query).told
+
+    def query_vectors(self, query: Query) -> Tensor:
+        """User vectors (B, D): trained, folded in, from features alone, or the mean user."""
+        trained_B, folded_B, facts = self._trained(query), likes(query) > 0, self._facts(query)
+        vector_BD = self.user_mean.expand(len(query), -1)
+        if bool(trained_B.any()):
+            vector_BD = self.user_tower(self._row(query)).where(trained_B[:, None], vector_BD)
+        told_B = facts.told & ~trained_B & ~folded_B
+        if bool(told_B.any()):
+            vector_BD = self.user_tower.of_features(facts).where(told_B[:, None], vector_BD)
+        folded_B = folded_B & ~trained_B
+        if bool(folded_B.any()):
+            events = events_of(query, folded_B.nonzero().squeeze(1), self.fold_in.recency)
+            folded_SD = self.fold_in(self.item_vectors().detach(), self.user_mean, events)
+            vector_BD = vector_BD.index_put((folded_B,), folded_SD.to(vector_BD.dtype))
+        return vector_BD
+
+    def item_vectors(self, features: pl.DataFrame | None = None) -> Tensor:
+        """Item vectors (I, D); or (N, D) of the rows of a feature table, for items that training did not have.
+
+        Raises:
+            DataError: the table lacks a column of the schema.
+            ModelError: the model was trained without item features.
+        """
+        if features is None:
+            rows = torch.arange(self.item_tower.rows, device=self.user_mean.device)
+            return torch.cat([self.item_tower(part) for part in rows.split(ROWS_AT_ONCE)])
+        return self.item_tower.of_features(self._item_facts(features))
+
+    def with_items(self, features: pl.DataFrame) -> TwoTowerModel:
+        """This model with the items of a feature table behind its own; all else is shared, and this one stays as it is.
+
+        Raises:
+            DataError: the table lacks a column of the schema.
+            ModelError: the model was trained without item features.
+        """
+        tower = self.item_tower.grown(self._item_facts(features))
+        state = self.state_dict() | {f"item_tower.{name}": tensor for name, tensor in tower.items()}
+        with torch.device("meta"):
+            model = TwoTowerModel(self.sizes._replace(items=self.sizes.items + len(features)), self.recipe)
+        model.load_state_dict(state, strict=True, assign=True)
+        model.trained_on = self.trained_on
+        return model.eval()
+
+    def settle(self, train: Dataset) -> None:
+        """Measure mean and spread of the vectors of the users of the training rows, for strangers."""
+        user_U = torch.from_numpy(np.unique(train.interactions.user).astype(np.int64))
+        with torch.no_grad():
+            vector_UD = torch.cat([self.user_tower(part) for part in user_U.split(ROWS_AT_ONCE)])
+            self.user_mean.copy_(vector_UD.mean(0))
+            self.fold_in.settle(vector_UD)
+
+    def _item_facts(self, features: pl.DataFrame) -> Facts:
+        if not self.item_tower.table.columns:
+            raise ModelError("the model reads no item features: fit it with item_features=('*',)")
+        return self.item_tower.encode(features)
+
+    def _row(self, query: Query) -> Tensor:
+        """Row numbers (B,) in the tower's tables, that of the out-of-vocabulary row for strangers."""
+        inside_B = (query.user >= 0) & (query.user < self.user_tower.rows)
+        return query.user.where(inside_B, self.user_tower.rows)
+
+    def _trained(self, query: Query) -> Tensor:
+        return self.user_tower.known[self._row(query)]
+
+    def _facts(self, query: Query) -> Facts:
+        """What is known about each user besides the id: what the query tells, else what the table does."""
+        tower = self.user_tower
+        table = tower.facts(self._row(query))
+        if query.features is None or not tower.table.columns:
+            return table
+        if len(query.features) != len(query):
+            raise ModelError(f"{len(query)} users but {len(query.features)} rows of features: give one row per user")
+        given = tower.encode(query.features)
+        told_B1 = given.told[:, None]
+        return Facts(*(mine.where(told_B1, theirs) for mine, theirs in zip(given, table, strict=True)))

@@ -10,16 +10,16 @@ features are added up, as in Kula 2015 ("Metadata embeddings for user and item c
 by an in-batch softmax, by binary cross-entropy on sampled negatives, or by BPR.
 
 An id without training rows reads the out-of-vocabulary row of its table, which is learned where ``id_dropout`` hides
-some ids, and zero otherwise: such items, and items given later as a table, are recommended by their features.
+some ids, and zero otherwise: such items and users, and those given later as a table, are known by their features.
 
 Fold-in of a stranger: the likeliest vector given the training loss of the history, with the items fixed and the
 distribution of the trained users' vectors as prior (see ``GradientFoldIn``). For the softmax that loss is, per event h,
 
     softplus(log Z - score(h)),      Z = sum over the catalogue of e^score
 
-and its reflection for a dislike. A stranger with nothing gets the mean user vector.
+and its reflection for a dislike. The network and how it scores are in ``towers``.
 
-Shape legend: B users or positives, C candidates, I items, U users, N negatives or probes, H events, D width.
+Shape legend: B users or positives, I items, N negatives or probes, H events, S strangers, D width.
 """
 
 from __future__ import annotations
@@ -27,117 +27,26 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, ClassVar, Literal, Self, cast
 
 import numpy as np
-import polars as pl
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from palate import train as training
-from palate.data.dataset import Dataset, Fingerprint
+from palate.data.dataset import Dataset
 from palate.data.features import FeatureSchema
-from palate.errors import ModelError, RecipeError
+from palate.errors import RecipeError
 from palate.losses import bce, bpr, in_batch_softmax
-from palate.models.factors import GradientFoldIn, UserBatch, events_of, likes, predict
-from palate.models.towers import Tower
-from palate.protocols import Batch, Query, Run, Sizes
+from palate.models.factors import UserBatch, predict
+from palate.models.towers import TwoTowerModel
+from palate.protocols import Batch, Run, Sizes
 from palate.sampling import Unseen, epoch_rng
 
 __all__ = ["TwoTower", "TwoTowerModel"]
 
-ROWS_AT_ONCE = 1 << 16  # rows of a tower computed at once outside training
-SCORE_CELLS = 32_000_000  # floats gathered at once for listed candidates: 128 MB
 CHUNK_ROWS = 1 << 18  # positives whose negatives are drawn at once
-SOFTMAX_PROBES = 1 << 14  # a sum of exponentials needs nearly all items: a third of them costs a sixth of the NDCG
-
-
-class TwoTowerModel(nn.Module):
-    """Two towers, and how they fold strangers in."""
-
-    trained_on: Fingerprint | None = None
-    user_mean: Tensor
-
-    def __init__(self, sizes: Sizes, recipe: TwoTower) -> None:
-        super().__init__()
-        self.sizes = sizes
-        schema, sparse = sizes.features or FeatureSchema(), recipe.optimizer.startswith("sparse")
-        towers = partial(
-            Tower,
-            dim=recipe.dim,
-            layers=recipe.layers,
-            id_dropout=recipe.id_dropout,
-            init_std=recipe.init_std,
-            sparse=sparse,
-        )
-        self.user_tower = towers(sizes.users, schema.users)
-        self.item_tower = towers(sizes.items, schema.items)
-        width = recipe.layers[-1] if recipe.layers else recipe.dim
-        probes = SOFTMAX_PROBES if recipe.objective == "softmax" else 1024
-        self.fold_in = GradientFoldIn(width, partial(recipe.history_loss, sizes.items), probes=probes)
-        self.register_buffer("user_mean", torch.zeros(width))
-
-    def score(self, query: Query, items: Tensor | None = None) -> Tensor:
-        """Dot products: (B, C) or (B, I). Candidates are gathered in chunks of bounded memory."""
-        user_BD, item_ID = self.query_vectors(query), self.item_vectors()
-        if items is None:
-            return user_BD @ item_ID.T
-        rows = max(1, SCORE_CELLS // max(1, items.shape[1] * item_ID.shape[1]))
-        chunks = zip(user_BD.split(rows), items.split(rows), strict=True)
-        return torch.cat([torch.einsum("bd,bcd->bc", user, item_ID[item]) for user, item in chunks])
-
-    def knows(self, query: Query) -> Tensor:
-        """Trained users, strangers with a history, and users of the table with features."""
-        return self._trained(query) | (likes(query) > 0) | self._featured(query)
-
-    def query_vectors(self, query: Query) -> Tensor:
-        """User vectors (B, D): trained, folded in, from features alone, or the mean user."""
-        row_B = query.user.where((query.user >= 0) & (query.user < self.user_tower.rows), self.user_tower.rows)
-        own_B = self._trained(query) | (self._featured(query) & (likes(query) == 0))
-        vector_BD = self.user_mean.expand(len(query), -1)
-        if bool(own_B.any()):
-            vector_BD = self.user_tower(row_B).where(own_B[:, None], vector_BD)
-        fold_B = ~own_B & (likes(query) > 0)
-        if bool(fold_B.any()):
-            events = events_of(query, fold_B.nonzero().squeeze(1), self.fold_in.recency)
-            folded_SD = self.fold_in(self.item_vectors().detach(), self.user_mean, events)
-            vector_BD = vector_BD.index_put((fold_B,), folded_SD.to(vector_BD.dtype))
-        return vector_BD
-
-    def item_vectors(self, features: pl.DataFrame | None = None) -> Tensor:
-        """Item vectors (I, D); or (N, D) of the rows of a feature table, for items that training did not have.
-
-        Raises:
-            DataError: the table lacks a column of the schema.
-            ModelError: the model was trained without item features.
-        """
-        if features is None:
-            rows = torch.arange(self.item_tower.rows, device=self.user_mean.device)
-            return torch.cat([self.item_tower(part) for part in rows.split(ROWS_AT_ONCE)])
-        if not self.item_tower.table.columns:
-            raise ModelError("the model reads no item features: fit it with item_features=('*',)")
-        return self.item_tower.of_features(self.item_tower.table.encode(features))
-
-    def settle(self, train: Dataset) -> None:
-        """Measure mean and spread of the vectors of the users of the training rows, for strangers."""
-        user_U = torch.from_numpy(np.unique(train.interactions.user).astype(np.int64))
-        with torch.no_grad():
-            vector_UD = torch.cat([self.user_tower(part) for part in user_U.split(ROWS_AT_ONCE)])
-            self.user_mean.copy_(vector_UD.mean(0))
-            self.fold_in.settle(vector_UD)
-
-    def _trained(self, query: Query) -> Tensor:
-        inside = (query.user >= 0) & (query.user < self.user_tower.rows)
-        return inside & self.user_tower.known[query.user.where(inside, self.user_tower.rows)]
-
-    def _featured(self, query: Query) -> Tensor:
-        """(B,) bool: in the table, and with something known about the user besides the id."""
-        tower = self.user_tower
-        inside = (query.user >= 0) & (query.user < tower.rows)
-        row = query.user.where(inside, tower.rows)
-        return inside & ((tower.codes[row] > 0).any(1) | (tower.numbers[row] != 0).any(1))
 
 
 Loss = Literal["softmax", "bce", "bpr"]

@@ -1,0 +1,112 @@
+"""The model of two stages.
+
+    score(u, i) = r(u, i)                                        for candidates, r being the ranker
+                = min_c r(u, c) - 1 - max_j f(u, j) + f(u, i)    for the others, f being the fused order of stage one
+                = log share of the training rows                 for those of whom nobody knows anything
+
+so all candidates stand above the others, and a score never depends on which items are asked for.
+
+Shape legend: B users, C listed items, I items, N candidates of all users, P candidates of one user at most.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+import torch
+from torch import Tensor, nn
+
+from palate.data.dataset import Fingerprint
+from palate.models.two_stage.cross import Cross
+from palate.models.two_stage.inputs import LATEST, Inputs
+from palate.models.two_stage.retrieve import Found, Retrieval, part
+from palate.models.two_stage.trees import Trees
+from palate.protocols import Query, Sizes
+
+__all__ = ["Ranker", "TwoStageModel"]
+
+Ranker = Trees | Cross
+
+CELLS = (
+    24_000_000  # numbers held at once, 96 MB, and a few copies: scores of all retrievers, or inputs of all candidates
+)
+INPUTS = 100  # about what the ranker reads of one candidate
+
+
+class TwoStageModel(nn.Module):
+    """Retrievers, what the ranker reads, and the ranker.
+
+    Args:
+        members: fitted retrievers.
+        ranker: (N, F) inputs to (N,) scores.
+        sizes: of the catalogue, with the features that anybody reads.
+        names: of the retrievers, for tables.
+        width, repeats: of the first stage.
+    """
+
+    trained_on: Fingerprint | None = None
+
+    def __init__(
+        self,
+        members: Iterable[nn.Module],
+        ranker: Ranker,
+        sizes: Sizes,
+        names: Iterable[str],
+        width: int,
+        repeats: bool,
+    ) -> None:
+        super().__init__()
+        self.sizes, self.names = sizes, tuple(names)
+        self.retrieval = Retrieval(members, width, repeats)
+        self.inputs = Inputs(sizes)
+        self.ranker: Ranker = ranker
+
+    def score(self, query: Query, items: Tensor | None = None) -> Tensor:
+        """(B, C) or (B, I), the whole catalogue being scored either way, in chunks of bounded memory."""
+        rows, first = [], 0
+        for asked in self.chunks(query):
+            score_BI = self._catalogue(asked)
+            rows.append(score_BI if items is None else score_BI.gather(1, items[first : first + len(asked)]))
+            first += len(asked)
+        return torch.cat(rows)
+
+    def candidates(self, query: Query) -> Tensor:
+        """What the first stage found, (B, P) int64, best first, -1 behind the last; nothing for the unknown."""
+        rows = []
+        for asked in self.chunks(query):
+            found = self.retrieval(asked)
+            fused_BI = found.fused.masked_fill(~found.candidate, -torch.inf)
+            order_BI = fused_BI.argsort(dim=1, descending=True, stable=True)
+            rows.append(order_BI.where(fused_BI.gather(1, order_BI) > -torch.inf, -1))
+        every_BI = torch.cat(rows)
+        return every_BI[:, : int((every_BI >= 0).sum(1).amax()) if len(query) else 0]
+
+    def knows(self, query: Query) -> Tensor:
+        """Whom a retriever knows, or who has a history that is not all dislikes, (B,)."""
+        known_B: Tensor = self.retrieval.knows(query)
+        return known_B
+
+    def chunks(self, query: Query) -> Iterator[Query]:
+        """Adjacent users of the query whose scores fit the memory; one empty chunk for an empty query."""
+        items, members = self.sizes.items, len(self.names)
+        read = min(items, self.retrieval.width * members) * INPUTS
+        step = max(1, CELLS // max(1, items * (members + LATEST), read, len(self.inputs.usual)))
+        for first in range(0, max(1, len(query)), step):
+            yield part(query, first, step)
+
+    def read(self, query: Query, found: Found) -> tuple[Tensor, Tensor, Tensor]:
+        """The candidates: inputs (N, F), users (N,) of the query ascending, and items (N,)."""
+        row_N, item_N = found.candidate.nonzero(as_tuple=True)
+        return self.inputs(query, found, row_N, item_N, self.retrieval.models), row_N, item_N
+
+    def _catalogue(self, query: Query) -> Tensor:
+        found = self.retrieval(query)
+        input_NF, row_N, item_N = self.read(query, found)
+        value_N = self.ranker(input_NF)
+        least_B = torch.zeros(len(query), device=value_N.device)
+        least_B = least_B.scatter_reduce(0, row_N, value_N, "amin", include_self=False)
+        fused_BI = found.fused
+        score_BI = fused_BI - fused_BI.amax(1, keepdim=True) + (least_B - 1)[:, None]
+        score_BI[row_N, item_N] = value_N
+        answer_BI: Tensor = score_BI.where(self.knows(query)[:, None], self.inputs.share)
+        return answer_BI

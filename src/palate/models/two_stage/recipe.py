@@ -1,0 +1,232 @@
+"""The recipe of two stages: retrievers find candidates, a ranker orders them (see ``model`` for the equation).
+
+(Covington, Adams & Sargin 2016, "Deep Neural Networks for YouTube Recommendations", RecSys.) The ranker never learns
+from rows that its retrievers saw: they are fitted on what lies before a slice of time, and the ranker on what people do
+in the slice (see ``teach``). Then the retrievers are fitted once more, on everything, and serve.
+
+Fold-in: each retriever answers a stranger by its own rule, and the ranker reads the history in the query. Somebody of
+whom nothing is known gets what is popular.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import chain
+from typing import Any, ClassVar, Literal, Self
+
+import numpy as np
+import torch
+
+from palate.data.dataset import Dataset
+from palate.data.features import FeatureSchema, FeatureTable
+from palate.errors import RecipeError
+from palate.models.two_stage.cross import Cross
+from palate.models.two_stage.model import Ranker, TwoStageModel
+from palate.models.two_stage.teach import Lesson, Slice, cut, joined
+from palate.models.two_stage.trees import Objective, Trees
+from palate.protocols import Query, Recipe, Run, Sizes
+
+__all__ = ["TwoStage"]
+
+MOST = 600  # candidates of one user to learn from: all the right ones, and some of the others
+
+
+@dataclass(frozen=True)
+class TwoStage:
+    """Retrievers and a ranker.
+
+    Args:
+        members: names of recipes (at their published defaults), or tables of fields such as
+            ``{"recipe": "ials", "dim": 32}``; kept as tables with all fields.
+        width: candidates of each retriever.
+        ranker: "trees" (needs LightGBM) or "cross", a small network.
+        share: of the latest rows that make a slice.
+        slices: how many slices the ranker learns from; each costs one more fit of all retrievers.
+        at_least: weight of the rows of a slice that the ranker should find; by default all that are no dislikes.
+        users: people of a slice to learn from at most, drawn at random.
+        refit: fit the retrievers on all rows once the ranker is done; otherwise those of the latest slice serve.
+        repeats: whether what somebody had already may be a candidate.
+        user_features, item_features: columns for the ranker to read, as "name" or "name:kind", "*" for all.
+        objective: trees: the order of the list, or the chance of each candidate.
+        rounds: trees: how many.
+        leaves: trees: of each.
+        rate: trees: how much each adds.
+    """
+
+    name: ClassVar[str] = "two-stage"
+    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
+
+    members: tuple[str | dict[str, Any], ...] = field(
+        default=("popularity", "recent-popularity", "newest", "ials", "two-tower", "sasrec"), hash=False
+    )
+    width: int = 100
+    ranker: Literal["trees", "cross"] = "trees"
+    share: float = 0.15
+    slices: int = 1
+    at_least: float = 0.0
+    users: int = 3_000
+    refit: bool = True
+    repeats: bool = False
+    user_features: tuple[str, ...] = ("*",)
+    item_features: tuple[str, ...] = ("*",)
+    objective: Objective = "lambdarank"
+    rounds: int = 100
+    leaves: int = 7
+    rate: float = 0.05
+
+    def __post_init__(self) -> None:
+        if not self.members:
+            raise RecipeError("members=[]: name at least one recipe")
+        for name, low in (("width", 1), ("slices", 1), ("users", 2), ("rounds", 1), ("leaves", 2)):
+            if getattr(self, name) < low:
+                raise RecipeError(f"{name}={getattr(self, name)}: must be at least {low}")
+        if not 0 < self.share * self.slices < 1:
+            raise RecipeError(
+                f"share={self.share:g} of the rows, {self.slices} times: must be above 0 and below 1 in all"
+            )
+        if not 0 < self.rate < float("inf"):
+            raise RecipeError(f"rate={self.rate:g}: must be a number above 0")
+        # Every field of every member, so that a bundle does not depend on what the defaults will be one day.
+        object.__setattr__(self, "members", tuple(_table(_member(one)) for one in self.members))
+
+    @classmethod
+    def fast(cls) -> Self:
+        """Retrievers in closed form, and fewer trees: seconds."""
+        members = ("popularity", "recent-popularity", "newest", {"recipe": "ials", "epochs": 3, "dim": 32}, "ease")
+        return cls(members=members, rounds=50)
+
+    @property
+    def recipes(self) -> tuple[Recipe[Any], ...]:
+        """The retrievers as recipes."""
+        return tuple(_member(one) for one in self.members)
+
+    def build(self, sizes: Sizes) -> TwoStageModel:
+        """Untrained parts, ready for ``load_state_dict``."""
+        members = [recipe.build(sizes._replace(features=_read_by(recipe, sizes.features))) for recipe in self.recipes]
+        return self._around(members, sizes)
+
+    def fit(self, train: Dataset, run: Run = Run()) -> TwoStageModel:
+        """Teach the ranker on the slices, then fit the retrievers on all rows with the same seed.
+
+        ``run.watch`` is not used; a folder of the run gets one folder for each retriever and slice.
+
+        Raises:
+            RecipeError: nobody of a slice was there before it, a retriever reads a column in another way than the
+                ranker, or LightGBM is wanted and not installed.
+            DataError: a wanted feature column is missing or of an unfitting kind.
+        """
+        slices = list(cut(train, self.share, self.slices, self.at_least, run.seed))
+        serving = train if self.refit else slices[-1].before
+        sizes = Sizes(train.n_users, train.n_items, self._schema(serving))
+        lessons = []
+        for number, part in enumerate(slices):
+            model = self._retrievers(part.before, sizes, run, f"slice-{number}")
+            lessons.append(self._lesson(model, part, run.seed + number))
+        ranker = model.ranker
+        self._teach(ranker, joined(lessons), run.seed)
+        if self.refit:
+            model = self._retrievers(train, sizes, run, "all")
+            model.ranker = ranker
+        self._check_features(model)
+        model.trained_on = train.fingerprint
+        return model.eval()
+
+    def _schema(self, rows: Dataset) -> FeatureSchema:
+        """The features that the ranker or a retriever reads."""
+        wishes = [(self.user_features, self.item_features), *map(_wishes, self.recipes)]
+        users, items = (tuple(dict.fromkeys(chain.from_iterable(side))) for side in zip(*wishes, strict=True))
+        return FeatureSchema.fit(rows, users, items)
+
+    def _around(self, members: list[Any], sizes: Sizes) -> TwoStageModel:
+        names = [recipe.name for recipe in self.recipes]
+        trees = Trees(self.objective, self.rounds, self.leaves, self.rate)
+        model = TwoStageModel(members, trees, sizes, names, self.width, self.repeats)
+        if self.ranker == "cross":
+            nobody = Query(torch.full((1,), -1))
+            model.ranker = Cross(model.read(nobody, model.retrieval(nobody))[0].shape[1])
+        return model
+
+    def _retrievers(self, rows: Dataset, sizes: Sizes, run: Run, stage: str) -> TwoStageModel:
+        """A model whose ranker knows nothing yet; all else comes from these rows."""
+        members = []
+        for place, recipe in enumerate(self.recipes):
+            folder = None if run.folder is None else run.folder / stage / f"{place}-{recipe.name}"
+            members.append(recipe.fit(rows, replace(run, folder=folder, watch=None)))
+        with torch.random.fork_rng(), torch.no_grad():
+            torch.manual_seed(run.seed)
+            model = self._around(members, sizes)
+        model.inputs.learn(rows)
+        return model.eval()
+
+    def _check_features(self, model: TwoStageModel) -> None:
+        for recipe, member in zip(self.recipes, model.retrieval.models, strict=True):
+            theirs = getattr(getattr(member, "sizes", None), "features", None)
+            if (theirs or FeatureSchema()) != (_read_by(recipe, model.sizes.features) or FeatureSchema()):
+                raise RecipeError(
+                    f"{recipe.name} and another part read one feature as different kinds: name it with the same kind"
+                )
+
+    def _lesson(self, model: TwoStageModel, part: Slice, seed: int) -> Lesson:
+        """The candidates of the people who come back in the slice, as of its start."""
+        rng, rows = np.random.default_rng(seed), part.after.interactions
+        users = rng.permutation(np.unique(rows.user))[: self.users]
+        at = None if rows.time is None else torch.full((len(users),), rows.time.min(), dtype=torch.float64)
+        query = Query.of(users, part.before.history.select(users), at)
+        right = torch.from_numpy(np.unique(rows.user.astype(np.int64) * model.sizes.items + rows.item))
+        done, lessons = 0, []
+        with torch.inference_mode():
+            for asked in model.chunks(query):
+                input_NF, row_N, item_N = model.read(asked, model.retrieval(asked))
+                label_N = torch.isin(asked.user[row_N] * model.sizes.items + item_N, right).float()
+                chance_Q = MOST / row_N.bincount(minlength=len(asked)).clamp(min=1)
+                kept_N = (label_N > 0) | (torch.from_numpy(rng.random(len(row_N))) < chance_Q[row_N])
+                lessons.append(Lesson(input_NF[kept_N], label_N[kept_N], row_N[kept_N] + done))
+                done += len(asked)
+        return Lesson(*map(torch.cat, zip(*lessons, strict=True)))
+
+    def _teach(self, ranker: Ranker, lesson: Lesson, seed: int) -> None:
+        people = len(lesson.rows[lesson.labels > 0].unique())
+        if people < 2:
+            raise RecipeError(
+                f"of {len(lesson.labels):,} candidates {int(lesson.labels.sum()):,}, of {people} people, were touched "
+                "in the slices: too few to learn a ranker from, raise width or share, or take blend"
+            )
+        ranker.learn(lesson, seed)
+
+
+def _member(one: str | Mapping[str, Any]) -> Recipe[Any]:
+    from palate.models import make_recipe  # the list holds this recipe too
+
+    fields = {"recipe": one} if isinstance(one, str) else dict(one)
+    name = fields.pop("recipe", None)
+    if not isinstance(name, str):
+        raise RecipeError(f'member {dict(fields)} does not name its recipe: add recipe = "NAME" to it')
+    return make_recipe(name, fields)
+
+
+def _table(recipe: Recipe[Any]) -> dict[str, Any]:
+    """Name and fields of a recipe as plain data, the same before and after JSON."""
+    fields: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(recipe)))  # type: ignore[call-overload]
+    return {"recipe": recipe.name, **fields}
+
+
+def _wishes(recipe: Recipe[Any]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The columns of users and of items that a recipe reads."""
+    return getattr(recipe, "user_features", ()), getattr(recipe, "item_features", ())
+
+
+def _read_by(recipe: Recipe[Any], schema: FeatureSchema | None) -> FeatureSchema | None:
+    """The part of a schema that a retriever reads, None for one that reads no features."""
+    users, items = _wishes(recipe)
+    schema = schema or FeatureSchema()
+    return FeatureSchema(_picked(schema.users, users), _picked(schema.items, items)) if users or items else None
+
+
+def _picked(table: FeatureTable, wished: Sequence[str]) -> FeatureTable:
+    column_of = {column.name: column for column in table.columns}
+    names = dict.fromkeys(column_of if "*" in wished else ())
+    names |= dict.fromkeys(text.rpartition(":")[0] or text for text in wished if text != "*")
+    return FeatureTable(tuple(column_of[name] for name in names if name in column_of))

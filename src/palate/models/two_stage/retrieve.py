@@ -1,0 +1,113 @@
+"""Stage one: each retriever's scores of the whole catalogue, made comparable, and the candidates among them.
+
+    z_m(u, i)     = (s_m(u, i) - mean_m(u)) / std_m(u) over the catalogue, rounded to a grid
+    rank_m(u, i)  = items that may be listed with z_m at least as high as i's: ties count against the item
+    candidates(u) = items with rank_m(u, i) <= width for some m
+    fused(u, i)   = mean over m of z_m(u, i)
+
+What may be listed is what the history of the query does not hold, or everything. Rounding makes equal what differs by
+nothing but the order of a sum: a batch then gives what one by one gives, and no ranker can split on noise.
+
+Shape legend: B users, I items, M retrievers, H history events of the whole query, P candidates of one user at most.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from palate.protocols import Query
+
+__all__ = ["Found", "Retrieval", "liked", "owners", "part"]
+
+GRID = 1024.0  # steps of a standard deviation
+NOISE = 1e-3  # a spread of the scores below this share of their size is no spread
+
+
+class Found(NamedTuple):
+    """What the retrievers say: ``z`` (M, B, I), ``rank`` (M, B, I), and which items are candidates, (B, I) bool."""
+
+    z: Tensor
+    rank: Tensor
+    candidate: Tensor
+
+    @property
+    def fused(self) -> Tensor:
+        """Scores of stage one alone, (B, I)."""
+        return self.z.mean(0)
+
+
+class Retrieval(nn.Module):
+    """Fitted retrievers of one catalogue.
+
+    Args:
+        members: fitted models.
+        width: candidates of each.
+        repeats: whether items of the history are candidates too.
+    """
+
+    def __init__(self, members: Iterable[nn.Module], width: int, repeats: bool) -> None:
+        super().__init__()
+        self.members, self.width, self.repeats = nn.ModuleList(members), width, repeats
+
+    def forward(self, query: Query) -> Found:
+        """Scores, ranks and candidates of all users of the query at once: M B I numbers of each kind."""
+        z_MBI = torch.stack([_standardised(member.score(query).float()) for member in self.models])
+        open_MBI = z_MBI
+        if not self.repeats and query.items is not None:
+            open_MBI = z_MBI.clone()
+            open_MBI[:, owners(query), query.items] = -torch.inf
+        rank_MBI = torch.stack([_ranks(open_BI) for open_BI in open_MBI])
+        candidate_BI = ((rank_MBI <= self.width) & (open_MBI > -torch.inf)).any(0)
+        return Found(z_MBI, rank_MBI, candidate_BI & self.knows(query)[:, None])
+
+    def knows(self, query: Query) -> Tensor:
+        """Whom a retriever knows, or who has a history that is not all dislikes, which the ranker reads, (B,)."""
+        known_B = torch.stack([member.knows(query) for member in self.models]).any(0)
+        return known_B.index_fill(0, owners(query)[liked(query)], True)
+
+    @property
+    def models(self) -> list[Any]:
+        """The retrievers in their order."""
+        return list(self.members)
+
+
+def owners(query: Query) -> Tensor:
+    """The place in the query of the user of each event, (H,)."""
+    return torch.repeat_interleave(torch.arange(len(query), device=query.user.device), query.counts())
+
+
+def liked(query: Query) -> Tensor:
+    """Which events are no dislikes, (H,) bool."""
+    if query.weights is None:
+        return torch.ones_like(owners(query), dtype=torch.bool)
+    return query.weights >= 0
+
+
+def part(query: Query, first: int, count: int) -> Query:
+    """Some adjacent rows of a query."""
+    rows = slice(first, first + count)
+    user, at = query.user[rows], None if query.at is None else query.at[rows]
+    features = None if query.features is None else query.features[rows]
+    if query.offsets is None:
+        return Query(user, at=at, features=features)
+    offsets = query.offsets[first : first + len(user) + 1]
+    events = slice(int(offsets[0]), int(offsets[-1]))
+    items, weights, times = (None if x is None else x[events] for x in (query.items, query.weights, query.times))
+    return Query(user, offsets - offsets[0], items, weights, times, at, features)
+
+
+def _standardised(score_BI: Tensor) -> Tensor:
+    centred_BI = score_BI - score_BI.mean(1, keepdim=True)
+    # Scores that are equal but for rounding must not become an opinion.
+    floor_B1 = NOISE * score_BI.abs().amax(1, keepdim=True).clamp(min=1e-12)
+    spread_B1 = centred_BI.square().mean(1, keepdim=True).sqrt().maximum(floor_B1)
+    return (centred_BI / spread_B1 * GRID).round() / GRID
+
+
+def _ranks(score_BI: Tensor) -> Tensor:
+    ascending_BI = score_BI.sort(1).values
+    return score_BI.shape[1] - torch.searchsorted(ascending_BI, score_BI.contiguous(), out_int32=True)

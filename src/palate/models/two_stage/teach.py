@@ -1,0 +1,89 @@
+"""What the ranker learns from: slices of time that the retrievers did not see.
+
+Each slice is a lesson. The retrievers are fitted on the rows before it, they find candidates for the people who come
+back in it, given what those had done before it, and a candidate is right if its person touches it in the slice. The
+slices lie end to end, the last one ends with the training rows. Rows without times are dealt at random: a slice is
+some of them, and what is "before" it all the others.
+
+Shape legend: N candidates of all users, F inputs, Q users.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from palate.data.dataset import Dataset
+from palate.errors import RecipeError
+
+__all__ = ["Lesson", "Slice", "cut", "joined"]
+
+
+class Slice(NamedTuple):
+    """Rows to fit retrievers on, and the rows that the people who come back touch then."""
+
+    before: Dataset
+    after: Dataset
+
+
+class Lesson(NamedTuple):
+    """Candidates of Q users, one user after the other.
+
+    ``inputs`` (N, F) is what the ranker reads; ``labels`` (N,) float32, 1 for a touch; ``rows`` (N,) the user of each,
+    0 to Q - 1, ascending.
+    """
+
+    inputs: Tensor
+    labels: Tensor
+    rows: Tensor
+
+    @property
+    def sizes(self) -> NDArray[np.int64]:
+        """Candidates of each user that has any, in order."""
+        size_Q: NDArray[np.int64] = self.rows.unique_consecutive(return_counts=True)[1].cpu().numpy()
+        return size_Q
+
+    def of(self, users: Tensor) -> Lesson:
+        """The candidates of some users, given by a (Q,) mask."""
+        kept_N = users[self.rows]
+        return Lesson(*(part[kept_N] for part in self))
+
+
+def cut(train: Dataset, share: float, slices: int, at_least: float, seed: int) -> Iterator[Slice]:
+    """The slices, the latest last, each ``share`` of the rows; what is learned from weighs ``at_least`` so much.
+
+    Raises:
+        RecipeError: nobody of a slice has a row before it.
+    """
+    rows = train.interactions
+    rng = np.random.default_rng(seed)
+    place = np.argsort(rng.random(len(rows)) if rows.time is None else rows.time, kind="stable")
+    for back in range(slices, 0, -1):
+        ends = [round(len(rows) * (1 - share * parts)) for parts in (back, back - 1)]
+        inside = np.zeros(len(rows), dtype=bool)
+        inside[place[ends[0] : ends[1]]] = True
+        earlier = ~inside
+        earlier[place[ends[1] :]] &= rows.time is None
+        known = (np.bincount(rows.user[earlier], minlength=train.n_users) > 0)[rows.user]
+        returning = inside & known & (rows.weight >= at_least)
+        if not returning.any():
+            raise RecipeError(
+                f"{train.name}: nobody of slice {slices - back + 1} of {slices} ({int(inside.sum()):,} rows) was there "
+                f"before it and touched things of weight {at_least:g} or more: set another share or weight"
+            )
+        yield Slice(train.with_rows(rows.take(earlier)), train.with_rows(rows.take(returning)))
+
+
+def joined(lessons: list[Lesson]) -> Lesson:
+    """Several lessons as one, users counted on."""
+    first, rows = 0, []
+    for lesson in lessons:
+        rows.append(lesson.rows + first)
+        first += int(lesson.rows.max()) + 1 if len(lesson.rows) else 0
+    inputs, labels = (torch.cat([lesson[field] for lesson in lessons]) for field in (0, 1))
+    return Lesson(inputs, labels, torch.cat(rows))
