@@ -37,6 +37,7 @@ def from_frame(
     drop_invalid: bool = False,
     user_features: Any = None,
     item_features: Any = None,
+    keep_cold_items: bool = False,
     titles: str | None = None,
     source: str | Source = "dataframe",
 ) -> Dataset:
@@ -55,6 +56,8 @@ def from_frame(
         drop_invalid: drop rows that cannot be used, counted by reason in the notes, instead of raising.
         user_features, item_features: a table with one row per id, the id in the column named as in ``frame``, else
             in the first. Ids without interactions are counted in a note, missing ones get nulls.
+        keep_cold_items: keep items of ``item_features`` that nobody has touched, for models that know an item by its
+            features; they are left out otherwise.
         titles: the column of ``item_features`` with readable names; None takes one called title or name.
         source: what error messages call the frame.
 
@@ -80,6 +83,9 @@ def from_frame(
     users, items = IdMap.of(rows["user"]), IdMap.of(rows["item"])
     _require_two(users, columns.user_id, len(rows), origin)
     _require_two(items, columns.item_id, len(rows), origin)
+    if keep_cold_items:
+        items, cold = _with_cold(items, item_features, columns.item_id)
+        notes += cold
     rows = rows.with_columns(user=pl.Series(users.rows(rows["user"])), item=pl.Series(items.rows(rows["item"])))
     rows, dropped = _deduplicate(rows, duplicates, users, items, origin)
     user_table, user_notes = _align(user_features, users, columns.user_id, "user")
@@ -240,12 +246,8 @@ def _align(features: Any, ids: IdMap, column: str, kind: str) -> tuple[pl.DataFr
     """The features as one row per id in map order, without the id column."""
     if features is None:
         return None, []
-    opened = _open(features, f"{kind} features")
-    table = _as_polars(opened, opened.columns, f"{kind} features")
-    if not table.columns:
-        raise DataError(f"{kind} features: no columns: the first must hold the ids")
-    key = column if column in table.columns else table.columns[0]
-    rows = ids.rows(read_ids(table[key], Source(f"{kind} features")).values)
+    table, key, named = _keyed(features, column, kind)
+    rows = ids.rows(named)
     known = np.flatnonzero(rows >= 0)
     counts = np.bincount(rows[known], minlength=len(ids))
     if counts.max(initial=0) > 1:
@@ -267,6 +269,26 @@ def _align(features: Any, ids: IdMap, column: str, kind: str) -> tuple[pl.DataFr
     ]
     aligned = table.drop(key).select(pl.all().gather(index.set(index < 0, None)))
     return aligned, [note for note in notes if note.rows]
+
+
+def _keyed(features: Any, column: str, kind: str) -> tuple[pl.DataFrame, str, pl.Series]:
+    """A table about ids, the column that holds them, and the ids."""
+    opened = _open(features, f"{kind} features")
+    table = _as_polars(opened, opened.columns, f"{kind} features")
+    if not table.columns:
+        raise DataError(f"{kind} features: no columns: the first must hold the ids")
+    key = column if column in table.columns else table.columns[0]
+    return table, key, read_ids(table[key], Source(f"{kind} features")).values
+
+
+def _with_cold(items: IdMap, features: Any, column: str) -> tuple[IdMap, list[Note]]:
+    """All items of the rows and of the feature table, sorted like any new map."""
+    if features is None:
+        raise DataError("keep_cold_items=True needs a table about the items: give item_features")
+    named = _keyed(features, column, "item")[2].cast(items.ids.dtype, strict=False)
+    every = IdMap.of(pl.concat([items.ids, named]))
+    cold = len(every) - len(items)
+    return every, [Note("items without interactions, kept for their features", cold)] if cold else []
 
 
 def _titles(features: pl.DataFrame | None, items: IdMap, column: str | None) -> pl.Series | None:
