@@ -28,6 +28,7 @@ from palate.bundle_files import digest
 from palate.data.dataset import Dataset, Interactions
 from palate.data.ids import IdMap
 from palate.errors import BundleError
+from palate.index import build
 from palate.models import RECIPES
 from palate.models.two_tower import TwoTower, TwoTowerModel
 from palate.protocols import Query, Sizes
@@ -329,7 +330,13 @@ def big(seed: int) -> Bundle:
     return bundle("neumf", dataset("int", 1_000, 500, seed=seed), seed=seed)
 
 
-def die_at_step(folder: str, step: int) -> None:
+def big_indexed(seed: int) -> Bundle:
+    one = bundle("bpr", dataset("int", 200, 500, seed=seed), seed=seed)
+    index = build(one.recommender.model.item_vectors(), "ivf")  # type: ignore[attr-defined]
+    return dataclasses.replace(one, recommender=dataclasses.replace(one.recommender, index=index))
+
+
+def die_at_step(folder: str, step: int, make: Callable[[int], Bundle]) -> None:
     """Save over what is there and be killed right before the given system call that changes the disk."""
     calls = iter(range(1_000))
 
@@ -341,7 +348,7 @@ def die_at_step(folder: str, step: int) -> None:
 
         return call
 
-    one = big(1)
+    one = make(1)
     os.fsync, os.replace, os.unlink = dying(os.fsync), dying(os.replace), dying(os.unlink)
     one.save(folder)
 
@@ -362,14 +369,17 @@ def processes() -> Any:
     return context
 
 
-def test_killed_before_any_step_the_old_or_the_new_bundle_is_whole(tmp_path: Path, processes: Any) -> None:
+@pytest.mark.parametrize(("make", "files", "stride"), [(big, 5, 1), (big_indexed, 6, 4)])
+def test_killed_before_any_step_the_old_or_the_new_bundle_is_whole(
+    tmp_path: Path, processes: Any, make: Callable[[int], Bundle], files: int, stride: int
+) -> None:
     folder = tmp_path / "bundle"
-    old, new = big(0), big(1)
+    old, new = make(0), make(1)
     found = []
-    for step in range(100):
+    for step in range(0, 100, stride):
         old.save(folder)
-        assert len(list(folder.iterdir())) == 5
-        child = processes.Process(target=die_at_step, args=(str(folder), step))
+        assert len(list(folder.iterdir())) == files
+        child = processes.Process(target=die_at_step, args=(str(folder), step, make))
         child.start()
         child.join()
         loaded = Bundle.load(folder)
@@ -378,7 +388,7 @@ def test_killed_before_any_step_the_old_or_the_new_bundle_is_whole(tmp_path: Pat
         if child.exitcode == 0:
             break
         assert child.exitcode == -signal.SIGKILL
-    assert len(found) > 12
+    assert len(found) > 12 // stride
     assert found == sorted(found)  # one step turns the old bundle into the new one
     assert not found[0]
     assert found[-1]
@@ -386,7 +396,7 @@ def test_killed_before_any_step_the_old_or_the_new_bundle_is_whole(tmp_path: Pat
 
 def test_a_first_save_that_was_killed_can_be_repeated(tmp_path: Path, processes: Any) -> None:
     folder = tmp_path / "bundle"
-    child = processes.Process(target=die_at_step, args=(str(folder), 5))
+    child = processes.Process(target=die_at_step, args=(str(folder), 5, big))
     child.start()
     child.join()
     assert len(list(folder.iterdir())) > 1
@@ -435,6 +445,73 @@ def test_saves_and_loads_at_the_same_time(tmp_path: Path) -> None:
         thread.join()
     assert not failures
     assert len(list(folder.iterdir())) == 5
+
+
+# Index.
+
+
+@pytest.fixture(params=["exact", "ivf", "hnsw"])
+def indexed(request: pytest.FixtureRequest) -> Bundle:
+    one = bundle("bpr", dataset(users=40, items=600))
+    index = build(one.recommender.model.item_vectors(), request.param)  # type: ignore[attr-defined]
+    return dataclasses.replace(one, recommender=dataclasses.replace(one.recommender, index=index))
+
+
+def test_an_index_comes_back_and_answers_the_same(indexed: Bundle, tmp_path: Path) -> None:
+    folder = indexed.save(tmp_path / "bundle")
+    two = Bundle.load(folder)
+    one, index = indexed.recommender.index, two.recommender.index
+    assert one is not None
+    assert index is not None
+    assert index.about == one.about
+    info = Bundle.info(folder)
+    assert info["index"] == dataclasses.asdict(one.about)
+    assert ("index" in info["files"]) == (one.about.kind != "exact")
+    query = torch.randn(30, one.vectors.shape[1], generator=torch.Generator().manual_seed(0))
+    for a, b in zip(one.search(query, 20), index.search(query, 20), strict=True):
+        assert torch.equal(a, b)
+    assert Bundle.info(two.save(tmp_path / "copy")) == info
+
+
+def test_damage_to_an_index_is_found(indexed: Bundle, tmp_path: Path) -> None:
+    folder = indexed.save(tmp_path / "bundle")
+    if "index" in Bundle.info(folder)["files"]:
+        file = folder / Bundle.info(folder)["files"]["index"]["name"]
+        good = file.read_bytes()
+        file.write_bytes(good[:-1] + bytes([good[-1] ^ 1]))
+        with pytest.raises(BundleError, match=r"index-.* was changed after it was saved"):
+            Bundle.load(folder)
+        file.write_bytes(good[:-1])
+        with pytest.raises(BundleError, match=r"index-.* bytes instead of"):
+            Bundle.load(folder)
+        file.write_bytes(good)
+        forge(folder, lambda m: m["index"].update(dim=3))
+        with pytest.raises(BundleError, match=r"index-.* holds 600 items .* but the model has 600 of width"):
+            Bundle.load(folder)
+        forge(folder, lambda m: m["files"].pop("index"))
+        with pytest.raises(BundleError, match=r"tells of an index .* that it lacks"):
+            Bundle.load(folder)
+    forge(folder, lambda m: m["index"].update(magic=1))
+    with pytest.raises(BundleError, match="index cannot be read"):
+        Bundle.load(folder)
+
+
+def test_an_index_over_other_vectors_is_not_saved(indexed: Bundle, tmp_path: Path) -> None:
+    index = indexed.recommender.index
+    assert index is not None
+    more = dataclasses.replace(indexed.recommender, index=index.add(index.vectors[:1]))
+    with pytest.raises(BundleError, match="holds 601 vectors that are not the 600 item vectors of the model"):
+        dataclasses.replace(indexed, recommender=more).save(tmp_path / "bundle")
+    assert not (tmp_path / "bundle").exists()
+
+
+def test_a_save_without_an_index_takes_the_old_one_away(indexed: Bundle, tmp_path: Path) -> None:
+    folder = indexed.save(tmp_path / "bundle")
+    plain = dataclasses.replace(indexed, recommender=dataclasses.replace(indexed.recommender, index=None))
+    plain.save(folder)
+    assert len(list(folder.iterdir())) == 5
+    assert Bundle.info(folder)["index"] is None
+    assert Bundle.load(folder).recommender.index is None
 
 
 # Features.

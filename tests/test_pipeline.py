@@ -19,12 +19,12 @@ from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 from torch import Tensor, nn
 
-from palate import pipeline
 from palate.data.dataset import Dataset, Fingerprint, Interactions
 from palate.data.ids import IdMap
 from palate.errors import DataError, ModelError
 from palate.models import RECIPES
 from palate.pipeline import Recommender
+from palate.pipeline import answer as answering
 from palate.protocols import Query, Sizes
 
 
@@ -128,8 +128,8 @@ def test_chunks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     histories = {"new": ["i3", "i4"], 0: ["i5"]}
     asked = ["0", "10", "new", "190", "nobody"]
     whole = recommender.recommend(asked, 5, histories=histories)
-    monkeypatch.setattr(pipeline, "CHUNK_BYTES", 1)
-    assert len(list(recommender._chunks(5))) == 5
+    monkeypatch.setattr(answering, "CHUNK_BYTES", 1)
+    assert len(answering.chunks(5, recommender)) == 5
     assert_frame_equal(recommender.recommend(asked, 5, histories=histories), whole, rel_tol=1e-5)
 
 
@@ -246,7 +246,7 @@ def test_threads_share_one_recommender() -> None:
 def test_all_users_in_one_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     recommender = dots(dataset(random_pairs(20, 30, 200), 20, 30, titles=[f"Titre né {i}" for i in range(30)]))
     expected = recommender.recommend(recommender.users.ids, 7)
-    monkeypatch.setattr(pipeline, "CHUNK_BYTES", 3 * pipeline.CELL_BYTES * 30)
+    monkeypatch.setattr(answering, "CHUNK_BYTES", 3 * answering.CELL_BYTES * 30)
     path = tmp_path / "all.parquet"
     assert recommender.recommend_all(path, 7) == len(expected)
     assert_frame_equal(pl.read_parquet(path), expected, rel_tol=1e-5)
@@ -257,7 +257,7 @@ def test_a_failure_on_the_way_leaves_the_old_file(tmp_path: Path, monkeypatch: p
     users = torch.ones(20, 2)
     users[15] = torch.nan
     recommender = Recommender.of(Dots(users, torch.rand(30, 2)), dataset([(u, 0) for u in range(20)], 20, 30))
-    monkeypatch.setattr(pipeline, "CHUNK_BYTES", 3 * pipeline.CELL_BYTES * 30)
+    monkeypatch.setattr(answering, "CHUNK_BYTES", 3 * answering.CELL_BYTES * 30)
     path = tmp_path / "all.parquet"
     path.write_bytes(b"old")
     with pytest.raises(ModelError):

@@ -29,12 +29,15 @@ if TYPE_CHECKING:
     from palate.models.neumf import GMF, MLP, NeuMF
     from palate.models.popularity import Popularity
     from palate.pipeline import Recommender
+    from palate.pipeline.cold import ColdStart
     from palate.protocols import Query, Run
+    from palate.rules import Rules
     from palate.sampling import draw_candidates
 
 _WHERE = {
     "Bundle": "bundle",
     "Candidates": "data.split",
+    "ColdStart": "pipeline.cold",
     "Dataset": "data.dataset",
     "GMF": "models.neumf",
     "Interactions": "data.dataset",
@@ -46,6 +49,7 @@ _WHERE = {
     "RECIPES": "models",
     "Recommender": "pipeline",
     "Report": "evaluate",
+    "Rules": "rules",
     "Run": "protocols",
     "Split": "data.split",
     "at_random": "data.split",
@@ -68,6 +72,7 @@ __all__ = [
     "RECIPES",
     "Bundle",
     "Candidates",
+    "ColdStart",
     "Dataset",
     "Interactions",
     "NeuMF",
@@ -76,6 +81,7 @@ __all__ = [
     "Query",
     "Recommender",
     "Report",
+    "Rules",
     "Run",
     "Split",
     "at_random",

@@ -6,7 +6,23 @@ import sys
 
 import typer
 
-from palate.cli import check, compare, data, evaluate, recommend, report, reproduce, start, train, tune
+from palate.cli import (
+    check,
+    cold,
+    compare,
+    data,
+    evaluate,
+    explain,
+    index,
+    onboard,
+    recommend,
+    report,
+    reproduce,
+    start,
+    train,
+    tune,
+    why_not,
+)
 from palate.cli.console import console
 from palate.errors import PalateError
 
@@ -31,6 +47,11 @@ app.command("compare")(compare.compare)
 app.command("evaluate")(evaluate.evaluate)
 app.command("recommend")(recommend.recommend)
 app.command("similar")(recommend.similar)
+app.command("explain")(explain.explain)
+app.command("why-not")(why_not.why_not)
+app.command("onboard")(onboard.onboard)
+app.command("cold")(cold.cold)
+app.command("index")(index.index)
 app.command("report")(report.report)
 app.command("reproduce")(reproduce.reproduce)
 

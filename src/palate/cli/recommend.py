@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from palate.cli import options
+from palate.cli.cold import told_features, with_new_items, with_policy
 from palate.cli.console import console, frame_table, note, print_json
 from palate.errors import DataError
 
+if TYPE_CHECKING:
+    import polars as pl
+
+    from palate.pipeline import Recommender
+    from palate.rules import BoundRules
+
 __all__ = ["recommend", "similar"]
+
+REASONS = 3  # items of the history that --why names with each row
 
 Folder = Annotated[Path, typer.Argument(help="Folder of a bundle.")]
 
@@ -25,6 +34,26 @@ def recommend(
         str | None, typer.Option("--history", help="Comma-separated item ids, oldest first, that the one USER touched.")
     ] = None,
     keep_seen: Annotated[bool, typer.Option("--keep-seen", help="Leave items in that the user has had.")] = False,
+    rules_file: Annotated[
+        Path | None, typer.Option("--rules", help="A TOML file: allow, deny, caps, pins, diversity and more.")
+    ] = None,
+    user_features: Annotated[
+        list[str] | None,
+        typer.Option("--user-features", help="column=value about the one USER, if unknown; as often as wanted."),
+    ] = None,
+    new_items: Annotated[
+        Path | None, typer.Option("--new-items", help="A table of items that came after training: ids and features.")
+    ] = None,
+    cold: Annotated[
+        Literal["popular", "recent"] | None, typer.Option("--cold", help="What strangers get: popular or recent.")
+    ] = None,
+    segment: Annotated[
+        str | None, typer.Option("--segment", help="A user feature: strangers get what is popular among their like.")
+    ] = None,
+    explore: Annotated[
+        float | None, typer.Option("--explore", help="Share of the places that less known items get, such as 0.1.")
+    ] = None,
+    why: Annotated[bool, typer.Option("--why", help="Say what of the history supports each row.")] = False,
     k: options.K = 10,
     json: options.Json = False,
 ) -> None:
@@ -36,17 +65,15 @@ def recommend(
     """
     from palate.bundle import Bundle
 
-    recommender = Bundle.load(bundle).recommender
+    recommender = with_policy(Bundle.load(bundle).recommender, fallback=cold, segment=segment, explore=explore)
+    recommender = with_new_items(recommender, new_items)
+    rules = _rules(rules_file, recommender)
     if all_:
         if out is None or users:
             raise DataError("--all writes one file for every user: give --out lists.parquet and no user ids")
-        if out.suffix == ".csv":
-            raise DataError(f"--all streams to Parquet, not to {out}: give --out {out.with_suffix('.parquet')}")
-        shown = not json and console(stderr=True).is_terminal
-        written = recommender.recommend_all(out, k, exclude_seen=not keep_seen, progress=shown)
-        note(f"{written:,} rows for {len(recommender.users):,} users written to {out}")
-        if json:
-            print_json({"rows": written, "users": len(recommender.users), "out": str(out)})
+        if why:
+            raise DataError("--all does not say why: ask for some users with --why, or palate explain for one item")
+        _everybody(recommender, out, k, not keep_seen, rules, json)
         return
     if not users:
         raise DataError("no users given: palate recommend BUNDLE USER [USER ...], or --all --out lists.parquet")
@@ -59,17 +86,57 @@ def recommend(
         unknown = recommender.unknown_items(histories)
         if unknown is not None:
             note(unknown)
-    frame = recommender.recommend(users, k, exclude_seen=not keep_seen, histories=histories)
+    frame = recommender.recommend(
+        users,
+        k,
+        exclude_seen=not keep_seen,
+        histories=histories,
+        features=told_features(users, user_features),
+        rules=rules,
+        reasons=REASONS if why else 0,
+    )
+    if why and not json and (out is None or out.suffix == ".csv"):
+        frame = frame.drop("because")  # lists: the words say the same
     if out is not None:
-        try:
-            frame.write_csv(out) if out.suffix == ".csv" else frame.write_parquet(out)
-        except OSError as error:
-            raise DataError(f"cannot write {out} ({error}): give a file in an existing, writable folder") from None
-        note(f"{len(frame):,} rows written to {out}")
+        _write(frame, out)
     elif json:
         print_json(frame.to_dicts())
     else:
         frame_table(f"Recommendations from {bundle}", frame)
+
+
+def _everybody(
+    recommender: Recommender, out: Path, k: int, exclude_seen: bool, rules: BoundRules | None, json: bool
+) -> None:
+    """The lists of all known users, streamed to one file."""
+    if out.suffix == ".csv":
+        raise DataError(f"--all streams to Parquet, not to {out}: give --out {out.with_suffix('.parquet')}")
+    shown = not json and console(stderr=True).is_terminal
+    written = recommender.recommend_all(out, k, exclude_seen=exclude_seen, rules=rules, progress=shown)
+    note(f"{written:,} rows for {len(recommender.users):,} users written to {out}")
+    if json:
+        print_json({"rows": written, "users": len(recommender.users), "out": str(out)})
+
+
+def _write(frame: pl.DataFrame, out: Path) -> None:
+    try:
+        frame.write_csv(out) if out.suffix == ".csv" else frame.write_parquet(out)
+    except OSError as error:
+        raise DataError(f"cannot write {out} ({error}): give a file in an existing, writable folder") from None
+    note(f"{len(frame):,} rows written to {out}")
+
+
+def _rules(path: Path | None, recommender: Recommender) -> BoundRules | None:
+    """The rules of a file, bound to the catalogue; what is odd about them is noted."""
+    if path is None:
+        return None
+    from palate.rules import Rules
+
+    bound = recommender.bind(Rules.load(path))
+    assert bound is not None
+    for line in bound.notes:
+        note(line)
+    return bound
 
 
 def similar(

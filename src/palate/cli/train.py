@@ -12,6 +12,7 @@ import typer
 from palate.cli import options
 from palate.cli.console import console, note, print_json
 from palate.cli.evaluate import show_ratings, show_reports
+from palate.cli.index import index_if_large
 from palate.errors import RecipeError
 
 if TYPE_CHECKING:
@@ -114,7 +115,7 @@ def train(
         split_fingerprint=rows.fingerprint if isinstance(rows, Split) else None,
         candidates_fingerprint=reports[-1].fingerprints["candidates"] if reports else None,
     )  # fmt: skip
-    bundle.save(out)
+    dataclasses.replace(bundle, recommender=index_if_large(bundle.recommender)).save(out)
     if json:
         fields = dataclasses.asdict(recipe)  # type: ignore[call-overload]
         print_json({

@@ -1,0 +1,78 @@
+"""`palate index`: give a bundle an index over its item vectors, and say what it finds."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from palate.cli import options
+from palate.cli.console import console, note, print_json
+
+if TYPE_CHECKING:
+    from palate.pipeline import Recommender
+
+LARGE = 100_000  # items; scoring all of a smaller catalogue takes less time than an index saves
+
+__all__ = ["index", "index_if_large", "show_index"]
+
+
+def index(
+    bundle: Annotated[Path, typer.Argument(help="Folder of a bundle; it is replaced by one with the index.")],
+    kind: Annotated[
+        Literal["auto", "exact", "ivf", "hnsw", "none"],
+        typer.Option("--kind", help="auto: exact up to 100,000 items, then ivf. none takes the index away."),
+    ] = "auto",
+    recall: Annotated[
+        float, typer.Option("--recall", min=0, max=1, help="Share of the exact best 100 that must be found.")
+    ] = 0.98,
+    seed: options.Seed = 0,
+    json: options.Json = False,
+) -> None:
+    """Search the item vectors by an index instead of scoring the whole catalogue: for large catalogues.
+
+    Its recall against exact search is measured with vectors of known users and kept in the bundle.
+
+    Example: palate index bundles/shop --kind ivf --recall 0.99
+    """
+    from palate.bundle import Bundle
+
+    loaded = Bundle.load(bundle)
+    bare = replace(loaded.recommender, index=None)
+    made = bare if kind == "none" else bare.indexed(kind, recall=recall, seed=seed)
+    replace(loaded, recommender=made).save(bundle)
+    if json:
+        print_json(None if made.index is None else asdict(made.index.about))
+    else:
+        console().print(f"{bundle}: {show_index(made)}", markup=False, soft_wrap=True)
+
+
+def index_if_large(recommender: Recommender) -> Recommender:
+    """The recommender with an index if its catalogue is large; without FAISS a note says what to install."""
+    from palate.errors import ModelError
+    from palate.protocols import Vectors
+
+    if len(recommender.items) <= LARGE or not isinstance(recommender.model, Vectors):
+        return recommender
+    try:
+        made = recommender.indexed()
+    except ModelError as error:
+        note(f"no index: {error}")
+        return recommender
+    note(show_index(made))
+    return made
+
+
+def show_index(recommender: Recommender) -> str:
+    """One line about the index of a recommender."""
+    if recommender.index is None:
+        return "no index: the whole catalogue is scored"
+    about = recommender.index.about
+    if about.kind == "exact":
+        return f"exact index of {len(recommender.index):,} items"
+    how: dict[str, Any] = dict(about.parameters)
+    settings = ", ".join(f"{name} {value:g}" for name, value in how.items())
+    found = f"recall@{about.k} {about.recall:.3f} of {about.queries} users (wished {about.wished:g})"
+    return f"{about.kind} index of {about.items:,} items ({settings}): {found}, built in {about.seconds:.1f} s"
