@@ -5,6 +5,7 @@
     users-<sha>.parquet         id, seen (events of the user in the file below), features
     items-<sha>.parquet         id, popularity, title, features
     seen-<sha>.parquet          item, weight, time of every training row, grouped by user, oldest first
+    index-<sha>.faiss           the codes of an approximate index over the item vectors, if there is one
 
 A save writes new files beside the old ones and then replaces ``manifest.json``: that single step turns the old bundle
 into the new one, so a save that is killed, at whatever moment, leaves one of the two whole. POSIX systems only.
@@ -44,7 +45,9 @@ from palate.errors import BundleError, DataError, RecipeError
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from palate.index import Approximate
     from palate.pipeline import Recommender
+    from palate.pipeline.cold import ColdStart
     from palate.protocols import Model, Recipe, Sizes
 
 __all__ = ["Bundle"]
@@ -151,7 +154,8 @@ class Bundle:
         """The manifest, checked, without reading the rest and without importing torch.
 
         Keys: kind, format, created, data, recipe (name, fields), sizes (users, items, and features where the
-        model reads any), trained_on (rows, digest), split, candidates, metrics, versions, files (name, sha256, bytes
+        model reads any), trained_on (rows, digest), split, candidates, metrics, versions, index (what it was measured
+        to find, or null) and cold (the policy for strangers), both absent in older bundles, files (name, sha256, bytes
         of each), self.
 
         Raises:
@@ -176,6 +180,8 @@ class Bundle:
     def _about(self) -> dict[str, Any]:
         from pydantic_core import to_json
 
+        from palate.index.stored import record
+
         model, data = self.recommender.model, self.recommender
         recipe = {"name": self.recipe.name, "fields": asdict(cast(Any, self.recipe))}
         trained = model.trained_on
@@ -191,6 +197,8 @@ class Bundle:
             "candidates": self.candidates,
             "metrics": self.metrics,
             "versions": dict(self.versions),
+            "index": None if data.index is None else record(data.index, model),
+            "cold": asdict(data.cold),
         }
         plain: dict[str, Any] = json.loads(to_json(about, inf_nan_mode="null", fallback=lambda number: number.item()))
         if _recipe(plain["recipe"]) != self.recipe:
@@ -199,8 +207,10 @@ class Bundle:
             )
         return plain
 
-    def _parts(self) -> Iterator[tuple[str, pl.DataFrame | dict[str, Tensor]]]:
+    def _parts(self) -> Iterator[tuple[str, pl.DataFrame | dict[str, Tensor] | Approximate]]:
         from torch import from_numpy, nn
+
+        from palate.index import Approximate
 
         data = self.recommender
         assert isinstance(data.model, nn.Module)
@@ -215,16 +225,22 @@ class Bundle:
         yield "items", _with_features(items, data.item_features)
         seen = pl.DataFrame({"item": data.seen.items, "weight": data.seen.weights})
         yield "seen", seen if data.seen.times is None else seen.with_columns(time=pl.Series(data.seen.times))
+        if isinstance(data.index, Approximate):
+            yield "index", data.index
 
     @classmethod
     def _read(cls, folder: Path, manifest: dict[str, Any], device: str) -> Bundle:
+        from palate.index.stored import restored
         from palate.pipeline import Recommender
 
-        files = {part: checked(folder, manifest["files"][part]) for part in PARTS}
+        parts = [*PARTS, *(part for part in ("index",) if part in manifest["files"])]
+        files = {part: checked(folder, manifest["files"][part]) for part in parts}
         recipe = _recipe(manifest["recipe"])
         users, items, seen = (pl.read_parquet(files[part]) for part in ("users", "items", "seen"))
+        model = _model(recipe, files["weights"], manifest, device)
+        about_index = manifest.get("index")
         recommender = Recommender(
-            model=_model(recipe, files["weights"], manifest, device),
+            model=model,
             users=IdMap(users["id"]),
             items=IdMap(items["id"]),
             seen=History(
@@ -238,6 +254,8 @@ class Bundle:
             user_features=_features(users),
             item_features=_features(items),
             name=manifest["data"],
+            index=None if about_index is None else restored(about_index, model, files.get("index")),
+            cold=_policy(manifest.get("cold", {})),
         )
         about = (manifest[key] for key in ("split", "candidates", "versions", "created"))
         return cls(recipe, recommender, tuple(manifest["metrics"]), *about)
@@ -253,6 +271,18 @@ def _recipe(record: Mapping[str, Any]) -> Recipe[Any]:
         return make_recipe(record["name"], record["fields"])
     except RecipeError as error:
         raise BundleError(f"{error}: the bundle needs another Palate, upgrade palate") from None
+
+
+def _policy(record: Mapping[str, Any]) -> ColdStart:
+    from pydantic import TypeAdapter, ValidationError
+
+    from palate.pipeline.cold import ColdStart
+
+    try:
+        return TypeAdapter(ColdStart).validate_python(dict(record))
+    except (ValidationError, DataError) as error:
+        reason = " ".join(str(error).split())
+        raise BundleError(f"{MANIFEST} holds no policy for strangers ({reason}): upgrade palate") from None
 
 
 def _sizes(data: Recommender) -> dict[str, Any]:

@@ -21,6 +21,8 @@ from palate.errors import BundleError
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from palate.index import Approximate
+
 __all__ = [
     "KIND",
     "MANIFEST",
@@ -36,9 +38,9 @@ __all__ = [
 
 KIND = "palate bundle"
 MANIFEST = "manifest.json"
-SUFFIXES = {"weights": "safetensors", "users": "parquet", "items": "parquet", "seen": "parquet"}
-PARTS = tuple(SUFFIXES)
-CONTENT_NAME = re.compile(rf"({'|'.join(SUFFIXES)})-[0-9a-f]{{16}}\.(safetensors|parquet)")
+PARTS = ("weights", "users", "items", "seen")
+SUFFIXES = {**dict.fromkeys(PARTS, "parquet"), "weights": "safetensors", "index": "faiss"}
+CONTENT_NAME = re.compile(rf"({'|'.join(SUFFIXES)})-[0-9a-f]{{16}}\.(safetensors|parquet|faiss)")
 LEFTOVER = re.compile(rf"\.({'|'.join([*SUFFIXES, MANIFEST])})\.tmp")
 
 
@@ -95,15 +97,17 @@ def locked(folder: Path) -> Iterator[Any]:
         os.close(handle)
 
 
-def write_part(folder: Path, part: str, content: pl.DataFrame | dict[str, Tensor]) -> dict[str, Any]:
+def write_part(folder: Path, part: str, content: pl.DataFrame | dict[str, Tensor] | Approximate) -> dict[str, Any]:
     """Write one part under the name of its content; its record for the manifest."""
     from safetensors.torch import save_file
 
     temporary = folder / f".{part}.tmp"
     if isinstance(content, pl.DataFrame):
         content.write_parquet(temporary)
-    else:
+    elif isinstance(content, dict):
         save_file(content, temporary)
+    else:
+        content.codes.write(temporary)
     with open(temporary, "rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
         os.fsync(file.fileno())

@@ -50,10 +50,10 @@ class SimilarItems:
             DataError: the item is unknown; the message names what was perhaps meant.
         """
         row = self.row(item)
-        if self._unit_items is None:
+        if self.unit_items is None:
             source, score_I = "co-occurrence", self._shared_users(row)
         else:
-            source, score_I = "model", self._unit_items @ self._unit_items[row]
+            source, score_I = "model", self.unit_items @ self.unit_items[row]
         score_I[row] = -torch.inf
         values, index = (found[0].cpu().numpy() for found in top_k(score_I.unsqueeze(0), k))
         kept = values > -np.inf
@@ -100,7 +100,7 @@ class SimilarItems:
         return f"did you mean {names_text}?" if near else "give an item id or a title of the catalogue"
 
     @cached_property
-    def _unit_items(self) -> Tensor | None:
+    def unit_items(self) -> Tensor | None:
         """Item vectors of length one, or None where the model has none."""
         vectors = getattr(self.model, "item_vectors", None)
         if vectors is None:

@@ -4,21 +4,20 @@
     recommender.recommend([196, 22], k=10)      # user_id, item_id, rank, score, source, title
 
 Every row says where it came from: "model" (a user of the training data), "fold-in" (somebody else, known by a
-history that was given with the request) or "popular" (nothing personal can be said, so the most popular items answer).
+history that was given with the request), "features" (known by features alone) or "popular" (nothing personal can be
+said, so the most popular items answer). ``palate.pipeline.cold`` names the others and what decides.
 
-Shape legend: B users of a chunk, H history events of a chunk, I items, D width of a vector.
+Shape legend: I items.
 """
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from datetime import datetime
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import polars as pl
@@ -29,20 +28,26 @@ from torch import Tensor, nn
 from palate.data.dataset import Dataset, History, Interactions, Note
 from palate.data.ids import IdMap
 from palate.data.split import Split
-from palate.errors import DataError, ModelError
+from palate.errors import DataError
+from palate.explain import Explainer
+from palate.pipeline import ask
+from palate.pipeline.answer import Wish, answer, chunks, empty
+from palate.pipeline.ask import Histories, Id, Ids
+from palate.pipeline.batch import write_all
+from palate.pipeline.cold import PLAIN, ColdStart, Fallback
+from palate.pipeline.explore import LessKnown
+from palate.pipeline.newcomers import UserFeatures, features_of, with_items
+from palate.pipeline.why_not import WhyNot, why_not
 from palate.protocols import Model, Query
-from palate.ranking import top_k
 from palate.similar import SimilarItems
+
+if TYPE_CHECKING:
+    from palate.index import Index, Kind
+    from palate.rules import BoundRules, Catalogue, Rules
 
 __all__ = ["Recommender"]
 
-Id = int | str
-Ids = Id | Sequence[Id] | NDArray[Any] | pl.Series
-
-SOURCES = pl.Series(["popular", "fold-in", "model"])
-# What one chunk of users may take while it is scored: a score, its copy, and the sort keys of top_k per cell.
-CHUNK_BYTES = 256 << 20
-CELL_BYTES = 48
+KEPT_FALLBACKS = 8  # policies whose scores are kept
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,6 +64,8 @@ class Recommender:
         titles: one readable name per item row, or None.
         user_features, item_features: one row per id in map order, or None.
         name: the name of the data set.
+        index: over the model's item vectors, asked instead of scoring the whole catalogue; or None.
+        cold: what answers where the model knows nothing, unless a request says otherwise.
     """
 
     model: Model
@@ -70,6 +77,8 @@ class Recommender:
     user_features: pl.DataFrame | None = None
     item_features: pl.DataFrame | None = None
     name: str = ""
+    index: Index | None = None
+    cold: ColdStart = PLAIN
 
     def __post_init__(self) -> None:
         cast(nn.Module, self.model).eval()
@@ -95,61 +104,80 @@ class Recommender:
         k: int = 10,
         *,
         exclude_seen: bool = True,
-        histories: Mapping[Any, Sequence[Id]] | None = None,
+        histories: Histories | None = None,
+        features: UserFeatures | None = None,
+        rules: Rules | BoundRules | None = None,
+        at: float | datetime | None = None,
+        cold: ColdStart | None = None,
+        reasons: int = 0,
     ) -> pl.DataFrame:
         """The k best items of each user, best first: user_id (as asked), item_id, rank, score, source, title.
 
         Args:
             users: one id or many; an id asked for twice is answered once. Unknown ids are answered too.
-            k: list length. Lists are shorter where fewer items are left after ``exclude_seen``.
+            k: list length. Lists are shorter where fewer items are left after ``exclude_seen`` and the rules.
             exclude_seen: leave out what the user had in the training rows or has in ``histories``.
-            histories: item ids per asked user, oldest first. They introduce an unknown user; for a known one they
-                come after the training history. Items that the catalogue lacks are left out: see ``unknown_items``.
+            histories: events per asked user, oldest first: item ids, pairs (id, weight), where a weight below 0 is a
+                dislike, or triples (id, weight, seconds since 1970). They introduce an unknown user; for a known one
+                they come after the training history. Items that the catalogue lacks are left out: see
+                ``unknown_items``.
+            features: values by name of user feature, per asked user, for strangers; see ``palate.pipeline.cold``.
+            rules: what must and must not be listed; a column ``rule`` then says what they did to each row.
+            at: time of the request, and of events in ``histories`` that tell none; the latest of the training rows if
+                left out.
+            cold: what answers where the model knows nothing; the recommender's own policy if left out.
+            reasons: name that many items of the history that support each row: a column ``because`` holds them with
+                their shares, ``why`` says it in words. See ``palate.explain``; slow for models with a gradient fold-in.
 
         Scores compare within one list only; for "popular" they are the model's own if it is not personal at all, and
         interaction counts otherwise. ``title`` is there if titles are known.
 
         Raises:
-            DataError: k is below 1, an id is neither integer nor string, or ``histories`` names somebody not asked for.
+            DataError: k is below 1, an id is neither integer nor string, ``histories`` or ``features`` name somebody
+                not asked for, or features or policy do not fit what is known about users.
+            RuleError: the rules do not fit the catalogue.
         """
-        _check_k(k)
-        asked = _series("user_id", users).unique(maintain_order=True)
-        rows = self.users.rows(asked)
-        given = None if histories is None else self._given(asked, histories)
+        ask.check_k(k)
+        now = ask.as_seconds(at)
+        wish = Wish(k, exclude_seen, self.bind(rules, now), now, cold or self.cold, reasons)
+        asked = ask.as_ids("user_id", users).unique(maintain_order=True)
+        rows, history = self.histories_of(asked, histories, wish.at)
+        told = features_of(self.user_features, asked, self.users.rows(asked), features)
         parts = (
-            self._answer(
+            answer(
+                self,
                 asked[part],
                 rows[part],
-                None if given is None else given.select(np.arange(len(rows))[part]),
-                k,
-                exclude_seen,
+                history.select(np.arange(len(rows))[part]),
+                wish,
+                None if told is None else told[part],
             )
-            for part in self._chunks(len(rows))
+            for part in chunks(len(rows), self)
         )
-        return pl.concat([self._empty(asked.dtype), *parts])
+        return pl.concat([empty(self, asked.dtype, wish), *parts])
 
-    def recommend_all(self, path: str | Path, k: int = 10, *, exclude_seen: bool = True, progress: bool = False) -> int:
+    def recommend_all(
+        self,
+        path: str | Path,
+        k: int = 10,
+        *,
+        exclude_seen: bool = True,
+        rules: Rules | BoundRules | None = None,
+        cold: ColdStart | None = None,
+        progress: bool = False,
+    ) -> int:
         """Write the lists of all known users to one Parquet file in bounded memory; the number of rows written.
 
-        The file appears under its name only when it is whole; a file of that name is replaced.
+        The file appears under its name only when it is whole; a file of that name is replaced. A call that was killed
+        goes on where it was (see ``palate.pipeline.batch``).
 
         Raises:
             DataError: k is below 1, or ``path`` cannot be written.
+            RuleError: the rules do not fit the catalogue.
         """
-        import pyarrow.parquet as pq
-        from rich.progress import track
-
-        _check_k(k)
-        written = 0
-        schema = _arrow(self._empty(self.users.ids.dtype)).schema
-        parts = list(self._chunks(len(self.users)))
-        with _replacing(Path(path)) as temporary, pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
-            for part in track(parts, "Recommending", disable=not progress):
-                rows = np.arange(part.start, part.stop, dtype=np.int32)
-                frame = self._answer(self.users.ids[part], rows, None, k, exclude_seen)
-                writer.write_table(_arrow(frame))
-                written += len(frame)
-        return written
+        ask.check_k(k)
+        wish = Wish(k, exclude_seen, self.bind(rules), cold=cold or self.cold)
+        return write_all(self, Path(path), wish, progress=progress)
 
     def similar(self, item: Id, k: int = 10) -> pl.DataFrame:
         """The k items most like one item, by cosine: item_id, rank, score, source, title.
@@ -164,8 +192,26 @@ class Recommender:
         Raises:
             DataError: k is below 1, or the item is unknown; the message names what was perhaps meant.
         """
-        _check_k(k)
-        return self._similar.to(item, k)
+        ask.check_k(k)
+        return self.similar_items.to(item, k)
+
+    def why_not(
+        self,
+        user: Id,
+        item: Id,
+        rules: Rules | BoundRules | None = None,
+        k: int = 10,
+        *,
+        exclude_seen: bool = True,
+        histories: Histories | None = None,
+    ) -> WhyNot:
+        """Why an item is not among the k recommended to a user, or that it is; arguments as for ``recommend``.
+
+        Raises:
+            DataError: the item is unknown; the message names what was perhaps meant.
+            RuleError: the rules do not fit the catalogue.
+        """
+        return why_not(self, user, item, rules, k, exclude_seen=exclude_seen, histories=histories)
 
     def against(self, test: Dataset) -> Split:
         """A split with this recommender's history as its training side and ``test``, in its row numbers, as the other.
@@ -195,169 +241,127 @@ class Recommender:
         shown = tuple(note for note in notes if note.rows)
         return Split(train, replace(train.with_rows(held), name=test.name), how, shown)
 
-    def unknown_items(self, histories: Mapping[Any, Sequence[Id]]) -> Note | None:
+    def with_items(self, table: pl.DataFrame) -> Recommender:
+        """A recommender whose catalogue holds the items of a feature table too; this one stays as it is.
+
+        Args:
+            table: one row per new item: a column item_id, or else the first, the features that the model reads, and
+                perhaps a title. Lists may be written as text with | between the values.
+
+        Raises:
+            DataError: an id is null, there twice or in the catalogue already, or a feature is missing or does not fit.
+            ModelError: the model cannot rank an item by its features.
+        """
+        return with_items(self, table)
+
+    def indexed(self, kind: Kind = "auto", *, recall: float = 0.98, seed: int = 0) -> Recommender:
+        """The same recommender with an index over the model's item vectors: see ``palate.index.index_of``.
+
+        Raises:
+            ModelError: the model's score is no dot product, or FAISS is needed and not installed.
+        """
+        from palate.index import index_of
+
+        return replace(self, index=index_of(self.model, self.seen, kind, recall=recall, seed=seed))
+
+    def unknown_items(self, histories: Histories) -> Note | None:
         """A note on the history items that the catalogue lacks (``recommend`` leaves them out), or None."""
-        asked = _series("item_id", list(chain.from_iterable(histories.values())))
-        unknown = asked.filter(self.items.rows(asked) < 0).cast(pl.String)
-        if unknown.is_empty():
+        return ask.unknown_items(histories, self.items, self.name)
+
+    def bind(self, rules: Rules | BoundRules | None, at: float | None = None) -> BoundRules | None:
+        """Rules as they work on this catalogue: bind once what is used for many requests.
+
+        Args:
+            rules: bound ones are given back as they are.
+            at: the moment that windows in days reach back from, seconds since 1970; the latest event if left out.
+
+        Raises:
+            RuleError: they name a column that the items do not have, or contradict each other.
+        """
+        if rules is None:
             return None
-        names = ", ".join(unknown.unique(maintain_order=True).fill_null("null").head(5))
-        return Note(f"history items unknown to {self.name or 'the catalogue'} ({names})", len(unknown))
+        from palate.rules import Rules
 
-    # Answering one chunk of users.
+        return rules.bind(replace(self.catalogue, now=at)) if isinstance(rules, Rules) else rules
 
-    def _answer(
-        self, asked: pl.Series, rows: NDArray[np.int32], given: History | None, k: int, exclude_seen: bool
-    ) -> pl.DataFrame:
+    def histories_of(
+        self, asked: pl.Series, histories: Histories | None, at: float | None
+    ) -> tuple[NDArray[np.int64], History]:
+        """Row numbers of the asked users, -1 for strangers, and all events of each."""
+        rows = self.users.rows(asked)
         history = self.seen.select(rows)
         # Somebody without a training row has no learned parameters, in the map or not: a stranger.
-        rows_B = np.where(history.counts > 0, rows, -1)
-        if given is not None:
-            history = _append(history, given)
-        query = Query.of(rows_B, history).to(self._device)
-        with torch.inference_mode():
-            score_BI, personal_B = self._score(query)
-            if exclude_seen and query.items is not None:
-                owner_H = torch.repeat_interleave(torch.arange(len(query), device=self._device), query.counts())
-                score_BI[owner_H, query.items] = -torch.inf
-            values, index = (found.cpu().numpy() for found in top_k(score_BI, k))
-        who, place = np.nonzero(values > -np.inf)
-        item = index[who, place]
-        source_B = np.where(personal_B.cpu().numpy(), np.where(rows_B >= 0, 2, 1), 0)
-        frame = pl.DataFrame(
-            {
-                "user_id": asked.gather(who),
-                "item_id": self.items.external(item),
-                "rank": pl.Series(place + 1, dtype=pl.Int32),
-                "score": pl.Series(values[who, place], dtype=pl.Float32),
-                "source": SOURCES.gather(source_B[who]),
-            }
-        )
-        return self._with_titles(frame, item)
-
-    def _score(self, query: Query) -> tuple[Tensor, Tensor]:
-        """Scores (B, I) that the caller may write to, and whether they are personal (B,)."""
-        knows_B = self.model.knows(query)
-        if self._is_personal and not knows_B.any():
-            return self._popular.repeat(len(query), 1), knows_B
-        # The copy: a model may answer with a view of its own table, or one row expanded over all users.
-        score_BI = self.model.score(query).to(torch.float32, copy=True, memory_format=torch.contiguous_format)
-        if score_BI.shape != (len(query), len(self.items)):
-            raise ModelError(
-                f"the model scored {score_BI.shape[1]:,} items but the catalogue has {len(self.items):,}: "
-                "use the data set it was trained on"
-            )
-        if score_BI.isnan().any():
-            raise ModelError("the model's scores are not numbers (NaN): train it again with a lower learning rate")
-        if self._is_personal:
-            score_BI[~knows_B] = self._popular
-        return score_BI, knows_B
-
-    def _given(self, asked: pl.Series, histories: Mapping[Any, Sequence[Id]]) -> History:
-        """The known items of ``histories``, one history per asked user."""
-        lists = {str(user): items for user, items in histories.items()}
-        names = asked.cast(pl.String).to_list()
-        for user in lists.keys() - set(names):
-            raise DataError(f"histories names user {user!r}, who is not asked for: add the id to users")
-        per_user = [lists.get(name, ()) for name in names]
-        if any(isinstance(items, str) for items in per_user):
-            raise DataError("a history must be a list of item ids, got one string: put it into a list")
-        items = self.items.rows(_series("item_id", list(chain.from_iterable(per_user))))
-        owner = np.repeat(np.arange(len(per_user)), [len(items) for items in per_user])
-        counts = np.bincount(owner[items >= 0], minlength=len(per_user))
-        items = items[items >= 0]
-        # What is given happened after the training rows; which second it was is not known.
-        times = None if self.seen.times is None else np.full(len(items), self.seen.times.max(initial=0.0))
-        offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
-        return History(offsets, items, np.ones(len(items), np.float32), times)
-
-    def _chunks(self, users: int) -> Iterator[slice]:
-        step = max(1, CHUNK_BYTES // (CELL_BYTES * max(1, len(self.items))))
-        return (slice(start, min(start + step, users)) for start in range(0, users, step))
-
-    def _empty(self, user_type: pl.DataType) -> pl.DataFrame:
-        columns = {"user_id": user_type, "item_id": self.items.ids.dtype}
-        frame = pl.DataFrame(schema={**columns, "rank": pl.Int32(), "score": pl.Float32(), "source": pl.String()})
-        return self._with_titles(frame, np.zeros(0, np.int64))
-
-    def _with_titles(self, frame: pl.DataFrame, items: NDArray[Any]) -> pl.DataFrame:
-        return frame if self.titles is None else frame.with_columns(title=self.titles.gather(items))
+        rows_B = np.where(history.counts > 0, rows, -1).astype(np.int64)
+        if histories is None:
+            return rows_B, history
+        # What is given happened after the training rows; which second it was may not be known.
+        latest = None if self.seen.times is None else float(self.seen.times.max(initial=0.0))
+        now = at if at is not None and latest is not None else latest
+        return rows_B, ask.joined(history, ask.given(asked, histories, self.items, now))
 
     @cached_property
-    def _device(self) -> torch.device:
+    def device(self) -> torch.device:
+        """Where the model is."""
         module = cast(nn.Module, self.model)
         first = next(chain(module.parameters(), module.buffers()), None)
         return torch.device("cpu") if first is None else first.device
 
     @cached_property
-    def _popular(self) -> Tensor:
-        return torch.tensor(self.popularity, device=self._device)
+    def popular(self) -> Tensor:
+        """Popularity (I,) on the model's device."""
+        return torch.tensor(self.popularity, device=self.device)
+
+    def fallback(self, cold: ColdStart) -> Fallback:
+        """What a policy scores for those whom the model does not know, kept for the next request.
+
+        Raises:
+            DataError: the policy does not fit what is known about users.
+        """
+        key = replace(cold, min_history=1, features=True, explore=0.0, seed=0)
+        found = self._fallbacks.get(key)
+        if found is None:
+            found = Fallback.of(key, self.seen, self.popularity, self.user_features)
+            if len(self._fallbacks) < KEPT_FALLBACKS:
+                self._fallbacks[key] = found
+        return found
 
     @cached_property
-    def _is_personal(self) -> bool:
+    def _fallbacks(self) -> dict[ColdStart, Fallback]:
+        return {}
+
+    @cached_property
+    def less_known(self) -> LessKnown:
+        """What exploration draws from."""
+        return LessKnown.of(self.seen, len(self.items))
+
+    @cached_property
+    def is_personal(self) -> bool:
         """Whether the model says anything personal to the user it has most rows of."""
         if not len(self.seen):
             return True
         most = np.array([self.seen.counts.argmax()])
         with torch.inference_mode():
-            return bool(self.model.knows(Query.of(most, self.seen.select(most)).to(self._device)).item())
+            return bool(self.model.knows(Query.of(most, self.seen.select(most)).to(self.device)).item())
 
     @cached_property
-    def _similar(self) -> SimilarItems:
+    def similar_items(self) -> SimilarItems:
+        """The catalogue as neighbours of items."""
         return SimilarItems(self.model, self.items, self.seen, self.titles)
 
+    @cached_property
+    def explainer(self) -> Explainer:
+        """Reasons for what is listed."""
+        return Explainer(self.model, self.items, self.seen, self.titles)
 
-def _check_k(k: int) -> None:
-    if k < 1:
-        raise DataError(f"k={k}: ask for at least 1 item")
+    @cached_property
+    def catalogue(self) -> Catalogue:
+        """The catalogue as rules see it."""
+        from palate.rules import Catalogue
 
-
-def _series(name: str, values: Ids | Iterable[Id]) -> pl.Series:
-    """Ids as a Series of Int64 or String, in their order."""
-    if isinstance(values, str | int | np.integer):
-        values = [values]
-    try:
-        series = pl.Series(name, values)
-    except TypeError as error:
-        raise DataError(f"{name} mixes kinds of ids ({error}): give all integers or all strings") from None
-    if series.dtype.is_float():
-        raise DataError(f"{name} holds {series.dtype} numbers: ids must be integers or strings, cast them first")
-    return series.cast(pl.Int64 if series.dtype.is_integer() else pl.String)
-
-
-def _append(first: History, second: History) -> History:
-    """Per user, the events of ``first`` and behind them those of ``second``."""
-    owner = np.concatenate([np.repeat(np.arange(len(part)), part.counts) for part in (first, second)])
-    order = np.argsort(owner, kind="stable")
-    times = None
-    if first.times is not None and second.times is not None:
-        times = np.concatenate([first.times, second.times])[order]
-    return History(
-        first.offsets + second.offsets,
-        np.concatenate([first.items, second.items])[order],
-        np.concatenate([first.weights, second.weights])[order],
-        times,
-    )
-
-
-def _arrow(frame: pl.DataFrame) -> Any:
-    return frame.to_arrow(compat_level=pl.CompatLevel.oldest())
-
-
-@contextmanager
-def _replacing(path: Path) -> Iterator[Path]:
-    """A temporary sibling that takes the place of ``path`` if the block ends well, and vanishes if it does not."""
-    if path.is_dir():
-        raise DataError(f"cannot write {path}, it is a folder: give the name of a file")
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.touch()
-        yield temporary
-        with open(temporary, "rb") as done:
-            os.fsync(done.fileno())
-        os.replace(temporary, path)
-    except OSError as error:
-        raise DataError(f"cannot write {path} ({error}): give a file in an existing, writable folder") from None
-    finally:
-        if temporary.exists():
-            temporary.unlink()
+        return Catalogue(
+            items=self.items,
+            features=self.item_features,
+            titles=self.titles,
+            seen=self.seen,
+            unit_items=self.similar_items.unit_items,
+        )
