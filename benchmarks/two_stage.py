@@ -53,11 +53,11 @@ SMALL: list[Any] = [
 ]
 
 
-def earlier_cuts() -> None:
+def earlier_cuts(wishes: dict[str, Any]) -> None:
     """NDCG@10 and HitRate@10 over all (cut, user) of two stages, and their lift over recent blend."""
     train = system_e.split(load("ml-100k", progress=False)).train
     rest = {"width": 100, "share": 0.1, "slices": 5, "at_least": 4.0, "rounds": 200}
-    recipes = (system_e.OURS[True][""], make_recipe("two-stage", {"members": SMALL, **rest}))
+    recipes = (system_e.OURS[True][""], make_recipe("two-stage", {"members": SMALL, **rest, **wishes}))
     people: list[Any] = []
     values: list[Any] = []
     for part in system_e.earlier(train):
@@ -84,14 +84,19 @@ def main() -> None:
     parser.add_argument("--system-e", action="store_true", help="the earlier cuts of system E instead")
     args = parser.parse_args()
     torch.set_num_threads(1)
+    wishes = {name: json.loads(value) for name, value in (one.split("=", 1) for one in args.set)}
     if args.system_e:
-        earlier_cuts()
+        earlier_cuts(wishes)
         return
     split = by_time(load(args.data, progress=False), rows=args.share)
     if args.validate:
         split = by_time(split.train, rows=args.share)
-    fields = {"members": CLOSED if args.closed else CLOSED + TRAINED, "ranker": args.ranker, "width": args.width}
-    fields |= {name: json.loads(value) for name, value in (one.split("=", 1) for one in args.set)}
+    fields = {
+        "members": CLOSED if args.closed else CLOSED + TRAINED,
+        "ranker": args.ranker,
+        "width": args.width,
+        **wishes,
+    }
     begin = time.perf_counter()
     model = make_recipe("two-stage", fields).fit(split.train, Run(seed=0))
     fitted = time.perf_counter() - begin

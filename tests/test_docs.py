@@ -39,6 +39,7 @@ def _folder(tmp_path, monkeypatch):
         for place, item in enumerate(KINDS[number // 3][: 5 + number % 2] + KINDS[1 - number // 3][: 1 + number % 3])
     ]
     (tmp_path / "clicks.csv").write_text("user,item,time\n" + "\n".join(rows) + "\n")
+    (tmp_path / "rules.toml").write_text('deny = {item_id = ["cup"]}\n')
 
 
 def commands(kind: str) -> list:

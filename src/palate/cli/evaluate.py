@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
@@ -14,6 +14,7 @@ from palate.cli.console import console, note, print_json, table
 if TYPE_CHECKING:
     from palate.evaluate import Report
     from palate.evaluate_ratings import RatingsReport
+    from palate.models.two_stage import TwoStageModel
 
 __all__ = ["evaluate", "show_ratings", "show_reports", "show_segments"]
 
@@ -85,13 +86,29 @@ def evaluate(
     ratings = options.measure_ratings(
         loaded.recommender.model, rows, loaded.recipe.name, allow_trained_rows=allow_trained_rows
     )
+    stages = None
+    if loaded.recipe.name == "two-stage":
+        from palate.stages import measure_stages
+
+        stages = measure_stages(
+            cast("TwoStageModel", loaded.recommender.model), rows, (k or [10])[0],
+            remove_seen=not keep_seen, allow_trained_rows=allow_trained_rows,
+        )  # fmt: skip
     if json:
-        print_json([report.to_dict() for part in (reports, ratings) for report in part])
+        told = [report.to_dict() for part in (reports, ratings) for report in part]
+        print_json(told if stages is None else [*told, {"stages": stages.to_dict()}])
         return
     show_reports(reports)
     if segments:
         show_segments(reports)
     show_ratings(ratings)
+    if stages is not None:
+        table(
+            f"stages of two-stage on {stages.data}; {stages.users} users",
+            stages.columns,
+            stages.rows(),
+            caption="\n".join(stages.lifts()),
+        )
 
 
 def show_ratings(reports: Sequence[RatingsReport]) -> None:
