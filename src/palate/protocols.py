@@ -89,6 +89,18 @@ class Query:
         """Events per user, (B,); zeros where the query carries no history."""
         return torch.zeros_like(self.user) if self.offsets is None else self.offsets.diff()
 
+    def part(self, first: int, count: int) -> Query:
+        """The ``count`` rows from ``first`` on, fewer at the end."""
+        rows = slice(first, first + count)
+        user, at = self.user[rows], None if self.at is None else self.at[rows]
+        features = None if self.features is None else self.features[rows]
+        if self.offsets is None:
+            return Query(user, at=at, features=features)
+        offsets = self.offsets[first : first + len(user) + 1]
+        events = slice(int(offsets[0]), int(offsets[-1]))
+        items, weights, times = (None if x is None else x[events] for x in (self.items, self.weights, self.times))
+        return Query(user, offsets - offsets[0], items, weights, times, at, features)
+
     def to(self, device: torch.device) -> Query:
         """The same query on another device."""
         names = ("offsets", "items", "weights", "times", "at")

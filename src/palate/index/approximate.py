@@ -24,11 +24,10 @@ from palate.data.dataset import History
 from palate.index.base import About, Found, Hidden, check_allowed, hidden, vectors_of
 from palate.index.codes import EFFORT, Codes
 from palate.index.exact import Exact
-from palate.ranking import top_k
 
 __all__ = ["Approximate"]
 
-SPARE = 1.5  # nominated per wanted: 8-bit codes order neighbours a little differently than the vectors
+SPARE = 1.5  # nominated per wanted: codes order neighbours a little differently than the vectors
 FEW = 0.02  # a mask that allows a smaller share is answered exactly, from the allowed items alone
 MANY = 16  # lists longer than a 16th of the catalogue are answered exactly
 CELLS = 32_000_000  # numbers gathered at once: bounds the memory to about 130 MB
@@ -89,23 +88,27 @@ class Approximate:
 
     def _scored(self, query_RD: Tensor, nominated_RF: Tensor, k: int, hide: Hidden) -> Found:
         """The k best of the nominated rows that are not hidden."""
-        items_RF = nominated_RF.sort(1).values  # equal scores then go by lower row
+        items_RF = nominated_RF.sort(1).values  # equal scores then go by lower row, empty places come first
         score_RF = torch.bmm(self.vectors[items_RF.clamp(min=0)], query_RD[:, :, None]).squeeze(2)
-        gone_RF = items_RF < 0
-        if len(hide.item):
+        gaps = bool((items_RF[:, 0] < 0).any()) or len(hide.item) > 0
+        if gaps:
+            gone_RF = items_RF < 0
             row_R = torch.arange(len(query_RD), device=items_RF.device)[:, None]
             pair_H = torch.from_numpy(hide.query * len(self) + hide.item).to(items_RF.device)
             gone_RF |= torch.isin(row_R * len(self) + items_RF, pair_H)
-        score_RF[gone_RF] = -torch.inf
-        values, place = top_k(score_RF, k)
-        return Found(values, torch.where(values > -torch.inf, items_RF.gather(1, place), -1))
+            score_RF[gone_RF] = -torch.inf
+        # A full stable sort of so few is quicker than the best k with their ties put in order.
+        values, place = score_RF.sort(dim=1, descending=True, stable=True)
+        values, items = values[:, :k], items_RF.gather(1, place[:, :k])
+        return Found(values, torch.where(values > -torch.inf, items, -1) if gaps else items)
 
 
 def _batches(size_B: NDArray[np.float64], most: int, dim: int) -> Iterator[tuple[NDArray[np.int64], int]]:
     """(rows (R,), nominated) of queries that are nominated together, without those that want more than ``most``."""
     least = size_B.min(initial=np.inf)
-    bucket_B = np.ceil(np.log2(size_B / least)).astype(int)
-    for bucket in np.unique(bucket_B):
+    alike = len(size_B) == 1 or bool((size_B == least).all())  # the common case, and the one that must be quick
+    bucket_B = np.zeros(len(size_B), int) if alike else np.ceil(np.log2(size_B / least)).astype(int)
+    for bucket in (0,) if alike and len(size_B) else np.unique(bucket_B):
         size = math.ceil(least * 2.0**bucket)
         if size > most:
             return

@@ -29,7 +29,7 @@ __all__ = ["KINDS", "Kind", "build"]
 Kind = Literal["auto", "exact", "ivf", "hnsw"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 EXACT_UP_TO = 100_000  # "auto" looks at every item of a catalogue of this size
-QUERIES = 500  # of those given, at most so many tune and measure
+QUERIES = 1000  # of those given, at most so many tune and measure
 LINKS, CONSTRUCTION = 16, 40
 
 

@@ -3,11 +3,11 @@
     ivf    k-means cells by Euclidean distance, searched in order of q . centroid (Jégou et al. 2011)
     hnsw   a navigable small-world graph (Malkov & Yashunin 2018) over v' = [v ; sqrt(L^2 - |v|^2)], q' = [q ; 0]
 
-Both keep 8 bits a coordinate. Scores are not taken from them: whoever asks computes those from the vectors, so that an
-approximate list differs from the exact one by missing items alone. Cells are by distance, not by direction, because the
-lengths of item vectors carry popularity. In the graph L is the largest length and a little more, so
-|q' - v'|^2 = |q|^2 + L^2 - 2 q . v (Bachrach et al. 2014): the nearest is the best, and links by distance reach
-everything, which links by dot product do not.
+The cells keep half precision, the graph 8 bits a coordinate. Scores are not taken from them: whoever asks computes
+those from the vectors, so that an approximate list differs from the exact one by missing items alone. Cells are by
+distance, not by direction, because the lengths of item vectors carry popularity. In the graph L is the largest length
+and a little more, so |q' - v'|^2 = |q|^2 + L^2 - 2 q . v (Bachrach et al. 2014): the nearest is the best, and links by
+distance reach everything, which links by dot product do not.
 
 FAISS runs on one thread here, whatever the process is set to, and the setting is put back: a server has a thread per
 request, and two thread pools on the same cores wait for each other.
@@ -36,6 +36,7 @@ EFFORT = {"ivf": "nprobe", "hnsw": "efSearch"}
 TRAINED = 200_000  # rows that the 8-bit ranges, at most, are learned from
 POINTS_PER_CELL = 64
 ROUNDS = 8
+MOST_IN_GRAPH = 4096
 HEADROOM = 1.1  # L beyond the largest length, for new items that are a little longer
 
 
@@ -61,8 +62,8 @@ class Codes:
 
     @property
     def most(self) -> int:
-        """The effort at which every item is looked at."""
-        return len(self) if self.kind == "hnsw" else int(self.index.nlist)
+        """The effort at which every cell is looked at, or beyond which a graph is slower than exact search."""
+        return min(len(self), MOST_IN_GRAPH) if self.kind == "hnsw" else int(self.index.nlist)
 
     def nominate(self, query_BD: Tensor, size: int, effort: int, allowed_I: Tensor | None = None) -> Tensor:
         """Rows (B, F) int64 of about the best ``size`` items, -1 in empty places; effort is nprobe or efSearch."""
@@ -106,9 +107,10 @@ def ivf(vectors_ID: Tensor, cells: int, seed: int = 0) -> Codes:
         kmeans.train(rows)
         centres = faiss.IndexFlatIP(dim)
         centres.add(kmeans.centroids)
-        eight_bits = faiss.ScalarQuantizer.QT_8bit
-        index = faiss.IndexIVFScalarQuantizer(centres, dim, cells, eight_bits, faiss.METRIC_INNER_PRODUCT, False)
-        index.train(_sample(rows, seed))  # the ranges: the cells are there already
+        # Half precision rather than 8 bits: no range to learn that a long vector could leave, and as fast to read.
+        half = faiss.ScalarQuantizer.QT_fp16
+        index = faiss.IndexIVFScalarQuantizer(centres, dim, cells, half, faiss.METRIC_INNER_PRODUCT, False)
+        index.is_trained = True  # the cells are there already
         _put(faiss, index, rows)
     return Codes(index)
 

@@ -18,8 +18,7 @@ Shape legend: B users, C candidates, I items.
 from __future__ import annotations
 
 import dataclasses
-import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, Self
 
@@ -29,12 +28,12 @@ from torch import Tensor, nn
 from palate.data.dataset import Dataset, Fingerprint
 from palate.data.features import FeatureSchema
 from palate.errors import RecipeError
+from palate.models.members import member, standardised, table
 from palate.protocols import Query, Recipe, Run, Sizes
 
 __all__ = ["Blend", "BlendModel"]
 
 RANK_OFFSET = 60  # of Cormack et al.: how little the first places differ
-NOISE = 1e-3  # a spread of the scores below this share of their size is no spread
 SCORE_CELLS = 16_000_000  # scores of one member held at once while only candidates are asked for: 64 MB
 
 
@@ -61,20 +60,20 @@ class BlendModel(nn.Module):
             return self._catalogue(query)
         step = max(1, SCORE_CELLS // max(1, self.sizes.items))
         parts = [
-            self._catalogue(_part(query, first, step)).gather(1, items[first : first + step])
+            self._catalogue(query.part(first, step)).gather(1, items[first : first + step])
             for first in range(0, max(1, len(query)), step)
         ]
         return torch.cat(parts)
 
     def knows(self, query: Query) -> Tensor:
         """Whom at least one member knows, (B,)."""
-        return torch.stack([member.knows(query) for member in self._models()]).any(0)
+        return torch.stack([one.knows(query) for one in self._models()]).any(0)
 
     def _catalogue(self, query: Query) -> Tensor:
-        one = _standardised if self.how == "standardised" else _reciprocal_ranks
+        comparable = standardised if self.how == "standardised" else _reciprocal_ranks
         total_BI = torch.zeros((), device=query.user.device)
-        for member, weight in zip(self._models(), self.weights, strict=True):
-            total_BI = total_BI + weight * one(member.score(query).float())
+        for model, weight in zip(self._models(), self.weights, strict=True):
+            total_BI = total_BI + weight * comparable(model.score(query).float())
         return total_BI
 
     def _models(self) -> list[Any]:
@@ -109,7 +108,7 @@ class Blend:
         if self.how not in ("standardised", "rank"):
             raise RecipeError(f"how={self.how!r}: choose 'standardised' or 'rank'")
         # Every field of every member, so that a bundle does not depend on what the defaults will be one day.
-        object.__setattr__(self, "members", tuple(_table(_member(one)) for one in self.members))
+        object.__setattr__(self, "members", tuple(table(member(one)) for one in self.members))
         object.__setattr__(self, "weights", tuple(map(float, self.weights)))
 
     @classmethod
@@ -120,7 +119,7 @@ class Blend:
     @property
     def recipes(self) -> tuple[Recipe[Any], ...]:
         """The members as recipes."""
-        return tuple(_member(one) for one in self.members)
+        return tuple(member(one) for one in self.members)
 
     def build(self, sizes: Sizes) -> BlendModel:
         """Untrained members, ready for ``load_state_dict``."""
@@ -152,22 +151,6 @@ class Blend:
         return model.eval()
 
 
-def _member(one: str | Mapping[str, Any]) -> Recipe[Any]:
-    from palate.models import make_recipe  # the list holds this recipe too
-
-    fields = {"recipe": one} if isinstance(one, str) else dict(one)
-    name = fields.pop("recipe", None)
-    if not isinstance(name, str):
-        raise RecipeError(f'member {dict(fields)} does not name its recipe: add recipe = "NAME" to it')
-    return make_recipe(name, fields)
-
-
-def _table(recipe: Recipe[Any]) -> dict[str, Any]:
-    """Name and fields of a recipe as plain data, the same before and after JSON."""
-    fields: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(recipe)))  # type: ignore[call-overload]
-    return {"recipe": recipe.name, **fields}
-
-
 def _features(models: Iterable[Any]) -> FeatureSchema | None:
     """The features that members read, which must be the same ones, since a bundle keeps one schema."""
     found = [model.sizes.features for model in models if hasattr(model, "sizes")]
@@ -175,26 +158,6 @@ def _features(models: Iterable[Any]) -> FeatureSchema | None:
     if any(schema != schemas[0] for schema in schemas[1:]):
         raise RecipeError("two members read different features: give them the same user_features and item_features")
     return schemas[0] if schemas else None
-
-
-def _part(query: Query, first: int, count: int) -> Query:
-    """Some adjacent rows of a query."""
-    user, at = query.user[first : first + count], None if query.at is None else query.at[first : first + count]
-    features = None if query.features is None else query.features[first : first + count]
-    if query.offsets is None:
-        return Query(user, at=at, features=features)
-    offsets = query.offsets[first : first + len(user) + 1]
-    events = slice(int(offsets[0]), int(offsets[-1]))
-    items, weights, times = (None if x is None else x[events] for x in (query.items, query.weights, query.times))
-    return Query(user, offsets - offsets[0], items, weights, times, at, features)
-
-
-def _standardised(score_BI: Tensor) -> Tensor:
-    """Mean 0 and standard deviation 1 per user; less where the scores hardly differ, zeros where they do not."""
-    centred_BI = score_BI - score_BI.mean(1, keepdim=True)
-    # Scores that are equal but for rounding must not become an opinion.
-    floor_B1 = NOISE * score_BI.abs().amax(1, keepdim=True).clamp(min=1e-12)
-    return centred_BI / centred_BI.square().mean(1, keepdim=True).sqrt().maximum(floor_B1)
 
 
 def _reciprocal_ranks(score_BI: Tensor) -> Tensor:

@@ -40,9 +40,6 @@ from palate.protocols import Batch, Run, Sizes
 __all__ = ["SVDpp", "SVDppModel"]
 
 
-MIN_PRIOR = 0.005  # keeps the ridge regression of a short history solvable
-
-
 class BagSums(torch.autograd.Function):
     """Sums of table rows (I, E) over G bags, (G, E): what ``embedding_bag`` gives, with a faster gradient.
 
@@ -159,10 +156,7 @@ class SVDpp:
                 model.compose(users)
             assert model.fold_in.link is not None
             model.fold_in.link[:, 0] = F.pad(model.touched, (0, 1))
-        # On validation rows strangers of implicit data do better the weaker this prior is, down to a quarter of l:
-        # the negatives spread over the whole catalogue hold a vector already.
-        prior = model.strength if train.explicit else model.strength / 4
-        model.fold_in.precision.copy_(max(prior, MIN_PRIOR) * torch.eye(self.dim + 1))
+        model.fold_in.precision.copy_(max(model.strength, 0.02) * torch.eye(self.dim + 1))
         model.history = None
         model.settle(train, self.negatives)
         model.fold_in.centre.copy_(model.own[model.trained].mean(0).detach())

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from palate.data.dataset import Fingerprint
 from palate.models.two_stage.cross import Cross
 from palate.models.two_stage.inputs import LATEST, Inputs
-from palate.models.two_stage.retrieve import Found, Retrieval, part
+from palate.models.two_stage.retrieve import Found, Retrieval
 from palate.models.two_stage.trees import Trees
 from palate.protocols import Query, Sizes
 
@@ -92,7 +92,7 @@ class TwoStageModel(nn.Module):
         read = min(items, self.retrieval.width * members) * INPUTS
         step = max(1, CELLS // max(1, items * (members + LATEST), read, len(self.inputs.usual)))
         for first in range(0, max(1, len(query)), step):
-            yield part(query, first, step)
+            yield query.part(first, step)
 
     def read(self, query: Query, found: Found) -> tuple[Tensor, Tensor, Tensor]:
         """The candidates: inputs (N, F), users (N,) of the query ascending, and items (N,)."""

@@ -10,9 +10,7 @@ whom nothing is known gets what is popular.
 
 from __future__ import annotations
 
-import dataclasses
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import Any, ClassVar, Literal, Self
@@ -23,6 +21,7 @@ import torch
 from palate.data.dataset import Dataset
 from palate.data.features import FeatureSchema, FeatureTable
 from palate.errors import RecipeError
+from palate.models.members import member, table
 from palate.models.two_stage.cross import Cross
 from palate.models.two_stage.model import Ranker, TwoStageModel
 from palate.models.two_stage.teach import Lesson, Slice, cut, joined
@@ -90,7 +89,7 @@ class TwoStage:
         if not 0 < self.rate < float("inf"):
             raise RecipeError(f"rate={self.rate:g}: must be a number above 0")
         # Every field of every member, so that a bundle does not depend on what the defaults will be one day.
-        object.__setattr__(self, "members", tuple(_table(_member(one)) for one in self.members))
+        object.__setattr__(self, "members", tuple(table(member(one)) for one in self.members))
 
     @classmethod
     def fast(cls) -> Self:
@@ -101,7 +100,7 @@ class TwoStage:
     @property
     def recipes(self) -> tuple[Recipe[Any], ...]:
         """The retrievers as recipes."""
-        return tuple(_member(one) for one in self.members)
+        return tuple(member(one) for one in self.members)
 
     def build(self, sizes: Sizes) -> TwoStageModel:
         """Untrained parts, ready for ``load_state_dict``."""
@@ -162,8 +161,8 @@ class TwoStage:
         return model.eval()
 
     def _check_features(self, model: TwoStageModel) -> None:
-        for recipe, member in zip(self.recipes, model.retrieval.models, strict=True):
-            theirs = getattr(getattr(member, "sizes", None), "features", None)
+        for recipe, fitted in zip(self.recipes, model.retrieval.models, strict=True):
+            theirs = getattr(getattr(fitted, "sizes", None), "features", None)
             if (theirs or FeatureSchema()) != (_read_by(recipe, model.sizes.features) or FeatureSchema()):
                 raise RecipeError(
                     f"{recipe.name} and another part read one feature as different kinds: name it with the same kind"
@@ -195,22 +194,6 @@ class TwoStage:
                 "in the slices: too few to learn a ranker from, raise width or share, or take blend"
             )
         ranker.learn(lesson, seed)
-
-
-def _member(one: str | Mapping[str, Any]) -> Recipe[Any]:
-    from palate.models import make_recipe  # the list holds this recipe too
-
-    fields = {"recipe": one} if isinstance(one, str) else dict(one)
-    name = fields.pop("recipe", None)
-    if not isinstance(name, str):
-        raise RecipeError(f'member {dict(fields)} does not name its recipe: add recipe = "NAME" to it')
-    return make_recipe(name, fields)
-
-
-def _table(recipe: Recipe[Any]) -> dict[str, Any]:
-    """Name and fields of a recipe as plain data, the same before and after JSON."""
-    fields: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(recipe)))  # type: ignore[call-overload]
-    return {"recipe": recipe.name, **fields}
 
 
 def _wishes(recipe: Recipe[Any]) -> tuple[tuple[str, ...], tuple[str, ...]]:

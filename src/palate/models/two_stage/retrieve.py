@@ -19,12 +19,12 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from palate.models.members import standardised
 from palate.protocols import Query
 
-__all__ = ["Found", "Retrieval", "liked", "owners", "part"]
+__all__ = ["Found", "Retrieval", "liked", "owners"]
 
 GRID = 1024.0  # steps of a standard deviation
-NOISE = 1e-3  # a spread of the scores below this share of their size is no spread
 
 
 class Found(NamedTuple):
@@ -55,7 +55,7 @@ class Retrieval(nn.Module):
 
     def forward(self, query: Query) -> Found:
         """Scores, ranks and candidates of all users of the query at once: M B I numbers of each kind."""
-        z_MBI = torch.stack([_standardised(member.score(query).float()) for member in self.models])
+        z_MBI = torch.stack([_on_grid(member.score(query).float()) for member in self.models])
         open_MBI = z_MBI
         if not self.repeats and query.items is not None:
             open_MBI = z_MBI.clone()
@@ -87,25 +87,8 @@ def liked(query: Query) -> Tensor:
     return query.weights >= 0
 
 
-def part(query: Query, first: int, count: int) -> Query:
-    """Some adjacent rows of a query."""
-    rows = slice(first, first + count)
-    user, at = query.user[rows], None if query.at is None else query.at[rows]
-    features = None if query.features is None else query.features[rows]
-    if query.offsets is None:
-        return Query(user, at=at, features=features)
-    offsets = query.offsets[first : first + len(user) + 1]
-    events = slice(int(offsets[0]), int(offsets[-1]))
-    items, weights, times = (None if x is None else x[events] for x in (query.items, query.weights, query.times))
-    return Query(user, offsets - offsets[0], items, weights, times, at, features)
-
-
-def _standardised(score_BI: Tensor) -> Tensor:
-    centred_BI = score_BI - score_BI.mean(1, keepdim=True)
-    # Scores that are equal but for rounding must not become an opinion.
-    floor_B1 = NOISE * score_BI.abs().amax(1, keepdim=True).clamp(min=1e-12)
-    spread_B1 = centred_BI.square().mean(1, keepdim=True).sqrt().maximum(floor_B1)
-    return (centred_BI / spread_B1 * GRID).round() / GRID
+def _on_grid(score_BI: Tensor) -> Tensor:
+    return (standardised(score_BI) * GRID).round() / GRID
 
 
 def _ranks(score_BI: Tensor) -> Tensor:
