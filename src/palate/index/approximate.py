@@ -27,7 +27,7 @@ from palate.index.exact import Exact
 
 __all__ = ["Approximate"]
 
-SPARE = 1.5  # nominated per wanted: codes order neighbours a little differently than the vectors
+SPARE = 1.15  # nominated per wanted: codes order neighbours a little differently than the vectors
 FEW = 0.02  # a mask that allows a smaller share is answered exactly, from the allowed items alone
 MANY = 16  # lists longer than a 16th of the catalogue are answered exactly
 CELLS = 32_000_000  # numbers gathered at once: bounds the memory to about 130 MB
@@ -74,7 +74,11 @@ class Approximate:
             part = torch.from_numpy(rows).to(query_BD.device)
             deeper = effort * max(1.0, (size / (SPARE * self.about.k)) ** 0.5)
             nominated = self.codes.nominate(query_BD[part], size, round(deeper), allowed_I).to(query_BD.device)
-            values[part], items[part] = self._scored(query_BD[part], nominated, k, _only(hide, rows))
+            found = self._scored(query_BD[part], nominated, k, _only(hide, rows))
+            if len(rows) == len(query_BD):
+                values, items = found
+            else:
+                values[part], items[part] = found
         short = np.flatnonzero((values > -torch.inf).sum(1).cpu().numpy() < wanted_B)
         if len(short):
             part = torch.from_numpy(short).to(query_BD.device)

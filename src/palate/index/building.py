@@ -73,7 +73,8 @@ def build(
         codes = hnsw(exact.vectors, LINKS, CONSTRUCTION, seed)
         parameters = {"links": LINKS, "construction": CONSTRUCTION, "longest": codes.longest}
     else:
-        cells = 2 ** round(math.log2(math.sqrt(items)))
+        finer = 2 if items > EXACT_UP_TO else 1  # many items pay for looking at more centres
+        cells = 2 ** round(math.log2(finer * math.sqrt(items)))
         codes, parameters = ivf(exact.vectors, cells, seed), {"cells": cells}
     queries = _sample(exact.vectors if queries_QD is None else vectors_of(queries_QD, dim, "queries"), seed)
     # Longer lists would be answered exactly, and tune nothing.
