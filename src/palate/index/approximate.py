@@ -27,7 +27,7 @@ from palate.index.exact import Exact
 
 __all__ = ["Approximate"]
 
-SPARE = 1.15  # nominated per wanted: codes order neighbours a little differently than the vectors
+SPARE = 1.5  # nominated per wanted: codes order neighbours a little differently than the vectors
 FEW = 0.02  # a mask that allows a smaller share is answered exactly, from the allowed items alone
 MANY = 16  # lists longer than a 16th of the catalogue are answered exactly
 CELLS = 32_000_000  # numbers gathered at once: bounds the memory to about 130 MB

@@ -3,7 +3,7 @@
     ivf    k-means cells by Euclidean distance, searched in order of q . centroid (Jégou et al. 2011)
     hnsw   a navigable small-world graph (Malkov & Yashunin 2018) over v' = [v ; sqrt(L^2 - |v|^2)], q' = [q ; 0]
 
-The cells keep half precision, the graph 8 bits a coordinate. Scores are not taken from them: whoever asks computes
+Both keep 8 bits a coordinate. Scores are not taken from them: whoever asks computes
 those from the vectors, so that an approximate list differs from the exact one by missing items alone. Cells are by
 distance, not by direction, because the lengths of item vectors carry popularity. In the graph L is the largest length
 and a little more, so |q' - v'|^2 = |q|^2 + L^2 - 2 q . v (Bachrach et al. 2014): the nearest is the best, and links by
@@ -33,11 +33,11 @@ from palate.errors import BundleError, ModelError
 __all__ = ["EFFORT", "Codes", "hnsw", "ivf", "read"]
 
 EFFORT = {"ivf": "nprobe", "hnsw": "efSearch"}
-TRAINED = 200_000  # rows that the 8-bit ranges, at most, are learned from
+TRAINED = 200_000  # rows that the graph's 8-bit ranges, at most, are learned from, and that are put in at once
 POINTS_PER_CELL = 64
 ROUNDS = 8
 MOST_IN_GRAPH = 4096
-HEADROOM = 1.1  # L beyond the largest length, for new items that are a little longer
+HEADROOM = 1.1  # beyond the longest vector, and the largest coordinate, for new items that are a little longer
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,10 +107,11 @@ def ivf(vectors_ID: Tensor, cells: int, seed: int = 0) -> Codes:
         kmeans.train(rows)
         centres = faiss.IndexFlatIP(dim)
         centres.add(kmeans.centroids)
-        # Half precision rather than 8 bits: no range to learn that a long vector could leave, and as fast to read.
-        half = faiss.ScalarQuantizer.QT_fp16
-        index = faiss.IndexIVFScalarQuantizer(centres, dim, cells, half, faiss.METRIC_INNER_PRODUCT, False)
-        index.is_trained = True  # the cells are there already
+        # One range for all coordinates is the fastest to read; it holds every vector, since a cut one would be missed.
+        eight_bits = faiss.ScalarQuantizer.QT_8bit_uniform
+        index = faiss.IndexIVFScalarQuantizer(centres, dim, cells, eight_bits, faiss.METRIC_INNER_PRODUCT, False)
+        ends = HEADROOM * np.array([rows.min(), rows.max()], np.float32)
+        index.train(np.repeat(ends[:, None], dim, axis=1))  # the range: the cells are there already
         _put(faiss, index, rows)
     return Codes(index)
 
