@@ -67,18 +67,19 @@ class Approximate:
         if allowed < FEW * len(self):
             return self.exact.among(query_BD, k, hide, allowed_I)
         size_B = SPARE * (k + np.bincount(hide.query, minlength=len(query_BD)).astype(np.float64))
-        values = torch.full((len(query_BD), k), -torch.inf, device=query_BD.device)
-        items = torch.full((len(query_BD), k), -1, dtype=torch.int64, device=query_BD.device)
         effort = self.about.parameters[EFFORT[self.codes.kind]] * len(self) / max(1, allowed)
+        found = _empty(len(query_BD), k, query_BD.device)
         for rows, size in _batches(size_B, len(self) // MANY, self.vectors.shape[1]):
-            part = torch.from_numpy(rows).to(query_BD.device)
+            everybody = len(rows) == len(query_BD)  # one query alone must be quick
+            part = slice(None) if everybody else torch.from_numpy(rows).to(query_BD.device)
             deeper = effort * max(1.0, (size / (SPARE * self.about.k)) ** 0.5)
             nominated = self.codes.nominate(query_BD[part], size, round(deeper), allowed_I).to(query_BD.device)
-            found = self._scored(query_BD[part], nominated, k, _only(hide, rows))
-            if len(rows) == len(query_BD):
-                values, items = found
+            best = self._scored(query_BD[part], nominated, k, hide if everybody else _only(hide, rows))
+            if everybody:
+                found = best
             else:
-                values[part], items[part] = found
+                found.values[part], found.items[part] = best
+        values, items = found
         short = np.flatnonzero((values > -torch.inf).sum(1).cpu().numpy() < wanted_B)
         if len(short):
             part = torch.from_numpy(short).to(query_BD.device)
@@ -105,6 +106,11 @@ class Approximate:
         values, place = score_RF.sort(dim=1, descending=True, stable=True)
         values, items = values[:, :k], items_RF.gather(1, place[:, :k])
         return Found(values, torch.where(values > -torch.inf, items, -1) if gaps else items)
+
+
+def _empty(queries: int, k: int, device: torch.device) -> Found:
+    values = torch.full((queries, k), -torch.inf, device=device)
+    return Found(values, torch.full((queries, k), -1, dtype=torch.int64, device=device))
 
 
 def _batches(size_B: NDArray[np.float64], most: int, dim: int) -> Iterator[tuple[NDArray[np.int64], int]]:

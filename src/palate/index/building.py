@@ -29,7 +29,7 @@ __all__ = ["KINDS", "Kind", "build"]
 Kind = Literal["auto", "exact", "ivf", "hnsw"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 EXACT_UP_TO = 100_000  # "auto" looks at every item of a catalogue of this size
-QUERIES = 1000  # of those given, at most so many tune and measure
+QUERIES = 2000  # of those given, at most so many tune and measure
 LINKS, CONSTRUCTION = 16, 40
 
 
@@ -84,7 +84,7 @@ def build(
 
 
 def _tuned(exact: Exact, codes: Codes, about: About, query_QD: Tensor, begin: float) -> Approximate:
-    """The index with the least effort, to within an eighth, that finds the wished share."""
+    """The index with the least effort, to within a sixteenth, that finds the wished share."""
     truth_QK = exact.search(query_QD, about.k).items
     half = max(1, len(query_QD) // 2)
 
@@ -102,7 +102,7 @@ def _tuned(exact: Exact, codes: Codes, about: About, query_QD: Tensor, begin: fl
     while effort < codes.most and not enough(effort):
         effort *= 2
     low, high = effort // 2, min(effort, codes.most)
-    while high - low > max(1, high // 8):
+    while high - low > max(1, high // 16):
         middle = (low + high) // 2
         low, high = (low, middle) if enough(middle) else (middle, high)
     index = with_effort(high)
