@@ -54,6 +54,8 @@ bench: venv      ## speed against peers and physical limits, medians and ratios
 	$(BIN)/python benchmarks/sasrec_tokens.py
 	$(BIN)/python benchmarks/two_tower_step.py
 	$(BIN)/python benchmarks/fold_in.py
+	$(BIN)/python benchmarks/index.py --kinds ivf
+	$(BIN)/python benchmarks/batch.py
 
 format: venv     ## rewrite the code in the house style
 	$(BIN)/ruff format .
