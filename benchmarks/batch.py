@@ -2,8 +2,8 @@
 
     OMP_NUM_THREADS=1 python benchmarks/batch.py [--data ml-1m] [--rounds 5]
 
-iALS (fast preset) is fitted once. Printed: median seconds of ``recommend_all`` of ten items each, by wall and by CPU of the
-process, and the rows written.
+iALS (fast preset) is fitted once. Printed: median seconds of ``recommend_all`` of ten items each, by wall and by CPU of
+the process, and the rows written.
 """
 
 from __future__ import annotations
