@@ -25,6 +25,7 @@ STYLES = {"problem": "bold red", "warning": "yellow", "info": "cyan", "ok": "gre
 BAR = 30  # characters of the longest bar
 
 
+@options.reads_rows
 def check(
     data: options.Data,
     split: Annotated[
@@ -38,15 +39,7 @@ def check(
         str | None,
         typer.Option("--fail-on", help="Exit with 1 on these: kinds, or problem or warning; with commas: leak,ties."),
     ] = None,
-    user: options.UserColumn = None,
-    item: options.ItemColumn = None,
-    rating: options.RatingColumn = None,
-    time: options.TimeColumn = None,
-    separator: options.Separator = None,
-    encoding: options.Encoding = None,
-    sentinel: options.Sentinels = None,
-    duplicates: options.Duplicates = "last",
-    drop_invalid: options.DropInvalid = False,
+    reading: options.Reading = options.Reading(),
     items: options.ItemFeatures = None,
     seed: options.Seed = 0,
     json: options.Json = False,
@@ -62,9 +55,7 @@ def check(
     from palate.data.audit import audit
 
     wanted = _wanted(fail_on)
-    source = options.Source(
-        data, user, item, rating, time, separator, encoding, items, tuple(sentinel or ()), duplicates, drop_invalid
-    )
+    source = reading.of(data, items)
     ready = source.ready_made()
     if ready is not None and split is not None:
         raise DataError(f"--split {split}: {data} comes split already ({ready.how}): leave --split out")
@@ -72,7 +63,7 @@ def check(
         found = audit(ready)
     elif split is not None:
         raw = _as_they_stand(source)
-        found = audit(options.split_rows(replace(source, drop_invalid=True), split, share, seed), raw=raw)
+        found = audit(options.split_rows(_reading(source, drop_invalid=True), split, share, seed), raw=raw)
     else:
         found = audit(_as_they_stand(source))
     fired = _fired(found, wanted)
@@ -92,7 +83,12 @@ def _as_they_stand(source: options.Source) -> Dataset:
 
     if source.data == "anime":
         return registry.load(replace(registry.REGISTRY["anime"], read=partial(read_anime, keep_unrated=True)), log=note)
-    return replace(source, duplicates="keep", drop_invalid=True).dataset()
+    return _reading(source, duplicates="keep", drop_invalid=True).dataset()
+
+
+def _reading(source: options.Source, **changes: Any) -> options.Source:
+    """The same source, read in another way."""
+    return replace(source, reading=replace(source.reading, **changes))
 
 
 def _wanted(fail_on: str | None) -> list[str]:

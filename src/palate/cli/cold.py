@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["cold", "told_features", "with_new_items", "with_policy"]
 
 
+@options.reads_rows
 def cold(
     recipe: Annotated[str, typer.Argument(help="A recipe: two-tower, ials, ease, ...")],
     data: options.Data,
@@ -35,15 +36,7 @@ def cold(
         list[int] | None,
         typer.Option("--told", min=1, help="First rows told of a cold user; may be repeated. Default: 1 and 5."),
     ] = None,
-    user: options.UserColumn = None,
-    item: options.ItemColumn = None,
-    rating: options.RatingColumn = None,
-    time: options.TimeColumn = None,
-    separator: options.Separator = None,
-    encoding: options.Encoding = None,
-    sentinel: options.Sentinels = None,
-    duplicates: options.Duplicates = "last",
-    drop_invalid: options.DropInvalid = False,
+    reading: options.Reading = options.Reading(),
     items: options.ItemFeatures = None,
     k: options.K = 10,
     seed: options.Seed = 0,
@@ -63,9 +56,7 @@ def cold(
 
     name, fields = recipe_and_fields(recipe, config, set_ or [])
     assert name is not None
-    source = options.Source(
-        data, user, item, rating, time, separator, encoding, items, tuple(sentinel or ()), duplicates, drop_invalid
-    )
+    source = reading.of(data, items)
     found = measure_cold(
         make_recipe(name, fields, fast=not published), source.dataset(), users=users, items=items_share,
         histories=(*(histories or (1, 5)), -1), k=k, seed=seed, run=options.make_run(seed, device, threads),

@@ -26,6 +26,7 @@ METRICS = ("NDCG", "HitRate")
 WIDE = 106  # columns of a terminal that full and sampled metrics need side by side
 
 
+@options.reads_rows
 def compare(
     data: options.Data,
     recipes: Annotated[
@@ -70,15 +71,7 @@ def compare(
     ] = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Forget what --out holds of an earlier comparison.")] = False,
     no_report: Annotated[bool, typer.Option("--no-report", help="Do not write report.html and report.md.")] = False,
-    user: options.UserColumn = None,
-    item: options.ItemColumn = None,
-    rating: options.RatingColumn = None,
-    time: options.TimeColumn = None,
-    separator: options.Separator = None,
-    encoding: options.Encoding = None,
-    sentinel: options.Sentinels = None,
-    duplicates: options.Duplicates = "last",
-    drop_invalid: options.DropInvalid = False,
+    reading: options.Reading = options.Reading(),
     items: options.ItemFeatures = None,
     k: options.K = 10,
     seed: options.Seed = 0,
@@ -96,9 +89,7 @@ def compare(
     """
     from palate.compare import Settings, read_entrants, run_comparison
 
-    source = options.Source(
-        data, user, item, rating, time, separator, encoding, items, tuple(sentinel or ()), duplicates, drop_invalid
-    )
+    source = reading.of(data, items)
     entrants = read_entrants([name.strip() for name in recipes.split(",") if name.strip()], published=published)
     settings = Settings(
         k=k, seeds=_seeds(seeds, seed), patience=patience, resamples=resamples, memory=memory, precision=precision,

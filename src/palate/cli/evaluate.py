@@ -21,6 +21,7 @@ __all__ = ["evaluate", "show_ratings", "show_reports", "show_segments"]
 SEGMENT_METRICS = ("HitRate", "NDCG", "Recall")  # measured for users and for items
 
 
+@options.reads_rows
 def evaluate(
     bundle: Annotated[Path, typer.Argument(help="Folder of a bundle.")],
     data: options.Data,
@@ -36,15 +37,7 @@ def evaluate(
     allow_trained_rows: Annotated[
         bool, typer.Option("--allow-trained-rows", help="Measure even rows the model was trained on.")
     ] = False,
-    user: options.UserColumn = None,
-    item: options.ItemColumn = None,
-    rating: options.RatingColumn = None,
-    time: options.TimeColumn = None,
-    separator: options.Separator = None,
-    encoding: options.Encoding = None,
-    sentinel: options.Sentinels = None,
-    duplicates: options.Duplicates = "last",
-    drop_invalid: options.DropInvalid = False,
+    reading: options.Reading = options.Reading(),
     k: Annotated[
         list[int] | None, typer.Option("-k", "--k", min=1, help="Length of the lists, 10; may be repeated.")
     ] = None,
@@ -68,9 +61,7 @@ def evaluate(
     from palate.bundle import Bundle
 
     loaded = Bundle.load(bundle)
-    source = options.Source(
-        data, user, item, rating, time, separator, encoding, None, tuple(sentinel or ()), duplicates, drop_invalid
-    )
+    source = reading.of(data)
     rows = source.ready_made()
     if rows is None and split is not None:
         rows = options.split_rows(source, split, share, seed)

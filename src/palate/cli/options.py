@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
 
 import typer
 
@@ -31,6 +33,7 @@ __all__ = [
     "Json",
     "K",
     "RatingColumn",
+    "Reading",
     "Seed",
     "Sentinels",
     "Separator",
@@ -41,6 +44,7 @@ __all__ = [
     "make_run",
     "measure",
     "measure_ratings",
+    "reads_rows",
     "split_rows",
     "with_negatives",
 ]
@@ -77,20 +81,49 @@ SPLITS = ("leave-one-out", "time", "random", "none")
 
 
 @dataclass(frozen=True)
+class Reading:
+    """How rows are read from a file: a command that takes one gets these options by ``reads_rows``."""
+
+    user: UserColumn = None
+    item: ItemColumn = None
+    rating: RatingColumn = None
+    time: TimeColumn = None
+    separator: Separator = None
+    encoding: Encoding = None
+    sentinel: Sentinels = None
+    duplicates: Duplicates = "last"
+    drop_invalid: DropInvalid = False
+
+    def of(self, data: str, items: Path | None = None) -> Source:
+        """The DATA argument, read in this way; ``items`` is a table about the items."""
+        return Source(data, self, items)
+
+
+def reads_rows(command: Callable[..., None]) -> Callable[..., None]:
+    """A command with the options of ``Reading`` in the place of its parameter ``reading``."""
+    own = inspect.signature(command, eval_str=True)
+    hints = get_type_hints(Reading, include_extras=True)
+    kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
+    inside = [inspect.Parameter(f.name, kind, default=f.default, annotation=hints[f.name]) for f in fields(Reading)]
+    parameters = [one for p in own.parameters.values() for one in (inside if p.annotation is Reading else [p])]
+
+    @wraps(command)
+    def wrapped(**values: Any) -> None:
+        reading = Reading(**{one.name: values.pop(one.name) for one in inside})
+        command(**values, reading=reading)
+
+    wrapped.__signature__ = own.replace(parameters=parameters)  # type: ignore[attr-defined]
+    wrapped.__annotations__ = {one.name: one.annotation for one in parameters}
+    return wrapped
+
+
+@dataclass(frozen=True)
 class Source:
-    """A DATA argument with the options that say how to read it."""
+    """A DATA argument and how to read it."""
 
     data: str
-    user: str | None = None
-    item: str | None = None
-    rating: str | None = None
-    time: str | None = None
-    separator: str | None = None
-    encoding: str | None = None
+    reading: Reading = Reading()
     item_features: Path | None = None
-    sentinels: tuple[float, ...] = ()
-    duplicates: Policy = "last"
-    drop_invalid: bool = False
 
     def dataset(self) -> Dataset:
         """The rows, with a line on stderr about each thing that was dropped or changed."""
@@ -100,10 +133,11 @@ class Source:
         if self.data in registry.names():
             dataset = registry.load(self.data, log=note)
         elif Path(self.data).exists():
+            how = self.reading
             dataset = read_interactions(
-                self.data, user=self.user, item=self.item, rating=self.rating, timestamp=self.time,
-                separator=self.separator, encoding=self.encoding, item_features=self.item_features,
-                sentinels=self.sentinels, duplicates=self.duplicates, drop_invalid=self.drop_invalid,
+                self.data, user=how.user, item=how.item, rating=how.rating, timestamp=how.time,
+                separator=how.separator, encoding=how.encoding, item_features=self.item_features,
+                sentinels=tuple(how.sentinel or ()), duplicates=how.duplicates, drop_invalid=how.drop_invalid,
             )  # fmt: skip
         else:
             raise DataError(_nothing_there(self.data))

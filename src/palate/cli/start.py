@@ -20,17 +20,10 @@ __all__ = ["demo", "quickstart"]
 METRICS = ("NDCG", "HitRate", "Recall", "MRR", "Coverage")
 
 
+@options.reads_rows
 def quickstart(
     data: options.Data,
-    user: options.UserColumn = None,
-    item: options.ItemColumn = None,
-    rating: options.RatingColumn = None,
-    time: options.TimeColumn = None,
-    separator: options.Separator = None,
-    encoding: options.Encoding = None,
-    sentinel: options.Sentinels = None,
-    duplicates: options.Duplicates = "last",
-    drop_invalid: options.DropInvalid = False,
+    reading: options.Reading = options.Reading(),
     items: options.ItemFeatures = None,
     out: Annotated[Path, typer.Option("--out", help="Folder for the bundle.")] = Path("bundles/quickstart"),
     k: options.K = 10,
@@ -50,9 +43,7 @@ def quickstart(
     from palate.bundle import Bundle
     from palate.compare import choose, compare, hold_out, quick_recipes
 
-    dataset = options.Source(
-        data, user, item, rating, time, separator, encoding, items, tuple(sentinel or ()), duplicates, drop_invalid
-    ).dataset()
+    dataset = reading.of(data, items).dataset()
     run = options.make_run(seed, device, threads, progress=not json and console(stderr=True).is_terminal)
     recipes = quick_recipes(dataset)
     if dataset.interactions.time is None:

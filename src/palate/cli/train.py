@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["read_toml", "recipe_and_fields", "train"]
 
 
+@options.reads_rows
 def train(
     what: Annotated[
         list[str], typer.Argument(metavar="[RECIPE] DATA", help="A recipe (gmf, mlp, ...) and the data, or the data.")
@@ -61,15 +62,7 @@ def train(
     precision: Annotated[
         Literal["32-true", "bf16-mixed"], typer.Option("--precision", help="Of the numbers in training.")
     ] = "32-true",
-    user: options.UserColumn = None,
-    item: options.ItemColumn = None,
-    rating: options.RatingColumn = None,
-    time: options.TimeColumn = None,
-    separator: options.Separator = None,
-    encoding: options.Encoding = None,
-    sentinel: options.Sentinels = None,
-    duplicates: options.Duplicates = "last",
-    drop_invalid: options.DropInvalid = False,
+    reading: options.Reading = options.Reading(),
     items: options.ItemFeatures = None,
     k: options.K = 10,
     seed: options.Seed = 0,
@@ -89,9 +82,7 @@ def train(
 
     named, data = _recipe_and_data(what)
     name, fields = recipe_and_fields(named, config, set_ or [])
-    source = options.Source(
-        data, user, item, rating, time, separator, encoding, items, tuple(sentinel or ()), duplicates, drop_invalid
-    )
+    source = reading.of(data, items)
     run = options.make_run(
         seed, device, threads, precision=precision, folder=folder, logger=logger,
         progress=not json and console(stderr=True).is_terminal,

@@ -27,6 +27,7 @@ __all__ = ["tune"]
 SHOWN = 5  # trials in the table at the end
 
 
+@options.reads_rows
 def tune(
     recipe: Annotated[str, typer.Argument(help="A recipe: ease, ials, neumf, blend, ...")],
     data: options.Data,
@@ -76,15 +77,7 @@ def tune(
     ] = 1.0,
     workers: Annotated[int, typer.Option("--workers", min=1, help="Processes, one thread each.")] = 1,
     no_prune: Annotated[bool, typer.Option("--no-prune", help="Train every trial to its last epoch.")] = False,
-    user: options.UserColumn = None,
-    item: options.ItemColumn = None,
-    rating: options.RatingColumn = None,
-    time: options.TimeColumn = None,
-    separator: options.Separator = None,
-    encoding: options.Encoding = None,
-    sentinel: options.Sentinels = None,
-    duplicates: options.Duplicates = "last",
-    drop_invalid: options.DropInvalid = False,
+    reading: options.Reading = options.Reading(),
     items: options.ItemFeatures = None,
     seed: options.Seed = 0,
     device: options.Device = "auto",
@@ -107,9 +100,7 @@ def tune(
     searched, measured = _space(preset, space, search or []), Metric.of(metric)
     if keep_seen and candidates != "full":
         raise DataError(f"--keep-seen with --candidates {candidates}: seen items are never sampled, leave one out")
-    source = options.Source(
-        data, user, item, rating, time, separator, encoding, items, tuple(sentinel or ()), duplicates, drop_invalid
-    )
+    source = reading.of(data, items)
     run = options.make_run(seed, device, threads)
     train, rows = _training(source, split, share, sample, seed)
     made = tuple(
