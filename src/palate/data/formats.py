@@ -20,7 +20,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from palate.data.dataset import Dataset
+from palate.data.dataset import Dataset, Note
 from palate.data.frame import Columns, from_frame
 from palate.errors import DataError
 
@@ -187,6 +187,8 @@ def read_ml_csv(archive: Archive, name: str) -> Dataset:
 def read_anime(archive: Archive, name: str = "anime", *, keep_unrated: bool = False) -> Dataset:
     """The Anime Recommendations Database: rating.csv and anime.csv, without times.
 
+    The mean rating in anime.csv is left out and counted: it is made from all ratings, those to be held out included.
+
     Args:
         archive: an opened copy.
         name: the name of the data set.
@@ -201,10 +203,9 @@ def read_anime(archive: Archive, name: str = "anime", *, keep_unrated: bool = Fa
         pl.col("genre").str.split(", ").alias("genres"),
         "type",
         pl.col("episodes").cast(pl.Int32),
-        pl.col("rating").alias("mean_rating"),
         "members",
     )
-    return from_frame(
+    dataset = from_frame(
         rows,
         Columns("user_id", "item_id", "rating"),
         name=name,
@@ -214,6 +215,9 @@ def read_anime(archive: Archive, name: str = "anime", *, keep_unrated: bool = Fa
         titles="title",
         source=f"{archive.path}: rating.csv",
     )
+    known = table["rating"].count()
+    leak = Note("mean ratings in anime.csv, which know the rows that will be held out, left out", known)
+    return dataset.with_rows(dataset.interactions, [leak])
 
 
 class NcfRows(NamedTuple):

@@ -60,15 +60,10 @@ PLAN = (
 
 
 def load_anime(options: Options) -> tuple[Dataset, Interactions]:
-    """The ratings, and the rows rated -1 (watched, not rated) apart, both of the same maps.
-
-    The mean rating of anime.csv is left out: it is the mean over the site's members and so holds the test rows.
-    """
+    """The ratings, and the rows rated -1 (watched, not rated) apart, both of the same maps."""
     found = locate("anime", log=options.log, progress=options.progress)
     whole = read_anime(Archive.open(found.path), keep_unrated=True)
     rows = whole.interactions
-    if whole.item_features is not None:
-        whole = replace(whole, item_features=whole.item_features.drop("mean_rating"))
     return whole.with_rows(rows.take(rows.weight > 0)), rows.take(rows.weight < 0)
 
 
