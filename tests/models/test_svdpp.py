@@ -109,6 +109,18 @@ def test_strangers_are_folded_in_around_what_they_touched() -> None:
     torch.testing.assert_close(model.predict(strangers)[5:6], alone, rtol=1e-4, atol=1e-4)
 
 
+def test_without_ratings_who_was_trained_scores_as_a_stranger_with_the_same_history(checkerboard: Split) -> None:
+    train = checkerboard.train
+    model = dataclasses.replace(SMALL, epochs=2).fit(train)
+    users = np.arange(40)
+    known, strangers = Query.of(users, train.history), Query.of(np.full(40, -1), train.history)
+    torch.testing.assert_close(model.score(known), model.score(strangers), rtol=1e-4, atol=1e-5)
+    rated, _, _ = taste_by_touching()
+    model = dataclasses.replace(SMALL, epochs=2).fit(rated)
+    away = model.score(Query.of(np.arange(80))) - model.score(Query.of(np.full(80, -1), rated.history))
+    assert float(away.abs().max()) > 0.01
+
+
 def test_scores_while_training_are_personal_and_the_weights_rebuild_the_model() -> None:
     train, unrated, held = taste_by_touching()
     values: list[float] = []

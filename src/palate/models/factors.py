@@ -120,7 +120,7 @@ class FactorModel(nn.Module):
         self.trained_on = train.fingerprint
         self.eval()
         if self.fold_in.recency != EVENLY:
-            self._lean(train)
+            self.refold(train)
 
     def score(self, query: Query, items: Tensor | None = None) -> Tensor:
         """Dot products: (B, C) or (B, I); candidate vectors are gathered in chunks of bounded memory."""
@@ -151,8 +151,8 @@ class FactorModel(nn.Module):
         """Item vectors (I, E), the bias in the last column where there is one."""
         return self.item_table.weight.detach()
 
-    def _lean(self, train: Dataset) -> None:
-        """Give the trained users the vectors that strangers with their histories would get."""
+    def refold(self, train: Dataset) -> None:
+        """Give the trained users the vectors that strangers with their histories get."""
         user_U = self.trained.nonzero().squeeze(1)
         history = train.history.select(user_U.cpu().numpy())
         strangers = Query.of(np.full(len(user_U), -1), history).to(user_U.device)
