@@ -16,8 +16,9 @@ from torch import Tensor
 from palate.data.dataset import History
 from palate.data.split import Split
 from palate.errors import BundleError, ModelError
-from palate.index import KINDS, Exact, Found, Index, build, index_of
-from palate.index.codes import read
+from palate.index import KINDS, About, Approximate, Exact, Found, Index, build, index_of
+from palate.index.cells import Cells
+from palate.index.codes import ivf, read
 from palate.index.exact import WIDE, best
 from palate.models import RECIPES
 from palate.protocols import Query
@@ -62,6 +63,11 @@ def brute(
 def same(found: Found, expected: tuple[np.ndarray, np.ndarray]) -> None:
     np.testing.assert_array_equal(found.items.numpy(), expected[1])
     np.testing.assert_allclose(found.values.numpy(), expected[0], rtol=1e-4, atol=1e-4)
+
+
+def shared(one: Tensor, two: Tensor) -> float:
+    """The mean share of the rows of the first that is in the rows of the second."""
+    return float(np.mean([len(set(a) & set(b)) / len(a) for a, b in zip(one.tolist(), two.tolist(), strict=True)]))
 
 
 @pytest.fixture(scope="module")
@@ -161,6 +167,15 @@ def test_what_is_found_is_nearly_what_exact_finds_whatever_is_hidden(built: dict
             assert np.mean(shared) > 0.93
 
 
+@pytest.mark.parametrize("kind", APPROXIMATE)
+def test_the_very_best_is_found_too(built: dict[str, Index], kind: str) -> None:
+    query = draw(4_000)[1]
+    for k in (1, 3):
+        truth = built["exact"].search(query, k).items
+        assert shared(truth, built[kind].search(query, k).items) > 0.97
+        assert shared(truth, torch.cat([built[kind].search(one[None], k).items for one in query])) > 0.97
+
+
 @pytest.mark.parametrize("kind", ["exact", *APPROXIMATE])
 def test_new_items_get_the_next_rows_and_are_found_without_a_rebuild(built: dict[str, Index], kind: str) -> None:
     index, query = built[kind], draw(4_000)[1][:20]
@@ -220,13 +235,100 @@ def test_tiny_catalogues_can_be_indexed(kind: str, items: int) -> None:
 def test_what_was_written_answers_the_same(built: dict[str, Index], kind: str, tmp_path: Path) -> None:
     index, query = built[kind], draw(4_000)[1]
     index.codes.write(tmp_path / "codes")  # type: ignore[attr-defined]
-    codes = read(tmp_path / "codes", index.about.parameters.get("longest", 0.0))
+    codes = read(tmp_path / "codes", index.vectors, index.about.parameters.get("longest", 0.0))
     again = type(index)(Exact.of(index.vectors), codes, index.about)  # type: ignore[call-arg]
     for one, two in zip(index.search(query, 30), again.search(query, 30), strict=True):
         assert torch.equal(one, two)
     (tmp_path / "codes").write_bytes(b"text")
     with pytest.raises(BundleError, match="codes is no index"):
-        read(tmp_path / "codes", 0.0)
+        read(tmp_path / "codes", index.vectors, 0.0)
+
+
+@pytest.mark.parametrize("kind", APPROXIMATE)
+def test_a_query_alone_gets_what_it_gets_among_others(built: dict[str, Index], kind: str) -> None:
+    index, query = built[kind], draw(4_000)[1][:50]
+    lists = [liked[row:20] for row, liked in enumerate(index.search(query, 20).items.tolist())]
+    for exclude in (None, histories(lists)):
+        among = index.search(query, 20, exclude=exclude)
+        alone = [
+            index.search(query[row : row + 1], 20, exclude=exclude and histories([lists[row]])) for row in range(50)
+        ]
+        items = torch.cat([one.items for one in alone])
+        assert shared(items, among.items) > 0.97
+        same_place = items == among.items
+        values = torch.cat([one.values for one in alone])
+        torch.testing.assert_close(values[same_place], among.values[same_place], rtol=1e-5, atol=1e-5)
+
+
+def test_a_query_alone_gets_ties_by_lower_row() -> None:
+    vectors, queries = draw(3_000)
+    twice = torch.cat([vectors, vectors])  # everything ties with its double
+    index = build(twice, "ivf", queries_QD=queries, recall=0.99)
+    for row in range(20):
+        found = index.search(queries[row : row + 1], 11)
+        order = np.lexsort((found.items[0].numpy(), -found.values[0].numpy()))
+        assert order.tolist() == list(range(11))
+
+
+def test_levels_that_reach_the_best_items_find_more_of_them() -> None:
+    rng = np.random.default_rng(0)
+    vectors, queries = draw(6_000, 400)
+    vectors = vectors * torch.from_numpy(rng.lognormal(0, 0.5, (6_000, 1)).astype(np.float32))  # a long tail
+    truth = Exact.of(vectors).search(queries, 50).items
+    anybody = torch.from_numpy(rng.permutation(6_000)[:500])
+    shortest = vectors.norm(dim=1).argsort()[:500]
+    found = [
+        shared(truth[200:], torch.from_numpy(codes.nominate(queries[200:], 75, codes.most)))
+        for codes in (ivf(vectors, 64, answers) for answers in (truth[:200], anybody, shortest))
+    ]
+    assert found[0] > 0.95
+    assert found[0] > found[1] - 0.01
+    assert found[0] > found[2] + 0.1
+
+
+def test_coarser_wishes_nominate_fewer() -> None:
+    vectors, queries = draw(6_000, 300)
+    low, high = (build(vectors, "ivf", queries_QD=queries, recall=wish).about for wish in (0.7, 0.999))
+    assert low.parameters["spare"] < high.parameters["spare"]
+
+
+def test_of_two_cells_with_one_centre_the_wide_one_is_looked_at_first() -> None:
+    centre_DC = np.array([[1.0, 1.0, 1.5, -2.0], [0.0, 0.0, 0.0, 0.0]], np.float32)
+    query_BD = np.array([[1.0, 0.0], [10.0, 0.0]], np.float32)
+    cells = Cells(centre_DC, np.array([0.1, 0.9, 0.0, 0.0], np.float32))
+    for probes, expected in [(1, {1}), (2, {1, 2}), (3, {0, 1, 2}), (4, {0, 1, 2, 3})]:
+        cell_BP, score_BP = cells.best(query_BD, probes)
+        assert [set(one) for one in cell_BP.tolist()] == [expected, expected]  # whatever the query's length
+        np.testing.assert_array_equal(score_BP, np.take_along_axis(query_BD @ centre_DC, cell_BP, 1))
+
+
+def test_codes_of_eight_bits_that_older_versions_wrote_still_answer(tmp_path: Path) -> None:
+    import faiss
+
+    vectors, queries = draw(6_000)
+    rows = vectors.numpy()
+    kmeans = faiss.Kmeans(16, 64, niter=4, seed=0, min_points_per_centroid=1)
+    kmeans.train(rows)
+    centres, nearest = faiss.IndexFlatIP(16), faiss.IndexFlatL2(16)
+    centres.add(kmeans.centroids)
+    nearest.add(kmeans.centroids)
+    eight_bits = faiss.ScalarQuantizer.QT_8bit_uniform
+    old = faiss.IndexIVFScalarQuantizer(centres, 16, 64, eight_bits, faiss.METRIC_INNER_PRODUCT, False)
+    old.train(np.repeat(np.float32([[rows.min()], [rows.max()]]), 16, axis=1))
+    cell = nearest.search(rows, 1)[1].ravel()
+    old.add_core(len(rows), faiss.swig_ptr(rows), None, faiss.swig_ptr(cell))
+    faiss.write_index(old, str(tmp_path / "codes"))
+
+    about = About("ivf", 6_000, 16, {"cells": 64, "nprobe": 40}, recall=0.98, k=50, queries=100, wished=0.98)
+    index = Approximate(Exact.of(vectors), read(tmp_path / "codes", vectors, 0.0), about)
+    truth = torch.from_numpy(brute(vectors, queries, 50)[1])
+    assert shared(truth, index.search(queries, 50).items) > 0.97
+    assert shared(truth[:1], index.search(queries[:1], 50).items) > 0.9
+    more = index.add(2 * vectors[truth[:5, 0]])
+    assert more.search(queries[:5], 1).items.squeeze(1).tolist() == list(range(6_000, 6_005))
+    assert len(index) == len(index.codes) == 6_000
+    with pytest.raises(BundleError, match=r"holds 6,000 items in width 16 but the model has 5,999"):
+        read(tmp_path / "codes", vectors[1:], 0.0)
 
 
 def test_threads_share_an_index_while_items_are_added(built: dict[str, Index]) -> None:

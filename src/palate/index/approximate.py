@@ -1,6 +1,6 @@
 """Approximate: codes nominate candidates, the vectors score them, and whoever stays short is answered exactly.
 
-    nominated rows (1.5 (k + hidden) of them) -> q . v of each -> hidden ones out -> the k best
+    nominated rows (spare (k + hidden) of them) -> q . v of each -> hidden ones out -> the k best
 
 ``Exact`` answers where nominating would not pay: a mask that allows few items, or lists that are a good part of the
 catalogue. A mask that allows a share s is searched with 1 / s of the effort, so about as many allowed items
@@ -27,7 +27,9 @@ from palate.index.exact import Exact
 
 __all__ = ["Approximate"]
 
-SPARE = 1.5  # nominated per wanted: codes order neighbours a little differently than the vectors
+SPARE = 1.5  # nominated per wanted where codes have 8 bits: they order neighbours a little differently than the vectors
+SPARES = (1.5, 2.0, 3.0, 4.0, 6.0)  # tried where they have 4
+LEAST = 20  # nominated: the best one or two may be third in the order of their codes
 FEW = 0.02  # a mask that allows a smaller share is answered exactly, from the allowed items alone
 MANY = 16  # lists longer than a 16th of the catalogue are answered exactly
 CELLS = 32_000_000  # numbers gathered at once: bounds the memory to about 130 MB
@@ -40,7 +42,7 @@ class Approximate:
     Args:
         exact: the items' vectors, and the answer where nominating does not pay.
         codes: the same items, compressed.
-        about: how it was built; ``about.parameters`` holds the effort of a search.
+        about: how it was built; ``about.parameters`` holds the effort of a search, and what is nominated per wanted.
     """
 
     exact: Exact
@@ -62,23 +64,19 @@ class Approximate:
         query_BD = vectors_of(query_BD, self.vectors.shape[1], "queries").to(self.vectors.device)
         check_allowed(allowed_I, len(self))
         k, hide = min(k, len(self)), hidden(exclude, len(query_BD), len(self))
+        if allowed_I is None and len(query_BD) == 1:
+            return self._one(query_BD, k, hide)
         wanted_B = _wanted(k, len(query_BD), hide, allowed_I, len(self))
         allowed = len(self) if allowed_I is None else int(allowed_I.sum())
         if allowed < FEW * len(self):
             return self.exact.among(query_BD, k, hide, allowed_I)
-        size_B = SPARE * (k + np.bincount(hide.query, minlength=len(query_BD)).astype(np.float64))
-        effort = self.about.parameters[EFFORT[self.codes.kind]] * len(self) / max(1, allowed)
+        size_B = np.maximum(LEAST, self._spare * (k + np.bincount(hide.query, minlength=len(query_BD))))
         found = _empty(len(query_BD), k, query_BD.device)
         for rows, size in _batches(size_B, len(self) // MANY, self.vectors.shape[1]):
-            everybody = len(rows) == len(query_BD)  # one query alone must be quick
-            part = slice(None) if everybody else torch.from_numpy(rows).to(query_BD.device)
-            deeper = effort * max(1.0, (size / (SPARE * self.about.k)) ** 0.5)
-            nominated = self.codes.nominate(query_BD[part], size, round(deeper), allowed_I).to(query_BD.device)
-            best = self._scored(query_BD[part], nominated, k, hide if everybody else _only(hide, rows))
-            if everybody:
-                found = best
-            else:
-                found.values[part], found.items[part] = best
+            part = torch.from_numpy(rows).to(query_BD.device)
+            effort = self._effort(size, len(self) / max(1, allowed))
+            nominated = self.codes.nominate(query_BD[part], size, effort, allowed_I)
+            found.values[part], found.items[part] = self._scored(query_BD[part], nominated, k, _only(hide, rows))
         values, items = found
         short = np.flatnonzero((values > -torch.inf).sum(1).cpu().numpy() < wanted_B)
         if len(short):
@@ -91,21 +89,49 @@ class Approximate:
         exact = self.exact.add(vectors_ND)
         return Approximate(exact, self.codes.add(exact.vectors[len(self) :]), self.about)
 
-    def _scored(self, query_RD: Tensor, nominated_RF: Tensor, k: int, hide: Hidden) -> Found:
+    @property
+    def _spare(self) -> float:
+        """How many are nominated for each that is wanted or hidden; older indexes do not say."""
+        return self.about.parameters.get("spare", SPARE)
+
+    def _effort(self, size: int, wider: float = 1.0) -> int:
+        """Of a search for ``size`` nominated rows: more than was tuned for where more are wanted or some are barred."""
+        longer: float = max(1.0, math.sqrt(size / max(LEAST, self._spare * self.about.k)))
+        return round(self.about.parameters[EFFORT[self.codes.kind]] * longer * wider)
+
+    def _one(self, query_1D: Tensor, k: int, hide: Hidden) -> Found:
+        """``search`` of one query without a mask, which must be quick: as little as possible besides the codes."""
+        size = math.ceil(max(LEAST, self._spare * (k + len(hide.item))))
+        if size <= len(self) // MANY:
+            nominated_F = self.codes.nominate(query_1D, size, self._effort(size))[0]
+            nominated_F.sort()  # equal scores then go by lower row, empty places come first
+            nominated_F = nominated_F[nominated_F.searchsorted(0) :]
+            if len(hide.item):
+                nominated_F = np.setdiff1d(nominated_F, hide.item, assume_unique=True)
+            if len(nominated_F) >= k:
+                items_F = torch.from_numpy(nominated_F).to(query_1D.device)
+                score_F = torch.mv(self.vectors.index_select(0, items_F), query_1D[0]).cpu().numpy()
+                # A full stable sort of so few is quicker than the best k with their ties put in order.
+                place_K = (-score_F).argsort(kind="stable")[:k]
+                best = (torch.from_numpy(part[place_K][None]) for part in (score_F, nominated_F))
+                return Found(*(part.to(query_1D.device) for part in best))
+        return self.exact.among(query_1D, k, hide, None)
+
+    def _scored(self, query_RD: Tensor, nominated_RF: NDArray[np.int64], k: int, hide: Hidden) -> Found:
         """The k best of the nominated rows that are not hidden."""
-        items_RF = nominated_RF.sort(1).values  # equal scores then go by lower row, empty places come first
-        score_RF = torch.bmm(self.vectors[items_RF.clamp(min=0)], query_RD[:, :, None]).squeeze(2)
-        gaps = bool((items_RF[:, 0] < 0).any()) or len(hide.item) > 0
-        if gaps:
-            gone_RF = items_RF < 0
+        nominated_RF.sort(axis=1)
+        items_RF = torch.from_numpy(nominated_RF).to(query_RD.device)
+        rows = self.vectors.index_select(0, items_RF.clamp(min=0).view(-1))
+        score_RF = torch.bmm(rows.view(*items_RF.shape, -1), query_RD[:, :, None]).squeeze(2)
+        gone_RF = items_RF < 0
+        if len(hide.item):
             row_R = torch.arange(len(query_RD), device=items_RF.device)[:, None]
             pair_H = torch.from_numpy(hide.query * len(self) + hide.item).to(items_RF.device)
             gone_RF |= torch.isin(row_R * len(self) + items_RF, pair_H)
-            score_RF[gone_RF] = -torch.inf
-        # A full stable sort of so few is quicker than the best k with their ties put in order.
+        score_RF[gone_RF] = -torch.inf
         values, place = score_RF.sort(dim=1, descending=True, stable=True)
         values, items = values[:, :k], items_RF.gather(1, place[:, :k])
-        return Found(values, torch.where(values > -torch.inf, items, -1) if gaps else items)
+        return Found(values, torch.where(values > -torch.inf, items, -1))
 
 
 def _empty(queries: int, k: int, device: torch.device) -> Found:
@@ -116,9 +142,8 @@ def _empty(queries: int, k: int, device: torch.device) -> Found:
 def _batches(size_B: NDArray[np.float64], most: int, dim: int) -> Iterator[tuple[NDArray[np.int64], int]]:
     """(rows (R,), nominated) of queries that are nominated together, without those that want more than ``most``."""
     least = size_B.min(initial=np.inf)
-    alike = len(size_B) == 1 or bool((size_B == least).all())  # the common case, and the one that must be quick
-    bucket_B = np.zeros(len(size_B), int) if alike else np.ceil(np.log2(size_B / least)).astype(int)
-    for bucket in (0,) if alike and len(size_B) else np.unique(bucket_B):
+    bucket_B = np.ceil(np.log2(size_B / least)).astype(int)
+    for bucket in np.unique(bucket_B):
         size = math.ceil(least * 2.0**bucket)
         if size > most:
             return

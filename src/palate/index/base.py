@@ -5,6 +5,7 @@ Shape legend: B queries, D width of a vector, I items, N new items, K list lengt
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
@@ -122,8 +123,8 @@ def vectors_of(values: Tensor, dim: int | None, what: str) -> Tensor:
         wanted = "(rows, width)" if dim is None else f"(rows, {dim})"
         raise ModelError(f"{what} have shape {tuple(values.shape)}: give {wanted}")
     rows = values.detach().to(torch.float32).contiguous()
-    # A finite sum of squares proves all finite; only where it is not, each number is looked at.
-    if not bool(torch.isfinite(rows.sum())) and not bool(torch.isfinite(rows).all()):
+    # A finite sum proves all finite; only where it is not, each number is looked at.
+    if not math.isfinite(float(rows.sum())) and not bool(torch.isfinite(rows).all()):
         raise ModelError(f"{what} hold NaN or infinity: train the model again with a lower learning rate")
     return rows
 

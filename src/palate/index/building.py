@@ -2,8 +2,9 @@
 
     recall@k = mean over queries of |exact k best and those found| / k
 
-Half of the queries tune: effort grows until their recall, less twice its standard error, reaches the wish. The other
-half measures what is recorded, so the number is not flattered by the tuning.
+Half of the queries tune. What they like best says where the levels of the codes must reach, and how many must be
+nominated for each item that is wanted; then effort grows until their recall, less twice its standard error, reaches the
+wish. The other half measures what is recorded, so the number is not flattered by the tuning.
 
 Shape legend: I items, D width, Q queries, K list length.
 """
@@ -19,7 +20,7 @@ import torch
 from torch import Tensor
 
 from palate.errors import ModelError
-from palate.index.approximate import MANY, SPARE, Approximate
+from palate.index.approximate import MANY, SPARE, SPARES, Approximate
 from palate.index.base import About, Index, vectors_of
 from palate.index.codes import EFFORT, Codes, hnsw, ivf
 from palate.index.exact import Exact
@@ -30,6 +31,9 @@ Kind = Literal["auto", "exact", "ivf", "hnsw"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 EXACT_UP_TO = 100_000  # "auto" looks at every item of a catalogue of this size
 QUERIES = 2000  # of those given, at most so many tune and measure
+LOOK_EVERYWHERE = 200  # queries that tune how many are nominated, from all cells
+FINE = 32
+LOST = 0.25  # of what a search may miss, the share that may be missed because the codes are coarse
 LINKS, CONSTRUCTION = 16, 40
 
 
@@ -66,26 +70,40 @@ def build(
     items, dim = exact.vectors.shape
     if kind == "exact" or (kind == "auto" and items <= EXACT_UP_TO):
         return exact
-    parameters: dict[str, float]
     if items < 2:
         raise ModelError(f"{items} items are too few for kind={kind!r}: build an exact index")
+    queries = _sample(exact.vectors if queries_QD is None else vectors_of(queries_QD, dim, "queries"), seed)
+    queries = queries.to(exact.vectors.device)
+    # Longer lists would be answered exactly, and tune nothing.
+    k = max(1, min(k, int(items / (MANY * SPARES[-1]))))
+    truth_QK, half = exact.search(queries, k).items, max(1, len(queries) // 2)
+    parameters: dict[str, float]
     if kind == "hnsw":
         codes = hnsw(exact.vectors, LINKS, CONSTRUCTION, seed)
-        parameters = {"links": LINKS, "construction": CONSTRUCTION, "longest": codes.longest}
+        parameters = {"links": LINKS, "construction": CONSTRUCTION, "longest": codes.longest, "spare": SPARE}
     else:
         finer = 2 if items > EXACT_UP_TO else 1  # many items pay for looking at more centres
         cells = 2 ** round(math.log2(finer * math.sqrt(items)))
-        codes, parameters = ivf(exact.vectors, cells, seed), {"cells": cells}
-    queries = _sample(exact.vectors if queries_QD is None else vectors_of(queries_QD, dim, "queries"), seed)
-    # Longer lists would be answered exactly, and tune nothing.
-    k = max(1, min(k, int(items / (MANY * SPARE))))
+        codes = ivf(exact.vectors, cells, truth_QK[:half], seed)
+        look = slice(0, min(half, LOOK_EVERYWHERE))
+        parameters = {"cells": cells, "spare": _spare(codes, queries[look], truth_QK[look], LOST * (1 - recall))}
     about = About(codes.kind, items, dim, parameters, k=k, wished=recall)
-    return _tuned(exact, codes, about, queries.to(exact.vectors.device), begin)
+    return _tuned(exact, codes, about, queries, truth_QK, begin)
 
 
-def _tuned(exact: Exact, codes: Codes, about: About, query_QD: Tensor, begin: float) -> Approximate:
-    """The index with the least effort, to within a sixteenth, that finds the wished share."""
-    truth_QK = exact.search(query_QD, about.k).items
+def _spare(codes: Codes, query_QD: Tensor, truth_QK: Tensor, lost: float) -> float:
+    """How many to nominate for each wanted, so that a search of all cells would miss no larger share than ``lost``."""
+    k = truth_QK.shape[1]
+    nominated_QF = codes.nominate(query_QD, min(len(codes), math.ceil(SPARES[-1] * k)), codes.most)
+    found_QF = torch.from_numpy(nominated_QF).to(truth_QK.device)
+    for spare in SPARES:
+        if float(_shared(truth_QK, found_QF[:, : math.ceil(spare * k)]).mean()) >= 1 - lost:
+            return spare
+    return SPARES[-1]
+
+
+def _tuned(exact: Exact, codes: Codes, about: About, query_QD: Tensor, truth_QK: Tensor, begin: float) -> Approximate:
+    """The index with the least effort, to within a 32nd, that finds the wished share."""
     half = max(1, len(query_QD) // 2)
 
     def with_effort(effort: int) -> Approximate:
@@ -98,12 +116,9 @@ def _tuned(exact: Exact, codes: Codes, about: About, query_QD: Tensor, begin: fl
         return float(share_Q.mean()) - 2 * error >= about.wished
 
     # A graph is never searched with less than the list it is asked for.
-    effort = 1 if codes.kind == "ivf" else math.ceil(SPARE * about.k)
-    while effort < codes.most and not enough(effort):
-        effort *= 2
-    low, high = effort // 2, min(effort, codes.most)
-    while high - low > max(1, high // 16):
-        middle = (low + high) // 2
+    low, high = 0 if codes.kind == "ivf" else math.ceil(SPARE * about.k) - 1, codes.most
+    while high - low > max(1, high // FINE):
+        middle = min(max(low + 1, math.isqrt(max(low, 1) * high)), high - 1)
         low, high = (low, middle) if enough(middle) else (middle, high)
     index = with_effort(high)
     held_QK = slice(half if half < len(query_QD) else 0, None)
@@ -124,8 +139,12 @@ def _tuned(exact: Exact, codes: Codes, about: About, query_QD: Tensor, begin: fl
 
 def _recall(index: Approximate, query_QD: Tensor, truth_QK: Tensor) -> Tensor:
     """The share of each query's exact list that is found, (Q,)."""
-    found_QK = index.search(query_QD, truth_QK.shape[1]).items
-    both, _ = torch.cat([truth_QK, found_QK], 1).sort(1)
+    return _shared(truth_QK, index.search(query_QD, truth_QK.shape[1]).items)
+
+
+def _shared(truth_QK: Tensor, found_QF: Tensor) -> Tensor:
+    """The share of each row of the first that is in the row of the second, (Q,)."""
+    both, _ = torch.cat([truth_QK, found_QF], 1).sort(1)
     return (both[:, 1:] == both[:, :-1]).sum(1) / truth_QK.shape[1]
 
 

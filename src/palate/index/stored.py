@@ -52,8 +52,8 @@ def restored(about: Mapping[str, Any], model: Model, codes: Path | None) -> Inde
         return exact
     if codes is None:
         raise BundleError(f"the bundle tells of an index ({told.kind}) that it lacks: save it again")
-    index = Approximate(exact, read(codes, told.parameters.get("longest", 0.0)), told)
-    if len(index.codes) != len(exact) or index.codes.kind != told.kind or told.dim != exact.vectors.shape[1]:
+    index = Approximate(exact, read(codes, exact.vectors, told.parameters.get("longest", 0.0)), told)
+    if index.codes.kind != told.kind or told.dim != exact.vectors.shape[1]:
         raise BundleError(
             f"{codes.name} holds {len(index.codes):,} items ({index.codes.kind}) but the model has {len(exact):,} of "
             f"width {exact.vectors.shape[1]}: save the bundle again"
