@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json as json_format
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -28,6 +28,10 @@ def reproduce(
         typer.Option("--markdown", help="Also write the tables, with command, commit and date, to this file."),
     ] = None,
     fast: Annotated[bool, typer.Option("--fast", help="Leave out the slow faithful runs.")] = False,
+    role: Annotated[
+        list[Literal["trivial", "faithful", "best"]] | None,
+        typer.Option("--role", help="Only rows of this role beside the published ones; may be repeated."),
+    ] = None,
     workers: Annotated[
         int | None,
         typer.Option("--workers", min=1, help="Systems at a time, a process and a thread each; default: the cores."),
@@ -55,7 +59,11 @@ def reproduce(
         if path is not None and not path.parent.is_dir():
             raise DataError(f"{option} {path}: there is no folder {path.parent}: make it first")
     setting = Options(
-        fast=fast, log=note, progress=console(stderr=True).is_terminal, run=options.make_run(seed, device, threads)
+        roles=frozenset(role or ("trivial", "faithful", "best")),
+        fast=fast,
+        log=note,
+        progress=console(stderr=True).is_terminal,
+        run=options.make_run(seed, device, threads),
     )
     at_once = min(workers or (1 if threads else cores()), len(wanted))
     if at_once > 1 and threads:
