@@ -66,6 +66,7 @@ MISTAKES = {
     "similar nowhere i1": "bundle nowhere does not exist",
     "reproduce Z": "unknown system 'Z': there are",
     "reproduce B --json nowhere/rows.json": "there is no folder nowhere",
+    "reproduce B --role worst": "--role worst: choose from trivial, faithful, best",
     "reproduce B E --workers 2 --threads 2": "have a thread each",
 }
 WITH_A_BUNDLE = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json as json_format
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -13,9 +13,11 @@ from palate.cli.console import console, note, table
 from palate.errors import DataError
 
 if TYPE_CHECKING:
-    from palate.reproduce.rows import Row
+    from palate.reproduce.rows import Role, Row
 
 __all__ = ["reproduce"]
+
+ROLES: tuple[Role, ...] = ("trivial", "faithful", "best")
 
 
 def reproduce(
@@ -29,8 +31,8 @@ def reproduce(
     ] = None,
     fast: Annotated[bool, typer.Option("--fast", help="Leave out the slow faithful runs.")] = False,
     role: Annotated[
-        list[Literal["trivial", "faithful", "best"]] | None,
-        typer.Option("--role", help="Only rows of this role beside the published ones; may be repeated."),
+        list[str] | None,
+        typer.Option("--role", help="Only trivial, faithful or best rows beside the published ones; may be repeated."),
     ] = None,
     workers: Annotated[
         int | None,
@@ -55,11 +57,14 @@ def reproduce(
     unknown = [one for one in wanted if one not in SYSTEMS]
     if unknown:
         raise DataError(f"unknown system {unknown[0]!r}: there are {', '.join(SYSTEMS)}")
+    roles = [one for one in ROLES if one in (role or ROLES)]
+    if len(roles) < len(set(role or roles)):
+        raise DataError(f"--role {', '.join(role or [])}: choose from {', '.join(ROLES)}")
     for option, path in (("--json", json), ("--markdown", markdown)):
         if path is not None and not path.parent.is_dir():
             raise DataError(f"{option} {path}: there is no folder {path.parent}: make it first")
     setting = Options(
-        roles=frozenset(role or ("trivial", "faithful", "best")),
+        roles=frozenset(roles),
         fast=fast,
         log=note,
         progress=console(stderr=True).is_terminal,
