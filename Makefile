@@ -10,6 +10,8 @@ export PALATE_DATA := $(abspath $(PALATE_DATA))
 endif
 # Two OpenMP threads on two busy cores can be many times slower than one.
 export OMP_NUM_THREADS ?= 1
+# Processes that share the tests; each has its own torch and about a gigabyte.
+TESTERS ?= 2
 
 .PHONY: venv demo test check format bench reproduce browser clean help
 
@@ -35,7 +37,7 @@ check: venv      ## format, lint, types, import rules
 
 test: venv       ## set-up, checks, then the whole test suite
 	@$(MAKE) --no-print-directory check
-	$(BIN)/python -m pytest -rs
+	$(BIN)/python -m pytest -rs -n $(TESTERS) --dist worksteal
 
 browser:         ## install Debian's Chromium for the tests that look at the report's page (needs root)
 	@command -v chromium >/dev/null || (apt-get update -qq && apt-get install -qq -y chromium)
