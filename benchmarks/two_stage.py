@@ -8,12 +8,14 @@ retrievers that are trained by gradients. --set changes a field of the recipe, a
 
     python benchmarks/two_stage.py --system-e
 
-compares with recent blend under system E's protocol, on the five earlier cuts inside its training rows.
+compares with recent blend under system E's protocol, on the five earlier cuts inside its training rows; the whole of
+its row "hits" is in cuts_of_e.py.
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import time
 from pathlib import Path
@@ -43,21 +45,12 @@ TRAINED = [
     {"recipe": "two-tower", "epochs": 2, "learning_rate": 0.01},
     {"recipe": "sasrec", "dim": 32, "blocks": 1, "hidden": 64, "epochs": 3},
 ]
-SMALL: list[Any] = [
-    "popularity",
-    "recent-popularity",
-    "newest",
-    {"recipe": "ials", "dim": 32, "epochs": 4, "half_life_events": 30, "floor": 0.2},
-    "ease",
-    {"recipe": "recent-blend", "rating_floor": 2},
-]
 
 
 def earlier_cuts(wishes: dict[str, Any]) -> None:
     """NDCG@10 and HitRate@10 over all (cut, user) of two stages, and their lift over recent blend."""
     train = system_e.split(load("ml-100k", progress=False)).train
-    rest = {"width": 100, "share": 0.1, "slices": 5, "at_least": 4.0, "rounds": 200}
-    recipes = (system_e.OURS[True][""], make_recipe("two-stage", {"members": SMALL, **rest, **wishes}))
+    recipes = (system_e.OURS[True][""], dataclasses.replace(system_e.TWO_STAGES, **wishes))
     people: list[Any] = []
     values: list[Any] = []
     for part in system_e.earlier(train):

@@ -20,6 +20,9 @@ from palate.data.ids import IdMap
 from palate.errors import RecipeError
 from palate.evaluate import evaluate
 from palate.models import make_recipe
+from palate.models.blend import Blend
+from palate.models.ease import EASE
+from palate.models.members import standardised, table
 from palate.models.newest import Newest
 from palate.models.two_stage import TwoStage, TwoStageModel
 from palate.models.two_stage.retrieve import Retrieval
@@ -255,6 +258,53 @@ def test_the_ranker_learns_from_features_what_no_retriever_knows(ranker: str) ->
     assert (odd[1][:, None] > even[1]).float().mean() > 0.97
 
 
+def test_bags_are_rankers_of_other_seeds_averaged(tmp_path: Any) -> None:
+    query = asked([0, 3, 21])
+    whole, alone = fit(bags=3), fit()
+    assert len(whole.ranker.boosters) == 3
+    assert whole.ranker.boosters[0].model_to_string() == alone.ranker.boosters[0].model_to_string()
+    input_NF, row_N, item_N = whole.read(query, whole.retrieval(query))
+    with torch.inference_mode():
+        mean_N = np.mean([one.predict(input_NF.numpy(), raw_score=True) for one in whole.ranker.boosters], axis=0)
+    assert not np.allclose(mean_N, whole.ranker.boosters[0].predict(input_NF.numpy(), raw_score=True))
+    torch.testing.assert_close(score(whole, query)[row_N, item_N], torch.from_numpy(mean_N).float())
+    Bundle.of(recipe(bags=3), whole, TRAIN).save(tmp_path / "bundle")
+    assert torch.equal(score(Bundle.load(tmp_path / "bundle").recommender.model, query), score(whole, query))
+
+
+def test_bags_bring_the_lists_of_two_seeds_closer() -> None:
+    train = kinds(np.random.default_rng(2))
+    query = Query.of(np.arange(60), train.history)
+
+    def apart(bags: int) -> float:
+        fields = {"members": ("popularity",), "width": 40, "share": 0.3, "bags": bags}
+        one, other = (score(TwoStage(**fields).fit(train, Run(seed=seed)), query) for seed in (0, 100))  # type: ignore[arg-type]
+        return float((one.argsort(1).argsort(1) - other.argsort(1).argsort(1)).abs().float().mean())
+
+    assert apart(8) < apart(1)
+
+
+def test_a_bundle_from_before_bags_still_loads() -> None:
+    model = fit()
+    text = model.ranker.boosters[0].model_to_string().encode()
+    rebuilt = recipe().build(model.sizes)
+    rebuilt.load_state_dict(model.state_dict() | {"ranker._extra_state": torch.tensor(list(text), dtype=torch.uint8)})
+    fields = {name: value for name, value in dataclasses.asdict(recipe()).items() if name != "bags"}
+    assert make_recipe("two-stage", fields) == recipe()
+    query = asked([0, 3, 21])
+    assert torch.equal(score(rebuilt.eval(), query), score(model, query))
+
+
+def test_two_stages_may_be_a_member_of_a_blend(tmp_path: Any) -> None:
+    blend = Blend(members=(table(recipe(bags=2)), "ease"), weights=(1, 0.3))
+    model = blend.fit(TRAIN, Run(seed=1))
+    query = asked([0, 3, 21])
+    own, other = (standardised(score(one, query)) for one in (fit(bags=2), EASE().fit(TRAIN)))
+    torch.testing.assert_close(score(model, query), own + 0.3 * other, rtol=1e-4, atol=1e-4)
+    Bundle.of(blend, model, TRAIN).save(tmp_path / "bundle")
+    assert torch.equal(score(Bundle.load(tmp_path / "bundle").recommender.model, query), score(model, query))
+
+
 # What the ranker reads.
 
 
@@ -318,6 +368,7 @@ def test_without_the_library_it_says_what_to_install(monkeypatch: pytest.MonkeyP
         ({"width": 0}, "width=0"),
         ({"share": 0.5, "slices": 2}, "share=0.5 of the rows, 2 times"),
         ({"rate": 0.0}, "rate=0"),
+        ({"bags": 0}, "bags=0: must be at least 1"),
     ],
 )
 def test_senseless_fields_are_refused(fields: dict[str, Any], message: str) -> None:

@@ -53,6 +53,7 @@ class TwoStage:
         rounds: trees: how many.
         leaves: trees: of each.
         rate: trees: how much each adds.
+        bags: trees: how many times all of them are grown, each time with another seed; the scores are averaged.
     """
 
     name: ClassVar[str] = "two-stage"
@@ -75,11 +76,12 @@ class TwoStage:
     rounds: int = 100
     leaves: int = 7
     rate: float = 0.05
+    bags: int = 1
 
     def __post_init__(self) -> None:
         if not self.members:
             raise RecipeError("members=[]: name at least one recipe")
-        for name, low in (("width", 1), ("slices", 1), ("users", 2), ("rounds", 1), ("leaves", 2)):
+        for name, low in (("width", 1), ("slices", 1), ("users", 2), ("rounds", 1), ("leaves", 2), ("bags", 1)):
             if getattr(self, name) < low:
                 raise RecipeError(f"{name}={getattr(self, name)}: must be at least {low}")
         if not 0 < self.share * self.slices < 1:
@@ -141,7 +143,7 @@ class TwoStage:
 
     def _around(self, members: list[Any], sizes: Sizes) -> TwoStageModel:
         names = [recipe.name for recipe in self.recipes]
-        trees = Trees(self.objective, self.rounds, self.leaves, self.rate)
+        trees = Trees(self.objective, self.rounds, self.leaves, self.rate, self.bags)
         model = TwoStageModel(members, trees, sizes, names, self.width, self.repeats)
         if self.ranker == "cross":
             nobody = Query(torch.full((1,), -1))
