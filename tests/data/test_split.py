@@ -23,7 +23,8 @@ from hypothesis import strategies as st
 
 from palate.data.dataset import Dataset, Interactions, Note
 from palate.data.ids import IdMap
-from palate.data.split import Candidates, Split, at_random, by_time, from_parts, leave_one_out
+from palate.data.split import Candidates, Split, at_random, by_time, leave_one_out
+from palate.data.split_parts import from_parts
 from palate.errors import BundleError, DataError
 
 FAST = settings(deadline=None, max_examples=60)

@@ -19,7 +19,8 @@ from palate.data.formats import Archive, ncf_items, read_anime, read_ml_1m, read
 from palate.data.frame import from_frame
 from palate.data.sources import Entry, Located, Remote, find
 from palate.data.sources import locate as locate_entry
-from palate.data.split import Split, from_parts
+from palate.data.split import Split
+from palate.data.split_parts import from_parts
 from palate.errors import DataError
 
 __all__ = ["REGISTRY", "entry_of", "load", "load_split", "locate", "names", "suggest"]

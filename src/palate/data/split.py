@@ -11,17 +11,26 @@ import os
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cached_property
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
-import polars as pl
 from numpy.typing import NDArray
 
 from palate.data.dataset import Dataset, Interactions, Note
 from palate.data.ids import IdMap
 from palate.errors import DataError
 
-__all__ = ["Candidates", "Cold", "Split", "at_random", "by_time", "from_parts", "leave_one_out"]
+__all__ = [
+    "Candidates",
+    "Cold",
+    "Split",
+    "at_random",
+    "by_time",
+    "cold_notes",
+    "counted",
+    "distinct",
+    "leave_one_out",
+]
 
 Cold = Literal["drop", "keep"]
 
@@ -87,7 +96,7 @@ class Split:
     @cached_property
     def test_users(self) -> NDArray[np.int32]:
         """Row numbers of the users with test rows, ascending, shape (T,)."""
-        return _distinct(self.test.interactions.user)
+        return distinct(self.test.interactions.user)
 
     @property
     def fingerprint(self) -> str:
@@ -111,9 +120,9 @@ class Split:
         test = self.test.with_rows(self.test.interactions.take(kept))
         candidates = self.candidates
         if candidates is not None:
-            stay = np.isin(candidates.users, _distinct(test.interactions.user))
+            stay = np.isin(candidates.users, distinct(test.interactions.user))
             candidates = replace(candidates, users=candidates.users[stay], negatives=candidates.negatives[stay])
-        notes = _counted((f"test rows below {at_least:g}, not relevant, dropped", int((~kept).sum())))
+        notes = counted((f"test rows below {at_least:g}, not relevant, dropped", int((~kept).sum())))
         how = f"{self.how}; relevant: weight at least {at_least:g}"
         return Split(self.train, test, how, (*self.notes, *notes), candidates)
 
@@ -173,7 +182,7 @@ def leave_one_out(
     in_test = np.zeros(len(rows), dtype=bool)
     in_test[held[enough]] = True
     few = f"rows of {int(((counts > 0) & ~enough).sum()):,} users with fewer than {min_history + 1} rows, all in train"
-    notes = _counted((few, int(counts[~enough].sum())))
+    notes = counted((few, int(counts[~enough].sum())))
     return _cut(dataset, in_test, f"leave one out: {order}", cold, notes=notes)
 
 
@@ -243,51 +252,11 @@ def at_random(
         quota = np.floor(np.round(share * counts, 6)).astype(np.int64)
         in_test[order] = np.arange(n) - starts[user[order]] < quota[user[order]]
         few = f"rows of {int(((counts > 0) & (quota == 0)).sum()):,} users with too few rows, all in train"
-        notes = _counted((few, int(counts[quota == 0].sum())))
+        notes = counted((few, int(counts[quota == 0].sum())))
     else:
         in_test[rng.permutation(n)[cut:]] = True
     how = f"random: {share:.4g} of {'the rows of each user' if per_user else 'all rows'}, seed {seed}"
     return _cut(dataset, in_test, how, cold, notes=notes, asked=f"share={share:g} over {n:,} rows")
-
-
-def from_parts(
-    train: pl.DataFrame,
-    test: pl.DataFrame,
-    negatives: pl.DataFrame | NDArray[Any] | None = None,
-    *,
-    name: str,
-    how: str,
-) -> Split:
-    """A split that others have made, with one numbering over train, test and negatives; cold rows are kept.
-
-    Args:
-        train, test: columns user_id, item_id and, where known, rating or weight, and timestamp (seconds since 1970
-            or a date). A rating column makes the data explicit.
-        negatives: columns user_id and item_id, as many for each test user, or an array of item ids (rows of test, n)
-            aligned with a test that holds one row per user.
-        name, how: shown in tables.
-
-    Raises:
-        DataError: a column is missing, an id is null, or the negatives do not fit the test users.
-    """
-    pairs = [
-        part.select(_need(part, ["user_id", "item_id"], side)) for side, part in (("train", train), ("test", test))
-    ]
-    listed = None if negatives is None else _listed(negatives, test)
-    every = pl.concat([*pairs, *([] if listed is None else [listed])], how="vertical_relaxed")
-    if nulls := sum(every.null_count().row(0)):
-        raise DataError(f"{nulls} ids in train, test or negatives are null: drop or fill those rows first")
-    users, items = IdMap.of(every["user_id"]), IdMap.of(every["item_id"])
-    if ("timestamp" in train.columns) != ("timestamp" in test.columns):
-        raise DataError("only one of train and test has a timestamp column: give it to both or to neither")
-    known, held = (_as_rows(part, users, items) for part in (train, test))
-    data = Dataset(name, users, items, known, explicit="rating" in train.columns)
-    notes = _cold_notes(known, held, data, "kept")
-    candidates = None
-    if listed is not None:
-        candidates = _as_candidates(users.rows(listed["user_id"]), items.rows(listed["item_id"]), held, how)
-        notes += _flaws(candidates, known, held, data.n_items)
-    return Split(data, data.with_rows(held), how, notes, candidates)
 
 
 def _cut(
@@ -300,18 +269,18 @@ def _cut(
     for side, rows in (("training", known), ("test", held)):
         if not len(rows):
             raise DataError(f"{asked or how} left no {side} rows of {len(dataset):,}: cut elsewhere or bring more rows")
-    cold_notes = _cold_notes(known, held, dataset, "dropped" if cold == "drop" else "kept")
+    left_out = cold_notes(known, held, dataset, "dropped" if cold == "drop" else "kept")
     how = f"{how}; test rows of users or items unknown to train {'dropped' if cold == 'drop' else 'kept'}"
     if cold == "keep":
-        return Split(dataset.with_rows(known), dataset.with_rows(held), how, (*notes, *cold_notes))
+        return Split(dataset.with_rows(known), dataset.with_rows(held), how, (*notes, *left_out))
     train = dataset.with_rows(known).compact()
     new_user, new_item = _renumbered(known.user, dataset.n_users), _renumbered(known.item, dataset.n_items)
     held = replace(held, user=new_user[held.user], item=new_item[held.item])
     held = held.take((held.user >= 0) & (held.item >= 0))
     if not len(held):
-        lost = "; ".join(map(str, cold_notes))
+        lost = "; ".join(map(str, left_out))
         raise DataError(f"cold='drop' left no test rows ({lost}): use cold='keep' or cut elsewhere")
-    return Split(train, train.with_rows(held), how, (*notes, *cold_notes))
+    return Split(train, train.with_rows(held), how, (*notes, *left_out))
 
 
 def _renumbered(kept: NDArray[np.int32], n: int) -> NDArray[np.int32]:
@@ -320,21 +289,23 @@ def _renumbered(kept: NDArray[np.int32], n: int) -> NDArray[np.int32]:
     return np.where(there, np.cumsum(there) - 1, -1).astype(np.int32)
 
 
-def _cold_notes(known: Interactions, held: Interactions, dataset: Dataset, fate: str) -> tuple[Note, ...]:
+def cold_notes(known: Interactions, held: Interactions, dataset: Dataset, fate: str) -> tuple[Note, ...]:
     """Cold test rows, each counted once: unknown user first, then unknown item of a known user."""
     user = ~(np.bincount(known.user, minlength=dataset.n_users) > 0)[held.user]
     item = ~(np.bincount(known.item, minlength=dataset.n_items) > 0)[held.item]
-    return _counted(
+    return counted(
         (f"test rows of users unknown to train, {fate}", int(user.sum())),
         (f"test rows of known users with items unknown to train, {fate}", int((item & ~user).sum())),
     )
 
 
-def _distinct(rows: NDArray[np.int32]) -> NDArray[np.int32]:
+def distinct(rows: NDArray[np.int32]) -> NDArray[np.int32]:
+    """The row numbers that occur, ascending."""
     return np.flatnonzero(np.bincount(rows)).astype(np.int32)
 
 
-def _counted(*counts: tuple[str, int]) -> tuple[Note, ...]:
+def counted(*counts: tuple[str, int]) -> tuple[Note, ...]:
+    """A note for each count above 0."""
     return tuple(Note(what, rows) for what, rows in counts if rows)
 
 
@@ -371,65 +342,3 @@ def _seconds(date: str | float | datetime | None) -> float:
 
 def _iso(seconds: float) -> str:
     return str(np.datetime64(int(np.clip(seconds, -1e14, 1e14)), "s")).replace("T", " ")
-
-
-def _need(frame: pl.DataFrame, columns: list[str], side: str) -> list[str]:
-    missing = [column for column in columns if column not in frame.columns]
-    if missing:
-        raise DataError(f"{side} lacks the column {', '.join(missing)} (it has {', '.join(frame.columns)}): rename it")
-    return columns
-
-
-def _as_rows(frame: pl.DataFrame, users: IdMap, items: IdMap) -> Interactions:
-    strength = next((column for column in ("rating", "weight") if column in frame.columns), None)
-    weight = np.ones(len(frame), np.float32) if strength is None else _numbers(frame[strength]).astype(np.float32)
-    time = _numbers(frame["timestamp"]) if "timestamp" in frame.columns else None
-    return Interactions(users.rows(frame["user_id"]), items.rows(frame["item_id"]), weight, time)
-
-
-def _numbers(column: pl.Series) -> NDArray[np.float64]:
-    if column.dtype.is_temporal():
-        column = column.cast(pl.Datetime("us")).dt.timestamp("us") / 1e6
-    if not column.dtype.is_numeric() or not column.cast(pl.Float64).is_finite().all() or column.has_nulls():
-        raise DataError(
-            f"column {column.name} must be finite numbers without nulls, got {column.dtype}: clean it first"
-        )
-    return column.cast(pl.Float64).to_numpy(writable=True)
-
-
-def _listed(negatives: pl.DataFrame | NDArray[Any], test: pl.DataFrame) -> pl.DataFrame:
-    """Negatives as rows of (user_id, item_id)."""
-    if isinstance(negatives, pl.DataFrame):
-        return negatives.select(_need(negatives, ["user_id", "item_id"], "negatives"))
-    n_users = test["user_id"].n_unique()
-    if negatives.ndim != 2 or not len(negatives) == len(test) == n_users:
-        raise DataError(
-            f"negatives of shape {negatives.shape} for {len(test):,} test rows of {n_users:,} users: "
-            "give one row of negatives per test row and one test row per user, or a frame with user_id and item_id"
-        )
-    repeated = test["user_id"].gather(np.repeat(np.arange(len(test)), negatives.shape[1]))
-    return pl.DataFrame({"user_id": repeated, "item_id": negatives.ravel()})
-
-
-def _as_candidates(user: NDArray[np.int32], item: NDArray[np.int32], held: Interactions, how: str) -> Candidates:
-    wanted, listed = _distinct(held.user), _distinct(user)
-    counts = np.bincount(user)[listed]
-    if not np.array_equal(wanted, listed):
-        raise DataError(
-            f"negatives name {len(listed):,} users, {np.isin(listed, wanted).sum():,} of them among the "
-            f"{len(wanted):,} test users: list negatives for exactly the test users"
-        )
-    if counts.min() != counts.max():
-        raise DataError(f"users have {counts.min()} to {counts.max()} negatives: list as many for each user")
-    table = item[np.argsort(user, kind="stable")].reshape(len(wanted), -1)
-    return Candidates(wanted, table, f"{table.shape[1]} listed negatives ({how})")
-
-
-def _flaws(candidates: Candidates, known: Interactions, held: Interactions, n_items: int) -> tuple[Note, ...]:
-    """Listed negatives that are none: they are kept as published, and counted."""
-    listed = candidates.users[:, None].astype(np.int64) * n_items + candidates.negatives
-    known_pairs, held_pairs = (rows.user.astype(np.int64) * n_items + rows.item for rows in (known, held))
-    return _counted(
-        ("listed negatives that are a test item of that user, kept", int(np.isin(listed, held_pairs).sum())),
-        ("listed negatives that the user has in train, kept", int(np.isin(listed, known_pairs).sum())),
-    )
