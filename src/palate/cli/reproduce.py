@@ -89,7 +89,8 @@ def reproduce(
     if markdown is not None:
         from palate.reproduce.markdown import markdown as as_markdown
 
-        markdown.write_text(as_markdown(rows, f"palate reproduce {' '.join(wanted)}"))
+        flags = [*(["--fast"] if fast else []), *(f"--role {one}" for one in roles if role)]
+        markdown.write_text(as_markdown(rows, " ".join(["palate reproduce", *wanted, *flags])))
 
 
 def _show(system: str, rows: list[Row]) -> None:
