@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from datetime import date
 
 import pytest
 
 from palate.errors import RuleError
 from palate.rules import Pin, Recency, Rules
+from palate.rules.spec import LIKE_THIS
 
 EVERYTHING = """
 exclude = "bought"
@@ -67,6 +69,7 @@ def test_a_file_holds_every_rule(tmp_path):
         ("pins = [{item = 1, at = 2}, {item = 3, at = 2}]", "1 and 3 are pinned at the same place 2"),
         ("pins = [{item = 1, at = 2}, {item = '1', at = 3}]", "item '1' is pinned twice"),
         ("caps = {genres = 0}", "rule caps.genres = 0: Input should be greater than or equal to 1"),
+        ("deny = ['50']", 'valid dictionary: write it like deny = { item_id = [50], genres = ["Horror"] }'),
         ("diversity = 1.5", "rule diversity = 1.5: Input should be less than or equal to 1"),
         ("diversity = nan", "rule diversity = nan: Input should be"),
         ("[deny]\ngenres = 'Horror'", "rule deny.0.genres = 'Horror': Input should be a valid tuple"),
@@ -86,6 +89,14 @@ def test_a_mistake_in_a_file_is_told_in_one_line(tmp_path, text, message):
     assert message in str(caught.value)
     assert str(caught.value).startswith(str(path))
     assert "\n" not in str(caught.value)
+
+
+def test_every_rule_has_a_remedy_that_is_itself_right(tmp_path):
+    assert set(LIKE_THIS) == {field.name for field in dataclasses.fields(Rules)}
+    path = tmp_path / "rules.toml"
+    for name, text in LIKE_THIS.items():
+        path.write_text('exclude = "bought"\n' + text if name == "bought_from" else text)
+        assert getattr(Rules.load(path), name)
 
 
 def test_a_file_that_is_not_there_is_told():

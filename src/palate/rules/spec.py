@@ -174,6 +174,17 @@ class Rules:
 
 
 PARTS: dict[str, type] = {"pins": Pin, "recency": Recency}
+LIKE_THIS = {
+    "exclude": 'exclude = "seen"',
+    "bought_from": "bought_from = 4",
+    "deny": 'deny = { item_id = [50], genres = ["Horror"] }',
+    "allow": 'allow = { genres = ["Comedy"] }',
+    "flags": 'flags = ["in_stock"]',
+    "recency": 'recency = [{ column = "released", days = 365 }]',
+    "pins": "pins = [{ item = 50, at = 1 }]",
+    "caps": "caps = { genres = 3 }",
+    "diversity": "diversity = 0.3",
+}
 
 
 def _repeated(values: Iterable[Any]) -> list[Any]:
@@ -196,4 +207,5 @@ def _checked(plain: Mapping[str, Any], where: str) -> Rules:
         near = difflib.get_close_matches(path[-1], known, 1)
         hint = f"did you mean {near[0]}? " if near else ""
         raise RuleError(f"{where}unknown rule {'.'.join(path)!r}: {hint}there are {', '.join(known)}")
-    raise RuleError(f"{where}rule {'.'.join(path)} = {first['input']!r}: {message}")
+    like = LIKE_THIS.get(path[0], "docs/rules.md") if path else "docs/rules.md"
+    raise RuleError(f"{where}rule {'.'.join(path)} = {first['input']!r}: {message}: write it like {like}")
