@@ -13,7 +13,7 @@ from palate.data.readers import read_interactions, read_table
 from palate.errors import DataError
 
 HEADER = b"user,item,rating\n"
-# Ids of tests hold these bytes, and every process that shares the tests must see the same ids: no time in gzip's header.
+# Ids of tests hold these bytes and must be the same in every process: no time in gzip's header.
 GOOD = HEADER + b"1,2,5\n2,3,4\n"
 MANY = HEADER + b"%d,2,5\n" * 50_000 % (*range(50_000),)
 
