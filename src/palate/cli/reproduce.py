@@ -57,9 +57,7 @@ def reproduce(
     unknown = [one for one in wanted if one not in SYSTEMS]
     if unknown:
         raise DataError(f"unknown system {unknown[0]!r}: there are {', '.join(SYSTEMS)}")
-    roles = [one for one in ROLES if one in (role or ROLES)]
-    if len(roles) < len(set(role or roles)):
-        raise DataError(f"--role {', '.join(role or [])}: choose from {', '.join(ROLES)}")
+    roles = _roles(role)
     for option, path in (("--json", json), ("--markdown", markdown)):
         if path is not None and not path.parent.is_dir():
             raise DataError(f"{option} {path}: there is no folder {path.parent}: make it first")
@@ -91,6 +89,13 @@ def reproduce(
 
         flags = [*(["--fast"] if fast else []), *(f"--role {one}" for one in roles if role)]
         markdown.write_text(as_markdown(rows, " ".join(["palate reproduce", *wanted, *flags])))
+
+
+def _roles(names: list[str] | None) -> list[Role]:
+    """Those that were asked for, all where none was."""
+    if unknown := set(names or ()) - set(ROLES):
+        raise DataError(f"--role {', '.join(sorted(unknown))}: choose from {', '.join(ROLES)}")
+    return [one for one in ROLES if not names or one in names]
 
 
 def _show(system: str, rows: list[Row]) -> None:

@@ -6,7 +6,7 @@ import importlib
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import as_completed
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import cast
 
 from palate.errors import PalateError
@@ -55,16 +55,6 @@ def run_side_by_side(systems: Sequence[str], options: Options, workers: int) -> 
                 ) from None
 
 
-@dataclass(frozen=True)
-class _Told:
-    """A log whose lines begin with the system they are about."""
-
-    system: str
-    options: Options
-
-    def __call__(self, line: str) -> None:
-        self.options.log(f"{self.system}: {line}")
-
-
 def _rows(system: str, options: Options) -> list[Row]:
-    return list(run(system, replace(options, log=_Told(system, options))))
+    """The rows of one system; lines about it begin with its name."""
+    return list(run(system, replace(options, log=lambda line: options.log(f"{system}: {line}"))))

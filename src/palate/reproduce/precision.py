@@ -1,7 +1,7 @@
 """The precision in which sequence models are trained: whichever this machine is faster in, as measured.
 
 Processors differ: bfloat16 halves the time on one that multiplies it at twice the rate, and costs half as much again on
-one that does not. Either is the same recipe; figures differ by less than between two seeds.
+one that does not. Either is the same recipe with other roundings, so figures of two machines may differ a little.
 """
 
 from __future__ import annotations
