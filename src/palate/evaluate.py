@@ -12,6 +12,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,7 @@ from palate.data.split import Candidates, Split
 from palate.errors import EvaluationError, LeakError
 from palate.measures import Measure, Report, Segment
 from palate.metrics import METRICS
-from palate.protocols import Model
+from palate.protocols import Model, reads_request_time
 from palate.ranked import (
     DEFAULT_CHUNK,
     Ground,
@@ -38,6 +39,7 @@ from palate.tally import Tally
 __all__ = ["Lists", "Measure", "Report", "Segment", "evaluate", "evaluate_lists", "watch"]
 
 UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "KI": 2**10, "MI": 2**20, "GI": 2**30}
+REQUEST_TIME = "each user asked at the time of the first held-out row"
 # What else is there for moments: parts of the training rows and of tied rows, resamples of the bootstrap.
 WORKING_BYTES = 24_000_000
 
@@ -57,7 +59,8 @@ def evaluate(
     """Measure a model on the test rows of a split.
 
     Args:
-        model: scores users and items by the row numbers of the split.
+        model: scores users and items by the row numbers of the split. One that reads the time of request is told when
+            each user's first held-out row happened, and the report's protocol says so.
         split: the test rows are the relevant items; the training rows are each user's history.
         k: list length, or several.
         candidates: sampled negatives; None ranks the whole catalogue.
@@ -91,7 +94,10 @@ def evaluate(
         tally.add(part)
     seen_removed = remove_seen or candidates is not None
     named = name or type(model).__name__
-    return _report(tally, ground, named, words, seen_removed, candidates, begin, tally.notes(), resamples)
+    report = _report(tally, ground, named, words, seen_removed, candidates, begin, tally.notes(), resamples)
+    if ground.request_times is None or not reads_request_time(model):
+        return report
+    return replace(report, protocol=f"{report.protocol}; {REQUEST_TIME}")
 
 
 def evaluate_lists(

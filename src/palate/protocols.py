@@ -25,7 +25,20 @@ from palate.data.dataset import Dataset, Fingerprint, History
 from palate.data.features import FeatureSchema
 from palate.errors import RecipeError
 
-__all__ = ["Batch", "Contributions", "Explains", "Model", "Query", "Recipe", "Run", "Sizes", "Trainable", "Vectors"]
+__all__ = [
+    "Batch",
+    "Contributions",
+    "Explains",
+    "Model",
+    "Query",
+    "ReadsRequestTime",
+    "Recipe",
+    "Run",
+    "Sizes",
+    "Trainable",
+    "Vectors",
+    "reads_request_time",
+]
 
 
 @dataclass(frozen=True)
@@ -139,6 +152,20 @@ class Vectors(Protocol):
 
     def item_vectors(self) -> Tensor:
         """(I, D)."""
+
+
+@runtime_checkable
+class ReadsRequestTime(Protocol):
+    """Optional power of a model: it reads ``Query.at``. Evaluation gives the time to such models only, and says so."""
+
+    @property
+    def reads_request_time(self) -> bool:
+        """Does the time of request change the answer?"""
+
+
+def reads_request_time(model: object) -> bool:
+    """Does the time of request change what a model answers?"""
+    return isinstance(model, ReadsRequestTime) and model.reads_request_time
 
 
 class Contributions(NamedTuple):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,7 +19,7 @@ from torch import Tensor
 from palate.data.dataset import History, Interactions
 from palate.data.split import Candidates, Split
 from palate.errors import ModelError
-from palate.protocols import Model, Query
+from palate.protocols import Model, Query, reads_request_time
 from palate.ranking import candidate_ranks, head, head_ranks
 
 __all__ = ["DEFAULT_CHUNK", "Ground", "Lists", "Ranked", "by_candidates", "by_catalogue", "by_lists", "places"]
@@ -83,6 +84,25 @@ class Ground:
         """(U,) relevant items per user."""
         return np.diff(self.offsets)
 
+    @cached_property
+    def request_times(self) -> NDArray[np.float64] | None:
+        """(U,) when each user's first held-out row happened; None where the rows have no times."""
+        rows = self.split.test.interactions
+        if rows.time is None:
+            return None
+        first_U = np.full(self.split.test.n_users, np.inf)
+        np.minimum.at(first_U, rows.user, rows.time)
+        return first_U[self.user_rows]
+
+    def query(self, model: Model, first: int, last: int, history: History) -> Query:
+        """Some test users with their history, on the device of the model.
+
+        A model that reads the time of request is told when the first held-out row happened, as a server would know.
+        """
+        at = self.request_times if reads_request_time(model) else None
+        at_B = None if at is None else torch.from_numpy(at[first:last])
+        return Query.of(self.user_rows[first:last], history, at_B).to(_device(model))
+
     def chunks(self, bytes_U: NDArray[np.int64], budget: int) -> Iterator[tuple[int, int]]:
         """Consecutive test users whose cost fits the budget; a user that alone does not is a chunk of one."""
         total = np.append(0, np.cumsum(bytes_U))
@@ -119,10 +139,9 @@ def by_catalogue(
     Raises:
         ModelError: the model gave NaN.
     """
-    device = _device(model)
     for first, last in ground.chunks(ground.catalogue_bytes(), budget):
         history, row_N, item_N = ground.part(first, last)
-        query = Query.of(ground.user_rows[first:last], history).to(device)
+        query = ground.query(model, first, last, history)
         yield Ranked(
             first, last, history, row_N, item_N, *_full(model, query, history, row_N, item_N, length, remove_seen)
         )
@@ -134,10 +153,9 @@ def by_candidates(model: Model, ground: Ground, length: int, budget: int, candid
     Raises:
         ModelError: the model gave NaN.
     """
-    device = _device(model)
     for first, last in ground.chunks(ground.candidate_bytes(candidates.negatives.shape[1]), budget):
         history, row_N, item_N = ground.part(first, last)
-        query = Query.of(ground.user_rows[first:last], history).to(device)
+        query = ground.query(model, first, last, history)
         rank_N = _sampled(model, query, row_N, item_N, candidates.negatives[first:last])
         rank_N = torch.where(rank_N <= length, rank_N, torch.inf)
         yield Ranked(first, last, history, row_N, item_N, rank_N, None)

@@ -18,18 +18,19 @@ from torch import nn
 from palate.bundle import Bundle
 from palate.data.dataset import Dataset, History, Interactions
 from palate.data.ids import IdMap
-from palate.data.split import Split
+from palate.data.split import Split, leave_one_out
 from palate.errors import RecipeError
 from palate.evaluate import evaluate
 from palate.losses import chunked_softmax, gbce, sampled_softmax
+from palate.models.blend import Blend
 from palate.models.popularity import Popularity
 from palate.models.sasrec import SASRec, SASRecModel
-from palate.models.sasrec_batches import packed_rows
+from palate.models.sasrec.batches import packed_rows
 from palate.nn import Averaged, ByteDropout
 from palate.protocols import Query, Run, Sizes
 
 RUN = Run(device="cpu")
-TINY = SASRec(dim=8, hidden=12, window=6, time_gaps=True)
+TINY = SASRec(dim=8, hidden=12, window=6, time_gaps=True, request_time=True)
 QUICK = SASRec(dim=16, hidden=32, epochs=30, batch_size=128, learning_rate=0.01, average=0.9)
 
 
@@ -81,12 +82,18 @@ def linear(x: np.ndarray, layer: nn.Linear) -> np.ndarray:
     return x @ layer.weight.detach().numpy().T + layer.bias.detach().numpy()
 
 
-def slow_state(model: SASRecModel, items: list[int], times: list[float]) -> np.ndarray:
+def slow_state(model: SASRecModel, items: list[int], times: list[float], at: float | None) -> np.ndarray:
     """The state behind the last event, event by event and head by head."""
-    gaps = np.diff(times, prepend=times[0])
-    bucket = np.floor(np.log2(1 + np.maximum(gaps, 0))).astype(int)
-    assert model.gap_table is not None
-    x = model.item_table.weight.detach().numpy()[items] * np.sqrt(8) + model.gap_table.weight.detach().numpy()[bucket]
+    buckets = [
+        np.floor(np.log2(1 + np.maximum(seconds, 0))).astype(int)
+        for seconds in (np.diff(times, prepend=times[0]), np.diff(times, append=times[-1] if at is None else at))
+    ]
+    if at is None:
+        buckets[1][-1] = 32
+    x = model.item_table.weight.detach().numpy()[items] * np.sqrt(8)
+    for table, bucket in zip((model.gap_table, model.wait_table), buckets, strict=True):
+        assert table is not None
+        x = x + table.weight.detach().numpy()[bucket]
     distance = model.distance.detach().numpy()
     width = x.shape[1] // len(distance)
     for block in model.blocks:
@@ -105,14 +112,17 @@ def slow_state(model: SASRecModel, items: list[int], times: list[float]) -> np.n
     return state
 
 
-def test_states_equal_the_equation_written_out() -> None:
+@pytest.mark.parametrize("at", [None, 1e6, 1.5e6, 0.9e6])  # a clock may be late: as if no time had passed
+def test_states_equal_the_equation_written_out(at: float | None) -> None:
     model = tiny()
     items, times = [1, 5, 5, 0, 8], [0.0, 3.0, 3.0, 4000.0, 1e6]
-    query = Query.of([-1], history_of([items], [times]))
+    query = Query.of(
+        [-1], history_of([items], [times]), None if at is None else torch.tensor([at], dtype=torch.float64)
+    )
     with torch.no_grad():
         state = model.query_vectors(query)[0, :-1].numpy()
         scores = model.score(query)[0].numpy()
-    expected = slow_state(model, items, times)
+    expected = slow_state(model, items, times, at)
     np.testing.assert_allclose(state, expected, rtol=1e-4, atol=1e-5)
     table, bias = model.item_table.weight.detach().numpy(), model.item_bias.detach().numpy()
     np.testing.assert_allclose(scores, table @ expected + bias, rtol=1e-4, atol=1e-4)
@@ -142,20 +152,58 @@ def test_an_epoch_holds_every_event_once_with_what_followed_it(
 ) -> None:
     rng = np.random.default_rng(seed)
     times = [sorted(rng.integers(0, 1000, len(one)).tolist()) for one in lists]
-    found: list[tuple[int, int, float]] = []
-    for batch in packed_rows(history_of(lists, times), length, events, np.random.default_rng(seed)):
-        assert batch.item.shape == batch.target.shape == batch.segment.shape == batch.gap.shape
+    found: list[tuple[int, int, float, float]] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("palate.models.sasrec.batches.WITHHELD", 0)
+        batches = list(packed_rows(history_of(lists, times), length, events, np.random.default_rng(seed), ties=False))
+    for batch in batches:
+        assert batch.item.shape == batch.target.shape == batch.segment.shape == batch.gap.shape == batch.wait.shape
         assert batch.item.shape[1] <= length
         real = batch.segment >= 0
         assert (batch.target[~real] == -1).all()
-        found += zip(batch.item[real].tolist(), batch.target[real].tolist(), batch.gap[real].tolist(), strict=True)
+        found += zip(*(part[real].tolist() for part in (batch.item, batch.target, batch.gap, batch.wait)), strict=True)
     expected = [
-        (item, (*one[1:], -1)[place], float(np.diff(when, prepend=when[:1])[place]))
+        (
+            item,
+            (*one[1:], -1)[place],
+            float(np.diff(when, prepend=when[:1])[place]),
+            (*np.diff(when).tolist(), -1)[place],
+        )
         for one, when in zip(lists, times, strict=True)
         if len(one) > 1
         for place, item in enumerate(one)
     ]
     assert sorted(found) == sorted(expected)
+
+
+@settings(deadline=None, max_examples=50)
+@given(
+    st.lists(st.lists(st.integers(0, 3), min_size=2, max_size=9).map(sorted), min_size=1, max_size=5), st.integers(0, 9)
+)
+def test_events_of_one_time_change_places_and_no_others(times: list[list[int]], seed: int) -> None:
+    items = iter(range(10**6))
+    lists = [[next(items) for _ in one] for one in times]
+    history = history_of(lists, [[float(second) for second in one] for one in times])
+    when = dict(zip(history.items.tolist(), [second for one in times for second in one], strict=True))
+    (batch,) = packed_rows(history, 100, 100, np.random.default_rng(seed))
+    for number in range(len(times)):
+        row = batch.item[0][batch.segment[0] == number].tolist()
+        assert sorted(row) in lists
+        assert [when[item] for item in row] == sorted(when[item] for item in row)
+
+
+def test_every_order_of_a_tie_comes_up_equally_often_and_one_wait_in_ten_is_withheld() -> None:
+    users = 6_000
+    history = history_of([[0, 1, 2, 3]] * users, [[0.0, 0.0, 0.0, 9.0]] * users)
+    (batch,) = packed_rows(history, 4 * users, 4 * users, np.random.default_rng(0))
+    row_U4 = batch.item.view(users, 4).numpy()
+    assert (row_U4[:, 3] == 3).all()
+    _, counts = np.unique(row_U4, axis=0, return_counts=True)
+    assert len(counts) == 6
+    assert abs(counts - 1_000).max() < 150
+    wait_U4 = batch.wait.view(users, 4)
+    assert (wait_U4[:, 3] == -1).all()
+    assert (wait_U4[:, :3] == -1).float().mean().item() == pytest.approx(0.1, abs=0.01)
 
 
 def test_shuffled_histories_keep_their_items() -> None:
@@ -269,6 +317,69 @@ def test_time_gaps_matter_only_where_they_are_read() -> None:
         assert not torch.allclose(quick, slow)
         quick, slow = blind.score(Query.of([-1, -1], rows))
         torch.testing.assert_close(quick, slow)
+
+
+def waiting(users: int = 200) -> Dataset:
+    """What follows depends on the time that passes: soon the next item of the circle, later the one before.
+
+    Each user has eight events among 20 items and comes back after a second or after a day, half of them each.
+    """
+    rng = np.random.default_rng(0)
+    late_UL = rng.random((users, 8)) < 0.5
+    item_UL = (rng.integers(0, 20, (users, 1)) + np.where(late_UL, -1, 1).cumsum(1)) % 20
+    time_UL = np.where(late_UL, 86_400.0, 1.0).cumsum(1)
+    user = np.repeat(np.arange(users, dtype=np.int32), 8)
+    item, time = item_UL.ravel().astype(np.int32), time_UL.ravel()
+    rows = Interactions(user, item, np.ones(len(user), np.float32), time)
+    return Dataset("waiting", IdMap.of(np.arange(users)), IdMap.of(np.arange(20)), rows)
+
+
+WAITS = replace(QUICK, request_time=True, mask_seen=False, epochs=40)
+
+
+def test_the_time_of_request_decides_where_it_says_what_comes_next(tmp_path: Path) -> None:
+    data = waiting()
+    model = WAITS.fit(data, RUN)
+    history = history_of([[5, 6, 7]] * 3, [[0.0, 1.0, 2.0]] * 3)
+    soon_or_late = torch.tensor([3.0, 86_402.0, 86_402.0 * 1.2], dtype=torch.float64)
+    with torch.inference_mode():
+        assert model.score(Query.of([-1] * 3, history, soon_or_late)).argmax(1).tolist() == [8, 6, 6]
+        unknown = model.score(Query.of([-1], history.select(np.array([0]))))[0]
+    assert {6, 8} < set(unknown.topk(4).indices.tolist())  # withheld in training now and then: both are possible
+    Bundle.of(WAITS, model, data).save(tmp_path / "bundle")
+    loaded = Bundle.load(tmp_path / "bundle").recommender.model
+    with torch.inference_mode():
+        query = Query.of([-1] * 3, history, soon_or_late)
+        assert torch.equal(loaded.score(query), model.score(query))
+
+
+def test_only_models_that_read_it_are_told_when_people_come_back_and_the_report_says_so() -> None:
+    parts = leave_one_out(waiting())
+    told, blind = (replace(WAITS, request_time=reads).fit(parts.train, RUN) for reads in (True, False))
+    reports = [evaluate(model, parts, k=1, remove_seen=False, resamples=0) for model in (told, blind)]
+    assert reports[0].value("HitRate", 1) > 0.95
+    assert reports[1].value("HitRate", 1) < 0.7
+    assert reports[0].protocol == f"{parts.how}; each user asked at the time of the first held-out row"
+    assert reports[1].protocol == parts.how
+    assert reports[0].rows()[0]["protocol"] == reports[0].protocol
+
+
+def test_a_blend_reads_the_time_of_request_if_a_member_does() -> None:
+    parts = leave_one_out(waiting())
+    sequence = {"recipe": "sasrec", **vars(replace(WAITS, epochs=2))}
+    for members, reads in (((sequence, "popularity"), True), (("popularity", "ease"), False)):
+        model = Blend(members=members, weights=(1, 0.1)).fit(parts.train, RUN)
+        assert model.reads_request_time is reads
+        assert ("asked at the time" in evaluate(model, parts, resamples=0).protocol) is reads
+
+
+def test_what_lies_between_two_events_is_counted_without_the_dislikes() -> None:
+    model = tiny()
+    rows = history_of([[1, 2, 3], [1, 3]], [[0.0, 100.0, 5000.0], [0.0, 5000.0]])
+    rows.weights[1] = -1.0
+    with torch.inference_mode():
+        disliked, without = model.score(Query.of([-1, -1], rows))
+    torch.testing.assert_close(disliked, without)
 
 
 def test_items_without_rows_are_known_by_their_features(tmp_path: Path) -> None:

@@ -29,7 +29,7 @@ from palate.data.dataset import Dataset, Fingerprint
 from palate.data.features import FeatureSchema
 from palate.errors import RecipeError
 from palate.models.members import member, standardised, table
-from palate.protocols import Query, Recipe, Run, Sizes
+from palate.protocols import Query, Recipe, Run, Sizes, reads_request_time
 
 __all__ = ["Blend", "BlendModel"]
 
@@ -68,6 +68,11 @@ class BlendModel(nn.Module):
     def knows(self, query: Query) -> Tensor:
         """Whom at least one member knows, (B,)."""
         return torch.stack([one.knows(query) for one in self._models()]).any(0)
+
+    @property
+    def reads_request_time(self) -> bool:
+        """Does a member?"""
+        return any(map(reads_request_time, self.members))
 
     def _catalogue(self, query: Query) -> Tensor:
         comparable = standardised if self.how == "standardised" else _reciprocal_ranks

@@ -112,6 +112,8 @@ class Infill:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "network", _plain(_recipe(self.network)))
+        if self.network["request_time"]:
+            raise RecipeError("network.request_time=True: infill asks about the past; leave it out")
 
     @classmethod
     def fast(cls) -> Self:

@@ -1,0 +1,178 @@
+"""The network of SASRec: states of histories, and their scores.
+
+Shape legend: B users of a query, C candidates, I items, R rows of a batch, L events of a row, H events of a query, D
+width.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple, cast
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from palate.data.dataset import Dataset, Fingerprint
+from palate.nn import Block, ByteDropout, ItemFeatures
+from palate.protocols import Query, Sizes
+
+if TYPE_CHECKING:
+    from palate.models.sasrec.recipe import SASRec
+
+__all__ = ["SASRecModel"]
+
+ENCODE_CELLS = 4_000_000  # attention logits of one layer held at once outside training: 16 MB
+SCORE_CELLS = 32_000_000  # floats gathered at once for listed candidates: 128 MB
+TIME_BUCKETS = 32  # powers of two of seconds; one more for the time of request where it is not known
+TYPICAL_USERS = 2_000  # users whose mean state stands for somebody unknown
+
+
+class SASRecModel(nn.Module):
+    """The network; its state dict is the whole model.
+
+    Args:
+        sizes: rows of the tables; users need none.
+        recipe: widths and depths.
+    """
+
+    trained_on: Fingerprint | None = None
+    typical: Tensor
+
+    def __init__(self, sizes: Sizes, recipe: SASRec) -> None:
+        super().__init__()
+        self.sizes, self.window, self.scale = sizes, recipe.window, recipe.dim**0.5
+        self.item_table = nn.Embedding(sizes.items, recipe.dim)
+        self.features = ItemFeatures(sizes.items, sizes.features.items, recipe.dim) if sizes.features else None
+        self.item_bias = nn.Parameter(torch.zeros(sizes.items))
+        self.distance = nn.Parameter(torch.zeros(recipe.heads, recipe.window))
+        self.gap_table = nn.Embedding(TIME_BUCKETS, recipe.dim) if recipe.time_gaps else None
+        self.wait_table = nn.Embedding(TIME_BUCKETS + 1, recipe.dim) if recipe.request_time else None
+        blocks = [Block(recipe.dim, recipe.heads, recipe.hidden, recipe.dropout) for _ in range(recipe.blocks)]
+        self.blocks = nn.ModuleList(blocks)
+        self.dropout, self.norm = ByteDropout(recipe.dropout), nn.LayerNorm(recipe.dim)
+        self.register_buffer("typical", torch.zeros(recipe.dim))
+        nn.init.normal_(self.item_table.weight, std=recipe.init_std)
+        for table in (self.gap_table, self.wait_table):
+            if table is not None:
+                nn.init.zeros_(table.weight)
+
+    @property
+    def reads_request_time(self) -> bool:
+        """Does ``Query.at`` change the answer?"""
+        return self.wait_table is not None
+
+    def encode(
+        self, item_RL: Tensor, gap_RL: Tensor, segment_RL: Tensor | None = None, wait_RL: Tensor | None = None
+    ) -> Tensor:
+        """States (R, L, D): what follows each event, given the events before it in its segment.
+
+        Args:
+            item_RL: item rows.
+            gap_RL: seconds since the event before, 0 where there is none.
+            segment_RL: whose event; None: one history in each row.
+            wait_RL: seconds until the next event or the request, below 0 where that is unknown; None: nowhere known.
+        """
+        x_RLD = F.embedding(item_RL, self.table()) * self.scale
+        if self.gap_table is not None:
+            x_RLD = x_RLD + self.gap_table(_bucket(gap_RL))
+        if self.wait_table is not None:
+            unknown = torch.full_like(item_RL, TIME_BUCKETS)
+            x_RLD = x_RLD + self.wait_table(
+                unknown if wait_RL is None else _bucket(wait_RL).where(wait_RL >= 0, unknown)
+            )
+        x_RLD, places = self.dropout(x_RLD), torch.arange(item_RL.shape[1], device=item_RL.device)
+        back_LL = places[:, None] - places
+        bias_RHLL = self.distance[:, back_LL.clamp(min=0)].masked_fill(back_LL < 0, -torch.inf)[None]
+        if segment_RL is not None:
+            other_RLL = segment_RL[:, :, None] != segment_RL[:, None, :]
+            bias_RHLL = bias_RHLL.masked_fill(other_RLL[:, None], -torch.inf)
+        for block in self.blocks:
+            x_RLD = block(x_RLD, bias_RHLL)
+        return cast(Tensor, self.norm(x_RLD))
+
+    def score(self, query: Query, items: Tensor | None = None) -> Tensor:
+        """Dot products: (B, C) or (B, I). Candidates are gathered in chunks of bounded memory."""
+        user_BE, item_IE = self.query_vectors(query), self.item_vectors()
+        if items is None:
+            return user_BE @ item_IE.T
+        rows = max(1, SCORE_CELLS // max(1, items.shape[1] * item_IE.shape[1]))
+        chunks = zip(user_BE.split(rows), items.split(rows), strict=True)
+        return torch.cat([torch.einsum("be,bce->bc", user, item_IE[item]) for user, item in chunks])
+
+    def knows(self, query: Query) -> Tensor:
+        """Whoever has an event in the query that is not a dislike."""
+        return _events(query).offsets.diff() > 0
+
+    def query_vectors(self, query: Query) -> Tensor:
+        """The state behind the last event of each history, and a 1: (B, D + 1)."""
+        state_BD = self.typical.repeat(len(query), 1)
+        offsets, item_H, gap_H, wait_H = _events(query)
+        counts = offsets.diff().clamp(max=self.window)
+        order = counts.argsort(descending=True, stable=True)
+        order = order[: int((counts > 0).sum())]
+        while len(order):  # the longest first; a chunk is as wide as its first history
+            width = int(counts[order[0]])
+            step = max(1, ENCODE_CELLS // (width * width * len(self.distance)))
+            part, order = order[:step], order[step:]
+            place_BL = torch.arange(width, device=part.device)
+            last_B = counts[part] - 1
+            index_BL = (offsets[part + 1] - counts[part])[:, None] + place_BL.minimum(last_B[:, None])
+            # What stands behind the last event is not read.
+            x_BLD = self.encode(item_H[index_BL], gap_H[index_BL], None, wait_H[index_BL])
+            state_BD[part] = x_BLD[torch.arange(len(part), device=part.device), last_B].to(state_BD.dtype)
+        return torch.cat([state_BD, torch.ones_like(state_BD[:, :1])], 1)
+
+    def table(self) -> Tensor:
+        """Item vectors (I, D) of ids and features, without the bias."""
+        return self.item_table.weight if self.features is None else self.features(self.item_table.weight)
+
+    def item_vectors(self) -> Tensor:
+        """Item vectors (I, D + 1), the bias in the last column."""
+        return torch.cat([self.table(), self.item_bias[:, None]], 1)
+
+    @torch.no_grad()
+    def settle(self, train: Dataset) -> None:
+        """Measure the mean state of some users: what somebody without a history gets."""
+        users = np.unique(train.interactions.user)
+        users = users[:: -(-len(users) // TYPICAL_USERS)]
+        query = Query.of(users, train.history.select(users))
+        known_B = self.knows(query)
+        if bool(known_B.any()):
+            self.typical.copy_(self.query_vectors(query)[known_B, :-1].mean(0))
+
+
+class _Events(NamedTuple):
+    """What the network reads of a query: offsets (B + 1,); items, seconds since the event before and until the next.
+
+    A wait is below 0 where it is unknown, which that of the last event is without a time of request.
+    """
+
+    offsets: Tensor
+    item_H: Tensor
+    gap_H: Tensor
+    wait_H: Tensor
+
+
+def _events(query: Query) -> _Events:
+    """The events that are not dislikes; the same as what is trained on."""
+    if query.offsets is None or query.items is None:
+        none = query.user.new_zeros(0)
+        return _Events(query.user.new_zeros(len(query) + 1), none, none.float(), none.float())
+    keep_H = torch.ones_like(query.items, dtype=torch.bool) if query.weights is None else query.weights >= 0
+    offsets = torch.cat([keep_H.new_zeros(1, dtype=torch.int64), keep_H.cumsum(0)])[query.offsets]
+    item_H = query.items[keep_H]
+    gap_H, wait_H = torch.zeros(len(item_H), device=item_H.device), torch.full((len(item_H),), -1.0).to(item_H.device)
+    if query.times is not None:
+        time_H, counts = query.times[keep_H], offsets.diff()
+        wait_H[:-1] = gap_H[1:] = time_H.diff().float()
+        known_B = counts > 0
+        last = offsets[1:][known_B] - 1
+        gap_H[offsets[:-1][known_B]] = 0
+        wait_H[last] = -1 if query.at is None else (query.at[known_B] - time_H[last]).float().clamp(min=0)
+    return _Events(offsets, item_H, gap_H, wait_H)
+
+
+def _bucket(seconds: Tensor) -> Tensor:
+    """0 for less than a second, 1 up to 3, 2 up to 7, and so on."""
+    return seconds.clamp(min=0).add(1).log2().long().clamp(max=TIME_BUCKETS - 1)

@@ -1,0 +1,186 @@
+"""The recipe of SASRec: its fields, its losses and its training.
+
+Shape legend: I items, R rows of a batch, L events of a row, T events with a target, n negatives, D width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Literal, Self, cast
+
+import torch
+from torch import Tensor, nn
+
+from palate import train as training
+from palate.data.dataset import Dataset
+from palate.data.features import FeatureSchema
+from palate.errors import RecipeError
+from palate.losses import chunked_softmax, gbce, sampled_softmax
+from palate.models.sasrec.batches import Packed, packed_rows
+from palate.models.sasrec.network import SASRecModel
+from palate.nn import Averaged
+from palate.protocols import Run, Sizes
+from palate.sampling import epoch_rng
+
+__all__ = ["SASRec"]
+
+
+@dataclass(frozen=True)
+class SASRec:
+    """SASRec with the full softmax.
+
+    Args:
+        dim: width of the item vectors, a multiple of ``heads``.
+        blocks: transformer blocks.
+        heads: attention heads of a block.
+        hidden: width inside the feed-forward layers.
+        window: most recent events read; longer histories are trained on in pieces.
+        dropout: of the item vectors and of each block's two outputs.
+        objective: "softmax" over all items, "sampled-softmax", or "gbce".
+        negatives: items drawn for a batch by the last two, shared by its events.
+        calibration: gBCE's t; 0 is binary cross-entropy.
+        mask_seen: softmax: leave out what the user already had, except the target itself.
+        item_features: columns that join the item vectors, as "name" or "name:kind" (kinds: see
+            ``palate.data.features``), or "*" for all; items without training rows are then known by these alone.
+        time_gaps: read the time since the event before.
+        request_time: read the time until the next event, which for the latest is the request (``Query.at``).
+        shuffle_ties: put events of one user at the same time in another order in every epoch; False where rows of the
+            same time are in their true order, as with dates instead of times.
+        shuffled: share of the histories whose order is shuffled in an epoch, as augmentation.
+        epochs: passes over the training rows.
+        batch_size: events in one optimiser step.
+        learning_rate: Adam's step.
+        weight_decay: decoupled, per step and unit of learning rate (AdamW).
+        average: share of the averaged weights that stays at each step.
+        init_std: of the item vectors at the start.
+    """
+
+    name: ClassVar[str] = "sasrec"
+    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
+
+    dim: int = 64
+    blocks: int = 2
+    heads: int = 2
+    hidden: int = 256
+    window: int = 200
+    dropout: float = 0.2
+    objective: Literal["softmax", "sampled-softmax", "gbce"] = "softmax"
+    negatives: int = 256
+    calibration: float = 0.75
+    mask_seen: bool = True
+    item_features: tuple[str, ...] = ()
+    time_gaps: bool = False
+    request_time: bool = False
+    shuffle_ties: bool = True
+    shuffled: float = 0.0
+    epochs: int = 30
+    batch_size: int = 4096
+    learning_rate: float = 0.003
+    weight_decay: float = 0.0
+    average: float = 0.998
+    init_std: float = 0.02
+
+    def __post_init__(self) -> None:
+        whole = ("dim", "heads", "hidden", "window", "negatives", "batch_size")
+        for field, low in (*((name, 1) for name in whole), ("blocks", 0), ("epochs", 0), ("weight_decay", 0)):
+            if getattr(self, field) < low:
+                raise RecipeError(f"{field}={getattr(self, field)}: must be at least {low}")
+        for field in ("learning_rate", "init_std"):
+            if getattr(self, field) <= 0:
+                raise RecipeError(f"{field}={getattr(self, field)}: must be above 0")
+        for field in ("dropout", "average", "shuffled"):
+            if not 0 <= getattr(self, field) < 1:
+                raise RecipeError(f"{field}={getattr(self, field)}: must be at least 0 and below 1")
+        if not 0 <= self.calibration <= 1:
+            raise RecipeError(f"calibration={self.calibration}: must be from 0 to 1")
+        if self.dim % self.heads:
+            raise RecipeError(f"dim={self.dim} with heads={self.heads}: dim must be a multiple of heads")
+
+    @classmethod
+    def fast(cls) -> Self:
+        """Narrow, with one block: half a minute for 100,000 rows on one core."""
+        return cls(
+            dim=32, blocks=1, hidden=64, epochs=20, batch_size=1024, learning_rate=0.003, average=0.99, shuffled=0.1
+        )
+
+    def build(self, sizes: Sizes) -> SASRecModel:
+        """An untrained network with tables of the given sizes."""
+        return SASRecModel(sizes, self)
+
+    def fit(self, train: Dataset, run: Run = Run()) -> SASRecModel:
+        """Train on the order of each user's rows as implicit feedback; dislikes (weights below 0) are left out.
+
+        Raises:
+            RecipeError: nobody has two rows, so that nothing follows anything.
+            DataError: a wanted feature column is missing or of an unfitting kind.
+        """
+        if _positive(train).history.counts.max(initial=0) < 2:
+            raise RecipeError(f"{len(train):,} rows, no user has more than one: sasrec learns what comes next")
+        watch = run.watch
+        if watch is not None:
+            run = replace(run, watch=lambda module: watch(module.average))
+        trained = cast(Averaged[SASRecModel], training.fit(self, train, run, self._start(train, run.seed)))
+        model = trained.average
+        model.settle(train)
+        model.trained_on = train.fingerprint
+        return model.eval()
+
+    def _start(self, train: Dataset, seed: int) -> Averaged[SASRecModel]:
+        schema = FeatureSchema.fit(train, items=self.item_features) if self.item_features else None
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            model = self.build(Sizes(train.n_users, train.n_items, schema))
+        if model.features is not None and schema is not None:
+            model.features.learn(train, schema.items)
+        return Averaged(model, self.average)
+
+    def batches(self, train: Dataset, seed: int, epoch: int) -> Iterator[Packed]:
+        """The histories in packed rows, with the batch's negatives where the objective wants some."""
+        rng = epoch_rng(seed, epoch)
+        for batch in packed_rows(
+            _positive(train).history, self.window, self.batch_size, rng, self.shuffled, ties=self.shuffle_ties
+        ):
+            if self.objective == "softmax":
+                yield batch
+            else:
+                yield batch._replace(negatives=torch.from_numpy(rng.integers(0, train.n_items, self.negatives)))
+
+    def loss(self, module: Any, batch: Packed) -> Tensor:
+        """The mean loss over the events that something followed."""
+        module.step()
+        net: SASRecModel = module.net
+        has_RL = batch.target >= 0
+        x_TD, target_T = net.encode(batch.item, batch.gap, batch.segment, batch.wait)[has_RL], batch.target[has_RL]
+        table_ID = net.table()
+        bias_I: Tensor = net.item_bias
+        if net.features is not None:  # an item without rows is no evidence against its features
+            bias_I = bias_I.masked_fill(~net.features.known, -torch.inf)
+        if self.objective == "softmax":
+            banned_TL = _seen(batch)[has_RL] if self.mask_seen else None
+            return chunked_softmax(x_TD, table_ID, bias_I, target_T, banned_TL)
+        drawn = batch.negatives
+        positive_T = (x_TD * table_ID[target_T]).sum(-1) + bias_I[target_T]
+        negative_Tn = torch.addmm(bias_I[drawn], x_TD, table_ID[drawn].T)
+        negative_Tn = negative_Tn.masked_fill(drawn == target_T[:, None], -torch.inf)
+        if self.objective == "gbce":
+            return gbce(positive_T, negative_Tn, len(bias_I), self.calibration)
+        return sampled_softmax(positive_T, negative_Tn, len(bias_I))
+
+    def optimizers(self, module: nn.Module) -> list[torch.optim.Optimizer]:
+        """AdamW over the network in training."""
+        parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
+        return [torch.optim.AdamW(parameters, self.learning_rate, weight_decay=self.weight_decay, fused=True)]
+
+
+def _positive(train: Dataset) -> Dataset:
+    """Without the rows that are dislikes."""
+    rows = train.interactions
+    return train.with_rows(rows.take(rows.weight >= 0)) if bool((rows.weight < 0).any()) else train
+
+
+def _seen(batch: Packed) -> Tensor:
+    """(R, L, L): the items up to each event of its segment; its own item fills the other places."""
+    item_RL, segment_RL = batch.item, batch.segment
+    same_RLL = (segment_RL[:, :, None] == segment_RL[:, None, :]).tril()
+    return item_RL[:, None, :].where(same_RLL, item_RL[:, :, None])
