@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
+
+import numpy as np
 import polars as pl
 import pytest
 from terminal import board, mistake, palate
@@ -107,3 +110,30 @@ def test_the_held_out_part_of_the_same_file_is_measured():
     assert {measure["metric"] for measure in report["measures"]} >= {"NDCG", "HitRate", "Coverage", "Novelty"}
     for measure in sampled["measures"]:
         assert measure["low"] - 1e-12 <= measure["value"] <= measure["high"] + 1e-12
+
+
+def test_the_time_of_the_request_is_told_and_may_change_the_list(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(0)
+    late_UL = (
+        rng.random((200, 8)) < 0.5
+    )  # back after a day: the item before on the circle; after a second: the next one
+    item_UL = (rng.integers(0, 20, (200, 1)) + np.where(late_UL, -1, 1).cumsum(1)) % 20
+    time_UL = np.where(late_UL, 86_400, 1).cumsum(1) + 1_600_000_000
+    pl.DataFrame({"user": np.repeat(np.arange(200), 8), "item": item_UL.ravel(), "time": time_UL.ravel()}).write_csv(
+        "waits.csv"
+    )
+    fields = ("dim=16", "epochs=40", "batch_size=128", "learning_rate=0.01", "average=0.9", "mask_seen=false")
+    sets = [part for field in (*fields, "request_time=true") for part in ("--set", field)]
+    palate("train", "sasrec", "waits.csv", "--split", "none", *sets, "--out", "b").ok()
+    last, when = int(item_UL[0, -1]), datetime.fromtimestamp(int(time_UL[0, -1]), tz=UTC)
+    asked = ("recommend", "b", "0", "-k", 1, "--keep-seen", "--json", "--at")
+    soon, late = when + timedelta(seconds=1), when + timedelta(days=1)
+    for at in (soon.timestamp(), soon.isoformat(), soon.replace(tzinfo=None).isoformat()):
+        assert palate(*asked, at).ok().json[0]["item_id"] == (last + 1) % 20
+    assert palate(*asked, late.isoformat()).ok().json[0]["item_id"] == (last - 1) % 20
+    for at, file in ((soon, "soon.parquet"), (late, "late.parquet")):
+        palate("recommend", "b", "--all", "--out", file, "-k", 1, "--keep-seen", "--at", at.isoformat()).ok()
+    assert not pl.read_parquet("soon.parquet").equals(pl.read_parquet("late.parquet"))
+    said = mistake(palate("recommend", "b", "0", "--at", "tomorrow"))
+    assert "--at tomorrow: no moment; write 2026-11-28" in said

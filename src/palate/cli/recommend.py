@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -53,6 +54,12 @@ def recommend(
     explore: Annotated[
         float | None, typer.Option("--explore", help="Share of the places that less known items get, such as 0.1.")
     ] = None,
+    at: Annotated[
+        str | None,
+        typer.Option(
+            "--at", help="When the list is asked for: 2026-11-28, 2026-11-28T18:30 (UTC), or seconds since 1970."
+        ),
+    ] = None,
     why: Annotated[bool, typer.Option("--why", help="Say what of the history supports each row.")] = False,
     k: options.K = 10,
     json: options.Json = False,
@@ -62,18 +69,22 @@ def recommend(
     Example: palate recommend bundles/demo 196 22 -k 5
 
     Example for a stranger: palate recommend bundles/demo somebody --history 50,181,172
+
+    --at matters to rules that count days and to models that read the time of the request. Left out, rules count from
+    the latest training row.
     """
     from palate.bundle import Bundle
 
     recommender = with_policy(Bundle.load(bundle).recommender, fallback=cold, segment=segment, explore=explore)
     recommender = with_new_items(recommender, new_items)
-    rules = _rules(rules_file, recommender)
+    now = _moment(at)
+    rules = _rules(rules_file, recommender, now)
     if all_:
         if out is None or users:
             raise DataError("--all writes one file for every user: give --out lists.parquet and no user ids")
         if why:
             raise DataError("--all does not say why: ask for some users with --why, or palate explain for one item")
-        _everybody(recommender, out, k, not keep_seen, rules, json)
+        _everybody(recommender, out, k, not keep_seen, rules, now, json)
         return
     if not users:
         raise DataError("no users given: palate recommend BUNDLE USER [USER ...], or --all --out lists.parquet")
@@ -93,6 +104,7 @@ def recommend(
         histories=histories,
         features=told_features(users, user_features),
         rules=rules,
+        at=now,
         reasons=REASONS if why else 0,
     )
     if why and not json and (out is None or out.suffix == ".csv"):
@@ -106,13 +118,19 @@ def recommend(
 
 
 def _everybody(
-    recommender: Recommender, out: Path, k: int, exclude_seen: bool, rules: BoundRules | None, json: bool
+    recommender: Recommender,
+    out: Path,
+    k: int,
+    exclude_seen: bool,
+    rules: BoundRules | None,
+    at: float | None,
+    json: bool,
 ) -> None:
     """The lists of all known users, streamed to one file."""
     if out.suffix == ".csv":
         raise DataError(f"--all streams to Parquet, not to {out}: give --out {out.with_suffix('.parquet')}")
     shown = not json and console(stderr=True).is_terminal
-    written = recommender.recommend_all(out, k, exclude_seen=exclude_seen, rules=rules, progress=shown)
+    written = recommender.recommend_all(out, k, exclude_seen=exclude_seen, rules=rules, at=at, progress=shown)
     note(f"{written:,} rows for {len(recommender.users):,} users written to {out}")
     if json:
         print_json({"rows": written, "users": len(recommender.users), "out": str(out)})
@@ -126,13 +144,30 @@ def _write(frame: pl.DataFrame, out: Path) -> None:
     note(f"{len(frame):,} rows written to {out}")
 
 
-def _rules(path: Path | None, recommender: Recommender) -> BoundRules | None:
+def _moment(text: str | None) -> float | None:
+    """Seconds since 1970 of a date, a time or a number; what names no zone is UTC."""
+    if text is None:
+        return None
+    try:
+        return float(text)
+    except ValueError:
+        pass
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise DataError(
+            f"--at {text}: no moment; write 2026-11-28, 2026-11-28T18:30, 2026-11-28T18:30+01:00 or seconds since 1970"
+        ) from None
+    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+
+
+def _rules(path: Path | None, recommender: Recommender, at: float | None) -> BoundRules | None:
     """The rules of a file, bound to the catalogue; what is odd about them is noted."""
     if path is None:
         return None
     from palate.rules import Rules
 
-    bound = recommender.bind(Rules.load(path))
+    bound = recommender.bind(Rules.load(path), at)
     assert bound is not None
     for line in bound.notes:
         note(line)

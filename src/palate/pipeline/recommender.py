@@ -163,6 +163,7 @@ class Recommender:
         *,
         exclude_seen: bool = True,
         rules: Rules | BoundRules | None = None,
+        at: float | datetime | None = None,
         cold: ColdStart | None = None,
         progress: bool = False,
     ) -> int:
@@ -176,7 +177,8 @@ class Recommender:
             RuleError: the rules do not fit the catalogue.
         """
         ask.check_k(k)
-        wish = Wish(k, exclude_seen, self.bind(rules), cold=cold or self.cold)
+        now = ask.as_seconds(at)
+        wish = Wish(k, exclude_seen, self.bind(rules, now), now, cold or self.cold)
         return write_all(self, Path(path), wish, progress=progress)
 
     def similar(self, item: Id, k: int = 10) -> pl.DataFrame:
