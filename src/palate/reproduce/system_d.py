@@ -62,7 +62,7 @@ BEST_BLEND = Blend(
         {"recipe": "ials", "dim": 64, "unobserved_weight": 0.2, "regularization": 0.02},
         {"recipe": "ease", "regularization": 400},
         {"recipe": "ease", "regularization": 50, "together": 60},
-        {"recipe": "infill", "network": {"dropout": 0.4, "epochs": 30, "batch_size": 2048}},
+        {"recipe": "infill", "network": {"dropout": 0.4, "epochs": 30, "batch_size": 2048, "shuffle_ties": False}},
     ),
     weights=(0.75, 0.3, 0.65, 0.3, 4.0),
 )

@@ -43,7 +43,14 @@ class Packed(NamedTuple):
 
 
 def packed_rows(
-    history: History, length: int, events: int, rng: Generator, shuffled_share: float = 0.0, *, ties: bool = True
+    history: History,
+    length: int,
+    events: int,
+    rng: Generator,
+    shuffled_share: float = 0.0,
+    *,
+    ties: bool = True,
+    waits: bool = True,
 ) -> Iterator[Packed]:
     """The batches of one epoch: every event once, in rows of ``length``, about ``events`` of them in a batch.
 
@@ -57,6 +64,7 @@ def packed_rows(
         shuffled_share: of the histories whose items change places whatever their times.
         ties: items of the same time change places. The order in which a log holds them is often that of some table,
             and then nothing to learn from: what is held out does not follow it.
+        waits: tell most of the times until the next event; otherwise none.
     """
     users = np.flatnonzero(history.counts > 1)
     chosen = history.select(rng.permutation(users))
@@ -69,7 +77,8 @@ def packed_rows(
     if chosen.times is not None:
         steps = np.diff(chosen.times)
         gap[1:] = np.where(follows, steps, 0)
-        wait[:-1] = np.where(follows & (rng.random(len(steps)) >= WITHHELD), steps, -1)
+        if waits:
+            wait[:-1] = np.where(follows & (rng.random(len(steps)) >= WITHHELD), steps, -1)
     length = min(length, len(owner))
     rows = -(-len(owner) // max(length, 1))
     item_RL, target_RL, owner_RL, gap_RL, wait_RL = (

@@ -138,9 +138,8 @@ class SASRec:
     def batches(self, train: Dataset, seed: int, epoch: int) -> Iterator[Packed]:
         """The histories in packed rows, with the batch's negatives where the objective wants some."""
         rng = epoch_rng(seed, epoch)
-        for batch in packed_rows(
-            _positive(train).history, self.window, self.batch_size, rng, self.shuffled, ties=self.shuffle_ties
-        ):
+        order = {"ties": self.shuffle_ties, "waits": self.request_time}
+        for batch in packed_rows(_positive(train).history, self.window, self.batch_size, rng, self.shuffled, **order):
             if self.objective == "softmax":
                 yield batch
             else:
