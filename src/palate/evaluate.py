@@ -36,7 +36,7 @@ from palate.ranked import (
 )
 from palate.tally import Tally
 
-__all__ = ["Lists", "Measure", "Report", "Segment", "evaluate", "evaluate_lists", "watch"]
+__all__ = ["REQUEST_TIME", "Lists", "Measure", "Report", "Segment", "evaluate", "evaluate_lists", "watch"]
 
 UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "KI": 2**10, "MI": 2**20, "GI": 2**30}
 REQUEST_TIME = "each user asked at the time of the first held-out row"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 import polars as pl
@@ -63,6 +64,20 @@ def test_the_document_holds_what_the_report_needs(done, split):
     assert document["split"]["fingerprint"] == split.fingerprint
     assert document["lengths"] == [1, 5, 10, 20, 50]
     assert document["data"] == {"name": "checkerboard", "rows": 800, "users": 40, "items": 40}
+
+
+def test_who_is_told_when_people_come_back_is_said(tmp_path):
+    fields = {"dim": 4, "hidden": 4, "blocks": 1, "epochs": 1}
+    recipes = [
+        Entrant(name, make_recipe("sasrec", {**fields, "request_time": reads}))
+        for name, reads in (("told", True), ("blind", False))
+    ]
+    document = run_comparison(
+        make_checkerboard(), recipes, tmp_path / "compare", settings=replace(SETTINGS, seeds=(0,))
+    )
+    said = [line for line in document["remarks"] if "asked at the time" in line]
+    told = "told: each user asked at the time of the first held-out row, which the other models are not told"
+    assert said == [told]
 
 
 def test_every_model_stands_on_the_split_and_candidates_that_the_folder_keeps(done):

@@ -27,7 +27,7 @@ from palate.compare.worker import Worker
 from palate.data.audit import audit
 from palate.data.split import Split
 from palate.errors import EvaluationError, RecipeError
-from palate.evaluate import evaluate_lists
+from palate.evaluate import REQUEST_TIME, evaluate_lists
 from palate.protocols import Recipe
 
 __all__ = ["run_comparison"]
@@ -183,13 +183,18 @@ def _document(
         "models": combined(outcomes, settings.resamples),
     }
     facts["models"].sort(key=lambda entry: -_deciding(entry["full"], settings.k))
+    asked = [
+        f"{one['name']}: {REQUEST_TIME}, which the other models are not told"
+        for one in facts["models"]
+        if REQUEST_TIME in one["full"]["protocol"]
+    ]
     remark = verdict.order_remark(standings, settings.k)
     return {
         **facts,
         "protocol": protocol(facts),
         "tests": verdict.against_baseline(standings, settings.k, settings.resamples),
         "winner": verdict.winner(standings, settings.k, settings.resamples),
-        "remarks": [*remarks, *([remark] if remark else [])],
+        "remarks": [*remarks, *asked, *([remark] if remark else [])],
         "failed": failed,
         "audit": audit(split).to_dict(),
     }
