@@ -104,12 +104,12 @@ class SASRec:
             dim=32,
             blocks=1,
             hidden=64,
+            dropout=0.1,
             time_gaps=True,
             epochs=20,
             batch_size=1024,
-            learning_rate=0.003,
+            learning_rate=0.005,
             average=0.99,
-            shuffled=0.1,
         )
 
     def build(self, sizes: Sizes) -> SASRecModel:
