@@ -104,11 +104,11 @@ class SASRec:
             dim=32,
             blocks=1,
             hidden=64,
-            dropout=0.1,
             time_gaps=True,
+            shuffled=0.1,
             epochs=20,
             batch_size=1024,
-            learning_rate=0.005,
+            learning_rate=0.006,
             average=0.99,
         )
 
