@@ -45,8 +45,11 @@ def dataset(user, item, when=None, weight=None, *, n_users=None, n_items=None, *
 
 @st.composite
 def datasets(draw, times=True):
-    """Small logs with ties, duplicates and ids that never occur; the weight of a row is its place in the source."""
-    pairs = draw(st.lists(st.tuples(st.integers(0, 6), st.integers(0, 8), st.integers(0, 5)), min_size=1, max_size=50))
+    """Small logs with ties, duplicates and ids that never occur; the weight of a row is its place in the source.
+
+    One row more than there are users, so that somebody has two and most splits are possible.
+    """
+    pairs = draw(st.lists(st.tuples(st.integers(0, 6), st.integers(0, 8), st.integers(0, 5)), min_size=8, max_size=50))
     user, item, when = (list(column) for column in zip(*pairs, strict=True))
     return dataset(user, item, when if times else None, n_users=8, n_items=10)
 
