@@ -96,8 +96,13 @@ def test_a_killed_comparison_goes_on_where_it_was(tmp_path):
     command = ("compare", "clicks.csv", "--recipes", "popularity,long.toml", "--negatives", 5, *FAST)
     process = start(*command, "--out", "killed", folder=tmp_path)
     first = tmp_path / "killed" / "results" / "popularity-seed0.json"
-    wait(lambda: first.exists() or process.poll() is not None)
-    family = descendants(process.pid)
+    family: list[int] = []
+
+    def under_way() -> bool:  # the first result is there, and the process of the next model has started
+        family[:] = descendants(process.pid) if first.exists() else []
+        return len(family) == 2
+
+    wait(lambda: under_way() or process.poll() is not None)
     process.kill()
     process.communicate()
     assert process.returncode == -9, "killed in the middle"
@@ -122,7 +127,10 @@ def wait(for_what, seconds=120):
 
 
 def descendants(process):
-    children = [int(one) for one in Path(f"/proc/{process}/task/{process}/children").read_text().split()]
+    try:
+        children = [int(one) for one in Path(f"/proc/{process}/task/{process}/children").read_text().split()]
+    except (ProcessLookupError, FileNotFoundError):  # it has just ended
+        return []
     return children + [one for child in children for one in descendants(child)]
 
 
