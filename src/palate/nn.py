@@ -1,6 +1,6 @@
 """Building blocks shared by the networks.
 
-Shape legend: B rows, L places of a row, D width, H heads, I items.
+Shape legend: B rows, L places of a row, D and E widths, H heads, I items, C candidates.
 """
 
 from __future__ import annotations
@@ -18,9 +18,19 @@ from torch import Tensor, nn
 from palate.data.dataset import Dataset
 from palate.data.features import FeatureTable
 
-__all__ = ["Averaged", "Block", "ByteDropout", "ItemFeatures", "mlp"]
+__all__ = ["Averaged", "Block", "ByteDropout", "ItemFeatures", "dot_products", "mlp"]
 
 M = TypeVar("M", bound=nn.Module)
+SCORE_CELLS = 32_000_000  # floats gathered at once for listed candidates: 128 MB
+
+
+def dot_products(user_BE: Tensor, item_IE: Tensor, items_BC: Tensor | None = None) -> Tensor:
+    """Scores (B, C) of the candidates, gathered in chunks of bounded memory, or (B, I) of the whole catalogue."""
+    if items_BC is None:
+        return user_BE @ item_IE.T
+    rows = max(1, SCORE_CELLS // max(1, items_BC.shape[1] * item_IE.shape[1]))
+    chunks = zip(user_BE.split(rows), items_BC.split(rows), strict=True)
+    return torch.cat([torch.bmm(item_IE[item], user[:, :, None]).squeeze(2) for user, item in chunks])
 
 
 def mlp(widths: Sequence[int], dropout: float = 0.0) -> nn.Sequential:

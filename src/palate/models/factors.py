@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from palate.data.dataset import Dataset, Fingerprint
 from palate.errors import ModelError
 from palate.models.recency import Recency
+from palate.nn import dot_products
 from palate.protocols import Query, Sizes
 
 __all__ = [
@@ -123,13 +124,8 @@ class FactorModel(nn.Module):
             self.refold(train)
 
     def score(self, query: Query, items: Tensor | None = None) -> Tensor:
-        """Dot products: (B, C) or (B, I); candidate vectors are gathered in chunks of bounded memory."""
-        user_BE, item_IE = self.query_vectors(query), self.item_vectors()
-        if items is None:
-            return user_BE @ item_IE.T
-        rows = max(1, CELLS // max(1, items.shape[1] * item_IE.shape[1]))
-        parts = zip(user_BE.split(rows), items.split(rows), strict=True)
-        return torch.cat([torch.bmm(item_IE[i], u[:, :, None]).squeeze(2) for u, i in parts])
+        """Dot products: (B, C) or (B, I)."""
+        return dot_products(self.query_vectors(query), self.item_vectors(), items)
 
     def knows(self, query: Query) -> Tensor:
         """Users with training rows, and strangers with at least one event that is not a dislike."""

@@ -29,7 +29,7 @@ from palate.data.dataset import Dataset, Fingerprint
 from palate.data.features import Encoded, FeatureSchema, FeatureTable
 from palate.errors import ModelError
 from palate.models.factors import GradientFoldIn, events_of, likes
-from palate.nn import mlp
+from palate.nn import dot_products, mlp
 from palate.protocols import Query, Sizes
 
 if TYPE_CHECKING:
@@ -38,7 +38,6 @@ if TYPE_CHECKING:
 __all__ = ["Tower", "TwoTowerModel"]
 
 ROWS_AT_ONCE = 1 << 16  # rows of a tower computed at once outside training
-SCORE_CELLS = 32_000_000  # floats gathered at once for listed candidates: 128 MB
 SOFTMAX_PROBES = 1 << 14  # a sum of exponentials needs nearly all items: a third of them costs a sixth of the NDCG
 
 
@@ -181,13 +180,8 @@ class TwoTowerModel(nn.Module):
         self.register_buffer("user_mean", torch.zeros(width))
 
     def score(self, query: Query, items: Tensor | None = None) -> Tensor:
-        """Dot products: (B, C) or (B, I). Candidates are gathered in chunks of bounded memory."""
-        user_BD, item_ID = self.query_vectors(query), self.item_vectors()
-        if items is None:
-            return user_BD @ item_ID.T
-        rows = max(1, SCORE_CELLS // max(1, items.shape[1] * item_ID.shape[1]))
-        chunks = zip(user_BD.split(rows), items.split(rows), strict=True)
-        return torch.cat([torch.einsum("bd,bcd->bc", user, item_ID[item]) for user, item in chunks])
+        """Dot products: (B, C) or (B, I)."""
+        return dot_products(self.query_vectors(query), self.item_vectors(), items)
 
     def knows(self, query: Query) -> Tensor:
         """Trained users, strangers with a history, and those with features in the query or in the table."""

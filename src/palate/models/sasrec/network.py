@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from palate.data.dataset import Dataset, Fingerprint
-from palate.nn import Block, ByteDropout, ItemFeatures
+from palate.nn import Block, ByteDropout, ItemFeatures, dot_products
 from palate.protocols import Query, Sizes
 
 if TYPE_CHECKING:
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 __all__ = ["SASRecModel"]
 
 ENCODE_CELLS = 4_000_000  # attention logits of one layer held at once outside training: 16 MB
-SCORE_CELLS = 32_000_000  # floats gathered at once for listed candidates: 128 MB
 TIME_BUCKETS = 32  # powers of two of seconds; one more for the time of request where it is not known
 TYPICAL_USERS = 2_000  # users whose mean state stands for somebody unknown
 
@@ -59,7 +58,7 @@ class SASRecModel(nn.Module):
 
     @property
     def reads_request_time(self) -> bool:
-        """Does ``Query.at`` change the answer?"""
+        """Is there a table for it?"""
         return self.wait_table is not None
 
     def encode(
@@ -92,13 +91,8 @@ class SASRecModel(nn.Module):
         return cast(Tensor, self.norm(x_RLD))
 
     def score(self, query: Query, items: Tensor | None = None) -> Tensor:
-        """Dot products: (B, C) or (B, I). Candidates are gathered in chunks of bounded memory."""
-        user_BE, item_IE = self.query_vectors(query), self.item_vectors()
-        if items is None:
-            return user_BE @ item_IE.T
-        rows = max(1, SCORE_CELLS // max(1, items.shape[1] * item_IE.shape[1]))
-        chunks = zip(user_BE.split(rows), items.split(rows), strict=True)
-        return torch.cat([torch.einsum("be,bce->bc", user, item_IE[item]) for user, item in chunks])
+        """Dot products: (B, C) or (B, I)."""
+        return dot_products(self.query_vectors(query), self.item_vectors(), items)
 
     def knows(self, query: Query) -> Tensor:
         """Whoever has an event in the query that is not a dislike."""
