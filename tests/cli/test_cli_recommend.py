@@ -135,5 +135,6 @@ def test_the_time_of_the_request_is_told_and_may_change_the_list(tmp_path, monke
     for at, file in ((soon, "soon.parquet"), (late, "late.parquet")):
         palate("recommend", "b", "--all", "--out", file, "-k", 1, "--keep-seen", "--at", at.isoformat()).ok()
     assert not pl.read_parquet("soon.parquet").equals(pl.read_parquet("late.parquet"))
-    said = mistake(palate("recommend", "b", "0", "--at", "tomorrow"))
-    assert "--at tomorrow: no moment; write 2026-11-28" in said
+    for wrong in ("tomorrow", "nan", "1e999"):
+        said = mistake(palate("recommend", "b", "0", "--at", wrong))
+        assert f"--at {wrong}: no moment; write 2026-11-28" in said

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from datetime import UTC, datetime
+from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -148,10 +150,9 @@ def _moment(text: str | None) -> float | None:
     """Seconds since 1970 of a date, a time or a number; what names no zone is UTC."""
     if text is None:
         return None
-    try:
-        return float(text)
-    except ValueError:
-        pass
+    with suppress(ValueError):
+        if isfinite(seconds := float(text)):
+            return seconds
     try:
         moment = datetime.fromisoformat(text)
     except ValueError:

@@ -54,9 +54,15 @@ def as_ids(name: str, values: Ids | Iterable[Id]) -> pl.Series:
 
 
 def as_seconds(at: float | datetime | None) -> float | None:
-    """The time of a request in seconds since 1970; a datetime without a zone is UTC by polars' rule."""
+    """The time of a request in seconds since 1970; a datetime without a zone is UTC by polars' rule.
+
+    Raises:
+        DataError: it is infinite, or not a number.
+    """
     if isinstance(at, datetime):
         return float(pl.Series([at]).cast(pl.Datetime("us")).dt.timestamp("us")[0]) / 1e6
+    if at is not None and not np.isfinite(at):
+        raise DataError(f"at={at}: no moment, give seconds since 1970, or leave it out")
     return at
 
 
@@ -120,4 +126,6 @@ def _told(names: list[str], histories: Histories) -> _Told:
             raise DataError(f"history event {row!r}: give an item id, (id, weight) or (id, weight, time)")
     weight = np.array([row[1] if len(row) > 1 else 1.0 for row in rows], np.float32)
     time = np.array([row[2] if len(row) > 2 else np.nan for row in rows], np.float64)
+    if np.isinf(time).any():
+        raise DataError("a history event has an infinite time: give seconds since 1970, or leave the time out")
     return _Told(owner, as_ids("item_id", [row[0] for row in rows]), weight, time)
