@@ -47,9 +47,12 @@ def dataset(user, item, when=None, weight=None, *, n_users=None, n_items=None, *
 def datasets(draw, times=True):
     """Small logs with ties, duplicates and ids that never occur; the weight of a row is its place in the source.
 
-    One row more than there are users, so that somebody has two and most splits are possible.
+    Somebody has three rows at least, so that few examples have to be discarded because no split is possible.
     """
-    pairs = draw(st.lists(st.tuples(st.integers(0, 6), st.integers(0, 8), st.integers(0, 5)), min_size=8, max_size=50))
+    row = st.tuples(st.integers(0, 6), st.integers(0, 8), st.integers(0, 5))
+    pairs = draw(st.lists(row, min_size=1, max_size=48))
+    more = [(pairs[0][0], item, when) for _, item, when in draw(st.lists(row, min_size=2, max_size=2))]
+    pairs = draw(st.permutations(pairs + more))
     user, item, when = (list(column) for column in zip(*pairs, strict=True))
     return dataset(user, item, when if times else None, n_users=8, n_items=10)
 
