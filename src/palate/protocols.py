@@ -156,15 +156,18 @@ class Vectors(Protocol):
 
 @runtime_checkable
 class ReadsRequestTime(Protocol):
-    """Optional power of a model: it reads ``Query.at``. Evaluation gives the time to such models only, and says so."""
+    """Optional power of a model: it was trained to read ``Query.at``. Evaluation gives the time to such models only.
+
+    A model that merely reckons ages from it, such as two stages, is measured as of its latest training row.
+    """
 
     @property
     def reads_request_time(self) -> bool:
-        """Does the time of request change the answer?"""
+        """Did training give it times of request?"""
 
 
 def reads_request_time(model: object) -> bool:
-    """Does the time of request change what a model answers?"""
+    """Is it a model that was trained to read the time of request?"""
     return isinstance(model, ReadsRequestTime) and model.reads_request_time
 
 

@@ -41,7 +41,7 @@ FIGURES = {
 }
 # From studies on validation rows (docs/tuning.md), rounded.
 BEST = SASRec(dim=128, blocks=3, dropout=0.13, learning_rate=0.004, time_gaps=True, request_time=True, epochs=16)
-# Narrower, and without the time of the request, which the published SASRec and gSASRec do not read either.
+# Narrower, and without the time of the request; it reads the gaps between events, which published ones do not.
 PLAIN = SASRec(blocks=3, dropout=0.1, learning_rate=0.004, time_gaps=True, epochs=10)
 PLAN = (
     Entry("trivial", Popularity(), "popularity"),
