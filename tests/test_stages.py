@@ -27,7 +27,7 @@ def halves(ml_100k: Dataset) -> Split:
 @pytest.fixture(scope="module")
 def model(halves: Split) -> TwoStageModel:
     members = ("popularity", "recent-popularity", {"recipe": "ials", "epochs": 3, "dim": 16})
-    return TwoStage(members=members, width=50, rounds=60).fit(halves.train)
+    return TwoStage(members=members, scorers=("user-item-means",), width=50, rounds=60).fit(halves.train)
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +38,8 @@ def measured(model: TwoStageModel, halves: Split) -> Stages:
 def test_the_lists_are_those_that_each_stage_alone_would_give(
     measured: Stages, model: TwoStageModel, halves: Split
 ) -> None:
-    for stage, one in zip(measured.stages[:3], model.retrieval.models, strict=True):
+    assert [stage.name for stage in measured.stages] == [*model.names, "all, fused", "two stages"]  # and no scorer
+    for stage, one in zip(measured.stages[:3], model.retrieval.models[:3], strict=True):
         assert stage.ndcg == evaluate(one, halves, k=10, resamples=0).value("NDCG", 10)
     own = evaluate(model, halves, k=10, resamples=0)
     assert measured.stages[-1].ndcg == own.value("NDCG", 10)

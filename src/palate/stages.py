@@ -7,7 +7,7 @@
     lift             two stages minus the retriever that is best on these very rows, paired by user
     ms               per user: scoring the catalogue; for the ranker, reading and scoring the candidates
 
-Shape legend: B users of a chunk, I items, M retrievers, S stages, N (user, relevant item) pairs, U test users.
+Shape legend: B users of a chunk, I items, R retrievers, S stages, N (user, relevant item) pairs, U test users.
 """
 
 from __future__ import annotations
@@ -46,8 +46,8 @@ class Stage:
         candidates: per user, mean.
         ceiling: mean share of the relevant items among them.
         ndcg, low, high: NDCG@k of the list of this stage and its 95 % interval over users.
-        milliseconds: per user; of all retrievers with ranks and candidates in the line for all, of the ranker alone in
-            the last line.
+        milliseconds: per user; of all retrievers and scorers with ranks and candidates in the line for all, of the
+            ranker alone in the last line.
     """
 
     name: str
@@ -148,7 +148,7 @@ def measure_stages(
         raise EvaluationError(f"{type(model).__name__} has no stages: give a model of the recipe two-stage")
     names = [*model.names, UNION, RANKED]
     ndcgs = []
-    for one in (*model.retrieval.models, _Fused(model), model):
+    for one in (*_retrievers(model), _Fused(model), model):
         report = evaluate(one, split, k=k, remove_seen=remove_seen, allow_trained_rows=allow_trained_rows, resamples=0)
         ndcgs.append(report.per_user[f"NDCG@{k}"])
     facts, milliseconds = _candidates(model, Ground.of(split))
@@ -166,6 +166,10 @@ def _stage(name: str, fact: NDArray[np.float64], ndcg_U: NDArray[np.float64], mi
     candidates, ceiling = fact.tolist()
     low, high = interval(ndcg_U)
     return Stage(name, candidates, ceiling, float(ndcg_U.mean()), low, high, milliseconds)
+
+
+def _retrievers(model: TwoStageModel) -> list[Any]:
+    return model.retrieval.models[: model.retrieval.retrievers]
 
 
 class _Fused(nn.Module):
@@ -191,13 +195,13 @@ def _candidates(model: TwoStageModel, ground: Ground) -> tuple[NDArray[np.float6
     sums, first = np.zeros((len(model.names) + 2, 2)), 0
     with torch.inference_mode():
         for asked in model.chunks(Query.of(ground.user_rows, history).to(model.inputs.now.device)):
-            for place, member in enumerate(model.retrieval.models):
+            for place, member in enumerate(_retrievers(model)):
                 clock.run(place, member.score, asked)
             found = clock.run(-2, model.retrieval, asked)
             clock.run(-1, partial(_rank, model, found), asked)
             union_BI = found.candidate[None]
-            own_MBI = (found.rank <= model.retrieval.width) & union_BI
-            sums += _recalled(torch.cat([own_MBI, union_BI, union_BI]), ground, first)
+            own_RBI = (found.rank[: found.retrievers] <= model.retrieval.width) & union_BI
+            sums += _recalled(torch.cat([own_RBI, union_BI, union_BI]), ground, first)
             first += len(asked)
     return sums / len(ground.user_rows), 1000 * clock.seconds / len(ground.user_rows)
 

@@ -104,6 +104,17 @@ def test_what_was_seen_is_a_candidate_where_people_come_back_to_things() -> None
     assert model.candidates(asked([0])).shape == (1, 40)
 
 
+def test_scorers_name_no_candidates_and_have_no_say_in_the_order_of_stage_one() -> None:
+    members = Fixed(9, 8, 7, 6, 5, 4), Fixed(0, 0, 0, 0, 3, 7)
+    query = Query.of([0])
+    alone, both = (Retrieval(members[:many], 2, False, many - 1)(query) for many in (1, 2))
+    assert both.candidate.tolist() == alone.candidate.tolist() == [[True, True, False, False, False, False]]
+    assert torch.equal(both.fused, alone.fused)
+    assert both.rank[1, 0].tolist() == [6, 6, 6, 6, 2, 1]
+    model = fit(scorers=("ease",))
+    assert torch.equal(model.candidates(asked([0, 3])), fit().candidates(asked([0, 3])))
+
+
 # The scores.
 
 
@@ -180,6 +191,7 @@ def test_the_network_keeps_the_laws_too(tmp_path: Any) -> None:
 def test_slices_follow_what_lies_before_them(data: st.DataObject) -> None:
     n, slices = data.draw(st.integers(20, 120)), data.draw(st.integers(1, 3))
     share = data.draw(st.floats(0.05, 0.3))
+    step = data.draw(st.just(share) | st.floats(0.02, 0.3))
     rng = np.random.default_rng(data.draw(st.integers(0, 99)))
     time = rng.integers(0, 50, n).astype(np.float64) if data.draw(st.booleans()) else None
     rows = Interactions(
@@ -187,12 +199,13 @@ def test_slices_follow_what_lies_before_them(data: st.DataObject) -> None:
     )
     train = Dataset("rows", IdMap.of(np.arange(3)), IdMap.of(np.arange(n)), rows)
     try:
-        parts = list(cut(train, share, slices, 0.0, 0))
+        parts = list(cut(train, share, slices, step, 0.0, 0))
     except RecipeError:
         return
     assert len(parts) == slices
-    after = np.concatenate([part.after.interactions.item for part in parts])
-    assert len(set(after.tolist())) == len(after)  # items are row numbers here
+    after = [set(part.after.interactions.item.tolist()) for part in parts]  # items are row numbers here
+    if step >= share:
+        assert len(set.union(*after)) == sum(map(len, after))
     for part in parts:
         known, then = part.before.interactions, part.after.interactions
         assert not set(known.item.tolist()) & set(then.item.tolist())
@@ -201,9 +214,23 @@ def test_slices_follow_what_lies_before_them(data: st.DataObject) -> None:
             assert known.time.max() <= then.time.min()
 
 
-def test_the_retrievers_that_teach_never_saw_the_slice() -> None:
-    part = next(iter(cut(TRAIN, 0.15, 1, 0.0, 1)))
-    taught = fit(refit=False)
+def test_slices_may_overlap_and_are_as_long_as_before() -> None:
+    n = 100
+    rows = Interactions(np.zeros(n, np.int32), np.arange(n, dtype=np.int32), np.ones(n, np.float32), np.arange(n) * DAY)
+    train = Dataset("rows", IdMap.of([0]), IdMap.of(np.arange(n)), rows)
+
+    def spans(slices: int, step: float) -> list[tuple[int, int, int]]:
+        found = [part.after.interactions.item for part in cut(train, 0.2, slices, step, 0.0, 0)]
+        return [(int(item.min()), int(item.max()), len(item)) for item in found]
+
+    assert spans(3, 0.2) == [(40, 59, 20), (60, 79, 20), (80, 99, 20)]
+    assert spans(3, 0.05) == [(70, 89, 20), (75, 94, 20), (80, 99, 20)]
+
+
+def test_the_retrievers_and_scorers_that_teach_never_saw_the_slice() -> None:
+    part = next(iter(cut(TRAIN, 0.15, 1, 0.15, 0.0, 1)))
+    taught = fit(refit=False, scorers=("ease",))
+    assert len(taught.retrieval.models) == len(SMALL) + 1
     for member in taught.retrieval.models:
         assert member.trained_on == part.before.fingerprint
     for member in fit().retrieval.models:
@@ -216,11 +243,11 @@ def test_only_rows_of_enough_weight_are_to_be_found() -> None:
     weight = np.where(np.arange(len(TRAIN)) % 3 == 0, -1.0, np.where(np.arange(len(TRAIN)) % 3 == 1, 3.0, 5.0))
     rated = TRAIN.with_rows(dataclasses.replace(TRAIN.interactions, weight=weight.astype(np.float32)))
     for at_least, expected in ((-9.0, {-1, 3, 5}), (0.0, {3, 5}), (4.0, {5})):
-        part = next(iter(cut(rated, 0.3, 1, at_least, 0)))
+        part = next(iter(cut(rated, 0.3, 1, 0.3, at_least, 0)))
         assert set(part.after.interactions.weight.tolist()) == expected
         assert set(part.before.interactions.weight.tolist()) == {-1, 3, 5}
     with pytest.raises(RecipeError, match="weight 6 or more"):
-        next(iter(cut(rated, 0.3, 1, 6.0, 0)))
+        next(iter(cut(rated, 0.3, 1, 0.3, 6.0, 0)))
 
 
 def test_without_times_the_slice_is_drawn_at_random() -> None:
@@ -258,6 +285,27 @@ def test_the_ranker_learns_from_features_what_no_retriever_knows(ranker: str) ->
     assert (odd[1][:, None] > even[1]).float().mean() > 0.97
 
 
+def test_the_ranker_learns_from_a_scorer_what_no_retriever_knows(tmp_path: Any) -> None:
+    train = dataclasses.replace(kinds(np.random.default_rng(0)), item_features=None)
+    query = Query.of(np.arange(60), train.history)
+    own = torch.arange(60)[:, None] % 2 == torch.arange(40) % 2
+    seen = torch.zeros(60, 40, dtype=torch.bool)
+    seen[train.interactions.user, train.interactions.item] = True
+
+    def right(**fields: Any) -> float:
+        """Of the five first unseen items of each user, the share that are of the user's kind."""
+        chosen = TwoStage(members=("popularity",), width=40, share=0.3, **fields)
+        model = chosen.fit(train)
+        Bundle.of(chosen, model, train).save(tmp_path / str(len(fields)))
+        loaded = Bundle.load(tmp_path / str(len(fields))).recommender.model
+        assert torch.equal(loaded.score(query), score(model, query))
+        best = score(model, query).masked_fill(seen, -torch.inf).topk(5).indices
+        return float(own.gather(1, best).float().mean())
+
+    assert right() < 0.7
+    assert right(scorers=({"recipe": "ease", "regularization": 10},)) > 0.97
+
+
 def test_bags_are_rankers_of_other_seeds_averaged(tmp_path: Any) -> None:
     query = asked([0, 3, 21])
     whole, alone = fit(bags=3), fit()
@@ -284,12 +332,14 @@ def test_bags_bring_the_lists_of_two_seeds_closer() -> None:
     assert apart(8) < apart(1)
 
 
-def test_a_bundle_from_before_bags_still_loads() -> None:
+def test_a_bundle_from_before_bags_and_scorers_still_loads() -> None:
     model = fit()
     text = model.ranker.boosters[0].model_to_string().encode()
     rebuilt = recipe().build(model.sizes)
     rebuilt.load_state_dict(model.state_dict() | {"ranker._extra_state": torch.tensor(list(text), dtype=torch.uint8)})
-    fields = {name: value for name, value in dataclasses.asdict(recipe()).items() if name != "bags"}
+    fields = {
+        name: value for name, value in dataclasses.asdict(recipe()).items() if name not in ("bags", "scorers", "step")
+    }
     assert make_recipe("two-stage", fields) == recipe()
     query = asked([0, 3, 21])
     assert torch.equal(score(rebuilt.eval(), query), score(model, query))
@@ -367,6 +417,9 @@ def test_without_the_library_it_says_what_to_install(monkeypatch: pytest.MonkeyP
         ({"members": ({"dim": 3},)}, "does not name its recipe"),
         ({"width": 0}, "width=0"),
         ({"share": 0.5, "slices": 2}, "share=0.5 of the rows, 2 times"),
+        ({"share": 0.5, "slices": 3, "step": 0.3}, r"share=0.5 of the rows, 3 times with steps of 0.3"),
+        ({"step": 0.0}, "with steps of 0:"),
+        ({"scorers": ("eas",)}, "eas"),
         ({"rate": 0.0}, "rate=0"),
         ({"bags": 0}, "bags=0: must be at least 1"),
     ],

@@ -1,6 +1,6 @@
 """What the ranker reads about a candidate: one row of numbers per (user, item).
 
-    retrieval   z and log2 rank of every retriever; their mean and best; how many listed the item
+    retrieval   z and log2 rank by every retriever and scorer; the retrievers' means and their best rank
     item        log share of the rows, ever and of late (half-lives of 3, 14 and 60 days); days since its first and its
                 last row; mean weight
     user        log events; days since the last event, and between first and last; mean weight; mean log share of the
@@ -13,8 +13,8 @@
 Counts and times are those of the rows that the retrievers were fitted on, ages are as of the request (``Query.at``, or
 the time of the latest of those rows). An event without a time has only just happened.
 
-Shape legend: B users, I items, U users of the table, N candidates, F inputs, H history events, M retrievers, L latest
-events, W half-lives, T time bins, K codes of a feature table, S slots of a row of it.
+Shape legend: B users, I items, U users of the table, N candidates, F inputs, H history events, M retrievers and
+scorers, L latest events, W half-lives, T time bins, K codes of a feature table, S slots of a row of it.
 """
 
 from __future__ import annotations
@@ -221,9 +221,9 @@ def _retrieval(found: Found, row_N: Tensor, item_N: Tensor) -> Iterator[Tensor]:
     z_MN, rank_MN = found.z[:, row_N, item_N], found.rank[:, row_N, item_N].float().log2()
     yield z_MN.T
     yield rank_MN.T
-    yield z_MN.mean(0)
-    yield rank_MN.mean(0)
-    yield rank_MN.amin(0)
+    yield z_MN[: found.retrievers].mean(0)
+    yield rank_MN[: found.retrievers].mean(0)
+    yield rank_MN[: found.retrievers].amin(0)
 
 
 def _cosines(query: Query, row_N: Tensor, item_N: Tensor, models: list[object]) -> Iterator[Tensor]:

@@ -37,10 +37,10 @@ class TwoStageModel(nn.Module):
     """Retrievers, what the ranker reads, and the ranker.
 
     Args:
-        members: fitted retrievers.
+        members: fitted retrievers, then fitted scorers.
         ranker: (N, F) inputs to (N,) scores.
         sizes: of the catalogue, with the features that anybody reads.
-        names: of the retrievers, for tables.
+        names: of the retrievers, for tables; the members beyond are scorers.
         width, repeats: of the first stage.
     """
 
@@ -57,7 +57,8 @@ class TwoStageModel(nn.Module):
     ) -> None:
         super().__init__()
         self.sizes, self.names = sizes, tuple(names)
-        self.retrieval = Retrieval(members, width, repeats)
+        models = list(members)
+        self.retrieval = Retrieval(models, width, repeats, len(models) - len(self.names))
         self.inputs = Inputs(sizes)
         self.ranker: Ranker = ranker
 
@@ -82,14 +83,14 @@ class TwoStageModel(nn.Module):
         return every_BI[:, : int((every_BI >= 0).sum(1).amax()) if len(query) else 0]
 
     def knows(self, query: Query) -> Tensor:
-        """Whom a retriever knows, or who has a history that is not all dislikes, (B,)."""
+        """Whom a retriever or scorer knows, or who has a history that is not all dislikes, (B,)."""
         known_B: Tensor = self.retrieval.knows(query)
         return known_B
 
     def chunks(self, query: Query) -> Iterator[Query]:
         """Adjacent users of the query whose scores fit the memory; one empty chunk for an empty query."""
-        items, members = self.sizes.items, len(self.names)
-        read = min(items, self.retrieval.width * members) * INPUTS
+        items, members = self.sizes.items, len(self.retrieval.members)
+        read = min(items, self.retrieval.width * len(self.names)) * INPUTS
         step = max(1, CELLS // max(1, items * (members + LATEST), read, len(self.inputs.usual)))
         for first in range(0, max(1, len(query)), step):
             yield query.part(first, step)

@@ -40,13 +40,17 @@ class TwoStage:
     Args:
         members: names of recipes (at their published defaults), or tables of fields such as
             ``{"recipe": "ials", "dim": 32}``; kept as tables with all fields.
+        scorers: recipes, named in the same way, that find no candidates, but whose scores the ranker reads; "bmf"
+            with the ratings that it predicts, for one.
         width: candidates of each retriever.
         ranker: "trees" (needs LightGBM) or "cross", a small network.
         share: of the latest rows that make a slice.
-        slices: how many slices the ranker learns from; each costs one more fit of all retrievers.
+        slices: how many slices the ranker learns from; each costs one more fit of all retrievers and scorers.
+        step: share of the rows from the end of a slice to that of the next: below ``share`` they overlap, by default
+            they lie end to end.
         at_least: weight of the rows of a slice that the ranker should find; by default all that are no dislikes.
         users: people of a slice to learn from at most, drawn at random.
-        refit: fit the retrievers on all rows once the ranker is done; otherwise those of the latest slice serve.
+        refit: fit retrievers and scorers on all rows once the ranker is done; otherwise those of the last slice serve.
         repeats: whether what somebody had already may be a candidate.
         user_features, item_features: columns for the ranker to read, as "name" or "name:kind", "*" for all.
         objective: trees: the order of the list, or the chance of each candidate.
@@ -62,10 +66,12 @@ class TwoStage:
     members: tuple[str | dict[str, Any], ...] = field(
         default=("popularity", "recent-popularity", "newest", "ials", "two-tower", "sasrec"), hash=False
     )
+    scorers: tuple[str | dict[str, Any], ...] = field(default=(), hash=False)
     width: int = 100
     ranker: Literal["trees", "cross"] = "trees"
     share: float = 0.15
     slices: int = 1
+    step: float | None = None
     at_least: float = 0.0
     users: int = 3_000
     refit: bool = True
@@ -84,14 +90,16 @@ class TwoStage:
         for name, low in (("width", 1), ("slices", 1), ("users", 2), ("rounds", 1), ("leaves", 2), ("bags", 1)):
             if getattr(self, name) < low:
                 raise RecipeError(f"{name}={getattr(self, name)}: must be at least {low}")
-        if not 0 < self.share * self.slices < 1:
+        if not (self.share > 0 and self.apart > 0 and self.share + self.apart * (self.slices - 1) < 1):
+            steps = "" if self.step is None else f" with steps of {self.step:g}"
             raise RecipeError(
-                f"share={self.share:g} of the rows, {self.slices} times: must be above 0 and below 1 in all"
+                f"share={self.share:g} of the rows, {self.slices} times{steps}: must be above 0 and below 1 in all"
             )
         if not 0 < self.rate < float("inf"):
             raise RecipeError(f"rate={self.rate:g}: must be a number above 0")
         # Every field of every member, so that a bundle does not depend on what the defaults will be one day.
-        object.__setattr__(self, "members", tuple(table(member(one)) for one in self.members))
+        for name in ("members", "scorers"):
+            object.__setattr__(self, name, tuple(table(member(one)) for one in getattr(self, name)))
 
     @classmethod
     def fast(cls) -> Self:
@@ -100,9 +108,14 @@ class TwoStage:
         return cls(members=members, rounds=50)
 
     @property
+    def apart(self) -> float:
+        """Share of the rows from the end of a slice to that of the next."""
+        return self.share if self.step is None else self.step
+
+    @property
     def recipes(self) -> tuple[Recipe[Any], ...]:
-        """The retrievers as recipes."""
-        return tuple(member(one) for one in self.members)
+        """The retrievers as recipes, then the scorers."""
+        return tuple(member(one) for one in (*self.members, *self.scorers))
 
     def build(self, sizes: Sizes) -> TwoStageModel:
         """Untrained parts, ready for ``load_state_dict``."""
@@ -119,7 +132,7 @@ class TwoStage:
                 ranker, or LightGBM is wanted and not installed.
             DataError: a wanted feature column is missing or of an unfitting kind.
         """
-        slices = list(cut(train, self.share, self.slices, self.at_least, run.seed))
+        slices = list(cut(train, self.share, self.slices, self.apart, self.at_least, run.seed))
         serving = train if self.refit else slices[-1].before
         sizes = Sizes(train.n_users, train.n_items, self._schema(serving))
         lessons = []
@@ -142,7 +155,7 @@ class TwoStage:
         return FeatureSchema.fit(rows, users, items)
 
     def _around(self, members: list[Any], sizes: Sizes) -> TwoStageModel:
-        names = [recipe.name for recipe in self.recipes]
+        names = [recipe.name for recipe in self.recipes[: len(self.members)]]
         trees = Trees(self.objective, self.rounds, self.leaves, self.rate, self.bags)
         model = TwoStageModel(members, trees, sizes, names, self.width, self.repeats)
         if self.ranker == "cross":

@@ -2,8 +2,8 @@
 
 Each slice is a lesson. The retrievers are fitted on the rows before it, they find candidates for the people who come
 back in it, given what those had done before it, and a candidate is right if its person touches it in the slice. The
-slices lie end to end, the last one ends with the training rows. Rows without times are dealt at random: a slice is
-some of them, and what is "before" it all the others.
+last slice ends with the training rows, each one before it a step earlier: end to end, or overlapping. Rows without
+times are dealt at random: a slice is some of them, and what is "before" it all the others.
 
 Shape legend: N candidates of all users, F inputs, Q users.
 """
@@ -54,8 +54,10 @@ class Lesson(NamedTuple):
         return Lesson(*(part[kept_N] for part in self))
 
 
-def cut(train: Dataset, share: float, slices: int, at_least: float, seed: int) -> Iterator[Slice]:
+def cut(train: Dataset, share: float, slices: int, step: float, at_least: float, seed: int) -> Iterator[Slice]:
     """The slices, the latest last, each ``share`` of the rows; what is learned from weighs ``at_least`` so much.
+
+    From the end of one slice to that of the next it is ``step`` of the rows.
 
     Raises:
         RecipeError: nobody of a slice has a row before it.
@@ -63,8 +65,9 @@ def cut(train: Dataset, share: float, slices: int, at_least: float, seed: int) -
     rows = train.interactions
     rng = np.random.default_rng(seed)
     place = np.argsort(rng.random(len(rows)) if rows.time is None else rows.time, kind="stable")
-    for back in range(slices, 0, -1):
-        ends = [round(len(rows) * (1 - share * parts)) for parts in (back, back - 1)]
+    for back in range(slices - 1, -1, -1):
+        # Rounded twice: slices that lie end to end must not differ by a row where they meet.
+        ends = [round(len(rows) * round(1 - step * back - part, 9)) for part in (share, 0)]
         inside = np.zeros(len(rows), dtype=bool)
         inside[place[ends[0] : ends[1]]] = True
         earlier = ~inside
@@ -73,7 +76,7 @@ def cut(train: Dataset, share: float, slices: int, at_least: float, seed: int) -
         returning = inside & known & (rows.weight >= at_least)
         if not returning.any():
             raise RecipeError(
-                f"{train.name}: nobody of slice {slices - back + 1} of {slices} ({int(inside.sum()):,} rows) was there "
+                f"{train.name}: nobody of slice {slices - back} of {slices} ({int(inside.sum()):,} rows) was there "
                 f"before it and touched things of weight {at_least:g} or more: set another share or weight"
             )
         yield Slice(train.with_rows(rows.take(earlier)), train.with_rows(rows.take(returning)))
