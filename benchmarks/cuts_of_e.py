@@ -22,6 +22,7 @@ from palate.data.split import Split
 from palate.evaluate import evaluate
 from palate.models.blend import Blend
 from palate.models.held_out import RecentBlend
+from palate.models.members import table
 from palate.protocols import Recipe, Run
 from palate.reproduce.intervals import clustered
 from palate.reproduce.system_e import HITS, OURS, TWO_STAGES, earlier, split
@@ -44,6 +45,9 @@ SETTINGS: dict[str, dict[str, Recipe[Any]]] = {
         "two stages, end to end, no scorer": replace(TWO_STAGES, scorers=(), slices=5, step=None),
         "with scorer and overlap": TWO_STAGES,
         "and recent blend: shipped, hits": OURS[True][HITS],
+        "the same, wider and slower as in the study": Blend(
+            members=(table(replace(TWO_STAGES, width=190, rate=0.025)), table(OURS[True][""])), weights=(1, 0.3)
+        ),
     },
 }
 
