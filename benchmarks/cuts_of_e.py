@@ -43,6 +43,7 @@ SETTINGS: dict[str, dict[str, Recipe[Any]]] = {
     "hits": {
         "recent blend": OURS[True][""],
         "two stages, end to end, no scorer": replace(TWO_STAGES, scorers=(), slices=5, step=None),
+        "with scorer": replace(TWO_STAGES, slices=5, step=None),
         "with scorer and overlap": TWO_STAGES,
         "and recent blend: shipped, hits": OURS[True][HITS],
         "the same, wider and slower as in the study": Blend(
