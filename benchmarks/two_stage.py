@@ -21,16 +21,15 @@ import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from palate.data.registry import load
 from palate.data.split import by_time
-from palate.evaluate import evaluate
 from palate.models import make_recipe
 from palate.protocols import Run
 from palate.reproduce import system_e
 from palate.reproduce.intervals import clustered
+from palate.reproduce.rows import Options
 from palate.stages import measure_stages
 
 CLOSED: list[Any] = [
@@ -51,15 +50,10 @@ def earlier_cuts(wishes: dict[str, Any]) -> None:
     """NDCG@10 and HitRate@10 over all (cut, user) of two stages, and their lift over recent blend."""
     train = system_e.split(load("ml-100k", progress=False)).train
     recipes = (system_e.OURS[True][""], dataclasses.replace(system_e.TWO_STAGES, **wishes))
-    people: list[Any] = []
-    values: list[Any] = []
-    for part in system_e.earlier(train):
-        reports = [evaluate(one.fit(part.train, Run(seed=system_e.SEED)), part, k=10, resamples=0) for one in recipes]
-        people.append(train.users.rows(part.train.users.external(reports[0].user_rows)))
-        values.append([[one.per_user[f"{metric}@10"] for metric in ("NDCG", "HitRate")] for one in reports])
-    blend, ours = np.concatenate(values, axis=2)
+    cuts = list(system_e.earlier(train))
+    (people, blend), (_, ours) = (system_e.over(cuts, train, one, Options()) for one in recipes)
     for metric, before, after in zip(("NDCG@10", "HitRate@10"), blend, ours, strict=True):
-        lift, low, high = clustered(after - before, np.concatenate(people))
+        lift, low, high = clustered(after - before, people)
         print(f"{metric}: recent blend {before.mean():.4f}, two stages {after.mean():.4f}, {lift:+.4f} ", end="")
         print(f"({low:+.4f} to {high:+.4f})")
 
