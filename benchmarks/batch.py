@@ -16,9 +16,9 @@ from statistics import median
 
 import torch
 
-from palate.data.registry import load
+from palate.datasets.registry import load
 from palate.models.ials import IALS
-from palate.pipeline import Recommender
+from palate.recommend import Recommender
 from palate.rules import Rules
 
 RULES = {

@@ -1,4 +1,4 @@
-"""The width of system C's Bayesian factorisation, on validation rows: 20 % of the training rows of its first seed.
+"""The width of system C's Bayesian factorization, on validation rows: 20 % of the training rows of its first seed.
 
     python benchmarks/bmf_width.py [--dims 8 16 24]
 
@@ -15,9 +15,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from palate.data.split import at_random
-from palate.evaluate_ratings import evaluate_ratings
-from palate.protocols import Run
+from palate.base import TrainOptions
+from palate.data.splits.split import at_random
+from palate.evaluation.rating_prediction import evaluate_ratings
 from palate.reproduce.intervals import clustered
 from palate.reproduce.rows import Options
 from palate.reproduce.system_c import BEST, load_anime
@@ -32,7 +32,7 @@ def main() -> None:
     first_N = None
     for dim in parser.parse_args().dims:
         begin = time.perf_counter()
-        model = replace(BEST, dim=dim).fit(part.train, Run(threads=1), unrated=unrated)
+        model = replace(BEST, dim=dim).fit(part.train, TrainOptions(threads=1), unrated=unrated)
         seconds = time.perf_counter() - begin
         square_N = np.square(evaluate_ratings(model, part, resamples=0).predicted - rating_N)
         first_N = square_N if first_N is None else first_N

@@ -2,7 +2,7 @@
 
     python benchmarks/bootstrap.py [--users 6040] [--metrics 12] [--resamples 10000] [--rounds 5]
 
-Printed: seconds (median of the rounds) of ``palate.stats.intervals`` and of ``scipy.stats.bootstrap`` for all metrics,
+Printed: seconds (median of the rounds) of ``significance.intervals`` and of ``scipy.stats.bootstrap`` for all metrics,
 their ratio, and the largest difference between their bounds; as the physical limit, the time to draw the users alone.
 Values are NDCG-like: most users have 0.
 """
@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from palate.stats import intervals
+from palate.evaluation.significance import intervals
 
 
 def seconds(call: Callable[[], Any], rounds: int) -> float:
@@ -59,7 +59,7 @@ def main() -> None:
     limit = seconds(draws, asked.rounds)
     apart = np.abs(intervals(values_UM, resamples=asked.resamples) - peer()).max()
     print(f"{asked.users:,} users x {asked.metrics} metrics x {asked.resamples:,} resamples")
-    print(f"palate.stats.intervals   {ours:8.3f} s")
+    print(f"palate.evaluation.significance.intervals   {ours:8.3f} s")
     print(f"scipy.stats.bootstrap    {theirs:8.3f} s   {theirs / ours:6.1f} times as long")
     print(f"drawing the users alone  {limit:8.3f} s   {limit / ours:6.2f} of ours")
     print(f"largest difference between the bounds: {apart:.1e}")

@@ -16,28 +16,28 @@ from typing import Any
 
 import numpy as np
 
+from palate.base import Recipe, TrainOptions
 from palate.data.dataset import Dataset
-from palate.data.registry import load
-from palate.data.split import Split
-from palate.evaluate import evaluate
-from palate.models.blend import Blend
-from palate.models.held_out import RecentBlend
-from palate.models.members import table
-from palate.protocols import Recipe, Run
+from palate.data.splits.split import Split
+from palate.datasets.registry import load
+from palate.evaluation.evaluate import evaluate
+from palate.experiment import validation_parts
+from palate.models.edlae import RecentEDLAE
+from palate.models.ensemble import Ensemble
+from palate.models.ensemble_members import table
 from palate.reproduce.intervals import clustered
 from palate.reproduce.system_e import HITS, OURS, TWO_STAGES, earlier, split
-from palate.tune import validation_parts
 
 # The first of each is what the others are held against.
 SETTINGS: dict[str, dict[str, Recipe[Any]]] = {
     "removed": {
         "shipped": OURS[True][""],
-        "study of NDCG@10": RecentBlend(
+        "study of NDCG@10": RecentEDLAE(
             rating_floor=2, keep=0.722, regularization=330, half_life=6.95, since=0.77, mix=0.469, damping=1.027
         ),
     },
     "kept": {
-        "before the study": RecentBlend(rating_floor=2, keep=0.8, regularization=200),
+        "before the study": RecentEDLAE(rating_floor=2, keep=0.8, regularization=200),
         "shipped, from the study": OURS[False][""],
     },
     "hits": {
@@ -46,7 +46,7 @@ SETTINGS: dict[str, dict[str, Recipe[Any]]] = {
         "with scorer": replace(TWO_STAGES, slices=5, step=None),
         "with scorer and overlap": TWO_STAGES,
         "and recent blend: shipped, hits": OURS[True][HITS],
-        "the same, wider and slower as in the study": Blend(
+        "the same, wider and slower as in the study": Ensemble(
             members=(table(replace(TWO_STAGES, width=190, rate=0.025)), table(OURS[True][""])), weights=(1, 0.3)
         ),
     },
@@ -56,9 +56,9 @@ SETTINGS: dict[str, dict[str, Recipe[Any]]] = {
 @cache
 def fitted(part: Split, recipe: Recipe[Any], seed: int) -> Any:
     """A model of the part's training rows; a blend takes members that are fitted already."""
-    if isinstance(recipe, Blend):
+    if isinstance(recipe, Ensemble):
         return recipe.around([fitted(part, one, seed) for one in recipe.recipes], part.train)
-    return recipe.fit(part.train, Run(seed=seed))
+    return recipe.fit(part.train, TrainOptions(seed=seed))
 
 
 def measured(
@@ -67,7 +67,7 @@ def measured(
     """Users (N,) as rows of ``train``, and NDCG, HitRate and the cut's Coverage of each, (3, N)."""
     users, values = [], []
     for part in parts:
-        report = evaluate(fitted(part, recipe, seed), part, k=10, remove_seen=not keep_seen, resamples=0)
+        report = evaluate(fitted(part, recipe, seed), part, k=10, exclude_seen=not keep_seen, resamples=0)
         users.append(train.users.rows(part.train.users.external(report.user_rows)))
         coverage = np.full(len(report.user_rows), report.value("Coverage", 10))
         values.append(np.stack([report.per_user["NDCG@10"], report.per_user["HitRate@10"], coverage]))

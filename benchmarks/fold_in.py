@@ -11,7 +11,7 @@ know what people touch. --validation holds out the row before the latest instead
 hyperparameters are chosen by that.
 
 Printed per recipe: NDCG@10 of both, their ratio and its 95 % bootstrap interval over users; the milliseconds from a
-history to scores of the whole catalogue: median of single calls, and per user in one call for all; for models of
+history to scores of the whole catalog: median of single calls, and per user in one call for all; for models of
 ratings the RMSE of the held-out rows, where they have ratings.
 """
 
@@ -31,12 +31,12 @@ from numpy.typing import NDArray
 from scipy.stats import bootstrap
 from torch import Tensor, nn
 
-from palate.data.registry import load
-from palate.data.split import Split, leave_one_out
+from palate.base import Model, Query, TrainOptions
+from palate.data.splits.split import Split, leave_one_out
+from palate.datasets.registry import load
 from palate.errors import PalateError
-from palate.evaluate import evaluate
+from palate.evaluation.evaluate import evaluate
 from palate.models import RECIPES
-from palate.protocols import Model, Query, Run
 
 SINGLE_CALLS = 30
 RESAMPLES = 2_000
@@ -54,8 +54,8 @@ class AsStrangers(nn.Module):
     def score(self, query: Query, items: Tensor | None = None) -> Tensor:
         return self.model.score(replace(query, user=torch.full_like(query.user, -1)), items)
 
-    def knows(self, query: Query) -> Tensor:
-        return self.model.knows(replace(query, user=torch.full_like(query.user, -1)))
+    def can_personalize(self, query: Query) -> Tensor:
+        return self.model.can_personalize(replace(query, user=torch.full_like(query.user, -1)))
 
 
 def main() -> None:
@@ -96,7 +96,7 @@ def main() -> None:
     for name in args.recipes or list(RECIPES):
         recipe = RECIPES[name]() if args.full else RECIPES[name].fast()
         try:
-            row = compare(recipe, split, groups, Run(seed=args.seed))
+            row = compare(recipe, split, groups, TrainOptions(seed=args.seed))
         except PalateError as error:
             print(f"{name:17} {error}")
             continue
@@ -108,7 +108,7 @@ def main() -> None:
         args.json.write_text(json.dumps(rows, indent=2))
 
 
-def compare(recipe: Any, split: Split, groups: list[NDArray[np.int32]], run: Run) -> dict[str, Any]:
+def compare(recipe: Any, split: Split, groups: list[NDArray[np.int32]], run: TrainOptions) -> dict[str, Any]:
     """One line of the table: means over all users of the groups."""
     rows, test = split.train.interactions, split.test.interactions
     model = recipe.fit(split.train, run)
@@ -169,7 +169,7 @@ def squared_error(model: Any, split: Split) -> float:
 
 
 def timings(model: Model, split: Split, users: NDArray[np.int32]) -> tuple[float, float]:
-    """Milliseconds from a history to scores of the whole catalogue: (median of single calls, per user in one call)."""
+    """Milliseconds from a history to scores of the whole catalog: (median of single calls, per user in one call)."""
 
     def milliseconds(some: NDArray[np.int32]) -> float:
         query = Query.of(some, split.train.history.select(some))

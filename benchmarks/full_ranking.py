@@ -17,10 +17,10 @@ import time
 import torch
 from torch import Tensor, nn
 
-from palate.data.registry import load_split
-from palate.data.split import Split
-from palate.evaluate import evaluate
-from palate.protocols import Query
+from palate.base import Query
+from palate.data.splits.split import Split
+from palate.datasets.registry import load_split
+from palate.evaluation.evaluate import evaluate
 
 
 class Dot(nn.Module):
@@ -34,7 +34,7 @@ class Dot(nn.Module):
     def score(self, query: Query, items: Tensor | None = None) -> Tensor:
         return self.users[query.user] @ self.items.T
 
-    def knows(self, query: Query) -> Tensor:
+    def can_personalize(self, query: Query) -> Tensor:
         return query.user >= 0
 
 

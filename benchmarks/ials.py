@@ -4,11 +4,11 @@
 
 Needs implicit (``pip install implicit``), which Palate itself does not. One thread each; set OMP_NUM_THREADS=1.
 
-Both minimise the same objective. implicit's is
+Both minimize the same objective. implicit's is
 
     sum_S c (1 - s)^2 + sum_{not S} s^2 + r (|P|^2 + |Q|^2)          s = p_u.q_i
 
-which with k = c / (c - 1) is (c - 1) k^2 times ours at s / k, unobserved weight 1 / (c - 1), regularisation r / c and
+which with k = c / (c - 1) is (c - 1) k^2 times ours at s / k, unobserved weight 1 / (c - 1), regularization r / c and
 exponent 0. implicit runs its default number of iterations; the loss it ends with is the target. Ours runs until it is
 there. Start values are each one's own; computing the loss is not timed; rounds alternate; medians.
 """
@@ -26,7 +26,7 @@ import numpy as np
 from scipy import sparse
 
 from palate.data.dataset import Dataset
-from palate.data.registry import load_split
+from palate.datasets.registry import load_split
 from palate.models.ials import IALS, Alternation
 
 ITERATIONS = 15  # implicit's default

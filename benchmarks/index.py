@@ -26,16 +26,16 @@ from typing import Any
 import numpy as np
 import torch
 
-from palate.index import Approximate, Exact, build
+from palate.retrieval import Approximate, Exact, build
 
 DIM = 64
 
 
 def factors() -> tuple[np.ndarray, np.ndarray]:
     """Vectors of users and items of ml-1m."""
-    from palate.data.registry import load
+    from palate.base import Query
+    from palate.datasets.registry import load
     from palate.models import RECIPES
-    from palate.protocols import Query
 
     train = load("ml-1m", progress=False)
     model = replace(RECIPES["ials"].fast(), dim=DIM).fit(train)
@@ -60,9 +60,9 @@ def drawn(items: int, rng: np.random.Generator, centres: int = 4_000, users: int
     spread = np.arange(1, DIM + 1) ** -0.25
     share = np.arange(1, centres + 1) ** -0.8
     share /= share.sum()
-    centre = rng.standard_normal((centres, DIM)) * spread
+    center = rng.standard_normal((centres, DIM)) * spread
     cluster = np.sort(rng.choice(centres, items, p=share))
-    rows = centre[cluster] + 0.5 * rng.standard_normal((items, DIM)) * spread
+    rows = center[cluster] + 0.5 * rng.standard_normal((items, DIM)) * spread
     rows *= np.exp(0.25 * rng.standard_normal((items, 1)))
     first = np.searchsorted(cluster, np.arange(centres + 1))
     tastes = cluster[rng.integers(items, size=(users, 3))]

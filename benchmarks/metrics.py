@@ -1,4 +1,4 @@
-"""Time of twelve metrics for all MovieLens 1M users over the full catalogue, beyond scoring.
+"""Time of twelve metrics for all MovieLens 1M users over the full catalog, beyond scoring.
 
     python benchmarks/metrics.py [--rounds 5] [--k 10] [--json]
 
@@ -20,10 +20,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from palate.data.registry import load_split
-from palate.data.split import Split
-from palate.evaluate import evaluate
-from palate.protocols import Query
+from palate.base import Query
+from palate.data.splits.split import Split
+from palate.datasets.registry import load_split
+from palate.evaluation.evaluate import evaluate
 
 
 class Timed(nn.Module):
@@ -44,7 +44,7 @@ class Timed(nn.Module):
     def scores(self, query: Query) -> Tensor:
         raise NotImplementedError
 
-    def knows(self, query: Query) -> Tensor:
+    def can_personalize(self, query: Query) -> Tensor:
         return query.user >= 0
 
 

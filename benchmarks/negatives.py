@@ -8,8 +8,8 @@ synthetic log of that size with Zipf popularity. Every row's user gets n negativ
 The ways take turns in the same process, so that a busy machine slows all of them down; medians are shown:
 
     limit    ``rng.integers``: as many random numbers, nothing checked
-    table    ``Unseen.draw`` as it is
-    search   ``Unseen.draw`` without its bit table, as it works for catalogues that are too large for one
+    table    ``NegativeSampler.draw`` as it is
+    search   ``NegativeSampler.draw`` without its bit table, as it works for catalogs that are too large for one
     naive    one row after the other, ``while item in seen``, on a sample of the rows
 """
 
@@ -34,14 +34,14 @@ from rich.table import Table
 
 from palate.data.dataset import Interactions
 from palate.data.ids import IdMap
-from palate.sampling import Unseen, epoch_rng
+from palate.training.negative_sampling import NegativeSampler, epoch_rng
 
 USERS, ITEMS, ROWS = 6_040, 3_706, 994_169
 NAIVE_ROWS = 20_000
 
 
 def log() -> tuple[str, Interactions, int]:
-    """(what it is, rows in training order, size of the catalogue)."""
+    """(what it is, rows in training order, size of the catalog)."""
     folder = Path(os.environ.get("PALATE_DATA") or "nowhere") / "ncf-ml-1m"
     for path in folder.glob("ml-1m.train.rating*"):
         raw = pl.read_csv(path, separator="\t", has_header=False)
@@ -78,9 +78,9 @@ def measure(n: int, runs: int) -> dict[str, object]:
     what, rows, n_items = log()
     history = rows.history(int(rows.user.max()) + 1)
     start = time.perf_counter()
-    table = Unseen(history, n_items)
+    table = NegativeSampler(history, n_items)
     build = time.perf_counter() - start
-    search = Unseen(history, n_items, table_bytes=0)
+    search = NegativeSampler(history, n_items, table_bytes=0)
     result: dict[str, object] = {
         "data": what,
         "rows": len(rows),

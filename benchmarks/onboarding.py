@@ -5,7 +5,7 @@
 A tenth of the users is held out. Each is asked about items until five answers are there or 30 questions were asked; an
 item of the history is one they know. The model, fitted on the other users (fast presets unless --full), is told the
 answers alone; the rest of the history is relevant, and popularity is measured for the same users and candidates. Four
-ways of asking: see ``palate.onboard.measure``.
+ways of asking: see ``palate.evaluation.onboarding``.
 
 --validate compares the ways of asking with each other: a quarter of each user's rows is hidden from the questions and
 is what is relevant, whichever way was asked. The users of the table above are left out of this one altogether, since it
@@ -22,10 +22,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from palate.data.registry import load
+from palate.base import TrainOptions
+from palate.datasets.registry import load
+from palate.evaluation.onboarding import evaluate_onboarding, newcomers
 from palate.models import RECIPES
-from palate.onboard import measure_onboarding, newcomers
-from palate.protocols import Run
 
 HIDDEN = 0.25
 
@@ -43,14 +43,14 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     torch.set_num_threads(1)
-    data, run = load(args.data, progress=False), Run(seed=args.seed)
+    data, run = load(args.data, progress=False), TrainOptions(seed=args.seed)
     if args.validate:
         rows = data.interactions
         tested = newcomers(data, args.share, args.seed)
-        data, run = data.with_rows(rows.take(~np.isin(rows.user, tested))), Run(seed=args.seed + 1)
+        data, run = data.with_rows(rows.take(~np.isin(rows.user, tested))), TrainOptions(seed=args.seed + 1)
     results: list[dict[str, object]] = []
     for name in args.recipes:
-        report = measure_onboarding(
+        report = evaluate_onboarding(
             RECIPES[name]() if args.full else RECIPES[name].fast(),
             data,
             answers=args.answers,

@@ -6,7 +6,7 @@
 Each personal recipe (all of them where none is named; fast presets unless --full) is trained on all but the latest row
 of each user. For some random users the best unseen items are explained. Printed per recipe: how the reasons were
 computed; how much the score falls, on the mean over users and items, when the named items are taken out of the history
-and when as many random others are, in standard deviations of the user's scores of the catalogue; in how many of the
+and when as many random others are, in standard deviations of the user's scores of the catalog; in how many of the
 cases named ones count more; p of a paired t-test over users; and milliseconds of one core per explained item, which do
 not depend on how long was trained: --epochs 1 is enough for them.
 """
@@ -26,13 +26,13 @@ from numpy.typing import NDArray
 from scipy import stats
 from torch import Tensor
 
+from palate.base import Query, TrainOptions
 from palate.data.dataset import Dataset, History
-from palate.data.registry import load
-from palate.data.split import leave_one_out
+from palate.data.splits.split import leave_one_out
+from palate.datasets.registry import load
 from palate.errors import PalateError
-from palate.explain import Explainer, method
 from palate.models import RECIPES
-from palate.protocols import Query, Run
+from palate.recommend.attribution import Explainer, method
 
 DRAWS = 5  # of random others
 
@@ -60,11 +60,11 @@ def main() -> None:
         if args.epochs is not None and hasattr(recipe, "epochs"):
             recipe = replace(recipe, epochs=args.epochs)
         try:
-            model = recipe.fit(train, Run(seed=args.seed)).eval()
+            model = recipe.fit(train, TrainOptions(seed=args.seed)).eval()
         except PalateError as error:
             print(f"{name:17} {error}")
             continue
-        if not bool(model.knows(Query.of(users, train.history.select(users))).all()):
+        if not bool(model.can_personalize(Query.of(users, train.history.select(users))).all()):
             print(f"{name:17} not personal")
             continue
         rows.append({"recipe": name, **measured(model, train, users, args)})

@@ -14,11 +14,11 @@ from typing import Any
 
 import torch
 
-from palate.data.registry import load
-from palate.data.split import leave_one_out
-from palate.evaluate import evaluate
+from palate.base import TrainOptions
+from palate.data.splits.split import leave_one_out
+from palate.datasets.registry import load
+from palate.evaluation.evaluate import evaluate
 from palate.models.sasrec import SASRec
-from palate.protocols import Run
 
 
 def main() -> None:
@@ -31,7 +31,7 @@ def main() -> None:
     parts = leave_one_out(load(args.data, progress=False), tie="first", cold="keep")
     begin, measuring, epoch = time.perf_counter(), 0.0, 0
 
-    def watch(model: Any) -> float:
+    def validation_callback(model: Any) -> float:
         nonlocal measuring, epoch
         epoch += 1
         if epoch % args.every == 0 or epoch == args.epochs:
@@ -43,7 +43,9 @@ def main() -> None:
         return float(epoch)  # ever higher: the last epoch is kept
 
     print("| epoch | seconds | Recall@10 | NDCG@10 |\n|---:|---:|---:|---:|", flush=True)
-    SASRec(epochs=args.epochs).fit(parts.train, Run(watch=watch, patience=args.epochs, precision="bf16-mixed"))
+    SASRec(epochs=args.epochs).fit(
+        parts.train, TrainOptions(validation_callback=validation_callback, patience=args.epochs, precision="bf16-mixed")
+    )
 
 
 if __name__ == "__main__":

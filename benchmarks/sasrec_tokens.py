@@ -2,7 +2,7 @@
 
     python benchmarks/sasrec_tokens.py [--data ml-1m] [--rounds 3] [--steps 6] [--losses softmax gbce] [--json FILE]
 
-Same width, blocks, heads, hidden width, window, dropout, loss and fused Adam, in plain loops of optimiser steps of
+Same width, blocks, heads, hidden width, window, dropout, loss and fused Adam, in plain loops of optimizer steps of
 about as many events. "padded" is how SASRec is usually written: the last 200 events of each user behind padding on the
 left, dropout also on the attention weights, learned positions, logits of every item for every place, padded or not,
 and cross-entropy with an ignored index (gBCE: negatives drawn for every place). "packed" is the recipe. Only real
@@ -28,12 +28,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from palate.base import DataSpec
 from palate.data.dataset import Dataset
-from palate.data.registry import load
-from palate.losses import gbce
+from palate.datasets.registry import load
 from palate.models.sasrec import SASRec
-from palate.nn import Averaged
-from palate.protocols import Sizes
+from palate.training.layers import Averaged
+from palate.training.losses import gbce
 
 Step = Callable[[Any], Tensor]
 
@@ -111,7 +111,7 @@ def compare(recipe: SASRec, train: Dataset, rounds: int, steps: int, *, bf16: bo
         real = [int((one[:, 1:] > 0).sum() - (one[:, :-1] == 0).logical_and(one[:, 1:] > 0).sum()) for one in batches]
         rates.setdefault("padded", []).append(measure(padded.loss, padded, recipe, batches, real, bf16=False))
         for low in (False, True)[: 1 + bf16]:
-            packed = Averaged(recipe.build(Sizes(train.n_users, train.n_items)), recipe.average)
+            packed = Averaged(recipe.build(DataSpec(train.n_users, train.n_items)), recipe.average)
             rows = list(itertools.islice(recipe.batches(train, 0, number), steps + 2))
             events = [int((one.target >= 0).sum()) for one in rows]
             way = "packed, bf16" if low else "packed"

@@ -1,4 +1,4 @@
-"""Training rows per second of NeuMF on MovieLens 1M: Palate against the tutorial way, same model, same optimiser.
+"""Training rows per second of NeuMF on MovieLens 1M: Palate against the tutorial way, same model, same optimizer.
 
     python benchmarks/train_throughput.py            # a table
     python benchmarks/train_throughput.py --json     # the same as JSON
@@ -21,13 +21,13 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from palate.base import DataSpec, TrainOptions
 from palate.data.dataset import Dataset as Rows
 from palate.data.dataset import Interactions
 from palate.data.ids import IdMap
-from palate.data.registry import load_split
+from palate.datasets.registry import load_split
 from palate.errors import SourceError
 from palate.models.neumf import NeuMF
-from palate.protocols import Run, Sizes
 
 NEGATIVES = 4
 TUTORIAL_BATCH = 512
@@ -68,7 +68,7 @@ class OneAtATime(Dataset[tuple[int, int, float]]):
 
 
 def tutorial(train: Rows, recipe: NeuMF, positives: int, workers: int) -> float:
-    module = recipe.build(Sizes(train.n_users, train.n_items))
+    module = recipe.build(DataSpec(train.n_users, train.n_items))
     (optimizer,) = recipe.optimizers(module)
     begin = time.perf_counter()
     data = OneAtATime(train, positives)
@@ -85,7 +85,8 @@ def tutorial(train: Rows, recipe: NeuMF, positives: int, workers: int) -> float:
 def palate(train: Rows, recipe: NeuMF) -> float:
     ends: list[float] = []
     recipe.fit(
-        train, Run(threads=torch.get_num_threads(), on_epoch=lambda epoch, loss: ends.append(time.perf_counter()))
+        train,
+        TrainOptions(threads=torch.get_num_threads(), on_epoch=lambda epoch, loss: ends.append(time.perf_counter())),
     )
     # From the end of the first epoch to the end of the second: one whole epoch, its negatives drawn within.
     return len(train) * (1 + NEGATIVES) / (ends[1] - ends[0])

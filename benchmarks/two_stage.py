@@ -23,14 +23,14 @@ from typing import Any
 
 import torch
 
-from palate.data.registry import load
-from palate.data.split import by_time
+from palate.base import TrainOptions
+from palate.data.splits.split import by_time
+from palate.datasets.registry import load
+from palate.evaluation.two_stage import evaluate_stages
 from palate.models import make_recipe
-from palate.protocols import Run
 from palate.reproduce import system_e
 from palate.reproduce.intervals import clustered
 from palate.reproduce.rows import Options
-from palate.stages import measure_stages
 
 CLOSED: list[Any] = [
     "popularity",
@@ -38,7 +38,7 @@ CLOSED: list[Any] = [
     "newest",
     {"recipe": "ials", "half_life_events": 30, "floor": 0.2},
     {"recipe": "ease", "regularization": 1000},
-    "recent-blend",
+    "recent-edlae",
 ]
 TRAINED = [
     {"recipe": "two-tower", "epochs": 2, "learning_rate": 0.01},
@@ -85,9 +85,9 @@ def main() -> None:
         **wishes,
     }
     begin = time.perf_counter()
-    model = make_recipe("two-stage", fields).fit(split.train, Run(seed=0))
+    model = make_recipe("two-stage", fields).fit(split.train, TrainOptions(seed=0))
     fitted = time.perf_counter() - begin
-    stages = measure_stages(model, split, k=10)
+    stages = evaluate_stages(model, split, k=10)
     print(stages)
     print(f"\nfitted in {fitted:.0f} s, measured in {time.perf_counter() - begin - fitted:.0f} s")
     if args.json:

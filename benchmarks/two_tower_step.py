@@ -4,7 +4,7 @@
 
 Four steps: the recipe's own (in-batch softmax, width 32), the same in small batches, and those of system D (batch 8192,
 Adagrad, no corrections) and E (width 16, batch 1024, 10 drawn negatives per positive). Same model (ids alone, tables of
-MovieLens 100K size), same loss, same optimiser, same plain loop; only the source of the batches differs. "tensors" is
+MovieLens 100K size), same loss, same optimizer, same plain loop; only the source of the batches differs. "tensors" is
 what the recipe trains from; "samples" is a Dataset over tensors that returns one row at a time (and draws its
 negatives) behind a shuffling DataLoader, at its best number of workers. The rows are random: the cost does not depend
 on them. A row is a positive. Rounds alternate; medians. Set OMP_NUM_THREADS=1.
@@ -26,10 +26,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
+from palate.base import Batch, DataSpec
 from palate.data.dataset import Dataset, Interactions
 from palate.data.ids import IdMap
 from palate.models.two_tower import TwoTower
-from palate.protocols import Batch, Sizes
 
 USERS, ITEMS = 943, 1_682
 STEPS = {
@@ -72,7 +72,7 @@ def random_rows(n: int) -> Dataset:
 
 def rows_per_second(recipe: TwoTower, batches: Iterable[tuple[Tensor, Tensor, Tensor]]) -> float:
     torch.manual_seed(0)
-    module = recipe.build(Sizes(USERS, ITEMS))
+    module = recipe.build(DataSpec(USERS, ITEMS))
     (optimizer,) = recipe.optimizers(module)
     rows, begin = 0, time.perf_counter()
     for user, item, log_q in batches:

@@ -9,7 +9,7 @@ print(dataset, *dataset.notes, sep="\n")
 split = palate.by_time(dataset, rows=0.2) if dataset.interactions.time is not None else palate.at_random(dataset)
 print(split.how, *split.notes, sep="\n")
 
-recipe, run = palate.GMF.fast(), palate.Run(seed=0, threads=1)
+recipe, run = palate.GMF.fast(), palate.TrainOptions(seed=0, threads=1)
 report = palate.evaluate(recipe.fit(split.train, run), split, k=10)
 print(f"{report.candidates}; {report.ties}; {report.users} users")
 for measure in report.measures:

@@ -5,7 +5,7 @@ import palate
 split = palate.leave_one_out(palate.load("ml-100k"))
 split = split.with_candidates(palate.draw_candidates(split, 100, seed=0))
 contenders = palate.compare(
-    split, [palate.Popularity(), palate.GMF.fast()], palate.Run(seed=0, threads=1), candidates=split.candidates
+    split, [palate.Popularity(), palate.GMF.fast()], palate.TrainOptions(seed=0, threads=1), candidates=split.candidates
 )
 for one in contenders:
     measure = one.report.measure("NDCG", 10)

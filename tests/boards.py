@@ -6,7 +6,7 @@ import numpy as np
 
 from palate.data.dataset import Dataset, Interactions
 from palate.data.ids import IdMap
-from palate.data.split import Split, leave_one_out
+from palate.data.splits.split import Split, leave_one_out
 
 __all__ = ["make_checkerboard"]
 

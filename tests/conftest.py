@@ -13,14 +13,14 @@ import pytest
 
 from boards import make_checkerboard
 from palate.data.dataset import Dataset
-from palate.data.split import Split, leave_one_out
+from palate.data.splits.split import Split, leave_one_out
 from palate.errors import SourceError
 
 
 @pytest.fixture(scope="session")
 def ml_100k() -> Dataset:
     """The real MovieLens 100K, from whichever source answers; skipped and counted where none does."""
-    from palate.data.registry import load
+    from palate.datasets.registry import load
 
     try:
         return load("ml-100k", progress=False)
@@ -35,7 +35,7 @@ def ml_100k_loo(ml_100k: Dataset) -> Split:
 
 @pytest.fixture(scope="session")
 def ncf_ml_1m() -> Split:
-    from palate.data.registry import load_split
+    from palate.datasets.registry import load_split
 
     try:
         return load_split("ncf-ml-1m", progress=False)

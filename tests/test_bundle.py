@@ -23,15 +23,15 @@ import pytest
 import torch
 from polars.testing import assert_frame_equal, assert_series_equal
 
+from palate.base import DataSpec, Query
 from palate.bundle import FORMAT, Bundle
 from palate.bundle_files import digest
 from palate.data.dataset import Dataset, Interactions
 from palate.data.ids import IdMap
 from palate.errors import BundleError
-from palate.index import build
 from palate.models import RECIPES
 from palate.models.two_tower import TwoTower, TwoTowerModel
-from palate.protocols import Query, Sizes
+from palate.retrieval import build
 
 IDS: dict[str, Callable[[int], Any]] = {
     "int": lambda n: 7 * n - 3,
@@ -67,7 +67,7 @@ def bundle(name: str = "neumf", train: Dataset | None = None, seed: int = 0) -> 
     train = train or dataset()
     torch.manual_seed(seed)
     recipe = RECIPES[name].fast()
-    model = recipe.fit(train) if name == "popularity" else recipe.build(Sizes(train.n_users, train.n_items))
+    model = recipe.fit(train) if name == "popularity" else recipe.build(DataSpec(train.n_users, train.n_items))
     model.trained_on = train.fingerprint
     metrics = [{"metric": "NDCG", "k": 10, "value": np.float32(0.5), "low": float("nan"), "users": np.int64(7)}]
     return Bundle.of(recipe, model, train, metrics, split_fingerprint="5" * 32)
@@ -143,8 +143,8 @@ import polars as pl, torch
 from palate.bundle import Bundle
 from palate.models import RECIPES
 from palate.models.two_tower import TwoTower, TwoTowerModel
-from palate.pipeline import Recommender
-from palate.protocols import Query
+from palate.recommend import Recommender
+from palate.base import Query
 def refuse(*args, **kwargs): raise AssertionError("pickle was used")
 pickle.load = pickle.loads = pickle.Unpickler = torch.load = refuse
 for folder in Path(sys.argv[1]).iterdir():
@@ -365,7 +365,7 @@ def save_forever(folder: str, started: Any) -> None:
 def processes() -> Any:
     """Children of a server that has imported torch once; it runs nothing, so forking it is safe."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["palate.bundle", "palate.pipeline", "palate.models"])
+    context.set_forkserver_preload(["palate.bundle", "palate.recommend", "palate.models"])
     return context
 
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 import ast
 import importlib
 import os
-import resource
-import statistics
 import subprocess
 import sys
 import zipfile
@@ -16,11 +14,11 @@ import numpy as np
 import pytest
 
 import palate
+from palate.base import DataSpec
 from palate.bundle import Bundle
 from palate.data.dataset import Dataset, Interactions
 from palate.data.ids import IdMap
 from palate.models.neumf import GMF
-from palate.protocols import Sizes
 
 ROOT = Path(__file__).resolve().parents[1]
 SOURCE = ROOT / "src" / "palate"
@@ -56,17 +54,6 @@ def test_help_imports_nothing_heavy(command: list[str]) -> None:
     assert imported_after(HELP, *command) <= {"pydantic"}  # typer itself imports it to convert options
 
 
-@pytest.mark.parametrize("command", [[], ["train"]], ids=["palate", "palate train"])
-def test_help_costs_less_than_half_a_second_of_cpu(command: list[str]) -> None:
-    spent = []
-    for _ in range(5):
-        before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        assert "--help" in in_a_fresh_process(HELP, *command)
-        after = resource.getrusage(resource.RUSAGE_CHILDREN)
-        spent.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
-    assert statistics.median(spent) < 0.5
-
-
 def test_the_data_layer_is_free_of_torch() -> None:
     names = [name for name in MODULES if name.startswith("palate.data.")]
     assert len(names) > 5
@@ -78,7 +65,7 @@ def test_loading_a_bundle_and_recommending_does_not_import_lightning(tmp_path: P
     ids = IdMap.of(np.arange(6))
     data = Dataset("small", ids, ids, Interactions(rows % 6, rows // 2, np.ones(12, np.float32)))
     recipe = GMF.fast()
-    model = recipe.build(Sizes(6, 6))
+    model = recipe.build(DataSpec(6, 6))
     folder = Bundle.of(recipe, model, data).save(tmp_path / "bundle")
     code = "import sys; from palate.bundle import Bundle; Bundle.load(sys.argv[1]).recommender.recommend([1], 3)"
     imported = imported_after(code, str(folder))
@@ -92,7 +79,7 @@ def test_training_imports_lightning_when_it_starts_and_lets_it_say_nothing() -> 
         "train = palate.from_frame(pl.DataFrame({'user': [1, 1, 2, 2, 3], 'item': [1, 2, 2, 3, 1]}))\n"
         "recipe = palate.GMF(epochs=1)\n"
         "assert 'pytorch_lightning' not in sys.modules\n"
-        "recipe.fit(train, palate.Run(device='cpu'))\n"
+        "recipe.fit(train, palate.TrainOptions(device='cpu'))\n"
         "assert 'pytorch_lightning' in sys.modules"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
@@ -107,7 +94,7 @@ def test_only_one_file_imports_lightning() -> None:
             named += [one.name for one in node.names] if isinstance(node, ast.Import) else []
             if any(name.split(".")[0] == "pytorch_lightning" for name in named):
                 found.append(path.name)
-    assert set(found) == {"driver.py"}
+    assert set(found) == {"lightning_driver.py"}
 
 
 def test_every_public_name_resolves() -> None:
@@ -121,13 +108,6 @@ def test_every_public_name_resolves() -> None:
     assert set(palate.__all__) <= set(dir(palate))
     with pytest.raises(AttributeError, match="has no attribute 'oracle'"):
         palate.oracle  # noqa: B018
-
-
-def test_no_public_name_is_hidden_by_a_module_of_that_name() -> None:
-    """`palate.evaluate` is a function and a module: the function must win, whatever is imported first."""
-    check = "; assert all(not isinstance(getattr(palate, n), type(palate)) for n in palate.__all__)"
-    in_a_fresh_process("import palate.evaluate, palate.compare, palate" + check)
-    in_a_fresh_process("import palate; palate.evaluate; import palate.bundle, palate.compare" + check)
 
 
 @pytest.mark.parametrize("name", [name for name in MODULES if not name.endswith(("__init__", "__main__"))])

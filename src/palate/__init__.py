@@ -11,33 +11,31 @@ Names are imported when they are first used, so that `import palate` stays light
 from __future__ import annotations
 
 import importlib
-import sys
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from palate.base import Query, TrainOptions
     from palate.bundle import Bundle
-    from palate.compare import compare
     from palate.data.dataset import Dataset, Interactions
     from palate.data.frame import from_frame, to_frame
     from palate.data.readers import read_interactions
-    from palate.data.registry import load
-    from palate.data.split import Candidates, Split, at_random, by_time, leave_one_out
+    from palate.data.splits.split import Candidates, Split, at_random, by_time, leave_one_out
+    from palate.datasets.registry import load
     from palate.errors import PalateError
-    from palate.evaluate import Report, evaluate, watch
+    from palate.evaluation.evaluate import Report, evaluate, validation_callback
+    from palate.experiment import compare
     from palate.models import RECIPES, make_recipe
     from palate.models.neumf import GMF, MLP, NeuMF
     from palate.models.popularity import Popularity
-    from palate.pipeline import Recommender
-    from palate.pipeline.cold import ColdStart
-    from palate.protocols import Query, Run
+    from palate.recommend import Recommender
+    from palate.recommend.cold_start import ColdStart
     from palate.rules import Rules
-    from palate.sampling import draw_candidates
+    from palate.training.negative_sampling import draw_candidates
 
 _WHERE = {
     "Bundle": "bundle",
-    "Candidates": "data.split",
-    "ColdStart": "pipeline.cold",
+    "Candidates": "data.splits.split",
+    "ColdStart": "recommend.cold_start",
     "Dataset": "data.dataset",
     "GMF": "models.neumf",
     "Interactions": "data.dataset",
@@ -45,25 +43,25 @@ _WHERE = {
     "NeuMF": "models.neumf",
     "PalateError": "errors",
     "Popularity": "models.popularity",
-    "Query": "protocols",
+    "Query": "base",
     "RECIPES": "models",
-    "Recommender": "pipeline",
-    "Report": "evaluate",
+    "Recommender": "recommend",
+    "Report": "evaluation.report",
     "Rules": "rules",
-    "Run": "protocols",
-    "Split": "data.split",
-    "at_random": "data.split",
-    "by_time": "data.split",
-    "compare": "compare",
-    "draw_candidates": "sampling",
-    "evaluate": "evaluate",
+    "TrainOptions": "base",
+    "Split": "data.splits.split",
+    "at_random": "data.splits.split",
+    "by_time": "data.splits.split",
+    "compare": "experiment",
+    "draw_candidates": "training.negative_sampling",
+    "evaluate": "evaluation.evaluate",
     "from_frame": "data.frame",
-    "leave_one_out": "data.split",
-    "load": "data.registry",
+    "leave_one_out": "data.splits.split",
+    "load": "datasets.registry",
     "make_recipe": "models",
     "read_interactions": "data.readers",
     "to_frame": "data.frame",
-    "watch": "evaluate",
+    "validation_callback": "evaluation.evaluate",
 }
 
 __all__ = [
@@ -82,8 +80,8 @@ __all__ = [
     "Recommender",
     "Report",
     "Rules",
-    "Run",
     "Split",
+    "TrainOptions",
     "at_random",
     "by_time",
     "compare",
@@ -95,7 +93,7 @@ __all__ = [
     "make_recipe",
     "read_interactions",
     "to_frame",
-    "watch",
+    "validation_callback",
 ]
 
 
@@ -109,14 +107,3 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted([*globals(), *__all__])
-
-
-class _Palate(ModuleType):
-    """Importing the module ``palate.evaluate`` must not put it in the place of the function of that name."""
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        if not (name in _WHERE and isinstance(value, ModuleType)):
-            super().__setattr__(name, value)
-
-
-sys.modules[__name__].__class__ = _Palate

@@ -45,10 +45,10 @@ from palate.errors import BundleError, DataError, RecipeError
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from palate.index import Approximate
-    from palate.pipeline import Recommender
-    from palate.pipeline.cold import ColdStart
-    from palate.protocols import Model, Recipe, Sizes
+    from palate.base import DataSpec, Model, Recipe
+    from palate.recommend import Recommender
+    from palate.recommend.cold_start import ColdStart
+    from palate.retrieval import Approximate
 
 __all__ = ["Bundle"]
 
@@ -95,7 +95,7 @@ class Bundle:
         candidates_fingerprint: str | None = None,
     ) -> Bundle:
         """The bundle of a model and the rows it was trained on."""
-        from palate.pipeline import Recommender
+        from palate.recommend import Recommender
 
         rows = tuple(dict(row) for row in metrics)
         return cls(recipe, Recommender.of(model, train), rows, split_fingerprint, candidates_fingerprint)
@@ -180,7 +180,7 @@ class Bundle:
     def _about(self) -> dict[str, Any]:
         from pydantic_core import to_json
 
-        from palate.index.stored import record
+        from palate.retrieval.stored import record
 
         model, data = self.recommender.model, self.recommender
         recipe = {"name": self.recipe.name, "fields": asdict(cast(Any, self.recipe))}
@@ -210,7 +210,7 @@ class Bundle:
     def _parts(self) -> Iterator[tuple[str, pl.DataFrame | dict[str, Tensor] | Approximate]]:
         from torch import from_numpy, nn
 
-        from palate.index import Approximate
+        from palate.retrieval import Approximate
 
         data = self.recommender
         assert isinstance(data.model, nn.Module)
@@ -230,8 +230,8 @@ class Bundle:
 
     @classmethod
     def _read(cls, folder: Path, manifest: dict[str, Any], device: str) -> Bundle:
-        from palate.index.stored import restored
-        from palate.pipeline import Recommender
+        from palate.recommend import Recommender
+        from palate.retrieval.stored import restored
 
         parts = [*PARTS, *(part for part in ("index",) if part in manifest["files"])]
         files = {part: checked(folder, manifest["files"][part]) for part in parts}
@@ -276,7 +276,7 @@ def _recipe(record: Mapping[str, Any]) -> Recipe[Any]:
 def _policy(record: Mapping[str, Any]) -> ColdStart:
     from pydantic import TypeAdapter, ValidationError
 
-    from palate.pipeline.cold import ColdStart
+    from palate.recommend.cold_start import ColdStart
 
     try:
         return TypeAdapter(ColdStart).validate_python(dict(record))
@@ -288,7 +288,7 @@ def _policy(record: Mapping[str, Any]) -> ColdStart:
 def _sizes(data: Recommender) -> dict[str, Any]:
     """What the recipe needs to know to build the model again."""
     counts = {"users": len(data.users), "items": len(data.items)}
-    sizes: Sizes | None = getattr(data.model, "sizes", None)
+    sizes: DataSpec | None = getattr(data.model, "sizes", None)
     if sizes is None or sizes.features is None:
         return counts
     return {**counts, "features": sizes.features.to_dict()}
@@ -299,8 +299,8 @@ def _model(recipe: Recipe[Any], path: Path, manifest: Mapping[str, Any], device:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
+    from palate.base import DataSpec
     from palate.data.features import FeatureSchema
-    from palate.protocols import Sizes
 
     sizes = manifest["sizes"]
     features = sizes.get("features")
@@ -308,7 +308,7 @@ def _model(recipe: Recipe[Any], path: Path, manifest: Mapping[str, Any], device:
         schema = None if features is None else FeatureSchema.from_dict(features)
     except DataError as error:
         raise BundleError(f"{MANIFEST} holds {error}, then save the bundle again") from None
-    model = recipe.build(Sizes(sizes["users"], sizes["items"], schema))
+    model = recipe.build(DataSpec(sizes["users"], sizes["items"], schema))
     try:
         # Copies: the loaded tensors lie in the mapped file, which must not be able to change under a running server.
         state = {name: tensor.clone() for name, tensor in load_file(path).items()}

@@ -21,7 +21,7 @@ from palate.errors import BundleError
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from palate.index import Approximate
+    from palate.retrieval import Approximate
 
 __all__ = [
     "KIND",

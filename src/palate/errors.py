@@ -4,7 +4,7 @@
     ├── DataError               the rows, columns or ids that were given cannot be used
     │   └── SourceError         a named data set could not be had from any of its sources
     ├── RecipeError             a hyperparameter, or a combination of them, makes no sense
-    ├── RuleError               a rule, or a combination of them, makes no sense or does not fit the catalogue
+    ├── RuleError               a rule, or a combination of them, makes no sense or does not fit the catalog
     ├── ModelError              the fitted model cannot do what was asked of it
     ├── EvaluationError         a measurement that would not mean what it seems to
     │   └── LeakError           rows to be evaluated were part of the training rows
@@ -43,7 +43,7 @@ class RecipeError(PalateError, ValueError):
 
 
 class RuleError(PalateError, ValueError):
-    """A rule, or a combination of them, makes no sense or does not fit the catalogue."""
+    """A rule, or a combination of them, makes no sense or does not fit the catalog."""
 
 
 class ModelError(PalateError, RuntimeError):

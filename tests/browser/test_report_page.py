@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from palate.data.dataset import Dataset
-from palate.data.split import leave_one_out
+from palate.data.splits.split import leave_one_out
 from palate.report import write_html
 
 pytest.importorskip("altair", reason="the page needs the report extra")
@@ -41,8 +41,8 @@ SMALLEST = """() => Math.min(...[...document.querySelectorAll('svg text')].map(t
 }))"""
 # WCAG 2 contrast of every text of the page to the paper.
 CONTRAST = """() => {
-  const light = colour => {
-    const parts = colour.match(/[\\d.]+/g).slice(0, 3).map(part => part / 255);
+  const light = color => {
+    const parts = color.match(/[\\d.]+/g).slice(0, 3).map(part => part / 255);
     const [r, g, b] = parts.map(v => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4);
     return 0.2126 * r + 0.7152 * g + 0.0722 * b;
   };

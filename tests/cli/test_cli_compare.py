@@ -64,7 +64,7 @@ def test_what_cannot_be_had_is_told_and_the_exit_code_says_so(tmp_path):
     result = palate(*command, "--seeds", 2, "--json")
     assert result.code == 1
     assert "failed: ease (tiny): 24 items exceed max_items=2" in " ".join(result.err.split())
-    assert "no sampled candidates" in result.err, "a hundred are more than the catalogue has"
+    assert "no sampled candidates" in result.err, "a hundred are more than the catalog has"
     assert result.json["candidates"] is None
     assert result.json["seeds"] == [0, 1]
     assert [one["name"] for one in result.json["models"]] == ["popularity"]

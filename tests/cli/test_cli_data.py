@@ -7,7 +7,7 @@ import json
 import pytest
 from terminal import palate
 
-from palate.data.registry import REGISTRY
+from palate.datasets.registry import REGISTRY
 
 ROW = {"system", "dataset", "protocol", "role", "model", "metric", "k", "published", "value", "low", "high", "users",
        "seconds", "candidates", "ground"}  # fmt: skip

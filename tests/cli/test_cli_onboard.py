@@ -80,7 +80,7 @@ def test_nothing_known_gives_popular_items_and_typing_errors_are_asked_again(mon
     assert {row["source"] for row in result.json["recommendations"]} == {"popular"}
 
 
-def test_the_questions_end_with_the_catalogue_and_the_input(monkeypatch):
+def test_the_questions_end_with_the_catalog_and_the_input(monkeypatch):
     result = interview(monkeypatch, ["n"] * 30, "--json").ok()
     assert "nothing left to ask about" in result.err
     assert interview(monkeypatch, []).ok().out.startswith("Recommendations after 0 answers")

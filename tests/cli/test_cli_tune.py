@@ -14,12 +14,12 @@ import numpy as np
 import pytest
 from terminal import board, mistake, palate, start
 
-from palate.data.clean import sample_users
+from palate.data.preprocessing import sample_users
 from palate.data.readers import read_interactions
-from palate.data.split import leave_one_out
-from palate.evaluate import evaluate
+from palate.data.splits.split import leave_one_out
+from palate.evaluation.evaluate import evaluate
+from palate.experiment import validation_parts
 from palate.models import make_recipe
-from palate.tune import validation_parts
 
 KNN = ("tune", "item-knn", "clicks.csv", "--split", "leave-one-out")
 
@@ -44,13 +44,13 @@ def test_the_best_recipe_trains_from_its_file_and_the_values_are_shown(tmp_path)
         picture = path.parent / name
         if picture.exists() or name == "history.svg":
             assert ElementTree.parse(picture).getroot().tag.endswith("svg")
-    assert palate("train", "item-knn", "clicks.csv", "--config", path, "--set", "neighbours=3").code == 0
+    assert palate("train", "item-knn", "clicks.csv", "--config", path, "--set", "neighbors=3").code == 0
     assert "of recipe 'item-knn', not 'ease'" in mistake(palate("train", "ease", "clicks.csv", "--config", path))
 
 
 def test_json_tells_everything():
-    told = palate(*KNN, "--trials", 3, "--search", "neighbours=1:9", "--json").ok().json
-    assert told["space"] == {"neighbours": "1 to 9"}
+    told = palate(*KNN, "--trials", 3, "--search", "neighbors=1:9", "--json").ok().json
+    assert told["space"] == {"neighbors": "1 to 9"}
     assert len(told["trials"]) == 3
     assert told["best"]["value"] >= told["preset"]["value"]
     assert told["best"] == max(told["trials"], key=lambda trial: trial["value"])
@@ -59,9 +59,9 @@ def test_json_tells_everything():
 
 
 def test_a_space_may_stand_in_a_file(tmp_path):
-    (tmp_path / "space.toml").write_text('neighbours = "1:4"\n"shrinkage" = [0.0, 10.0]\n')
-    told = palate(*KNN, "--trials", 4, "--space", "space.toml", "--search", "neighbours=2:3", "--json").ok().json
-    assert told["space"] == {"neighbours": "2 to 3", "shrinkage": "0.0, 10.0"}
+    (tmp_path / "space.toml").write_text('neighbors = "1:4"\n"shrinkage" = [0.0, 10.0]\n')
+    told = palate(*KNN, "--trials", 4, "--space", "space.toml", "--search", "neighbors=2:3", "--json").ok().json
+    assert told["space"] == {"neighbors": "2 to 3", "shrinkage": "0.0, 10.0"}
 
 
 def test_parts_sampled_users_relevance_and_seen_items(tmp_path):
@@ -77,7 +77,7 @@ def test_parts_sampled_users_relevance_and_seen_items(tmp_path):
     assert result.json["candidates"] == ["all items, seen items left in"] * 2
     recipe = make_recipe("item-knn", result.json["preset"]["fields"])
     values = [
-        evaluate(recipe.fit(part.train), part, remove_seen=False, resamples=0).value("NDCG", 10) for part in parts
+        evaluate(recipe.fit(part.train), part, exclude_seen=False, resamples=0).value("NDCG", 10) for part in parts
     ]
     assert result.json["preset"]["value"] == pytest.approx(np.mean(values))
     assert "and 1 more such parts" in palate(*command, "--parts", 2, "--out", "other").ok().out
@@ -147,8 +147,8 @@ def alive(pid: str) -> bool:
         (("tune", "item-knn", "clicks.csv", "--sample", "0.5"), "--sample need --split"),
         ((*KNN, "--relevant", "99"), "lower at_least"),
         ((*KNN, "--keep-seen", "--candidates", "9"), "seen items are never sampled"),
-        ((*KNN, "--search", "neighbours"), "is not field=low:high"),
-        ((*KNN, "--search", "neighbors=1:5"), "no field 'neighbors'"),
+        ((*KNN, "--search", "neighbors"), "is not field=low:high"),
+        ((*KNN, "--search", "neighbours=1:5"), "no field 'neighbours'"),
         ((*KNN, "--space", "none.toml"), "--space none.toml cannot be read"),
     ],
 )

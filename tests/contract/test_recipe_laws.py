@@ -11,17 +11,17 @@ import pytest
 import torch
 
 from boards import make_checkerboard
+from palate.base import DataSpec, Model, Query, Recipe, TrainOptions
 from palate.bundle import Bundle
-from palate.data.split import Split
+from palate.data.splits.split import Split
 from palate.models import RECIPES, make_recipe
-from palate.pipeline import Recommender
-from palate.protocols import Model, Query, Recipe, Run, Sizes
+from palate.recommend import Recommender
 
 NAMES = list(RECIPES)
 
 
 def small(name: str) -> Recipe[Any]:
-    """The recipe with enough optimiser steps for 760 rows."""
+    """The recipe with enough optimizer steps for 760 rows."""
     recipe = make_recipe(name, fast=True)
     wished = {"epochs": 60, "batch_size": 128, "learning_rate": 0.02, "dim": 8}
     has = {field.name for field in dataclasses.fields(recipe)}  # type: ignore[arg-type]
@@ -42,7 +42,7 @@ def strangers(name: str, histories: list[list[int]]) -> Query:
 
 @cache
 def fitted(name: str) -> Model:
-    return small(name).fit(board(name).train, Run(seed=3))
+    return small(name).fit(board(name).train, TrainOptions(seed=3))
 
 
 def query(name: str, users: list[int]) -> Query:
@@ -50,7 +50,7 @@ def query(name: str, users: list[int]) -> Query:
 
 
 def personal(name: str) -> bool:
-    return bool(fitted(name).knows(query(name, [0])).all())
+    return bool(fitted(name).can_personalize(query(name, [0])).all())
 
 
 def score(model: Model, asked: Query, items: torch.Tensor | None = None) -> torch.Tensor:
@@ -59,7 +59,7 @@ def score(model: Model, asked: Query, items: torch.Tensor | None = None) -> torc
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_candidate_scores_equal_the_gathered_catalogue_scores(name: str) -> None:
+def test_candidate_scores_equal_the_gathered_catalog_scores(name: str) -> None:
     model, asked = fitted(name), query(name, [0, 7, 12])
     items = torch.tensor([[0, 5, 39], [5, 5, 1], [38, 2, 0]])
     whole = score(model, asked)
@@ -85,7 +85,7 @@ def test_strangers_in_a_batch_equal_strangers_one_by_one(name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_same_seed_gives_the_same_weights(name: str) -> None:
-    again = small(name).fit(board(name).train, Run(seed=3))
+    again = small(name).fit(board(name).train, TrainOptions(seed=3))
     first, second = fitted(name).state_dict(), again.state_dict()  # type: ignore[attr-defined]
     assert first.keys() == second.keys()
     for key, value in first.items():
@@ -98,7 +98,7 @@ def test_training_leaves_the_global_random_state_alone(name: str) -> None:
     expected = torch.rand(3)
     torch.manual_seed(5)
     dataclasses.replace(small(name), **({"epochs": 1} if hasattr(small(name), "epochs") else {})).fit(  # type: ignore[type-var]
-        board(name).train, Run(seed=1)
+        board(name).train, TrainOptions(seed=1)
     )
     assert torch.equal(torch.rand(3), expected)
 
@@ -124,7 +124,7 @@ def test_strangers_never_crash_and_a_history_makes_them_known(name: str) -> None
     assert torch.isfinite(score(model, Query.of([-1, 10**6]))).all()
     if not personal(name):
         return
-    assert model.knows(asked).tolist() == [False, True, True]
+    assert model.can_personalize(asked).tolist() == [False, True, True]
     even, odd = torch.arange(12, 40, 2), torch.arange(13, 40, 2)
     assert scores[1, even].mean() > scores[1, odd].mean()
     assert scores[2, odd].mean() > scores[2, even].mean()
@@ -133,7 +133,7 @@ def test_strangers_never_crash_and_a_history_makes_them_known(name: str) -> None
 @pytest.mark.parametrize("name", NAMES)
 def test_the_state_dict_holds_the_whole_model(name: str) -> None:
     model = fitted(name)
-    sizes = getattr(model, "sizes", Sizes(board(name).train.n_users, board(name).train.n_items))
+    sizes = getattr(model, "sizes", DataSpec(board(name).train.n_users, board(name).train.n_items))
     rebuilt = small(name).build(sizes)
     rebuilt.load_state_dict(model.state_dict(), strict=True)  # type: ignore[attr-defined]
     assert torch.equal(score(rebuilt.eval(), query(name, [0, 9])), score(model, query(name, [0, 9])))

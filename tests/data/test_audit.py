@@ -21,7 +21,7 @@ from palate.data.audit.advice import ADVICE
 from palate.data.audit.shape import gini
 from palate.data.dataset import Dataset, Interactions
 from palate.data.frame import from_frame
-from palate.data.split import Candidates, Split, at_random, by_time, leave_one_out
+from palate.data.splits.split import Candidates, Split, at_random, by_time, leave_one_out
 from palate.errors import DataError, SourceError
 
 DAY = 86_400
@@ -387,8 +387,8 @@ def test_ml_100k_has_ties_at_the_hold_out_and_films_with_two_ids(ml_100k, ml_100
 
 
 def test_anime_marks_what_was_not_rated_with_minus_one():
-    from palate.data.formats import read_anime
-    from palate.data.registry import REGISTRY, load
+    from palate.datasets.formats import read_anime
+    from palate.datasets.registry import REGISTRY, load
 
     try:
         raw = load(replace(REGISTRY["anime"], read=partial(read_anime, keep_unrated=True)), progress=False)

@@ -104,7 +104,7 @@ def test_long_lists_are_cut() -> None:
         ("year:text", "feature 'year' of type Int64 cannot be text"),
         ("studio:numeric", "feature 'studio' of type String cannot be numeric"),
         ("genres:vector", "cannot be vector|could not"),
-        ("year:colour", "unknown kind 'colour'"),
+        ("year:color", "unknown kind 'color'"),
     ],
 )
 def test_mistakes_are_named(wanted: str, message: str) -> None:

@@ -303,10 +303,10 @@ def test_duplicates_can_be_an_error():
 
 
 def test_items_that_nobody_touched_are_kept_if_wished():
-    films = pl.DataFrame({"movie": ["3", "1", "99", "x"], "name": ["Heat", "Alien", "Unseen", "Odd"]})
+    films = pl.DataFrame({"movie": ["3", "1", "99", "x"], "name": ["Heat", "Alien", "NegativeSampler", "Odd"]})
     dataset = from_frame(pl.DataFrame(ROWS), item_features=films, keep_cold_items=True)
     assert dataset.items.ids.to_list() == [1, 2, 3, 99]
-    assert dataset.titles.to_list() == ["Alien", "2", "Heat", "Unseen"]
+    assert dataset.titles.to_list() == ["Alien", "2", "Heat", "NegativeSampler"]
     assert dataset.items.ids.gather(dataset.interactions.item).to_list() == ROWS["item_id"]
     assert notes(dataset)["items without interactions, kept for their features"] == 1
     assert notes(dataset)["item features of ids without interactions, left out"] == 1  # x is no integer
@@ -315,7 +315,9 @@ def test_items_that_nobody_touched_are_kept_if_wished():
 
 
 def test_features_and_titles_are_aligned():
-    films = pl.DataFrame({"movie": ["3", "1", "99"], "name": ["Heat", "Alien", "Unseen"], "year": [1995, 1979, 2000]})
+    films = pl.DataFrame(
+        {"movie": ["3", "1", "99"], "name": ["Heat", "Alien", "NegativeSampler"], "year": [1995, 1979, 2000]}
+    )
     people = pd.DataFrame({"age": [30, 40, 50], "user_id": ["c", "b", "a"]})
     dataset = from_frame(pl.DataFrame(ROWS), item_features=films, user_features=people)
     assert dataset.item_features["year"].to_list() == [1979, None, 1995]

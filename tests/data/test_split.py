@@ -23,8 +23,8 @@ from hypothesis import strategies as st
 
 from palate.data.dataset import Dataset, Interactions, Note
 from palate.data.ids import IdMap
-from palate.data.split import Candidates, Split, at_random, by_time, leave_one_out
-from palate.data.split_parts import from_parts
+from palate.data.splits.parts import from_parts
+from palate.data.splits.split import Candidates, Split, at_random, by_time, leave_one_out
 from palate.errors import BundleError, DataError
 
 FAST = settings(deadline=None, max_examples=60)
@@ -423,7 +423,7 @@ import sys
 import numpy as np
 from palate.data.dataset import Dataset, Interactions
 from palate.data.ids import IdMap
-from palate.data.split import at_random
+from palate.data.splits.split import at_random
 rng = np.random.default_rng(0)
 n = 50_000
 rows = Interactions(rng.integers(0, 500, n, np.int32), rng.integers(0, 300, n, np.int32), np.ones(n, np.float32))

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from palate.data.dataset import Dataset, Interactions
 from palate.data.ids import IdMap
-from palate.data.split_cold import hold_out_items, hold_out_users, reveal
+from palate.data.splits.cold import hold_out_items, hold_out_users, reveal
 from palate.errors import DataError
 
 Rows = list[tuple[int, int, int]]

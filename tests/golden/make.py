@@ -17,9 +17,9 @@ HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent))
 
 from boards import make_checkerboard  # noqa: E402
+from palate.base import Query, TrainOptions  # noqa: E402
 from palate.bundle import FORMAT, Bundle  # noqa: E402
 from palate.models import make_recipe  # noqa: E402
-from palate.protocols import Query, Run  # noqa: E402
 
 RECIPES = {
     "popularity": {},
@@ -36,7 +36,7 @@ def main() -> None:
     expected = {}
     for name, fields in RECIPES.items():
         recipe = make_recipe(name, fields, fast=True)
-        model = recipe.fit(train, Run(seed=1))
+        model = recipe.fit(train, TrainOptions(seed=1))
         Bundle.of(recipe, model, train).save(folder / name)
         with torch.inference_mode():
             expected[name] = model.score(Query.of([0, 5], train.history.select(torch.tensor([0, 5]).numpy()))).tolist()

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from palate.base import Query
 from palate.bundle import Bundle
-from palate.protocols import Query
 
 BUNDLES = [path.parent for path in sorted(Path(__file__).parent.glob("bundles-*/*/manifest.json"))]
 

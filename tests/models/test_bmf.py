@@ -9,14 +9,14 @@ import polars as pl
 import pytest
 import torch
 
+from palate.base import DataSpec, Query, TrainOptions
 from palate.data.dataset import Dataset, Interactions
 from palate.data.ids import IdMap
 from palate.data.indicators import indicators
-from palate.data.split import Split
+from palate.data.splits.split import Split
 from palate.errors import RecipeError
 from palate.models.bmf import BMF, _Chain, _wishart
-from palate.models.ratings import Ratings
-from palate.protocols import Query, Run, Sizes
+from palate.models.rating_factors import Ratings
 
 SMALL = BMF(dim=3, sweeps=60, burn_in=20, draws=8)
 
@@ -88,7 +88,7 @@ def test_the_conditional_of_a_user_is_the_posterior_written_out() -> None:
         z = np.column_stack([y[rows.item[here], :3], np.ones(here.sum())])
         rest = rows.weight[here] - targets.mean - y[rows.item[here], 3]
         precision = side.precision + chain.noise[user] * z.T @ z
-        right = side.precision @ (side.centre + side.shift[user]) + chain.noise[user] * z.T @ rest
+        right = side.precision @ (side.center + side.shift[user]) + chain.noise[user] * z.T @ rest
         np.testing.assert_allclose(mean[user], np.linalg.solve(precision, right), rtol=1e-3, atol=1e-4)
         np.testing.assert_allclose(factor[user] @ factor[user].T, precision, rtol=1e-3)
 
@@ -129,9 +129,9 @@ def test_a_stranger_with_the_ratings_of_a_trained_user_gets_nearly_the_same() ->
 
 def test_one_seed_gives_one_model_and_the_weights_alone_rebuild_it() -> None:
     train, _ = ratings()
-    model, again = SMALL.fit(train, Run(seed=2)), SMALL.fit(train, Run(seed=2))
+    model, again = SMALL.fit(train, TrainOptions(seed=2)), SMALL.fit(train, TrainOptions(seed=2))
     assert all(torch.equal(value, again.state_dict()[key]) for key, value in model.state_dict().items())
-    other = SMALL.build(Sizes(train.n_users, train.n_items))
+    other = SMALL.build(DataSpec(train.n_users, train.n_items))
     other.load_state_dict(model.state_dict(), strict=True)
     query = Query.of([3, -1], train.history.select(np.array([3, 4])))
     assert torch.equal(other.eval().predict(query), model.predict(query))

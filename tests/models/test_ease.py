@@ -8,16 +8,16 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from palate.base import DataSpec, Query
 from palate.data.dataset import Dataset, Interactions
 from palate.data.ids import IdMap
-from palate.data.split import Split, by_time, leave_one_out
+from palate.data.splits.split import Split, by_time, leave_one_out
 from palate.errors import RecipeError
-from palate.evaluate import evaluate
+from palate.evaluation.evaluate import evaluate
 from palate.models import ease
 from palate.models.ease import EASE
 from palate.models.popularity import Popularity
-from palate.protocols import Query, Sizes
-from palate.sampling import draw_candidates
+from palate.training.negative_sampling import draw_candidates
 
 
 def dataset(pairs: list[tuple[int, int]], weights: list[float] | None = None, items: int = 6) -> Dataset:
@@ -81,7 +81,7 @@ def test_the_checkerboard_is_learned_and_strangers_are_answered_as_trained_users
     assert (held_out > np.where(same, -np.inf, scores.numpy()).max(1)).all()
     strangers = Query.strangers([history.of(user).tolist() for user in users])
     assert torch.equal(model.score(strangers), scores)
-    assert model.knows(strangers).all()
+    assert model.can_personalize(strangers).all()
 
 
 def test_without_a_telling_history_popularity_answers() -> None:
@@ -90,11 +90,11 @@ def test_without_a_telling_history_popularity_answers() -> None:
     popular = torch.tensor([1, 3, 0, 1, 0, 0]) / 3
     mixed = Query.strangers([[], [5], [0]])
     scores = model.score(mixed)
-    assert model.knows(mixed).tolist() == [False, False, True]
+    assert model.can_personalize(mixed).tolist() == [False, False, True]
     torch.testing.assert_close(scores[:2], popular.expand(2, -1))
     assert int(scores[2].argmax()) == 1
     for rows in ([0, 1], [-1, 10**6]):
-        assert not model.knows(Query.of(rows)).any()
+        assert not model.can_personalize(Query.of(rows)).any()
         torch.testing.assert_close(model.score(Query.of(rows)), popular.expand(2, -1))
         assert model.score(Query.of(rows), torch.tensor([[1, 2], [1, 2]])).shape == (2, 2)
 
@@ -158,9 +158,9 @@ def test_senseless_settings_are_refused(fields: dict[str, float], message: str) 
         EASE(**fields)  # type: ignore[arg-type]
 
 
-def test_a_catalogue_beyond_the_bound_is_refused_with_what_it_would_take() -> None:
+def test_a_catalog_beyond_the_bound_is_refused_with_what_it_would_take() -> None:
     with pytest.raises(RecipeError, match=r"100,000 items exceed max_items=20,000: training would take 120\.0 GB"):
-        EASE().build(Sizes(10, 100_000))
+        EASE().build(DataSpec(10, 100_000))
 
 
 def test_reference_figures_of_system_e(ml_100k: Dataset) -> None:

@@ -6,12 +6,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from palate.base import DataSpec, Query, TrainOptions
 from palate.data.dataset import Dataset, Interactions
 from palate.data.ids import IdMap
 from palate.errors import RecipeError
 from palate.models.ials import IALS, WALS, Alternation
 from palate.models.least_squares import leading_vectors
-from palate.protocols import Query, Run, Sizes
 
 
 def dataset(user, item, weight=None, n_users=None, n_items=None) -> Dataset:
@@ -198,23 +198,25 @@ def test_wals_predicts_ratings():
 
 def test_same_seed_same_weights_and_the_state_rebuilds_the_model():
     data, recipe = checkerboard(), IALS(dim=4, epochs=2)
-    one, two, other = (recipe.fit(data, Run(seed=seed)).state_dict() for seed in (1, 1, 2))
+    one, two, other = (recipe.fit(data, TrainOptions(seed=seed)).state_dict() for seed in (1, 1, 2))
     assert all(torch.equal(one[key], two[key]) for key in one)
     assert not torch.equal(one["item_table.weight"], other["item_table.weight"])
-    rebuilt = recipe.build(Sizes(20, 20))
+    rebuilt = recipe.build(DataSpec(20, 20))
     rebuilt.load_state_dict(one, strict=True)
     query = Query.of([-1, 3], data.history.select(np.array([2, 3])))
-    assert torch.equal(rebuilt.score(query), recipe.fit(data, Run(seed=1)).score(query))
+    assert torch.equal(rebuilt.score(query), recipe.fit(data, TrainOptions(seed=1)).score(query))
 
 
 def test_the_best_watched_epoch_comes_back():
     seen, losses = [], []
 
-    def watch(model):
+    def validation_callback(model):
         seen.append(model.item_table.weight.detach().clone())
         return [0.1, 0.3, 0.2, 0.1, 0.1][len(seen) - 1]
 
-    run = Run(watch=watch, patience=2, on_epoch=lambda epoch, loss: losses.append(loss))
+    run = TrainOptions(
+        validation_callback=validation_callback, patience=2, on_epoch=lambda epoch, loss: losses.append(loss)
+    )
     model = IALS(dim=4, epochs=9).fit(checkerboard(), run)
     assert len(seen) == 4
     assert torch.equal(model.item_table.weight, seen[1])

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 import torch
 
+from palate.base import DataSpec, Query, TrainOptions
 from palate.data.dataset import Dataset, Interactions
 from palate.data.ids import IdMap
 from palate.errors import RecipeError
 from palate.models.logistic_mf import LogisticMF
-from palate.protocols import Query, Run, Sizes
 
 
 def dataset(user, item, weight=None, n_users=None, n_items=None) -> Dataset:
@@ -33,13 +33,13 @@ def model():
 
 
 def test_the_loss_is_the_equation():
-    """A pool of the whole catalogue gives the expectation itself."""
+    """A pool of the whole catalog gives the expectation itself."""
     rng = np.random.default_rng(0)
     pairs = rng.choice(5 * 7, 18, replace=False)
     data = dataset(pairs // 7, pairs % 7, rng.choice([1, 1, -1], 18), 5, 7)
     recipe = LogisticMF(dim=3, negatives=4, pool=7, batch_users=5, regularization=0.2, std=2.0)
     torch.manual_seed(0)
-    module = recipe.build(Sizes(5, 7))
+    module = recipe.build(DataSpec(5, 7))
     torch.nn.init.normal_(module.item_table.weight)
     (batch,) = recipe.batches(data, seed=0, epoch=0)
     user, item = module.user_table.weight.detach().double().numpy(), module.item_table.weight.detach().double().numpy()
@@ -78,10 +78,10 @@ def test_a_dislike_turns_a_stranger_away(model):
 
 
 def test_same_seed_same_weights_and_the_state_rebuilds_the_model(model):
-    again, other = RECIPE.fit(checkerboard()), RECIPE.fit(checkerboard(), Run(seed=1))
+    again, other = RECIPE.fit(checkerboard()), RECIPE.fit(checkerboard(), TrainOptions(seed=1))
     assert all(torch.equal(again.state_dict()[key], tensor) for key, tensor in model.state_dict().items())
     assert not torch.equal(other.item_table.weight, model.item_table.weight)
-    rebuilt = RECIPE.build(Sizes(20, 20))
+    rebuilt = RECIPE.build(DataSpec(20, 20))
     rebuilt.load_state_dict(model.state_dict(), strict=True)
     query = Query.strangers([[0, 2], []])
     assert torch.equal(rebuilt.score(query), model.score(query))
@@ -95,7 +95,7 @@ def test_negatives_are_never_seen_and_the_rate_falls_to_nearly_nothing():
         drawn = seen[batch.user.numpy()][:, batch.pool.numpy()]
         assert not (batch.share.numpy()[drawn] > 0).any()
         np.testing.assert_allclose(batch.share.sum(1), (~drawn).any(1), atol=1e-6)
-    module = RECIPE.build(Sizes(20, 20))
+    module = RECIPE.build(DataSpec(20, 20))
     (adam,) = RECIPE.optimizers(module)
     for _ in range(30 * 5):
         adam.step()
@@ -103,7 +103,8 @@ def test_negatives_are_never_seen_and_the_rate_falls_to_nearly_nothing():
 
 
 @pytest.mark.parametrize(
-    "fields", [{"epochs": -1}, {"negatives": 0}, {"user_rate": 0.0}, {"regularization": -1.0}, {"std": float("nan")}]
+    "fields",
+    [{"epochs": -1}, {"negatives": 0}, {"user_learning_rate": 0.0}, {"regularization": -1.0}, {"std": float("nan")}],
 )
 def test_senseless_fields_are_refused(fields):
     (field,) = fields

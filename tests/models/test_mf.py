@@ -12,13 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import sparse
 
+from palate.base import DataSpec, Query, TrainOptions
 from palate.data.dataset import Dataset, Interactions
 from palate.data.ids import IdMap
-from palate.data.split import Split
+from palate.data.splits.split import Split
 from palate.errors import RecipeError
 from palate.models.mf import MF
-from palate.models.ratings import RatingFactors, conditional
-from palate.protocols import Query, Run, Sizes
+from palate.models.rating_factors import RatingFactors, conditional
 
 SMALL = MF(dim=4, epochs=40, batch_size=256, learning_rate=0.02, regularization=0.02)
 
@@ -69,7 +69,7 @@ def test_descent_equals_the_published_iteration_written_out() -> None:
     train, _ = halves(planted(12, 9))
     rows, k, l2 = train.interactions, 3, 0.01
     recipe = dataclasses.replace(MF.published(k, l2), epochs=7)
-    model = recipe.fit(train, Run(seed=4))
+    model = recipe.fit(train, TrainOptions(seed=4))
     rng = np.random.default_rng(4)
     p, q = 11 * rng.random((12, k)) / k, 11 * rng.random((9, k)) / k
     v = None
@@ -90,12 +90,14 @@ def test_descent_reports_every_50_iterations_and_keeps_the_best() -> None:
     seen: list[tuple[int, float]] = []
     watched: list[float] = []
 
-    def watch(model: object) -> float:
+    def validation_callback(model: object) -> float:
         watched.append(-mse(model, held))
         return watched[-1]
 
     recipe = dataclasses.replace(MF.published(3), epochs=120)
-    model = recipe.fit(train, Run(on_epoch=lambda n, loss: seen.append((n, loss)), watch=watch))
+    model = recipe.fit(
+        train, TrainOptions(on_epoch=lambda n, loss: seen.append((n, loss)), validation_callback=validation_callback)
+    )
     assert [n for n, _ in seen] == [0, 50, 100, 120]
     assert seen[-1][1] < seen[0][1]
     assert -mse(model, held) == pytest.approx(max(watched), abs=1e-5)
@@ -173,7 +175,7 @@ def test_without_biases_there_are_none() -> None:
 def test_the_weights_alone_rebuild_the_model() -> None:
     train, _ = halves(planted())
     model = dataclasses.replace(SMALL, epochs=2).fit(train)
-    other = SMALL.build(Sizes(train.n_users, train.n_items))
+    other = SMALL.build(DataSpec(train.n_users, train.n_items))
     other.load_state_dict(model.state_dict(), strict=True)
     query = Query.of([3, -1], train.history.select(np.array([3, 4])))
     assert torch.equal(other.eval().predict(query), model.predict(query))

@@ -8,16 +8,16 @@ import numpy as np
 import pytest
 import torch
 
-from palate.data.split import Split
-from palate.evaluate import evaluate
+from palate.base import DataSpec, Query, TrainOptions
+from palate.data.splits.split import Split
+from palate.evaluation.evaluate import evaluate
 from palate.models.neumf import GMF, MLP, NCFModel, NeuMF, mix
-from palate.protocols import Query, Run, Sizes
-from palate.sampling import draw_candidates
+from palate.training.negative_sampling import draw_candidates
 
 
 def test_scores_equal_the_equations_of_the_paper() -> None:
     torch.manual_seed(0)
-    model = NCFModel(Sizes(4, 5), 3, (6, 4, 2)).eval()
+    model = NCFModel(DataSpec(4, 5), 3, (6, 4, 2)).eval()
     with torch.no_grad():
         for table in (model.user_table, model.item_table):
             table.weight.normal_()
@@ -53,7 +53,7 @@ def test_each_batch_holds_positives_with_fresh_unseen_negatives(checkerboard: Sp
 
 def test_pretraining_starts_from_both_parts_mixed_by_alpha() -> None:
     torch.manual_seed(0)
-    sizes = Sizes(3, 4)
+    sizes = DataSpec(3, 4)
     gmf, tower, both = NCFModel(sizes, 2, ()), NCFModel(sizes, 0, (4, 3)), NCFModel(sizes, 2, (4, 3))
     mix(both, gmf, tower, alpha=0.25)
     for model in (gmf, tower, both):
@@ -67,13 +67,13 @@ def test_pretraining_starts_from_both_parts_mixed_by_alpha() -> None:
 
 def test_pretrained_neumf_trains_with_sgd_and_learns(checkerboard: Split) -> None:
     recipe = NeuMF(dim=8, layers=(16, 8), epochs=40, batch_size=128, learning_rate=0.02, pretrain=True)
-    model = recipe.fit(checkerboard.train, Run())
+    model = recipe.fit(checkerboard.train, TrainOptions())
     assert isinstance(recipe.optimizers(model)[0], torch.optim.SGD)
     assert evaluate(model, checkerboard, k=10, resamples=0).value("HitRate", 10) > 0.5
 
 
 def test_scoring_in_chunks_changes_nothing(checkerboard: Split, monkeypatch: pytest.MonkeyPatch) -> None:
-    model = NeuMF(epochs=1).fit(checkerboard.train, Run())
+    model = NeuMF(epochs=1).fit(checkerboard.train, TrainOptions())
     query, items = Query.of(np.arange(40)), torch.arange(12).expand(40, -1)
     with torch.inference_mode():
         whole, some = model.score(query), model.score(query, items)
@@ -83,7 +83,7 @@ def test_scoring_in_chunks_changes_nothing(checkerboard: Split, monkeypatch: pyt
 
 
 def test_a_stranger_with_the_history_of_a_user_gets_a_like_list(ml_100k_loo: Split) -> None:
-    model = replace(GMF.fast(), epochs=5).fit(ml_100k_loo.train, Run(threads=1))
+    model = replace(GMF.fast(), epochs=5).fit(ml_100k_loo.train, TrainOptions(threads=1))
     users = np.arange(0, 943, 20)
     history = ml_100k_loo.train.history.select(users)
     with torch.inference_mode():
@@ -100,7 +100,7 @@ def test_a_stranger_with_the_history_of_a_user_gets_a_like_list(ml_100k_loo: Spl
 
 def test_the_fast_preset_reaches_the_published_quality_of_system_b(ml_100k_loo: Split) -> None:
     candidates = draw_candidates(ml_100k_loo, 100, seed=0)
-    model = MLP.fast().fit(ml_100k_loo.train, Run(threads=1))
+    model = MLP.fast().fit(ml_100k_loo.train, TrainOptions(threads=1))
     report = evaluate(model, ml_100k_loo, candidates=candidates, resamples=0)
     assert report.value("HitRate", 10) >= 0.60
     assert report.value("NDCG", 10) >= 0.33

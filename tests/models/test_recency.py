@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 import torch
 
+from palate.base import Query
 from palate.data.dataset import Dataset, Interactions
 from palate.data.ids import IdMap
 from palate.errors import RecipeError
 from palate.models.ials import IALS
 from palate.models.logistic_mf import LogisticMF
 from palate.models.recency import Recency
-from palate.protocols import Query
 
 RECIPES = (
     IALS(dim=4, half_life_events=1, floor=0.01),

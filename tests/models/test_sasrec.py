@@ -15,21 +15,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from palate.base import DataSpec, Query, TrainOptions
 from palate.bundle import Bundle
 from palate.data.dataset import Dataset, History, Interactions
 from palate.data.ids import IdMap
-from palate.data.split import Split, leave_one_out
+from palate.data.splits.split import Split, leave_one_out
 from palate.errors import RecipeError
-from palate.evaluate import evaluate
-from palate.losses import chunked_softmax, gbce, sampled_softmax
-from palate.models.blend import Blend
+from palate.evaluation.evaluate import evaluate
+from palate.models.ensemble import Ensemble
 from palate.models.popularity import Popularity
 from palate.models.sasrec import SASRec, SASRecModel
 from palate.models.sasrec.batches import packed_rows
-from palate.nn import Averaged, ByteDropout
-from palate.protocols import Query, Run, Sizes
+from palate.training.layers import Averaged, ByteDropout
+from palate.training.losses import chunked_softmax, gbce, sampled_softmax
 
-RUN = Run(device="cpu")
+RUN = TrainOptions(device="cpu")
 TINY = SASRec(dim=8, hidden=12, window=6, time_gaps=True, request_time=True)
 QUICK = SASRec(dim=16, hidden=32, epochs=30, batch_size=128, learning_rate=0.01, average=0.9)
 
@@ -66,7 +66,7 @@ def best_new(model: SASRecModel, histories: list[list[int]]) -> list[int]:
 
 def tiny(seed: int = 0) -> SASRecModel:
     torch.manual_seed(seed)
-    model = TINY.build(Sizes(3, 9)).eval()
+    model = TINY.build(DataSpec(3, 9)).eval()
     for weight in model.parameters():
         nn.init.normal_(weight, std=0.5)
     return model
@@ -216,7 +216,7 @@ def test_shuffled_histories_keep_their_items() -> None:
 
 @pytest.mark.parametrize("banning", [False, True])
 def test_the_chunked_softmax_equals_the_dense_one_with_its_gradients(banning: bool, monkeypatch) -> None:
-    monkeypatch.setattr("palate.losses.CHUNK_CELLS", 40)  # three rows at once
+    monkeypatch.setattr("palate.training.losses.CHUNK_CELLS", 40)  # three rows at once
     torch.manual_seed(0)
     x, table, bias = torch.randn(10, 4), torch.randn(13, 4), torch.randn(13)
     target, banned = torch.randint(0, 13, (10,)), torch.randint(0, 13, (10, 5)) if banning else None
@@ -292,7 +292,7 @@ def test_who_a_user_is_does_not_matter_only_the_history(walked: SASRecModel) -> 
 def test_without_a_history_everybody_gets_the_mean_state(walked: SASRecModel) -> None:
     nothing, disliked = Query.of([0, -1]), Query.strangers([[4, 5], []], weight=-1.0)
     for query in (nothing, disliked):
-        assert not walked.knows(query).any()
+        assert not walked.can_personalize(query).any()
         vectors = walked.query_vectors(query)
         torch.testing.assert_close(vectors, torch.cat([walked.typical, torch.ones(1)]).expand(2, -1))
     assert walked.typical.abs().sum() > 0
@@ -311,7 +311,7 @@ def test_dislikes_and_what_lies_before_the_window_are_not_read() -> None:
 def test_time_gaps_matter_only_where_they_are_read() -> None:
     rows = history_of([[1, 2, 3]] * 2, [[0.0, 1.0, 2.0], [0.0, 1.0, 90_000.0]])
     torch.manual_seed(0)
-    blind = replace(TINY, time_gaps=False).build(Sizes(3, 9)).eval()
+    blind = replace(TINY, time_gaps=False).build(DataSpec(3, 9)).eval()
     with torch.inference_mode():
         quick, slow = tiny().score(Query.of([-1, -1], rows))
         assert not torch.allclose(quick, slow)
@@ -356,7 +356,7 @@ def test_the_time_of_request_decides_where_it_says_what_comes_next(tmp_path: Pat
 def test_only_models_that_read_it_are_told_when_people_come_back_and_the_report_says_so() -> None:
     parts = leave_one_out(waiting())
     told, blind = (replace(WAITS, request_time=reads).fit(parts.train, RUN) for reads in (True, False))
-    reports = [evaluate(model, parts, k=1, remove_seen=False, resamples=0) for model in (told, blind)]
+    reports = [evaluate(model, parts, k=1, exclude_seen=False, resamples=0) for model in (told, blind)]
     assert reports[0].value("HitRate", 1) > 0.95
     assert reports[1].value("HitRate", 1) < 0.7
     assert reports[0].protocol == f"{parts.how}; each user asked at the time of the first held-out row"
@@ -368,7 +368,7 @@ def test_a_blend_reads_the_time_of_request_if_a_member_does() -> None:
     parts = leave_one_out(waiting())
     sequence = {"recipe": "sasrec", **vars(replace(WAITS, epochs=2))}
     for members, reads in (((sequence, "popularity"), True), (("popularity", "ease"), False)):
-        model = Blend(members=members, weights=(1, 0.1)).fit(parts.train, RUN)
+        model = Ensemble(members=members, weights=(1, 0.1)).fit(parts.train, RUN)
         assert model.reads_request_time is reads
         assert ("asked at the time" in evaluate(model, parts, resamples=0).protocol) is reads
 
@@ -421,12 +421,12 @@ def test_training_goes_on_from_a_checkpoint_to_the_same_weights(tmp_path: Path) 
 def test_a_watch_sees_the_averaged_model_and_the_best_one_is_kept() -> None:
     states: list[torch.Tensor] = []
 
-    def watch(model: SASRecModel) -> float:
+    def validation_callback(model: SASRecModel) -> float:
         assert isinstance(model, SASRecModel)
         states.append(model.item_table.weight.clone())
         return [0.2, 0.5, 0.1][len(states) - 1]
 
-    model = replace(QUICK, epochs=3).fit(chain(), replace(RUN, watch=watch))
+    model = replace(QUICK, epochs=3).fit(chain(), replace(RUN, validation_callback=validation_callback))
     assert torch.equal(model.item_table.weight, states[1])
 
 
@@ -446,7 +446,7 @@ def test_byte_dropout_keeps_the_mean_and_is_off_in_eval_mode() -> None:
     once = drop(ones)
     assert once.unique().tolist() == pytest.approx([0, 256 / (256 - 77)])
     assert once.mean().item() == pytest.approx(1, abs=0.01)
-    assert (once == 0).float().mean(0).std() < 0.03  # no column is favoured
+    assert (once == 0).float().mean(0).std() < 0.03  # no column is favored
     assert torch.equal(drop.eval()(ones), ones)
 
 

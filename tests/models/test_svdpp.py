@@ -9,12 +9,12 @@ import pytest
 import torch
 
 from boards import make_checkerboard
+from palate.base import DataSpec, Query, TrainOptions
 from palate.data.dataset import Dataset, Interactions
 from palate.data.ids import IdMap
-from palate.data.split import Split
+from palate.data.splits.split import Split
 from palate.errors import ModelError, RecipeError
 from palate.models.svdpp import BagSums, SVDpp
-from palate.protocols import Query, Run, Sizes
 
 SMALL = SVDpp(dim=4, epochs=50, batch_size=256, learning_rate=0.02, regularization=0.02)
 
@@ -125,13 +125,13 @@ def test_scores_while_training_are_personal_and_the_weights_rebuild_the_model() 
     train, unrated, held = taste_by_touching()
     values: list[float] = []
 
-    def watch(model: object) -> float:
+    def validation_callback(model: object) -> float:
         values.append(-mse(model, held))
         return values[-1]
 
-    model = SMALL.fit(train, Run(watch=watch, patience=50), unrated=unrated)
+    model = SMALL.fit(train, TrainOptions(validation_callback=validation_callback, patience=50), unrated=unrated)
     assert values[-1] > values[0]
-    other = SMALL.build(Sizes(train.n_users, train.n_items))
+    other = SMALL.build(DataSpec(train.n_users, train.n_items))
     other.load_state_dict(model.state_dict(), strict=True)
     query = Query.of([3, -1], train.history.select(np.array([3, 4])))
     assert torch.equal(other.eval().predict(query), model.predict(query))
@@ -143,4 +143,4 @@ def test_nonsense_is_refused() -> None:
     with pytest.raises(RecipeError, match="learning_rate"):
         SVDpp(learning_rate=-1.0)
     with pytest.raises(ModelError, match=r"SVDpp\.fit"):
-        SMALL.build(Sizes(3, 3)).compose(torch.tensor([0]))
+        SMALL.build(DataSpec(3, 3)).compose(torch.tensor([0]))

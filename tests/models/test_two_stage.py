@@ -14,20 +14,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from boards import make_checkerboard
+from palate.base import DataSpec, Query, TrainOptions
 from palate.bundle import Bundle
 from palate.data.dataset import Dataset, Interactions
 from palate.data.ids import IdMap
 from palate.errors import RecipeError
-from palate.evaluate import evaluate
+from palate.evaluation.evaluate import evaluate
 from palate.models import make_recipe
-from palate.models.blend import Blend
 from palate.models.ease import EASE
-from palate.models.members import standardised, table
+from palate.models.ensemble import Ensemble
+from palate.models.ensemble_members import standardized, table
 from palate.models.newest import Newest
 from palate.models.two_stage import TwoStage, TwoStageModel
-from palate.models.two_stage.retrieve import Retrieval
-from palate.models.two_stage.teach import cut
-from palate.protocols import Query, Run, Sizes
+from palate.models.two_stage.candidate_generation import Retrieval
+from palate.models.two_stage.ranker_training import cut
 
 DAY = 86_400.0
 SMALL = ({"recipe": "ials", "epochs": 3, "dim": 8}, "popularity", "recent-popularity", "newest")
@@ -39,7 +39,7 @@ def recipe(**fields: Any) -> TwoStage:
 
 
 def fit(**fields: Any) -> TwoStageModel:
-    return recipe(**fields).fit(TRAIN, Run(seed=1))
+    return recipe(**fields).fit(TRAIN, TrainOptions(seed=1))
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +70,7 @@ class Fixed(torch.nn.Module):
     def score(self, query: Query, items: torch.Tensor | None = None) -> torch.Tensor:
         return self.scores.expand(len(query), -1)
 
-    def knows(self, query: Query) -> torch.Tensor:
+    def can_personalize(self, query: Query) -> torch.Tensor:
         return query.user == 0
 
 
@@ -171,7 +171,7 @@ def test_chunks_of_users_change_nothing(narrow: TwoStageModel, monkeypatch: pyte
 
 def test_the_network_keeps_the_laws_too(tmp_path: Any) -> None:
     fields = recipe(ranker="cross")
-    model, again = (fields.fit(TRAIN, Run(seed=1)) for _ in range(2))
+    model, again = (fields.fit(TRAIN, TrainOptions(seed=1)) for _ in range(2))
     for key, value in model.state_dict().items():
         assert torch.equal(value, again.state_dict()[key]), key
     Bundle.of(fields, model, TRAIN).save(tmp_path / "bundle")
@@ -252,7 +252,7 @@ def test_only_rows_of_enough_weight_are_to_be_found() -> None:
 
 def test_without_times_the_slice_is_drawn_at_random() -> None:
     timeless = TRAIN.with_rows(dataclasses.replace(TRAIN.interactions, time=None))
-    model = recipe(members=(SMALL[0], "popularity"), slices=2).fit(timeless, Run(seed=1))
+    model = recipe(members=(SMALL[0], "popularity"), slices=2).fit(timeless, TrainOptions(seed=1))
     query = Query.of([0, 1], timeless.history.select(np.array([0, 1])))
     assert torch.isfinite(score(model, query)).all()
     with pytest.raises(RecipeError, match="no time"):
@@ -274,18 +274,18 @@ def kinds(rng: np.random.Generator, users: int = 60, items: int = 40) -> Dataset
 
 
 @pytest.mark.parametrize("ranker", ["trees", "cross"])
-def test_the_ranker_learns_from_features_what_no_retriever_knows(ranker: str) -> None:
+def test_the_ranker_learns_from_features_what_no_retriever_can_personalize(ranker: str) -> None:
     train = kinds(np.random.default_rng(0))
     model = TwoStage(members=("popularity",), width=40, share=0.3, ranker=ranker).fit(train)  # type: ignore[arg-type]
     query = Query.strangers([[0, 2, 4, 6], [1, 3, 5]])
-    assert model.knows(query).all()
+    assert model.can_personalize(query).all()
     scores = score(model, query)
     even, odd = scores[:, 8::2], scores[:, 9::2]
     assert (even[0][:, None] > odd[0]).float().mean() > 0.97
     assert (odd[1][:, None] > even[1]).float().mean() > 0.97
 
 
-def test_the_ranker_learns_from_a_scorer_what_no_retriever_knows(tmp_path: Any) -> None:
+def test_the_ranker_learns_from_a_scorer_what_no_retriever_can_personalize(tmp_path: Any) -> None:
     train = dataclasses.replace(kinds(np.random.default_rng(0)), item_features=None)
     query = Query.of(np.arange(60), train.history)
     own = torch.arange(60)[:, None] % 2 == torch.arange(40) % 2
@@ -326,7 +326,7 @@ def test_bags_bring_the_lists_of_two_seeds_closer() -> None:
 
     def apart(bags: int) -> float:
         fields = {"members": ("popularity",), "width": 40, "share": 0.3, "bags": bags}
-        one, other = (score(TwoStage(**fields).fit(train, Run(seed=seed)), query) for seed in (0, 100))  # type: ignore[arg-type]
+        one, other = (score(TwoStage(**fields).fit(train, TrainOptions(seed=seed)), query) for seed in (0, 100))  # type: ignore[arg-type]
         return float((one.argsort(1).argsort(1) - other.argsort(1).argsort(1)).abs().float().mean())
 
     assert apart(8) < apart(1)
@@ -346,10 +346,10 @@ def test_a_bundle_from_before_bags_and_scorers_still_loads() -> None:
 
 
 def test_two_stages_may_be_a_member_of_a_blend(tmp_path: Any) -> None:
-    blend = Blend(members=(table(recipe(bags=2)), "ease"), weights=(1, 0.3))
-    model = blend.fit(TRAIN, Run(seed=1))
+    blend = Ensemble(members=(table(recipe(bags=2)), "ease"), weights=(1, 0.3))
+    model = blend.fit(TRAIN, TrainOptions(seed=1))
     query = asked([0, 3, 21])
-    own, other = (standardised(score(one, query)) for one in (fit(bags=2), EASE().fit(TRAIN)))
+    own, other = (standardized(score(one, query)) for one in (fit(bags=2), EASE().fit(TRAIN)))
     torch.testing.assert_close(score(model, query), own + 0.3 * other, rtol=1e-4, atol=1e-4)
     Bundle.of(blend, model, TRAIN).save(tmp_path / "bundle")
     assert torch.equal(score(Bundle.load(tmp_path / "bundle").recommender.model, query), score(model, query))
@@ -379,7 +379,7 @@ def test_numbers_of_a_small_log() -> None:
     features = pl.DataFrame({"genres": [["a"], ["a", "b"], ["b"]], "year": [1990.0, 2000.0, 2010.0]})
     train = Dataset("log", IdMap.of([7, 8]), IdMap.of([1, 2, 3]), rows, explicit=True, item_features=features)
     model = recipe(members=("popularity",), width=3, repeats=True).build(
-        Sizes(2, 3, recipe(members=("popularity",))._schema(train))
+        DataSpec(2, 3, recipe(members=("popularity",))._schema(train))
     )
     model.inputs.learn(train)
     query = Query.of([0], train.history.select(np.array([0])))
@@ -393,7 +393,7 @@ def test_numbers_of_a_small_log() -> None:
         np.log(1.1 / (4.3 / 3)),  # share of the item's rows
         near(0), near(0),  # days since its first and its last row
         np.log(2 / 3),  # all of its rows came after the user's last event
-        0.25, np.log(0.26 / (0.5 + 0.01)),  # weight of b in the history, and against the catalogue
+        0.25, np.log(0.26 / (0.5 + 0.01)),  # weight of b in the history, and against the catalog
     ):  # fmt: skip
         assert np.isclose(read, known, atol=1e-4).any(), known
 
@@ -407,7 +407,7 @@ def test_without_the_library_it_says_what_to_install(monkeypatch: pytest.MonkeyP
     with pytest.raises(RecipeError, match=r"needs LightGBM.*palate\[rank\].*ranker='cross'"):
         fit()
     with pytest.raises(RecipeError, match=r"needs LightGBM"):
-        recipe().build(Sizes(40, 40)).load_state_dict(model.state_dict())
+        recipe().build(DataSpec(40, 40)).load_state_dict(model.state_dict())
 
 
 @pytest.mark.parametrize(
@@ -461,17 +461,17 @@ def test_newest_is_ordered_by_the_first_row() -> None:
     )
     model = Newest().fit(Dataset("rows", IdMap.of(np.arange(4)), IdMap.of(np.arange(4)), rows))
     assert model.counts.tolist() == [1, 0, 2, -1]
-    assert not model.knows(Query.of([0])).any()
+    assert not model.can_personalize(Query.of([0])).any()
 
 
 # Real data.
 
 
 def test_it_beats_its_retrievers_on_real_data(ml_100k: Dataset) -> None:
-    from palate.data.split import by_time
+    from palate.data.splits.split import by_time
 
     split = by_time(ml_100k, rows=0.2)
-    model = make_recipe("two-stage", fast=True).fit(split.train, Run(seed=0))
+    model = make_recipe("two-stage", fast=True).fit(split.train, TrainOptions(seed=0))
     own = evaluate(model, split, k=10, resamples=0).value("NDCG", 10)
     alone = [evaluate(one, split, k=10, resamples=0).value("NDCG", 10) for one in model.retrieval.models]
     assert own > max(alone)

@@ -1,4 +1,4 @@
-"""Two towers: the equation, what each objective learns, cold items and users, fold-in, optimisers, bundles' needs."""
+"""Two towers: the equation, what each objective learns, cold items and users, fold-in, optimizers, bundles' needs."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ import polars as pl
 import pytest
 import torch
 
+from palate.base import DataSpec, Query, TrainOptions
 from palate.data.dataset import Dataset, Interactions
 from palate.data.features import FeatureSchema
 from palate.data.ids import IdMap
-from palate.data.split import Split
+from palate.data.splits.split import Split
 from palate.errors import DataError, ModelError, RecipeError
-from palate.evaluate import evaluate
+from palate.evaluation.evaluate import evaluate
 from palate.models.two_tower import TwoTower
-from palate.protocols import Query, Run, Sizes
 
-RUN = Run(device="cpu")
+RUN = TrainOptions(device="cpu")
 QUICK = TwoTower(dim=8, epochs=12, batch_size=128, learning_rate=0.05)
 
 
-def colours(size: int = 40, cold: int = 4) -> Dataset:
+def colors(size: int = 40, cold: int = 4) -> Dataset:
     """Even users like black items, odd ones white; the last items and the last users have no rows, only features."""
     user, item = np.divmod(np.arange(size * size), size)
     liked = ((user % 2) == (item % 2)) & (item < size - cold) & (user < size - cold)
@@ -30,13 +30,13 @@ def colours(size: int = 40, cold: int = 4) -> Dataset:
     ids, even = IdMap.of(np.arange(size)), np.arange(size) % 2 == 0
     shades = pl.DataFrame(
         {
-            "colour": np.where(even, "black", "white"),
+            "color": np.where(even, "black", "white"),
             "tags": [["dark", f"t{n % 3}"] if even[n] else [f"t{n % 3}"] for n in range(size)],
             "brightness": np.where(even, 0.1, 0.9),
         }
     )
     people = pl.DataFrame({"side": np.where(even, "left", "right")})
-    return Dataset("colours", ids, ids, rows, user_features=people, item_features=shades)
+    return Dataset("colors", ids, ids, rows, user_features=people, item_features=shades)
 
 
 @pytest.mark.parametrize(
@@ -58,7 +58,7 @@ def test_the_checkerboard_is_learned_and_strangers_fold_in(checkerboard: Split, 
         for query in (Query.of(users), strangers):
             scores = model.score(query).numpy()
             assert (scores[users, users] > np.where(same, -np.inf, scores).max(1)).mean() > 0.95
-            assert model.knows(query).all()
+            assert model.can_personalize(query).all()
             for row in (0, 7):
                 one = (
                     Query.of(users[row : row + 1])
@@ -69,8 +69,8 @@ def test_the_checkerboard_is_learned_and_strangers_fold_in(checkerboard: Split, 
 
 
 def test_vectors_equal_their_equation() -> None:
-    data = colours()
-    recipe = replace(QUICK, epochs=1, layers=(6, 5), item_features=("colour", "tags", "brightness"))
+    data = colors()
+    recipe = replace(QUICK, epochs=1, layers=(6, 5), item_features=("color", "tags", "brightness"))
     model = recipe.fit(data, RUN)
     tower, state = model.item_tower, {name: value.numpy() for name, value in model.item_tower.state_dict().items()}
     assert data.item_features is not None
@@ -88,10 +88,10 @@ def test_vectors_equal_their_equation() -> None:
 
 
 def test_cold_items_and_users_are_known_by_their_features() -> None:
-    data = colours()
+    data = colors()
     model = replace(QUICK, user_features=("*",), item_features=("*",), id_dropout=0.3).fit(data, RUN)
     users = np.arange(40)
-    new = pl.DataFrame({"colour": ["white", "black"], "tags": [["t0"], ["t1", "dark"]], "brightness": [0.9, 0.1]})
+    new = pl.DataFrame({"color": ["white", "black"], "tags": [["t0"], ["t1", "dark"]], "brightness": [0.9, 0.1]})
     with torch.inference_mode():
         scores = model.score(Query.of(users)).numpy()
         cold_items = scores[:, 36:]
@@ -100,7 +100,7 @@ def test_cold_items_and_users_are_known_by_their_features() -> None:
         cold_users = scores[36:, :36]
         right = (np.arange(36, 40)[:, None] + np.arange(36)) % 2 == 0
         assert (np.where(right, cold_users, np.inf).min(1) > np.where(right, -np.inf, cold_users).max(1)).all()
-        assert model.knows(Query.of([38])).all()
+        assert model.can_personalize(Query.of([38])).all()
         vectors = model.item_vectors(new)
         assert vectors.shape == (2, 8)
         to_even, to_odd = (model.query_vectors(Query.of([user])) @ vectors.T for user in (2, 3))
@@ -111,16 +111,16 @@ def test_cold_items_and_users_are_known_by_their_features() -> None:
 
 
 def test_nobody_gets_the_mean_user() -> None:
-    model = replace(QUICK, epochs=2).fit(colours(), RUN)
+    model = replace(QUICK, epochs=2).fit(colors(), RUN)
     nobody = Query.of([-1, 999, 38])  # user 38 has no rows, and no features are read
     with torch.inference_mode():
-        assert not model.knows(nobody).any()
+        assert not model.can_personalize(nobody).any()
         torch.testing.assert_close(model.query_vectors(nobody), model.user_mean.expand(3, -1))
         trained = model.query_vectors(Query.of(np.arange(36)))
         torch.testing.assert_close(trained.mean(0), model.user_mean)
         assert model.score(nobody).isfinite().all()
     with pytest.raises(ModelError, match="reads no item features"):
-        model.item_vectors(pl.DataFrame({"colour": ["white"]}))
+        model.item_vectors(pl.DataFrame({"color": ["white"]}))
 
 
 def test_folded_in_users_keep_nine_tenths_of_their_ndcg(ml_100k_loo: Split) -> None:
@@ -145,13 +145,13 @@ def test_a_dislike_and_a_like_push_a_stranger_apart(checkerboard: Split, objecti
     with torch.inference_mode():
         less, more = model.score(mixed)[0, 4], model.score(like)[:, 4]
         assert less < more[0] < more[1]
-        assert not model.knows(only).any()
+        assert not model.can_personalize(only).any()
         torch.testing.assert_close(model.query_vectors(only)[0], model.user_mean)
 
 
 def test_a_step_on_distinct_users_and_items_is_the_step_on_the_rows() -> None:
     """The loss of a batch with repeats equals the cross-entropy of the whole matrix, written out."""
-    data = colours()
+    data = colors()
     recipe = replace(QUICK, item_features=("tags",), log_q=True)
     module = replace(recipe, epochs=0).fit(data, RUN)
     batch = next(iter(recipe.batches(data, 0, 0)))
@@ -176,11 +176,11 @@ def test_the_seed_decides(checkerboard: Split) -> None:
 
 
 def test_weights_and_sizes_rebuild_the_model() -> None:
-    data = colours()
+    data = colors()
     recipe = replace(QUICK, epochs=1, layers=(4,), user_features=("*",), item_features=("*",))
     model = recipe.fit(data, RUN)
     assert model.sizes.features is not None
-    sizes = Sizes(40, 40, FeatureSchema.from_dict(model.sizes.features.to_dict()))
+    sizes = DataSpec(40, 40, FeatureSchema.from_dict(model.sizes.features.to_dict()))
     again = recipe.build(sizes)
     again.load_state_dict(model.state_dict(), strict=True)
     query = Query.of([1, 38, -1])
@@ -190,7 +190,7 @@ def test_weights_and_sizes_rebuild_the_model() -> None:
 
 @pytest.mark.parametrize("objective", ["softmax", "bpr"])
 def test_sparse_adagrad_takes_the_same_steps_as_dense(objective: str) -> None:
-    data = colours()
+    data = colors()
     recipe = replace(QUICK, epochs=2, objective=objective, item_features=("tags",), learning_rate=0.1)  # type: ignore[arg-type]
     dense, sparse = (
         replace(recipe, optimizer=name).fit(data, RUN).state_dict() for name in ("adagrad", "sparse_adagrad")
@@ -200,7 +200,7 @@ def test_sparse_adagrad_takes_the_same_steps_as_dense(objective: str) -> None:
 
 
 def test_sparse_adam_moves_only_what_it_met() -> None:
-    data = colours()
+    data = colors()
     recipe = replace(QUICK, epochs=1, optimizer="sparse_adam", init_std=0.1)
     start = replace(recipe, epochs=0).fit(data, RUN).user_tower.ids.weight
     moved = (recipe.fit(data, RUN).user_tower.ids.weight != start).any(1)
@@ -211,7 +211,7 @@ def test_sparse_adam_moves_only_what_it_met() -> None:
 
 
 def test_negatives_come_from_where_they_should() -> None:
-    data = colours()
+    data = colors()
     recipe = replace(QUICK, objective="bce", negatives=5, batch_size=100)
     seen = np.zeros((40, 40), dtype=bool)
     seen[data.interactions.user, data.interactions.item] = True
@@ -240,5 +240,5 @@ def test_hyperparameters_are_checked(fields: dict[str, object], message: str) ->
 
 
 def test_missing_features_are_named() -> None:
-    with pytest.raises(DataError, match="no item feature 'genres': the item features are colour, tags, brightness"):
-        replace(QUICK, item_features=("genres",)).fit(colours(), RUN)
+    with pytest.raises(DataError, match="no item feature 'genres': the item features are color, tags, brightness"):
+        replace(QUICK, item_features=("genres",)).fit(colors(), RUN)

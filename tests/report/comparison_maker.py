@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from palate.data.split import Split
-from palate.evaluate import evaluate
-from palate.evaluate_ratings import evaluate_ratings
+from palate.base import Query, TrainOptions
+from palate.data.splits.split import Split
+from palate.evaluation.evaluate import evaluate
+from palate.evaluation.rating_prediction import evaluate_ratings
 from palate.models import make_recipe
-from palate.protocols import Query, Run
-from palate.ranking import top_k
-from palate.sampling import draw_candidates
+from palate.top_k import top_k
+from palate.training.negative_sampling import draw_candidates
 
 LENGTHS = [1, 5, 10, 20, 50]
 BASELINES = {"popularity", "recent-popularity", "item-knn", "ease", "ials"}
@@ -56,7 +56,7 @@ def make_comparison(
 def _model(split: Split, candidates: Any, name: str, lengths: list[int]) -> dict[str, Any]:
     losses: list[dict[str, float]] = []
     recipe = make_recipe(name, fast=True)
-    run = Run(on_epoch=lambda epoch, loss: losses.append({"epoch": epoch, "loss": loss}))
+    run = TrainOptions(on_epoch=lambda epoch, loss: losses.append({"epoch": epoch, "loss": loss}))
     begin = time.perf_counter()
     model = recipe.fit(split.train, run)
     seconds = time.perf_counter() - begin

@@ -210,7 +210,7 @@ def test_a_large_comparison_is_drawn_quickly_into_a_small_file(comparison: dict[
 def test_models_look_different() -> None:
     looks = markers([f"model {place}" for place in range(24)])
     assert len(set(looks.values())) == 24
-    assert len({one.colour for one in list(looks.values())[:8]}) == 8
+    assert len({one.color for one in list(looks.values())[:8]}) == 8
 
 
 @settings(deadline=None, max_examples=50)

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 
+from palate.base import DataSpec, TrainOptions
 from palate.data.dataset import Dataset
-from palate.data.registry import load
-from palate.data.split import Split
+from palate.data.splits.split import Split
+from palate.datasets.registry import load
 from palate.errors import SourceError
-from palate.protocols import Run, Sizes
 from palate.reproduce.rows import Options
 from palate.reproduce.system_a import TutorialNCF, run, split, table
 
@@ -69,7 +69,7 @@ def test_each_positive_is_followed_by_fresh_negatives_in_the_order_of_the_file(c
 
 def test_the_network_is_the_tutorials() -> None:
     torch.manual_seed(0)
-    model = TutorialNCF().build(Sizes(500, 400))
+    model = TutorialNCF().build(DataSpec(500, 400))
     shapes = {name: tuple(value.shape) for name, value in model.named_parameters()}
     assert shapes["user_table.weight"] == (500, 8)
     assert shapes["item_table.weight"] == (400, 8)
@@ -83,7 +83,7 @@ def test_the_network_is_the_tutorials() -> None:
 
 def test_the_rows_of_a_data_set_and_who_wins(ml_100k: Dataset) -> None:
     lines: list[str] = []
-    rows = list(table(ml_100k, Options(log=lines.append, run=Run(threads=1))))
+    rows = list(table(ml_100k, Options(log=lines.append, run=TrainOptions(threads=1))))
     assert [(row.role, row.metric) for row in rows[::2]] == [
         ("trivial", "HitRate"), ("trivial", "HitRate"), ("faithful", "HitRate"),
         ("best", "HitRate"), ("best", "HitRate"), ("best", "HitRate"),

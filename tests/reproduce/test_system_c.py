@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from palate.data.dataset import Dataset
-from palate.data.split import at_random
+from palate.data.splits.split import at_random
 from palate.errors import DataError, SourceError
 from palate.models.bmf import BMF
 from palate.models.means import MeanRating, UserItemMeans

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 
+from palate.base import Query
 from palate.data.dataset import Dataset
-from palate.data.split import at_random
+from palate.data.splits.split import at_random
 from palate.models.popularity import Popularity
-from palate.pipeline import Recommender
-from palate.protocols import Query
+from palate.recommend import Recommender
 from palate.reproduce import system_d
 from palate.reproduce.rows import Options
 
@@ -40,9 +40,9 @@ def test_ranks_per_row_equal_a_count(films: Dataset) -> None:
     counts = model.counts.numpy()
     expected = [(counts >= counts[item]).sum() for item in test.item]
     # Two test titles of one user may tie: only then does the worst place go to one of them.
-    assert np.abs(system_d.row_ranks(model, few, remove_seen=False) - expected).max() <= 2
+    assert np.abs(system_d.row_ranks(model, few, exclude_seen=False) - expected).max() <= 2
     seen = parts.train.history
-    removed = system_d.row_ranks(model, few, remove_seen=True)
+    removed = system_d.row_ranks(model, few, exclude_seen=True)
     for row in range(0, 300, 7):
         own = np.setdiff1d(np.arange(films.n_items), seen.of(test.user[row]))
         if test.item[row] in own:

@@ -7,7 +7,7 @@ import pytest
 
 from palate.data.dataset import Dataset
 from palate.errors import LeakError
-from palate.evaluate import evaluate
+from palate.evaluation.evaluate import evaluate
 from palate.models.popularity import Popularity
 from palate.reproduce import system_e
 from palate.reproduce.rows import Options

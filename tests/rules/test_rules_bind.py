@@ -1,4 +1,4 @@
-"""Rules in a catalogue: what each keeps out, what is an error and what is noted, and the words of a trace."""
+"""Rules in a catalog: what each keeps out, what is an error and what is noted, and the words of a trace."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import torch
 from palate.data.dataset import History
 from palate.data.ids import IdMap
 from palate.errors import RuleError
-from palate.rules import Catalogue, Rules
+from palate.rules import Catalog, Rules
 
 DAY = 86_400
 NOW = datetime(2026, 1, 31, tzinfo=UTC).timestamp()
@@ -38,7 +38,7 @@ SEEN = History(
 
 def bind(data: dict, **more):
     items = IdMap.of(["i0", "i1", "i2", "i3", "i4", "i5"])
-    return Rules.of(data).bind(Catalogue(items, **{"features": FEATURES, "titles": TITLES, "seen": SEEN} | more))
+    return Rules.of(data).bind(Catalog(items, **{"features": FEATURES, "titles": TITLES, "seen": SEEN} | more))
 
 
 @pytest.mark.parametrize(
@@ -87,15 +87,15 @@ def test_flags_and_dates_may_be_texts_as_a_csv_file_has_them():
         {
             "in_stock": ["true", "False", None, "yes", " TRUE", "no"],
             "released": ["2026-01-01", "2025-12-31", None, "2026-01-30T10:00:00Z", "1999-01-01", "2026-02-09"],
-            "colour": ["red", "true", "", "red", "red", "red"],
+            "color": ["red", "true", "", "red", "red", "red"],
         }
     )
     data = {"flags": ["in_stock"], "recency": [{"column": "released", "since": "2026-01-01"}]}
     assert bind(data, features=features).allowed_I.nonzero().squeeze(1).tolist() == [0, 3]
-    with pytest.raises(RuleError, match="flag colour: the column holds the text 'red': a flag is true or false"):
-        bind({"flags": ["colour"]}, features=features)
-    with pytest.raises(RuleError, match="recency colour: the column holds the text 'red': a date begins like"):
-        bind({"recency": [{"column": "colour", "days": 3}]}, features=features)
+    with pytest.raises(RuleError, match="flag color: the column holds the text 'red': a flag is true or false"):
+        bind({"flags": ["color"]}, features=features)
+    with pytest.raises(RuleError, match="recency color: the column holds the text 'red': a date begins like"):
+        bind({"recency": [{"column": "color", "days": 3}]}, features=features)
 
 
 def test_the_rules_that_keep_an_item_out_have_names():
@@ -123,11 +123,11 @@ def test_what_the_user_has_had_or_bought_is_told(exclude, left):
     ("data", "message"),
     [
         ({"deny": {"genre": ["War"]}}, "deny genre: the items have no column 'genre': did you mean 'genres'?"),
-        ({"allow": {"colour": ["red"]}}, "allow colour: the items have no column 'colour': there are genres, year"),
+        ({"allow": {"color": ["red"]}}, "allow color: the items have no column 'color': there are genres, year"),
         ({"allow": {"year": ["new"]}}, "allow year: the column holds Int64, and 'new' is none"),
         ({"deny": {"released": ["today"]}}, "deny released: the column holds Date, and 'today' is none"),
         ({"flags": ["maker"]}, "flag maker: the column holds Categorical"),
-        ({"caps": {"colour": 2}}, "cap on colour: the items have no column"),
+        ({"caps": {"color": 2}}, "cap on color: the items have no column"),
         ({"recency": [{"column": "maker", "days": 2}]}, "recency maker: the column holds Categorical"),
         (
             {"recency": [{"column": "pieces", "days": 2}]},
@@ -164,10 +164,10 @@ def test_diversity_needs_something_to_compare_items_by():
             {"pins": [{"item": "i1", "at": 3}, {"item": "i0", "at": 1}], "caps": {"genres": 1}},
             "pin of i1 at 3 dropped where the pins before it fill a cap (genres = Comedy at most 1): 1 row",
         ),
-        ({"allow": {"genres": ["Western"]}}, "the rules keep out every item of the catalogue: 6 rows"),
+        ({"allow": {"genres": ["Western"]}}, "the rules keep out every item of the catalog: 6 rows"),
     ],
 )
-def test_what_may_become_untrue_as_the_catalogue_changes_is_noted(data, note):
+def test_what_may_become_untrue_as_the_catalog_changes_is_noted(data, note):
     assert note in [str(one) for one in bind(data).notes]
 
 

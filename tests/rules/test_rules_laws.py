@@ -12,12 +12,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import palate.rules.bound
-import palate.rules.pick
+import palate.rules.compiled
+import palate.rules.rerank
 from palate.data.dataset import History
 from palate.data.ids import IdMap
-from palate.ranking import top_k
-from palate.rules import BoundRules, Catalogue, Picked, Rules
+from palate.rules import BoundRules, Catalog, Picked, Rules
+from palate.top_k import top_k
 
 ITEMS = 14
 GENRES = [
@@ -62,9 +62,9 @@ class Case(NamedTuple):
     def lists(self, users: slice = slice(None)) -> Picked:
         row = np.arange(len(self.scores))[users]
         with (
-            patch.object(palate.rules.bound, "POOL", self.pool),
-            patch.object(palate.rules.bound, "POOL_PER_PLACE", 1),
-            patch.object(palate.rules.bound, "WIDEN", 2),
+            patch.object(palate.rules.compiled, "POOL", self.pool),
+            patch.object(palate.rules.compiled, "POOL_PER_PLACE", 1),
+            patch.object(palate.rules.compiled, "WIDEN", 2),
         ):
             return self.bound.fill(
                 lambda part, size: self.best(row[part], size),
@@ -125,7 +125,7 @@ def cases(draw, data: st.SearchStrategy[dict] | None = None) -> Case:
     )
     rules = Rules.of(draw(rule_data() if data is None else data))
     bound = rules.bind(
-        Catalogue(IdMap.of(range(ITEMS)), FEATURES, seen=history, unit_items=draw(st.sampled_from([VECTORS, None])))
+        Catalog(IdMap.of(range(ITEMS)), FEATURES, seen=history, unit_items=draw(st.sampled_from([VECTORS, None])))
     )
     return Case(rules, bound, scores_BI, history, draw(st.integers(1, 10)), draw(st.integers(1, ITEMS)))
 
@@ -209,7 +209,7 @@ def test_rules_of_nothing_are_plain_top_k_without_a_trace(case):
 @given(cases(), st.integers(1, 4000))
 def test_the_answer_of_a_user_depends_on_nobody_else(case, chunk_bytes):
     together = case.lists()
-    with patch.object(palate.rules.pick, "CHUNK_BYTES", chunk_bytes):
+    with patch.object(palate.rules.rerank, "CHUNK_BYTES", chunk_bytes):
         again = case.lists()
     for whole, part in zip(together, again, strict=True):
         assert torch.equal(whole, part)
@@ -249,7 +249,7 @@ def test_more_diversity_gives_lists_of_less_similar_items(vectors):
     likeness_ID, mean = None, []
     for strength in (1.0, 0.6, 0.3, 0.0):
         rules = Rules(diversity=strength)
-        bound = rules.bind(Catalogue(IdMap.of(range(ITEMS)), FEATURES, seen=history, unit_items=vectors))
+        bound = rules.bind(Catalog(IdMap.of(range(ITEMS)), FEATURES, seen=history, unit_items=vectors))
         likeness_ID = bound.shape.likeness_ID if likeness_ID is None else likeness_ID
         vector_BKD = likeness_ID[Case(rules, bound, scores_BI, history, 4, ITEMS).lists().items_BK]
         mean.append(float((vector_BKD @ vector_BKD.transpose(1, 2)).mean()))

@@ -8,9 +8,9 @@ import polars as pl
 import torch
 
 from palate.models import make_recipe
-from palate.pipeline import Recommender
-from palate.ranking import top_k
-from palate.rules import Catalogue, Rules
+from palate.recommend import Recommender
+from palate.rules import Catalog, Rules
+from palate.top_k import top_k
 
 RULES = Rules.of(
     {
@@ -48,8 +48,8 @@ def test_caps_and_diversity_cost_little(ml_100k):
     generator = torch.Generator().manual_seed(0)
     vectors_ID = torch.nn.functional.normalize(torch.randn(ml_100k.n_items, 64, generator=generator), dim=1)
     scores_BI = torch.randn(ml_100k.n_users, ml_100k.n_items, generator=generator)
-    catalogue = Catalogue(ml_100k.items, ml_100k.item_features, ml_100k.titles, ml_100k.history, vectors_ID)
-    bound = RULES.bind(catalogue)
+    catalog = Catalog(ml_100k.items, ml_100k.item_features, ml_100k.titles, ml_100k.history, vectors_ID)
+    bound = RULES.bind(catalog)
     values, items = top_k(scores_BI, bound.pool(10))
     begun = process_time()
     bound.pick(values, items, 10, excluded=ml_100k.history)

@@ -9,7 +9,7 @@ import pytest
 
 from palate.errors import RuleError
 from palate.rules import Pin, Recency, Rules
-from palate.rules.spec import LIKE_THIS
+from palate.rules.rules import LIKE_THIS
 
 EVERYTHING = """
 exclude = "bought"

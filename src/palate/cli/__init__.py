@@ -8,17 +8,17 @@ import typer
 
 from palate.cli import (
     check,
-    cold,
+    cold_start,
     compare,
     data,
     evaluate,
     explain,
     index,
     onboard,
+    quickstart,
     recommend,
     report,
     reproduce,
-    start,
     train,
     tune,
     why_not,
@@ -37,8 +37,8 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command("quickstart")(start.quickstart)
-app.command("demo")(start.demo)
+app.command("quickstart")(quickstart.quickstart)
+app.command("demo")(quickstart.demo)
 app.add_typer(data.app, name="data")
 app.command("check")(check.check)
 app.command("train")(train.train)
@@ -50,7 +50,7 @@ app.command("similar")(recommend.similar)
 app.command("explain")(explain.explain)
 app.command("why-not")(why_not.why_not)
 app.command("onboard")(onboard.onboard)
-app.command("cold")(cold.cold)
+app.command("cold-start")(cold_start.cold_start)
 app.command("index")(index.index)
 app.command("report")(report.report)
 app.command("reproduce")(reproduce.reproduce)

@@ -78,8 +78,8 @@ def check(
 
 def _as_they_stand(source: options.Source) -> Dataset:
     """The rows with their duplicates and marks; unreadable ones are dropped and counted, not refused."""
-    from palate.data import registry
-    from palate.data.formats import read_anime
+    from palate.datasets import registry
+    from palate.datasets.formats import read_anime
 
     if source.data == "anime":
         return registry.load(replace(registry.REGISTRY["anime"], read=partial(read_anime, keep_unrated=True)), log=note)
@@ -171,7 +171,7 @@ def _show_profile(profile: dict[str, Any]) -> None:
 
 
 def _merged(periods: list[dict[str, Any]], most: int = 16) -> list[dict[str, Any]]:
-    """Neighbouring periods added up, so that a terminal has room for them."""
+    """Neighboring periods added up, so that a terminal has room for them."""
     step = -(-len(periods) // most) or 1
     parts = [periods[at : at + step] for at in range(0, len(periods), step)]
     return [{"start": part[0]["start"], "rows": sum(one["rows"] for one in part)} for part in parts]

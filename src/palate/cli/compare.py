@@ -15,8 +15,8 @@ from palate.cli.console import console, note, print_json, table
 from palate.errors import DataError, PalateError, RecipeError
 
 if TYPE_CHECKING:
-    from palate.compare.run import Progress
-    from palate.data.split import Split
+    from palate.data.splits.split import Split
+    from palate.experiment.run_comparison import Progress
 
 __all__ = ["compare"]
 
@@ -87,7 +87,7 @@ def compare(
 
     Example: palate compare clicks.csv --recipes neumf,bpr --seeds 3 --out runs/first
     """
-    from palate.compare import Settings, read_entrants, run_comparison
+    from palate.experiment import Settings, read_entrants, run_comparison
 
     source = reading.of(data, items)
     entrants = read_entrants([name.strip() for name in recipes.split(",") if name.strip()], published=published)
@@ -202,7 +202,7 @@ def _show(document: Mapping[str, Any], files: Sequence[Path]) -> None:
 
 def _show_models(document: Mapping[str, Any]) -> None:
     """Full ranking and sampled candidates side by side, each in columns of its own; one below the other if narrow."""
-    from palate.compare import ground_line
+    from palate.experiment import comparability_line
 
     k, models, candidates = document["k"], document["models"], document["candidates"]
     rankings = ["full", *(["sampled"] if any(one["sampled"] for one in models) else [])]
@@ -223,7 +223,7 @@ def _show_models(document: Mapping[str, Any]) -> None:
         )
     notes = [document["split"]["how"], f"sampled: {candidates['how']}" if candidates else None]
     told = next((one["sampled"] for one in models if one["sampled"]), models[0]["full"])
-    for line in filter(None, [*notes, ground_line(told)]):
+    for line in filter(None, [*notes, comparability_line(told)]):
         console().print(line, style="dim", markup=False, soft_wrap=True)
 
 

@@ -20,12 +20,12 @@ app = typer.Typer(help="Named data sets: list, fetch and describe them.", no_arg
 
 @app.command("list")
 def list_sets(as_json: Json = False) -> None:
-    """Show the known data sets, their size and licence, and where each one is on this machine.
+    """Show the known data sets, their size and license, and where each one is on this machine.
 
     Example: palate data list
     """
-    from palate.data.registry import REGISTRY
-    from palate.data.sources import find
+    from palate.datasets.registry import REGISTRY
+    from palate.datasets.sources import find
 
     rows: list[dict[str, Any]] = []
     for entry in REGISTRY.values():
@@ -37,14 +37,14 @@ def list_sets(as_json: Json = False) -> None:
     if as_json:
         print_json(rows)
         return
-    licences: dict[str, list[str]] = {}
+    licenses: dict[str, list[str]] = {}
     for entry in REGISTRY.values():
-        licences.setdefault(entry.license, []).append(entry.name)
+        licenses.setdefault(entry.license, []).append(entry.name)
     shown = [
         [row["name"], *(f"{row[key]:,}" for key in ("rows", "users", "items")), _megabytes(row["bytes"]), row["where"]]
         for row in rows
     ]
-    caption = "\n".join(f"{', '.join(names)}: {licence}" for licence, names in licences.items())
+    caption = "\n".join(f"{', '.join(names)}: {license}" for license, names in licenses.items())
     table("Data sets", ["name", "rows", "users", "items", "download", "where"], shown, caption)
 
 
@@ -57,7 +57,7 @@ def fetch(
 
     Example: palate data fetch ml-100k ml-1m
     """
-    from palate.data.registry import entry_of, locate
+    from palate.datasets.registry import entry_of, locate
 
     for name in names:
         entry_of(name)
@@ -79,7 +79,7 @@ def info(
 
     Example: palate data info ml-100k
     """
-    from palate.data.registry import entry_of, load
+    from palate.datasets.registry import entry_of, load
 
     entry = entry_of(name)
     facts = {

@@ -12,8 +12,8 @@ from palate.cli import options
 from palate.cli.console import console, note, print_json, table
 
 if TYPE_CHECKING:
-    from palate.evaluate import Report
-    from palate.evaluate_ratings import RatingsReport
+    from palate.evaluation.evaluate import Report
+    from palate.evaluation.rating_prediction import RatingsReport
     from palate.models.two_stage import TwoStageModel
 
 __all__ = ["evaluate", "show_ratings", "show_reports", "show_segments"]
@@ -72,18 +72,18 @@ def evaluate(
     rows = options.with_negatives(rows, negatives, seed)
     reports = options.measure(
         loaded.recommender.model, rows, k or 10, loaded.recipe.name,
-        remove_seen=not keep_seen, allow_trained_rows=allow_trained_rows, memory=memory,
+        exclude_seen=not keep_seen, allow_trained_rows=allow_trained_rows, memory=memory,
     )  # fmt: skip
     ratings = options.measure_ratings(
         loaded.recommender.model, rows, loaded.recipe.name, allow_trained_rows=allow_trained_rows
     )
     stages = None
     if loaded.recipe.name == "two-stage":
-        from palate.stages import measure_stages
+        from palate.evaluation.two_stage import evaluate_stages
 
-        stages = measure_stages(
+        stages = evaluate_stages(
             cast("TwoStageModel", loaded.recommender.model), rows, (k or [10])[0],
-            remove_seen=not keep_seen, allow_trained_rows=allow_trained_rows,
+            exclude_seen=not keep_seen, allow_trained_rows=allow_trained_rows,
         )  # fmt: skip
     if json:
         told = [report.to_dict() for part in (reports, ratings) for report in part]
@@ -104,7 +104,7 @@ def evaluate(
 
 def show_ratings(reports: Sequence[RatingsReport]) -> None:
     """Errors of predicted ratings: all rows, those of known users and items, and the others apart."""
-    from palate.compare import ground_line
+    from palate.experiment import comparability_line
 
     for report in reports:
         rows = []
@@ -114,13 +114,13 @@ def show_ratings(reports: Sequence[RatingsReport]) -> None:
             f"{report.model} on {report.data}: predicted ratings; cold rows by {report.fallback}",
             ["rows", "count", "error", "value", "95 % interval over rows"],
             rows,
-            caption=f"{report.protocol}\n{ground_line(report)}",
+            caption=f"{report.protocol}\n{comparability_line(report)}",
         )
 
 
 def show_reports(reports: Sequence[Report]) -> None:
     """One table per report: sampled and full ranking never share one."""
-    from palate.compare import ground_line
+    from palate.experiment import comparability_line
 
     for report in reports:
         rows = [[str(m), m.value, "" if m.low != m.low else f"{m.low:.4f} to {m.high:.4f}"] for m in report.measures]
@@ -128,7 +128,7 @@ def show_reports(reports: Sequence[Report]) -> None:
             f"{report.model} on {report.data}: {report.candidates}; {report.ties}; {report.users} users",
             ["metric", "value", "95 % interval"],
             rows,
-            caption=f"{report.protocol}\n{ground_line(report)}",
+            caption=f"{report.protocol}\n{comparability_line(report)}",
         )
         for line in report.notes:
             console().print(f"note: {line}", markup=False, soft_wrap=True)
@@ -136,7 +136,7 @@ def show_reports(reports: Sequence[Report]) -> None:
 
 def show_segments(reports: Sequence[Report]) -> None:
     """One table per report: for whom and for which items it works, by the longest list measured."""
-    from palate.compare import ground_line
+    from palate.experiment import comparability_line
 
     for report in reports:
         length = max(one.k for one in report.measures)
@@ -149,5 +149,5 @@ def show_segments(reports: Sequence[Report]) -> None:
             f"{report.model} on {report.data} by segment: {report.candidates}; {report.ties}",
             ["by", "segment", "users", "relevant", *(f"{metric}@{length}" for metric in SEGMENT_METRICS)],
             rows,
-            caption=f"{report.protocol}\n{ground_line(report)}",
+            caption=f"{report.protocol}\n{comparability_line(report)}",
         )

@@ -11,7 +11,7 @@ from palate.cli import options
 from palate.cli.console import console, frame_table, note, print_json
 
 if TYPE_CHECKING:
-    from palate.pipeline.why import Why
+    from palate.recommend.explain import Why
 
 __all__ = ["explain"]
 
@@ -31,7 +31,7 @@ def explain(
     Example: palate explain bundles/demo 196 "Toy Story (1995)"
     """
     from palate.bundle import Bundle
-    from palate.pipeline.why import explain as explained
+    from palate.recommend.explain import explain as explained
 
     recommender = Bundle.load(bundle).recommender
     histories = None

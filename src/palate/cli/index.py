@@ -12,9 +12,9 @@ from palate.cli import options
 from palate.cli.console import console, note, print_json
 
 if TYPE_CHECKING:
-    from palate.pipeline import Recommender
+    from palate.recommend import Recommender
 
-LARGE = 100_000  # items; scoring all of a smaller catalogue takes less time than an index saves
+LARGE = 100_000  # items; scoring all of a smaller catalog takes less time than an index saves
 
 __all__ = ["index", "index_if_large", "show_index"]
 
@@ -31,7 +31,7 @@ def index(
     seed: options.Seed = 0,
     json: options.Json = False,
 ) -> None:
-    """Search the item vectors by an index instead of scoring the whole catalogue: for large catalogues.
+    """Search the item vectors by an index instead of scoring the whole catalog: for large catalogs.
 
     Its recall against exact search is measured with vectors of known users and kept in the bundle.
 
@@ -50,9 +50,9 @@ def index(
 
 
 def index_if_large(recommender: Recommender) -> Recommender:
-    """The recommender with an index if its catalogue is large; without FAISS a note says what to install."""
+    """The recommender with an index if its catalog is large; without FAISS a note says what to install."""
+    from palate.base import Vectors
     from palate.errors import ModelError
-    from palate.protocols import Vectors
 
     if len(recommender.items) <= LARGE or not isinstance(recommender.model, Vectors):
         return recommender
@@ -68,7 +68,7 @@ def index_if_large(recommender: Recommender) -> Recommender:
 def show_index(recommender: Recommender) -> str:
     """One line about the index of a recommender."""
     if recommender.index is None:
-        return "no index: the whole catalogue is scored"
+        return "no index: the whole catalog is scored"
     about = recommender.index.about
     if about.kind == "exact":
         return f"exact index of {len(recommender.index):,} items"

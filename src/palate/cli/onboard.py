@@ -12,7 +12,7 @@ from palate.cli import options
 from palate.cli.console import frame_table, note, print_json
 
 if TYPE_CHECKING:
-    from palate.pipeline import Recommender
+    from palate.recommend import Recommender
 
 __all__ = ["onboard"]
 
@@ -40,7 +40,7 @@ def onboard(
     Example: palate onboard bundles/demo --ask
     """
     from palate.bundle import Bundle
-    from palate.onboard import onboarding_items
+    from palate.recommend.onboarding import onboarding_items
 
     recommender = Bundle.load(bundle).recommender
     if not ask:
@@ -64,7 +64,7 @@ def _interview(recommender: Recommender, wanted: int) -> dict[int | str, float]:
     """Weights of the items that were liked or disliked; the questions go to stderr, the replies come from stdin."""
     import numpy as np
 
-    from palate.onboard import Interview, Tastes, like_weight
+    from palate.recommend.onboarding import Interview, Tastes, like_weight
 
     tastes = Tastes.of(recommender)
     interview, like = Interview(tastes), like_weight(recommender)

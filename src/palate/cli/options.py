@@ -16,11 +16,11 @@ from palate.cli.console import note
 from palate.errors import DataError, RecipeError
 
 if TYPE_CHECKING:
+    from palate.base import TrainOptions
     from palate.data.dataset import Dataset
-    from palate.data.split import Split
-    from palate.evaluate import Report
-    from palate.evaluate_ratings import RatingsReport
-    from palate.protocols import Run
+    from palate.data.splits.split import Split
+    from palate.evaluation.evaluate import Report
+    from palate.evaluation.rating_prediction import RatingsReport
 
 __all__ = [
     "Data",
@@ -127,8 +127,8 @@ class Source:
 
     def dataset(self) -> Dataset:
         """The rows, with a line on stderr about each thing that was dropped or changed."""
-        from palate.data import registry
         from palate.data.readers import read_interactions
+        from palate.datasets import registry
 
         if self.data in registry.names():
             dataset = registry.load(self.data, log=note)
@@ -148,8 +148,8 @@ class Source:
 
     def ready_made(self) -> Split | None:
         """The split, if DATA is a saved one or a data set that comes split."""
-        from palate.data import registry
-        from palate.data.split import Split
+        from palate.data.splits.split import Split
+        from palate.datasets import registry
 
         if self.data == "ncf-ml-1m":
             return registry.load_split(self.data, log=note)
@@ -160,7 +160,7 @@ class Source:
 
 def split_rows(source: Source, how: str | None, share: float, seed: int) -> Split:
     """The split that a command asked for; without a wish by time, or at random where there is no time."""
-    from palate.data import split
+    from palate.data.splits import split
 
     ready = source.ready_made()
     if ready is not None:
@@ -182,21 +182,21 @@ def split_rows(source: Source, how: str | None, share: float, seed: int) -> Spli
     return made
 
 
-def make_run(seed: int, device: str, threads: int | None, **more: Any) -> Run:
+def make_run(seed: int, device: str, threads: int | None, **more: Any) -> TrainOptions:
     """A Run from command-line options; one thread unless the user or OMP_NUM_THREADS says otherwise."""
     import torch
 
-    from palate.protocols import Run
+    from palate.base import TrainOptions
 
     if device == "cuda" and not torch.cuda.is_available():
         raise RecipeError("--device cuda: torch sees no GPU here: choose auto or cpu")
     told = os.environ.get("OMP_NUM_THREADS", "")
     count = threads or (int(told) if told.isdecimal() and int(told) else 1)
-    return Run(seed=seed, device=device, threads=count, **more)
+    return TrainOptions(seed=seed, device=device, threads=count, **more)
 
 
 def _nothing_there(data: str) -> str:
-    from palate.data import registry
+    from palate.datasets import registry
 
     near = registry.suggest(data)
     hint = f"did you mean {near}?" if near else f"named sets are {', '.join(registry.names())}"
@@ -205,7 +205,7 @@ def _nothing_there(data: str) -> str:
 
 def with_negatives(rows: Split, negatives: int, seed: int) -> Split:
     """The split with sampled candidates, drawn if asked for; listed ones that came with it stay."""
-    from palate.sampling import draw_candidates
+    from palate.training.negative_sampling import draw_candidates
 
     if not negatives:
         return rows
@@ -214,7 +214,7 @@ def with_negatives(rows: Split, negatives: int, seed: int) -> Split:
 
 def measure(model: Any, rows: Split, k: int | Sequence[int], name: str, **more: Any) -> list[Report]:
     """Full ranking, and sampled candidates where the split has them: one report each."""
-    from palate.evaluate import evaluate
+    from palate.evaluation.evaluate import evaluate
 
     reports = [evaluate(model, rows, k=k, name=name, **more)]
     if rows.candidates is not None:
@@ -224,7 +224,7 @@ def measure(model: Any, rows: Split, k: int | Sequence[int], name: str, **more: 
 
 def measure_ratings(model: Any, rows: Split, name: str, *, allow_trained_rows: bool = False) -> list[RatingsReport]:
     """The errors of predicted ratings, where the rows are ratings and the model predicts them: one report or none."""
-    from palate.evaluate_ratings import evaluate_ratings
+    from palate.evaluation.rating_prediction import evaluate_ratings
 
     if not rows.test.explicit or not hasattr(model, "predict"):
         return []

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from palate.cli import options
-from palate.cli.cold import told_features, with_new_items, with_policy
+from palate.cli.cold_start import told_features, with_new_items, with_policy
 from palate.cli.console import console, frame_table, note, print_json
 from palate.errors import DataError
 
 if TYPE_CHECKING:
     import polars as pl
 
-    from palate.pipeline import Recommender
+    from palate.recommend import Recommender
     from palate.rules import BoundRules
 
 __all__ = ["recommend", "similar"]
@@ -163,7 +163,7 @@ def _moment(text: str | None) -> float | None:
 
 
 def _rules(path: Path | None, recommender: Recommender, at: float | None) -> BoundRules | None:
-    """The rules of a file, bound to the catalogue; what is odd about them is noted."""
+    """The rules of a file, bound to the catalog; what is odd about them is noted."""
     if path is None:
         return None
     from palate.rules import Rules

@@ -49,7 +49,7 @@ def reproduce(
 
     Example: palate reproduce B --json rows.json
     """
-    from palate.processes import cores
+    from palate.parallel import cores
     from palate.reproduce import SYSTEMS, run, run_side_by_side
     from palate.reproduce.rows import Options
 

@@ -16,11 +16,11 @@ from palate.cli.index import index_if_large
 from palate.errors import RecipeError
 
 if TYPE_CHECKING:
+    from palate.base import Recipe, TrainOptions
     from palate.data.dataset import Dataset
-    from palate.data.split import Split
-    from palate.evaluate import Report
-    from palate.evaluate_ratings import RatingsReport
-    from palate.protocols import Recipe, Run
+    from palate.data.splits.split import Split
+    from palate.evaluation.evaluate import Report
+    from palate.evaluation.rating_prediction import RatingsReport
 
 __all__ = ["read_toml", "recipe_and_fields", "train"]
 
@@ -78,7 +78,7 @@ def train(
     Example: palate train neumf ml-100k --split leave-one-out --negatives 100 --set epochs=5
     """
     from palate.bundle import Bundle
-    from palate.data.split import Split
+    from palate.data.splits.split import Split
 
     named, data = _recipe_and_data(what)
     name, fields = recipe_and_fields(named, config, set_ or [])
@@ -119,16 +119,18 @@ def train(
     console().print(f"The bundle is in {out}. Next: palate recommend {out} USER", markup=False, soft_wrap=True)
 
 
-def _fit(recipe: Recipe[Any], dataset: Dataset, run: Run, patience: int | None, k: int) -> Any:
+def _fit(recipe: Recipe[Any], dataset: Dataset, run: TrainOptions, patience: int | None, k: int) -> Any:
     """The fitted model; with patience on a part of the rows, stopped where the rest says so."""
     if patience is None:
         return recipe.fit(dataset, run)
-    from palate.compare import validation_split
-    from palate.evaluate import watch
+    from palate.evaluation.evaluate import validation_callback
+    from palate.experiment import validation_split
 
     inner = validation_split(dataset, seed=run.seed)
     note(f"early stopping on NDCG@{k} of validation rows ({inner.how})")
-    return recipe.fit(inner.train, dataclasses.replace(run, watch=watch(inner, k=k), patience=patience))
+    return recipe.fit(
+        inner.train, dataclasses.replace(run, validation_callback=validation_callback(inner, k=k), patience=patience)
+    )
 
 
 def _recipe_and_data(what: list[str]) -> tuple[str | None, str]:
@@ -140,9 +142,9 @@ def _recipe_and_data(what: list[str]) -> tuple[str | None, str]:
 
 
 def _recipe(
-    name: str | None, fields: dict[str, Any], published: bool, dataset: Dataset, run: Run, k: int
+    name: str | None, fields: dict[str, Any], published: bool, dataset: Dataset, run: TrainOptions, k: int
 ) -> Recipe[Any]:
-    from palate.compare import choose, quick_recipes
+    from palate.experiment import choose, quick_recipes
     from palate.models import make_recipe
 
     if name is not None:

@@ -15,12 +15,12 @@ from palate.cli.train import read_toml, recipe_and_fields
 from palate.errors import DataError, RecipeError
 
 if TYPE_CHECKING:
+    from palate.base import Recipe
     from palate.data.dataset import Dataset
-    from palate.data.split import Split
-    from palate.protocols import Recipe
-    from palate.tune import Trial, Tuned
-    from palate.tune.parts import How
-    from palate.tune.spaces import Space
+    from palate.data.splits.split import Split
+    from palate.experiment import Trial, Tuned
+    from palate.experiment.search_space import Space
+    from palate.experiment.tune_validation import How
 
 __all__ = ["tune"]
 
@@ -91,9 +91,9 @@ def tune(
 
     Example: palate tune ease ml-100k --split leave-one-out --trials 30 --search regularization=10:5000:log
     """
+    from palate.experiment import Metric, Task
+    from palate.experiment import tune as run_study
     from palate.models import make_recipe
-    from palate.tune import Metric, Task
-    from palate.tune import tune as run_study
 
     _, fields = recipe_and_fields(recipe, config, set_ or [])
     preset = make_recipe(recipe, fields, fast=not published)
@@ -121,7 +121,7 @@ def tune(
 
 
 def _space(preset: Recipe[Any], path: Path | None, pairs: list[str]) -> Space:
-    from palate.tune import default_space, parse_space
+    from palate.experiment import default_space, parse_space
 
     wishes: dict[str, Any] = read_toml(path, "--space") if path else {}
     for pair in pairs:
@@ -138,7 +138,7 @@ def _training(
     source: options.Source, how: str | None, share: float, sample: float, seed: int
 ) -> tuple[Dataset, Split | None]:
     """Training rows, and the split they are from; what is held out for the test is only counted."""
-    from palate.data.clean import sample_users
+    from palate.data.preprocessing import sample_users
 
     rows = None if how == "none" else options.split_rows(source, how, share, seed)
     train = source.dataset() if rows is None else rows.train
@@ -152,8 +152,7 @@ def _training(
 
 def _parts(train: Dataset, rows: Split | None, how: str | None, parts: int, share: float, seed: int) -> list[Split]:
     """Training rows parted once more, in the way asked for or that of the test rows, so many times over."""
-    from palate.compare import validation_like, validation_split
-    from palate.tune import validation_parts
+    from palate.experiment import validation_like, validation_parts, validation_split
 
     if how in ("leave-one-out", "time", "random"):
         return validation_parts(train, cast("How", how), parts, share, seed)
@@ -163,7 +162,7 @@ def _parts(train: Dataset, rows: Split | None, how: str | None, parts: int, shar
 
 
 def _with_candidates(part: Split, wish: str, seed: int) -> Split:
-    from palate.sampling import draw_candidates
+    from palate.training.negative_sampling import draw_candidates
 
     if wish == "full":
         return part
@@ -195,7 +194,7 @@ def _progress(total: int, *, quiet: bool) -> Iterator[Callable[[Trial, Tuned], N
 
 
 def _plots(found: Tuned) -> list[str]:
-    from palate.tune.plots import write_plots
+    from palate.experiment.tune_plots import write_plots
 
     try:
         return [str(path) for path in write_plots(found)]
@@ -235,7 +234,7 @@ def _held_out(parts: tuple[Split, ...]) -> str:
 
 
 def _searched(trial: Trial, space: Space) -> list[Any]:
-    from palate.tune.spaces import take
+    from palate.experiment.search_space import take
 
     values = (take(trial.fields, path, "") for path in space)
     return ["none" if value is None else value for value in values]

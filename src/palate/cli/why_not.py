@@ -11,7 +11,7 @@ from palate.cli import options
 from palate.cli.console import console, note, print_json, table
 
 if TYPE_CHECKING:
-    from palate.pipeline.why_not import WhyNot
+    from palate.recommend.why_not import WhyNot
 
 __all__ = ["why_not"]
 
@@ -33,7 +33,7 @@ def why_not(
     Example: palate why-not bundles/demo 196 "Toy Story (1995)"
     """
     from palate.bundle import Bundle
-    from palate.pipeline.why_not import why_not as asked
+    from palate.recommend.why_not import why_not as asked
     from palate.rules import Rules
 
     recommender = Bundle.load(bundle).recommender

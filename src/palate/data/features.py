@@ -4,7 +4,7 @@
     codes_NS, weights_NS, numbers_NF = schema.items.encode(train.item_features)
 
 Every kind of column becomes one of two things. Values (categorical, multi-valued, hashed words of a text) become codes
-of one shared table, 0 standing for nothing; numbers (numeric, given vectors) are standardised. A null, an empty list
+of one shared table, 0 standing for nothing; numbers (numeric, given vectors) are standardized. A null, an empty list
 and a value that training never showed all say nothing: they encode to 0.
 
 Shape legend: N rows of a table, S slots for codes, F numbers.
@@ -56,7 +56,7 @@ class Feature:
         vocabulary: distinct values as text, ascending.
         buckets: hash buckets of a text.
         slots: codes of one row at most; further values are left out.
-        mean, std: per number, for standardising.
+        mean, std: per number, for standardizing.
     """
 
     name: str
@@ -121,7 +121,7 @@ class Feature:
         weights_NS = filled_NS / np.maximum(filled_NS.sum(axis=1, keepdims=True), 1)
         return codes_NS, weights_NS.astype(np.float32)
 
-    def standardise(self, column: pl.Series) -> NDArray[np.float32]:
+    def standardize(self, column: pl.Series) -> NDArray[np.float32]:
         """Numbers (N, F): (x - mean) / std, and 0 where a value is missing."""
         numbers_NF = _numbers(column, self.kind, len(self.mean))
         scaled_NF = (numbers_NF - np.array(self.mean)) / np.array(self.std)
@@ -188,7 +188,7 @@ class FeatureTable:
                 codes.append(np.where(code > 0, code + base, 0).astype(np.int32))
                 weights.append(weight)
             elif column.mean:
-                numbers.append(column.standardise(found[column.name]))
+                numbers.append(column.standardize(found[column.name]))
         return Encoded(np.hstack(codes), np.hstack(weights), np.hstack(numbers))
 
 

@@ -18,7 +18,7 @@ import pyarrow as pa
 from palate.data.columns import WEIGHTS, Columns, find_columns, listed, plain, require
 from palate.data.dataset import Dataset, Interactions, Note
 from palate.data.ids import IdMap
-from palate.data.validate import Source, counted, read_ids, read_ratings, read_times, settle
+from palate.data.parsing import Source, counted, read_ids, read_ratings, read_times, settle
 from palate.errors import DataError
 
 __all__ = ["Columns", "Duplicates", "find_columns", "from_frame", "to_frame"]

@@ -19,7 +19,7 @@ import polars as pl
 from palate.data.columns import find_columns, listed
 from palate.data.dataset import Dataset
 from palate.data.frame import Duplicates, from_frame
-from palate.data.validate import Source
+from palate.data.parsing import Source
 from palate.errors import DataError
 
 __all__ = ["read_interactions", "read_table"]

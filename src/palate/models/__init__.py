@@ -8,27 +8,27 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from palate.base import Recipe
 from palate.errors import RecipeError
-from palate.models.blend import Blend
+from palate.models.bidirectional_sasrec import BidirectionalSASRec
 from palate.models.bmf import BMF
 from palate.models.bpr import BPR
 from palate.models.ease import EASE
-from palate.models.held_out import HeldOutRidge, RecentBlend
+from palate.models.edlae import EDLAE, RecentEDLAE
+from palate.models.ensemble import Ensemble
 from palate.models.ials import IALS, WALS
-from palate.models.infill import Infill
-from palate.models.knn import ItemKNN
+from palate.models.item_knn import ItemKNN
 from palate.models.logistic_mf import LogisticMF
 from palate.models.means import MeanRating, UserItemMeans
 from palate.models.mf import MF
 from palate.models.neumf import GMF, MLP, NeuMF
 from palate.models.newest import Newest
 from palate.models.popularity import Popularity
-from palate.models.recent import RecentPopularity
+from palate.models.recent_popularity import RecentPopularity
 from palate.models.sasrec import SASRec
 from palate.models.svdpp import SVDpp
 from palate.models.two_stage import TwoStage
 from palate.models.two_tower import TwoTower
-from palate.protocols import Recipe
 
 __all__ = ["RECIPES", "make_recipe"]
 
@@ -40,8 +40,8 @@ RECIPES: dict[str, type[Any]] = {
         Newest,
         ItemKNN,
         EASE,
-        HeldOutRidge,
-        RecentBlend,
+        EDLAE,
+        RecentEDLAE,
         IALS,
         WALS,
         BPR,
@@ -51,13 +51,13 @@ RECIPES: dict[str, type[Any]] = {
         NeuMF,
         TwoTower,
         SASRec,
-        Infill,
+        BidirectionalSASRec,
         MeanRating,
         UserItemMeans,
         MF,
         SVDpp,
         BMF,
-        Blend,
+        Ensemble,
         TwoStage,
     )
 }

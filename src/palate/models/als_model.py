@@ -18,10 +18,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from palate.models.factors import EVENLY, Events, FactorModel, FoldIn, events_of, likes
+from palate.base import Contributions, DataSpec, Query
+from palate.models.dot_product import EVENLY, DotProductModel, Events, FoldIn, events_of, likes
 from palate.models.least_squares import Floats, Rows, solve_rows, solved_parts
 from palate.models.recency import Recency
-from palate.protocols import Contributions, Query, Sizes
 
 if TYPE_CHECKING:
     from palate.models.ials import _Als
@@ -33,7 +33,7 @@ class LeastSquares(FoldIn):
     """The exact row of a stranger, in double precision, so that a batch equals one by one.
 
     Args:
-        recipe: regularisation and weights of the training.
+        recipe: regularization and weights of the training.
     """
 
     spectrum: Tensor
@@ -69,17 +69,17 @@ class LeastSquares(FoldIn):
         return item[:, : recipe.dim], penalty, Rows(offsets, columns, targets.astype(np.float64), weights, ridge)
 
 
-class ALSModel(FactorModel):
+class ALSModel(DotProductModel):
     """User vectors, item vectors, and strangers solved exactly.
 
     Args:
         sizes: rows of the tables.
-        recipe: what is minimised.
+        recipe: what is minimized.
     """
 
     fold_in: LeastSquares
 
-    def __init__(self, sizes: Sizes, recipe: _Als) -> None:
+    def __init__(self, sizes: DataSpec, recipe: _Als) -> None:
         super().__init__(sizes, recipe.dim, LeastSquares(recipe), bias=recipe.bias, std=recipe.std / recipe.dim**0.5)
 
     def contributions(self, query: Query, items: Tensor) -> Contributions:

@@ -1,4 +1,4 @@
-"""BMF: Bayesian matrix factorisation of ratings with implicit feedback and features, by Gibbs sampling.
+"""BMF: Bayesian matrix factorization of ratings with implicit feedback and features, by Gibbs sampling.
 
     r_ui ~ N(mean + x_u . [q_i ; 1] + b_i, 1 / a_u),    x_u = [p_u ; b_u],    y_i = [q_i ; b_i]
     x_u  ~ N(c + F_u B, L^-1),                          y_i ~ N(c' + G_i B', L'^-1)
@@ -34,11 +34,11 @@ from numpy.typing import NDArray
 from rich.progress import track
 from scipy import sparse
 
+from palate.base import DataSpec, TrainOptions
 from palate.data.dataset import Dataset, Interactions
 from palate.data.indicators import indicators, unit_rows
 from palate.errors import RecipeError
-from palate.models.ratings import RatingFactors, Ratings, RidgeFoldIn, conditional, ratings_of
-from palate.protocols import Run, Sizes
+from palate.models.rating_factors import RatingFactors, Ratings, RidgeFoldIn, conditional, ratings_of
 
 __all__ = ["BMF"]
 
@@ -48,12 +48,12 @@ CG_STEPS = 8
 NOISE_SHAPE = 2.0
 # Least noise of a user as a share of the variance: few ratings can be fitted exactly, and drawn zeros are no facts.
 LEAST_NOISE = {"explicit": 0.001, "implicit": 0.1}
-PRIOR_ROWS = 2.0  # rows that the prior of the centre counts for
+PRIOR_ROWS = 2.0  # rows that the prior of the center counts for
 
 
 @dataclass(frozen=True)
 class BMF:
-    """Bayesian matrix factorisation.
+    """Bayesian matrix factorization.
 
     Args:
         dim: width K of the vectors.
@@ -94,16 +94,18 @@ class BMF:
         """A short chain."""
         return cls(sweeps=60, burn_in=30, draws=15)
 
-    def build(self, sizes: Sizes) -> RatingFactors:
+    def build(self, sizes: DataSpec) -> RatingFactors:
         """Vectors of the right sizes, ready for ``load_state_dict``."""
         fold_in = RidgeFoldIn(sizes, self.dim, self.draws, linked=self.feedback)
         return RatingFactors(sizes, self.dim, fold_in)
 
-    def fit(self, train: Dataset, run: Run = Run(), unrated: Interactions | None = None) -> RatingFactors:
+    def fit(
+        self, train: Dataset, run: TrainOptions = TrainOptions(), unrated: Interactions | None = None
+    ) -> RatingFactors:
         """Sample from the posterior given the ratings of ``train``.
 
-        ``run.on_epoch`` is told the training MSE of each round; ``run.watch`` is not asked, as more draws do not
-        overfit.
+        ``run.on_epoch`` gets the training MSE of each round; ``run.validation_callback`` is not called, as more
+        draws do not overfit.
 
         Args:
             train: the ratings.
@@ -114,7 +116,7 @@ class BMF:
         sides = self._sides(train, unrated)
         with torch.random.fork_rng():
             torch.manual_seed(run.seed)
-            model = self.build(Sizes(train.n_users, train.n_items))
+            model = self.build(DataSpec(train.n_users, train.n_items))
         model.set_scale(ratings)
         least = LEAST_NOISE["explicit" if train.explicit else "implicit"]
         chain = _Chain(ratings, *sides, self.dim, self.link, least, np.random.default_rng(run.seed))
@@ -169,11 +171,11 @@ class _Side:
         self.vectors[:, -1] = 0
         self.weights = np.zeros((features.shape[1], d))
         self.shift = np.zeros_like(self.vectors)  # what the features say
-        self.centre: Floats = np.zeros(d)
+        self.center: Floats = np.zeros(d)
         self.precision: Floats = np.eye(d)
 
     def draw_prior(self, rng: Generator) -> None:
-        """Draw centre and precision given vectors and link, then the link given all others."""
+        """Draw center and precision given vectors and link, then the link given all others."""
         vectors = self.vectors[self.rated]
         n, d = vectors.shape
         rest = vectors - self.shift[self.rated]
@@ -182,10 +184,10 @@ class _Side:
         scatter += n * PRIOR_ROWS / (n + PRIOR_ROWS) * np.outer(mean, mean)
         self.precision = _wishart(scatter, d + n + len(self.weights), rng)
         spread = np.linalg.cholesky(np.linalg.inv(self.precision))
-        self.centre = n / (n + PRIOR_ROWS) * mean + spread @ rng.standard_normal(d) / np.sqrt(n + PRIOR_ROWS)
+        self.center = n / (n + PRIOR_ROWS) * mean + spread @ rng.standard_normal(d) / np.sqrt(n + PRIOR_ROWS)
         noise_nd = rng.standard_normal((n, d)) @ spread.T
         noise_fd = rng.standard_normal(self.weights.shape) @ spread.T
-        right = self.turned @ (vectors - self.centre + noise_nd) + np.sqrt(self.link) * noise_fd
+        right = self.turned @ (vectors - self.center + noise_nd) + np.sqrt(self.link) * noise_fd
         self.weights = self._solve(right)
         self.shift = self.features @ self.weights
 
@@ -220,7 +222,7 @@ class _Side:
             sparse.csr_array((target, weight.indices, weight.indptr), weight.shape),
             design,
             self.precision[np.tril_indices(d)],
-            (self.centre + self.shift) @ self.precision,
+            (self.center + self.shift) @ self.precision,
         )
 
     def draw(self, mean_nd: Floats, factor_ndd: Floats, rng: Generator) -> None:
@@ -284,7 +286,7 @@ class _Chain:
     def write(self, model: RatingFactors, draw: int) -> None:
         """Put the current items, and the users' means given them, in place ``draw`` of the model."""
         fold_in = model.fold_in
-        draws, d = fold_in.centre.shape
+        draws, d = fold_in.center.shape
         place = slice(draw * d, (draw + 1) * d)
         mean, _ = self.users.given(self.items, self._weights(), self.rest)
         items = self.items.vectors / draws
@@ -300,7 +302,7 @@ class _Chain:
         fold_in.bias[:, draw] = torch.from_numpy(self.items.vectors[:, -1])
         fold_in.noise[draw] = float(self.noise[self.counts > 0].mean())
         fold_in.precision[draw] = torch.from_numpy(self.users.precision)
-        fold_in.centre[draw] = torch.from_numpy(self.users.centre + others[self.counts > 0].mean(0))
+        fold_in.center[draw] = torch.from_numpy(self.users.center + others[self.counts > 0].mean(0))
         if fold_in.link is not None:
             fold_in.link[:, draw] = torch.from_numpy(self.users.weights[:count])
 

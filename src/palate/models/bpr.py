@@ -1,4 +1,4 @@
-"""BPR-MF: matrix factorisation trained to put what a user touched before what the user did not.
+"""BPR-MF: matrix factorization trained to put what a user touched before what the user did not.
 
     L = sum_{(u,i) in S} E_j [ - ln sigmoid(x_ui - x_uj) + l/2 (2 |p_u|^2 + |q_i|^2 + |q_j|^2) ]
     x_ui = p_u.q_i + b_i
@@ -22,11 +22,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from palate import train as training
+from palate.base import DataSpec, TrainOptions
 from palate.data.dataset import Dataset
 from palate.errors import RecipeError
-from palate.models.factors import (
-    FactorModel,
+from palate.models.dot_product import (
+    DotProductModel,
     GradientFoldIn,
     UserBatch,
     decaying_adam,
@@ -34,8 +34,8 @@ from palate.models.factors import (
     predict,
     user_batches,
 )
-from palate.protocols import Run, Sizes
-from palate.sampling import epoch_rng
+from palate.training import trainer as training
+from palate.training.negative_sampling import epoch_rng
 
 __all__ = ["BPR"]
 
@@ -48,8 +48,9 @@ class BPR:
         epochs: passes over the users; the learning rates fall to zero over them.
         dim: width D of the vectors.
         pool: items drawn for each batch; each event is compared with those that its user has not touched.
-        batch_users: users, with all their events, in one optimiser step.
-        user_rate, item_rate: first learning rates of Adam; a user is in one step per epoch, an item in nearly all.
+        batch_users: users, with all their events, in one optimizer step.
+        user_learning_rate, item_learning_rate: initial learning rates of Adam; a user is in one step per
+            epoch, an item in nearly all.
         regularization: l.
         std: of the first vectors' length.
     """
@@ -61,8 +62,8 @@ class BPR:
     dim: int = 64
     pool: int = 64
     batch_users: int = 64
-    user_rate: float = 0.2
-    item_rate: float = 0.03
+    user_learning_rate: float = 0.2
+    item_learning_rate: float = 0.03
     regularization: float = 0.003
     std: float = 0.5
 
@@ -70,7 +71,7 @@ class BPR:
         for field, low in (("epochs", 0), ("dim", 1), ("pool", 1), ("batch_users", 1)):
             if getattr(self, field) < low:
                 raise RecipeError(f"{field}={getattr(self, field)}: must be at least {low}")
-        for field in ("user_rate", "item_rate", "std"):
+        for field in ("user_learning_rate", "item_learning_rate", "std"):
             if not getattr(self, field) > 0:
                 raise RecipeError(f"{field}={getattr(self, field)}: must be above 0")
         if not self.regularization >= 0:
@@ -79,16 +80,16 @@ class BPR:
     @classmethod
     def fast(cls) -> Self:
         """Fewer epochs and smaller vectors: seconds instead of minutes on two cores."""
-        return cls(epochs=15, dim=32, item_rate=0.05)
+        return cls(epochs=15, dim=32, item_learning_rate=0.05)
 
-    def build(self, sizes: Sizes) -> FactorModel:
+    def build(self, sizes: DataSpec) -> DotProductModel:
         """An untrained model with tables of the given sizes."""
         fold_in = GradientFoldIn(self.dim, replace(self, regularization=0.0).objective, probes=128)
-        return FactorModel(sizes, self.dim, fold_in, bias=True, std=self.std / self.dim**0.5)
+        return DotProductModel(sizes, self.dim, fold_in, bias=True, std=self.std / self.dim**0.5)
 
-    def fit(self, train: Dataset, run: Run = Run()) -> FactorModel:
+    def fit(self, train: Dataset, run: TrainOptions = TrainOptions()) -> DotProductModel:
         """Train on the rows of ``train`` as implicit feedback; a weight below 0 is a dislike."""
-        model = cast(FactorModel, training.fit(self, train, run))
+        model = cast(DotProductModel, training.fit(self, train, run))
         model.finish(train)
         return model
 
@@ -110,4 +111,4 @@ class BPR:
     def optimizers(self, module: Any) -> list[torch.optim.Optimizer]:
         """Fused Adam, users and items at rates of their own."""
         steps = self.epochs * -(-module.user_table.num_embeddings // self.batch_users)
-        return [decaying_adam(module, self.user_rate, self.item_rate, steps)]
+        return [decaying_adam(module, self.user_learning_rate, self.item_learning_rate, steps)]

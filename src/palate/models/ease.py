@@ -1,6 +1,6 @@
 """EASE: a linear model from items to items in closed form (Steck 2019, "Embarrassingly Shallow Autoencoders", WWW).
 
-    minimise |X - X B|^2 + regularization |B|^2  with  diag(B) = 0
+    minimize |X - X B|^2 + regularization |B|^2  with  diag(B) = 0
     P = (X^T X + regularization I)^-1,   B_ji = -P_ji / P_ii,  B_ii = 0                   (eq. 8)
     score(u, i) = sum over the items j of u's history of  w_uj B_ji
 
@@ -34,10 +34,10 @@ from scipy import sparse
 from scipy.linalg import lapack
 from torch import Tensor, nn
 
+from palate.base import Contributions, DataSpec, Query, TrainOptions
 from palate.data.dataset import Dataset, Fingerprint
 from palate.errors import RecipeError
 from palate.models.recency import Recency
-from palate.protocols import Contributions, Query, Run, Sizes
 
 __all__ = ["EASE", "EASEModel"]
 
@@ -60,7 +60,7 @@ class EASEModel(nn.Module):
 
     def score(self, query: Query, items: Tensor | None = None) -> Tensor:
         """(B, C) or (B, I); popularity for those of whom nothing is known."""
-        knows_B = self.knows(query)
+        knows_B = self.can_personalize(query)
         if not bool(knows_B.any()):
             return self.popularity.expand(len(query), -1) if items is None else self.popularity[items]
         strength_H = self._strengths(query)
@@ -68,11 +68,11 @@ class EASEModel(nn.Module):
         parts = []
         for first in range(0, len(query), step):
             part = slice(first, min(first + step, len(query)))
-            scores_BI = self._catalogue(query, strength_H, part).where(knows_B[part, None], self.popularity)
+            scores_BI = self._catalog(query, strength_H, part).where(knows_B[part, None], self.popularity)
             parts.append(scores_BI if items is None else scores_BI.gather(1, items[part]))
         return torch.cat(parts)
 
-    def knows(self, query: Query) -> Tensor:
+    def can_personalize(self, query: Query) -> Tensor:
         """Whoever comes with a history that holds an item of the training rows, trained user or stranger."""
         if query.items is None:
             return torch.zeros(len(query), dtype=torch.bool, device=self.popularity.device)
@@ -81,7 +81,7 @@ class EASEModel(nn.Module):
 
     def contributions(self, query: Query, items: Tensor) -> Contributions:
         """w_uj B_ji of each event; popularity is the rest for those of whom nothing is known, 0 for others."""
-        knows_B = self.knows(query)
+        knows_B = self.can_personalize(query)
         rest_BC = self.popularity[items].where(~knows_B[:, None], 0)
         if query.items is None:
             return Contributions(rest_BC[:0], rest_BC)
@@ -89,7 +89,7 @@ class EASEModel(nn.Module):
         strength_H = self._strengths(query) * knows_B[owner_H]
         return Contributions(strength_H[:, None] * self.weights[query.items[:, None], items[owner_H]], rest_BC)
 
-    def _catalogue(self, query: Query, strength_H: Tensor, part: slice) -> Tensor:
+    def _catalog(self, query: Query, strength_H: Tensor, part: slice) -> Tensor:
         """Sums of the rows of ``weights`` over the histories of some of the users, (B, I)."""
         assert query.offsets is not None
         assert query.items is not None
@@ -119,14 +119,14 @@ class EASEModel(nn.Module):
 
 @dataclass(frozen=True)
 class EASE:
-    """Item-to-item weights by one inversion; strong where the catalogue is of moderate size.
+    """Item-to-item weights by one inversion; strong where the catalog is of moderate size.
 
     Args:
         regularization: L2 weight; more data wants more of it (500 suits MovieLens 100K, 1,000 suits 1M).
         half_life_events: history events after which an item counts half in the history; None counts all alike.
         floor: the least that an item counts, however long ago, as a share of the latest.
         together: seconds over which the chance that two touches belong together falls by a factor e; None counts all.
-        max_items: refuse larger catalogues, since memory grows with the square.
+        max_items: refuse larger catalogs, since memory grows with the square.
     """
 
     name: ClassVar[str] = "ease"
@@ -152,7 +152,7 @@ class EASE:
         """The same: one inversion takes seconds at MovieLens 1M size."""
         return cls()
 
-    def build(self, sizes: Sizes) -> EASEModel:
+    def build(self, sizes: DataSpec) -> EASEModel:
         """Zero weights, ready for ``load_state_dict``.
 
         Raises:
@@ -166,14 +166,14 @@ class EASE:
             )
         return EASEModel(sizes.items, self.half_life_events, self.floor)
 
-    def fit(self, train: Dataset, run: Run = Run()) -> EASEModel:
+    def fit(self, train: Dataset, run: TrainOptions = TrainOptions()) -> EASEModel:
         """Invert the co-occurrences of the training rows; nothing is random.
 
         Raises:
             RecipeError: more items than ``max_items``, ``regularization`` too small to invert, or ``together`` without
                 timestamps.
         """
-        model = self.build(Sizes(train.n_users, train.n_items))
+        model = self.build(DataSpec(train.n_users, train.n_items))
         x_UI, time_N = _matrix(train)
         if self.together is None:
             gram_II = _gram(x_UI)

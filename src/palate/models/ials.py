@@ -1,4 +1,4 @@
-"""iALS and WALS: matrix factorisation by alternating exact least squares.
+"""iALS and WALS: matrix factorization by alternating exact least squares.
 
     L(P, Q) = sum_{(u,i) in S} w_ui (t_ui - p_u.q_i)^2 + a sum_{u,i} (p_u.q_i)^2 + sum_u l_u |p_u|^2 + sum_i l_i |q_i|^2
     l_u = l (sum_i w_ui + a I)^v,    l_i = l (sum_u w_ui + a U)^v
@@ -33,12 +33,12 @@ from numpy.typing import NDArray
 from rich.progress import track
 from torch import Tensor
 
+from palate.base import DataSpec, TrainOptions
 from palate.data.dataset import Dataset
 from palate.errors import RecipeError
 from palate.models.als_model import ALSModel
 from palate.models.least_squares import Floats, Rows, diagonal, leading_vectors, solve_rows
 from palate.models.recency import Recency
-from palate.protocols import Run, Sizes
 
 __all__ = ["IALS", "WALS", "Alternation"]
 
@@ -49,7 +49,7 @@ class Alternation:
     """The state of a fit: both sides, and the two half-steps. Memory: three times the rows, twice the vectors.
 
     Args:
-        recipe: what to minimise.
+        recipe: what to minimize.
         train: the rows.
         seed: of the first item vectors.
     """
@@ -149,7 +149,7 @@ class _Als:
         dim: width D of the vectors.
         unobserved_weight: a, the weight of every squared score.
         regularization: l.
-        exponent: v; 1 scales the regularisation by how much data a row has, 0 not at all.
+        exponent: v; 1 scales the regularization by how much data a row has, 0 not at all.
         block: width b of the coordinate blocks, None for exact solves; pays for D above 128.
         std: of the first item vectors' length, apart from the singular vectors.
         half_life_events: history events after which an event counts half in its user's vector; None counts all alike.
@@ -200,12 +200,12 @@ class _Als:
         ridge: Floats = self.regularization * (amount + self.unobserved_weight * columns) ** self.exponent
         return ridge
 
-    def build(self, sizes: Sizes) -> ALSModel:
+    def build(self, sizes: DataSpec) -> ALSModel:
         """An untrained model with tables of the given sizes."""
         return ALSModel(sizes, self)
 
-    def fit(self, train: Dataset, run: Run = Run()) -> ALSModel:
-        """Alternate on the CPU; with ``run.watch`` the best epoch comes back. ``run.folder`` is not used.
+    def fit(self, train: Dataset, run: TrainOptions = TrainOptions()) -> ALSModel:
+        """Alternate on the CPU; with ``run.validation_callback`` the best epoch comes back. ``run.folder`` is not used.
 
         Raises:
             RecipeError: no rows, or rows that this recipe cannot learn from.
@@ -213,16 +213,16 @@ class _Als:
         self.check(train)
         state = Alternation(self, train, run.seed)
         with torch.random.fork_rng():
-            model = self.build(Sizes(train.n_users, train.n_items))
+            model = self.build(DataSpec(train.n_users, train.n_items))
         state.solve_users()
         best: tuple[float, int, dict[str, Tensor]] | None = None
         for epoch in track(range(self.epochs), f"{self.name}", disable=not run.progress):
             state.epoch(last=epoch == self.epochs - 1)
             if run.on_epoch is not None:
                 run.on_epoch(epoch, state.loss() / len(train))
-            if run.watch is not None:
+            if run.validation_callback is not None:
                 _store(model, state, train)
-                value = float(run.watch(model))
+                value = float(run.validation_callback(model))
                 if best is None or value > best[0]:
                     best = (value, epoch, {key: tensor.clone() for key, tensor in model.state_dict().items()})
                 elif epoch - best[1] >= run.patience:

@@ -40,7 +40,7 @@ class Rows(NamedTuple):
 def solve_rows(
     other_ND: Floats, penalty_D: Floats, rows: Rows, start_RD: Floats | None = None, block: int | None = None
 ) -> Floats:
-    """Vectors (R, D) that minimise the objective with the other side fixed, in the precision of ``rows.ridge``.
+    """Vectors (R, D) that minimize the objective with the other side fixed, in the precision of ``rows.ridge``.
 
     A row without entries gets zeros. The loop over rows is one of Python because each step is four BLAS or LAPACK calls
     on arrays that fit in cache: batched over padded rows the same work takes two to three times as long.

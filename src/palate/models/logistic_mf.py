@@ -1,4 +1,4 @@
-"""Dot-product matrix factorisation trained with binary cross-entropy on observed and sampled rows.
+"""Dot-product matrix factorization trained with binary cross-entropy on observed and sampled rows.
 
     y_ui = sigmoid(p_u.q_i + b_i),   L = - sum_{(u,i) in S} [ ln y_ui + sum_{n negatives j of u} ln(1 - y_uj) ]
            + l/2 (|p_u|^2 + |q_i|^2) for each of these rows
@@ -24,11 +24,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from palate import train as training
+from palate.base import DataSpec, TrainOptions
 from palate.data.dataset import Dataset
 from palate.errors import RecipeError
-from palate.models.factors import (
-    FactorModel,
+from palate.models.dot_product import (
+    DotProductModel,
     GradientFoldIn,
     UserBatch,
     decaying_adam,
@@ -37,8 +37,8 @@ from palate.models.factors import (
     user_batches,
 )
 from palate.models.recency import Recency
-from palate.protocols import Run, Sizes
-from palate.sampling import epoch_rng
+from palate.training import trainer as training
+from palate.training.negative_sampling import epoch_rng
 
 __all__ = ["LogisticMF"]
 
@@ -52,8 +52,9 @@ class LogisticMF:
         dim: width D of the vectors.
         negatives: n, the weight of unseen items against each event.
         pool: items drawn for each batch to stand for the unseen ones.
-        batch_users: users, with all their events, in one optimiser step.
-        user_rate, item_rate: first learning rates of Adam; a user is in one step per epoch, an item in nearly all.
+        batch_users: users, with all their events, in one optimizer step.
+        user_learning_rate, item_learning_rate: initial learning rates of Adam; a user is in one step per
+            epoch, an item in nearly all.
         regularization: l.
         std: of the first vectors' length.
         half_life_events: history events after which an event counts half in its user's vector; None counts all alike.
@@ -68,8 +69,8 @@ class LogisticMF:
     negatives: int = 8
     pool: int = 512
     batch_users: int = 64
-    user_rate: float = 0.2
-    item_rate: float = 0.03
+    user_learning_rate: float = 0.2
+    item_learning_rate: float = 0.03
     regularization: float = 0.005
     std: float = 0.7
     half_life_events: float | None = None
@@ -80,7 +81,7 @@ class LogisticMF:
         for field, low in (("epochs", 0), ("dim", 1), ("negatives", 1), ("pool", 1), ("batch_users", 1)):
             if getattr(self, field) < low:
                 raise RecipeError(f"{field}={getattr(self, field)}: must be at least {low}")
-        for field in ("user_rate", "item_rate", "std"):
+        for field in ("user_learning_rate", "item_learning_rate", "std"):
             if not getattr(self, field) > 0:
                 raise RecipeError(f"{field}={getattr(self, field)}: must be above 0")
         if not self.regularization >= 0:
@@ -89,17 +90,17 @@ class LogisticMF:
     @classmethod
     def fast(cls) -> Self:
         """Fewer epochs and smaller pools: seconds instead of minutes on two cores."""
-        return cls(epochs=15, dim=32, pool=256, item_rate=0.05)
+        return cls(epochs=15, dim=32, pool=256, item_learning_rate=0.05)
 
-    def build(self, sizes: Sizes) -> FactorModel:
+    def build(self, sizes: DataSpec) -> DotProductModel:
         """An untrained model with tables of the given sizes."""
         recency = Recency(self.half_life_events, self.floor)
         fold_in = GradientFoldIn(self.dim, replace(self, regularization=0.0).objective, recency=recency)
-        return FactorModel(sizes, self.dim, fold_in, bias=True, std=self.std / self.dim**0.5)
+        return DotProductModel(sizes, self.dim, fold_in, bias=True, std=self.std / self.dim**0.5)
 
-    def fit(self, train: Dataset, run: Run = Run()) -> FactorModel:
+    def fit(self, train: Dataset, run: TrainOptions = TrainOptions()) -> DotProductModel:
         """Train on the rows of ``train`` as implicit feedback; a weight below 0 is a dislike."""
-        model = cast(FactorModel, training.fit(self, train, run))
+        model = cast(DotProductModel, training.fit(self, train, run))
         model.finish(train)
         return model
 
@@ -124,4 +125,4 @@ class LogisticMF:
     def optimizers(self, module: Any) -> list[torch.optim.Optimizer]:
         """Fused Adam, users and items at rates of their own."""
         steps = self.epochs * -(-module.user_table.num_embeddings // self.batch_users)
-        return [decaying_adam(module, self.user_rate, self.item_rate, steps)]
+        return [decaying_adam(module, self.user_learning_rate, self.item_learning_rate, steps)]

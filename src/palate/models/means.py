@@ -8,7 +8,7 @@
 damped means, first of users and then of items, and so on for several rounds (Koren 2008, sec. 2.1, in the other
 order). Fold-in of a stranger: b_u from their history, the item biases being fixed.
 
-The order of the items is the same for everybody, so neither is personal: ``knows`` is False.
+The order of the items is the same for everybody, so neither is personal: ``can_personalize`` is False.
 
 Shape legend: B users, C candidates, I items, N rows.
 """
@@ -24,9 +24,9 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from palate.base import DataSpec, Query, TrainOptions
 from palate.data.dataset import Dataset, Fingerprint
 from palate.errors import RecipeError
-from palate.protocols import Query, Run, Sizes
 
 __all__ = ["MeanModel", "MeanRating", "UserItemMeans"]
 
@@ -41,7 +41,7 @@ class MeanModel(nn.Module):
     item_bias: Tensor
     trained: Tensor
 
-    def __init__(self, sizes: Sizes, user_damping: float | None) -> None:
+    def __init__(self, sizes: DataSpec, user_damping: float | None) -> None:
         super().__init__()
         self.user_damping = user_damping
         self.register_buffer("mean", torch.zeros(()))
@@ -55,11 +55,11 @@ class MeanModel(nn.Module):
         return self.item_bias.expand(len(query), -1) if items is None else self.item_bias[items]
 
     def predict(self, query: Query, items: Tensor | None = None) -> Tensor:
-        """Ratings inside the scale: (B, C), or (B, I) for the whole catalogue."""
+        """Ratings inside the scale: (B, C), or (B, I) for the whole catalog."""
         rating = self.mean + self._user_bias(query)[:, None] + self.score(query, items)
         return rating.clamp(self.scale[0], self.scale[1])
 
-    def knows(self, query: Query) -> Tensor:
+    def can_personalize(self, query: Query) -> Tensor:
         """Nothing personal in the order of items: all False."""
         return torch.zeros(len(query), dtype=torch.bool, device=self.mean.device)
 
@@ -89,13 +89,13 @@ class MeanRating:
         """The same: a mean is already fast."""
         return cls()
 
-    def build(self, sizes: Sizes) -> MeanModel:
+    def build(self, sizes: DataSpec) -> MeanModel:
         """Zeros, ready for ``load_state_dict``."""
         return MeanModel(sizes, None)
 
-    def fit(self, train: Dataset, run: Run = Run()) -> MeanModel:
+    def fit(self, train: Dataset, run: TrainOptions = TrainOptions()) -> MeanModel:
         """Take the mean and the scale of the weights."""
-        return _fitted(self.build(Sizes(train.n_users, train.n_items)), train)
+        return _fitted(self.build(DataSpec(train.n_users, train.n_items)), train)
 
 
 @dataclass(frozen=True)
@@ -125,13 +125,13 @@ class UserItemMeans:
         """The same: means are already fast."""
         return cls()
 
-    def build(self, sizes: Sizes) -> MeanModel:
+    def build(self, sizes: DataSpec) -> MeanModel:
         """Zeros, ready for ``load_state_dict``."""
         return MeanModel(sizes, self.user_damping)
 
-    def fit(self, train: Dataset, run: Run = Run()) -> MeanModel:
+    def fit(self, train: Dataset, run: TrainOptions = TrainOptions()) -> MeanModel:
         """Take damped means of the residuals, users first, ``rounds`` times."""
-        model = _fitted(self.build(Sizes(train.n_users, train.n_items)), train)
+        model = _fitted(self.build(DataSpec(train.n_users, train.n_items)), train)
         rows = train.interactions
         rest = rows.weight.astype(np.float64) - float(model.mean)
         item_bias = np.zeros(train.n_items)

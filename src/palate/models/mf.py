@@ -1,4 +1,4 @@
-"""MF: matrix factorisation of explicit ratings.
+"""MF: matrix factorization of explicit ratings.
 
     rating(u, i) = mean + b_u + b_i + p_u . q_i          (Koren, Bell & Volinsky 2009, eq. 4; without biases: p_u . q_i)
 
@@ -27,11 +27,11 @@ from numpy.typing import NDArray
 from scipy import sparse
 from torch import Tensor, nn
 
-from palate import train as training
+from palate.base import Batch, DataSpec, TrainOptions
 from palate.data.dataset import Dataset
 from palate.errors import RecipeError
-from palate.models.ratings import RatingFactors, Ratings, RidgeFoldIn, rating_batches, ratings_of
-from palate.protocols import Batch, Run, Sizes
+from palate.models.rating_factors import RatingFactors, Ratings, RidgeFoldIn, rating_batches, ratings_of
+from palate.training import trainer as training
 
 __all__ = ["MF"]
 
@@ -45,7 +45,7 @@ FOLD_IN_FLOOR = 0.02  # ridge of one rating where the recipe has less: a history
 
 @dataclass(frozen=True)
 class MF:
-    """Matrix factorisation of ratings.
+    """Matrix factorization of ratings.
 
     Args:
         dim: width K of the vectors.
@@ -53,7 +53,7 @@ class MF:
         optimizer: "adam", "sgd" (both in batches) or "descent" (full batch, as published).
         epochs: passes over the ratings; iterations of "descent".
         batch_size: ratings per step.
-        learning_rate: of the optimiser.
+        learning_rate: of the optimizer.
         regularization: l.
         negatives: unseen items drawn per row of implicit data.
     """
@@ -91,21 +91,21 @@ class MF:
         """System C: no biases, 2,000 iterations of full-batch descent; K and l were not published."""
         return cls(dim, False, "descent", epochs=2000, learning_rate=0.01, regularization=regularization)
 
-    def build(self, sizes: Sizes) -> RatingFactors:
+    def build(self, sizes: DataSpec) -> RatingFactors:
         """Random vectors of the right sizes, zero biases."""
         fold_in = RidgeFoldIn(sizes, self.dim, per_event=self.optimizer != "descent")
         return RatingFactors(sizes, self.dim, fold_in)
 
-    def fit(self, train: Dataset, run: Run = Run()) -> RatingFactors:
+    def fit(self, train: Dataset, run: TrainOptions = TrainOptions()) -> RatingFactors:
         """Learn from the ratings of ``train``.
 
-        "descent" tells ``run.on_epoch`` its training MSE every 50 iterations and asks ``run.watch``, whose best
+        "descent" calls ``run.on_epoch`` and ``run.validation_callback`` every 50 iterations, whose best
         vectors it keeps.
         """
         ratings = ratings_of(train, self.negatives, run.seed)
         with torch.random.fork_rng():
             torch.manual_seed(run.seed)
-            model = self.build(Sizes(train.n_users, train.n_items))
+            model = self.build(DataSpec(train.n_users, train.n_items))
             model.set_scale(ratings, centred=self.biases)
             if self.optimizer == "descent":
                 _descend(self, model, ratings, run)
@@ -122,7 +122,7 @@ class MF:
         if not self.biases:
             precision_d[-1] = 1e9  # holds the user's bias at 0
         model.fold_in.precision.copy_(torch.diag(precision_d))
-        model.fold_in.centre.copy_(model.typical)
+        model.fold_in.center.copy_(model.typical)
 
     def batches(self, train: Dataset, seed: int, epoch: int) -> Iterator[Batch]:
         """Ratings in random order: user, item and target (N,); negatives are drawn anew in each epoch."""
@@ -157,7 +157,7 @@ def _without(column: int) -> Any:
     return hook
 
 
-def _descend(recipe: MF, model: RatingFactors, ratings: Ratings, run: Run) -> None:
+def _descend(recipe: MF, model: RatingFactors, ratings: Ratings, run: TrainOptions) -> None:
     """Full-batch descent with the published momentum; the vectors of ``model`` are those of the best or last report."""
     rng = np.random.default_rng(run.seed)
     users, items = len(model.user_table.weight), len(model.item_table.weight)
@@ -173,8 +173,8 @@ def _descend(recipe: MF, model: RatingFactors, ratings: Ratings, run: Run) -> No
             _place(model, p, q)
             if run.on_epoch is not None:
                 run.on_epoch(iteration, float(np.square(error).mean(dtype=np.float64)))
-            if run.watch is not None:
-                watched = run.watch(model)
+            if run.validation_callback is not None:
+                watched = run.validation_callback(model)
                 best, waited = (watched, 0) if watched > best else (best, waited + 1)
                 if not waited:
                     kept = p.copy(), q.copy()
@@ -189,7 +189,7 @@ def _descend(recipe: MF, model: RatingFactors, ratings: Ratings, run: Run) -> No
             gradients = [MOMENTUM * v + (1 - MOMENTUM) * g for v, g in zip(moving, gradients, strict=True)]
         moving = gradients
         p, q = (x - recipe.learning_rate * v for x, v in zip((p, q), moving, strict=True))
-    if run.watch is not None:
+    if run.validation_callback is not None:
         _place(model, *kept)
 
 

@@ -7,7 +7,7 @@
 trained on observed pairs (target 1) and uniform unseen items (target 0) with binary cross-entropy (eq. 7). GMF keeps
 only phi_G, MLP only phi_M.
 
-Fold-in of a stranger: the network and the item tables stay; new user vectors p = m + L z take a few optimiser steps
+Fold-in of a stranger: the network and the item tables stay; new user vectors p = m + L z take a few optimizer steps
 from z = 0 on
 
     sum over history BCE(1) + N * |history| * mean over unseen probe items BCE(0) + |z|^2 / 2
@@ -27,17 +27,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from palate import train as training
+from palate.base import Batch, DataSpec, Query, TrainOptions
 from palate.data.dataset import Dataset, Fingerprint
 from palate.errors import RecipeError
-from palate.losses import bce
-from palate.nn import mlp
-from palate.protocols import Batch, Query, Run, Sizes
-from palate.sampling import Unseen, epoch_rng
+from palate.training import trainer as training
+from palate.training.layers import mlp
+from palate.training.losses import bce
+from palate.training.negative_sampling import NegativeSampler, epoch_rng
 
 __all__ = ["GMF", "MLP", "NCFModel", "NeuMF"]
 
-# Hidden values held at once while scoring pairs: bounds the memory of a catalogue at any size to about 130 MB.
+# Hidden values held at once while scoring pairs: bounds the memory of a catalog at any size to about 130 MB.
 SCORE_CELLS = 32_000_000
 CHUNK_ROWS = 1 << 18  # positives whose negatives are drawn at once
 
@@ -62,7 +62,7 @@ class NCFModel(nn.Module):
     user_mean: Tensor
     user_spread: Tensor
 
-    def __init__(self, sizes: Sizes, dim: int, layers: tuple[int, ...], dropout: float = 0.0) -> None:
+    def __init__(self, sizes: DataSpec, dim: int, layers: tuple[int, ...], dropout: float = 0.0) -> None:
         super().__init__()
         self.dim, self.width, self.items = dim, layers[0] // 2 if layers else 0, sizes.items
         self.user_table = nn.Embedding(sizes.users, self.dim + self.width)
@@ -94,7 +94,7 @@ class NCFModel(nn.Module):
         """Logits (B, C) of user vectors (B, D) against item vectors (B, C, D), or (1, C, D) shared by all users.
 
         The first layer is linear in [user ; item], so its two halves are computed apart and added: each user's half
-        once for all candidates, and a shared catalogue's half once for all users.
+        once for all candidates, and a shared catalog's half once for all users.
         """
         parts: list[Tensor] = []
         if self.dim:
@@ -112,10 +112,10 @@ class NCFModel(nn.Module):
         user_BD = self.query_vectors(query)
         if items is not None:
             return torch.cat([self.pairs(u, self.item_table(i)) for u, i in self._chunks(user_BD, items)])
-        catalogue = self.item_table.weight[None]
-        return torch.cat([self.pairs(u, catalogue) for u in user_BD.split(self._rows(self.items))])
+        catalog = self.item_table.weight[None]
+        return torch.cat([self.pairs(u, catalog) for u in user_BD.split(self._rows(self.items))])
 
-    def knows(self, query: Query) -> Tensor:
+    def can_personalize(self, query: Query) -> Tensor:
         """Trained users, and strangers with a history."""
         return self._trained(query) | (query.counts() > 0)
 
@@ -194,7 +194,7 @@ class _Ncf:
     Args:
         epochs: passes over the training rows.
         negatives: unseen items drawn anew for each positive in each epoch.
-        batch_size: rows (positives and negatives together) in one optimiser step.
+        batch_size: rows (positives and negatives together) in one optimizer step.
         learning_rate: of Adam.
         weight_decay: L2 inside Adam.
         dropout: behind each hidden layer.
@@ -229,12 +229,12 @@ class _Ncf:
         """
         return cls(epochs=10, batch_size=2048, learning_rate=0.004)
 
-    def build(self, sizes: Sizes) -> NCFModel:
+    def build(self, sizes: DataSpec) -> NCFModel:
         """An untrained network with tables of the given sizes."""
         dim, layers = self._parts
         return NCFModel(sizes, dim, layers, self.dropout)
 
-    def fit(self, train: Dataset, run: Run = Run()) -> NCFModel:
+    def fit(self, train: Dataset, run: TrainOptions = TrainOptions()) -> NCFModel:
         """Train on the rows of ``train`` as implicit feedback: weights are not used."""
         return self._finish(training.fit(self, train, run), train)
 
@@ -249,7 +249,7 @@ class _Ncf:
         """Positives in random order, each with its negatives behind it: user (P,), item and target (P, 1 + N)."""
         rng = epoch_rng(seed, epoch, stream=1)  # stream 0 draws candidates
         rows = train.interactions
-        unseen = Unseen(train.history, train.n_items)
+        unseen = NegativeSampler(train.history, train.n_items)
         order = rng.permutation(len(rows))
         size = max(1, self.batch_size // (1 + self.negatives))
         target = torch.zeros(size, 1 + self.negatives)
@@ -275,7 +275,7 @@ class _Ncf:
 
 @dataclass(frozen=True)
 class GMF(_Ncf):
-    """Generalised matrix factorisation: element-wise product of ``dim``-wide vectors under learned weights."""
+    """Generalized matrix factorization: element-wise product of ``dim``-wide vectors under learned weights."""
 
     name: ClassVar[str] = "gmf"
     dim: int = 8
@@ -339,7 +339,7 @@ class NeuMF(_Ncf):
     def _parts(self) -> tuple[int, tuple[int, ...]]:
         return self.dim, self.layers
 
-    def fit(self, train: Dataset, run: Run = Run()) -> NCFModel:
+    def fit(self, train: Dataset, run: TrainOptions = TrainOptions()) -> NCFModel:
         """Train as a whole, or from the two parts trained apart."""
         start = self._pretrained(train, run) if self.pretrain else None
         return self._finish(training.fit(self, train, run, start), train)
@@ -350,7 +350,7 @@ class NeuMF(_Ncf):
             return [torch.optim.SGD(module.parameters(), self.learning_rate, weight_decay=self.weight_decay)]
         return super().optimizers(module)
 
-    def _pretrained(self, train: Dataset, run: Run) -> NCFModel:
+    def _pretrained(self, train: Dataset, run: TrainOptions) -> NCFModel:
         shared = {field: getattr(self, field) for field in (one.name for one in fields(_Ncf))}
         parts: list[tuple[_Ncf, str]] = [
             (GMF(**shared, dim=self.dim), "gmf"),
@@ -359,7 +359,7 @@ class NeuMF(_Ncf):
         apart = [
             part.fit(train, replace(run, folder=run.folder / name if run.folder else None)) for part, name in parts
         ]
-        model = self.build(Sizes(train.n_users, train.n_items))
+        model = self.build(DataSpec(train.n_users, train.n_items))
         mix(model, apart[0], apart[1], self.alpha)
         return model
 

@@ -14,10 +14,10 @@ from typing import ClassVar, Self
 import numpy as np
 import torch
 
+from palate.base import DataSpec, TrainOptions
 from palate.data.dataset import Dataset
 from palate.errors import RecipeError
 from palate.models.popularity import PopularityModel
-from palate.protocols import Run, Sizes
 
 __all__ = ["Newest"]
 
@@ -36,11 +36,11 @@ class Newest:
         """The same: looking for a minimum is already fast."""
         return cls()
 
-    def build(self, sizes: Sizes) -> PopularityModel:
+    def build(self, sizes: DataSpec) -> PopularityModel:
         """Zeros, ready for ``load_state_dict``."""
         return PopularityModel(sizes.items)
 
-    def fit(self, train: Dataset, run: Run = Run()) -> PopularityModel:
+    def fit(self, train: Dataset, run: TrainOptions = TrainOptions()) -> PopularityModel:
         """Find the first row of each item.
 
         Raises:
@@ -52,7 +52,7 @@ class Newest:
         first_I = np.full(train.n_items, np.inf)
         np.minimum.at(first_I, rows.item, rows.time)
         days_I = (first_I - rows.time.min(initial=np.inf)) / DAY
-        model = self.build(Sizes(train.n_users, train.n_items))
+        model = self.build(DataSpec(train.n_users, train.n_items))
         model.counts.copy_(torch.from_numpy(np.where(np.isfinite(days_I), days_I, -1.0)))
         model.trained_on = train.fingerprint
         return model.eval()

@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from palate.base import DataSpec, Query, TrainOptions
 from palate.data.dataset import Dataset, Fingerprint
-from palate.protocols import Query, Run, Sizes
 
 __all__ = ["Popularity", "PopularityModel"]
 
@@ -36,7 +36,7 @@ class PopularityModel(nn.Module):
             return self.counts.expand(len(query), -1)
         return self.counts[items]
 
-    def knows(self, query: Query) -> Tensor:
+    def can_personalize(self, query: Query) -> Tensor:
         """Nothing personal about anybody: all False."""
         return torch.zeros(len(query), dtype=torch.bool, device=self.counts.device)
 
@@ -53,13 +53,13 @@ class Popularity:
         """The same: counting is already fast."""
         return cls()
 
-    def build(self, sizes: Sizes) -> PopularityModel:
+    def build(self, sizes: DataSpec) -> PopularityModel:
         """Zero counts, ready for ``load_state_dict``."""
         return PopularityModel(sizes.items)
 
-    def fit(self, train: Dataset, run: Run = Run()) -> PopularityModel:
+    def fit(self, train: Dataset, run: TrainOptions = TrainOptions()) -> PopularityModel:
         """Count the training rows of each item."""
-        model = self.build(Sizes(train.n_users, train.n_items))
+        model = self.build(DataSpec(train.n_users, train.n_items))
         counts = np.bincount(train.interactions.item, minlength=train.n_items)
         model.counts.copy_(torch.from_numpy(counts))
         model.trained_on = train.fingerprint

@@ -1,4 +1,4 @@
-"""SVD++: matrix factorisation of ratings with implicit feedback (Koren 2008, "Factorization Meets the Neighborhood").
+"""SVD++: matrix factorization of ratings with implicit feedback (Koren 2008, "Factorization Meets the Neighborhood").
 
     rating(u, i) = mean + b_u + b_i + q_i . (p_u + |N(u)|^-1/2 sum_{j in N(u)} y_j)            (eq. 15)
 
@@ -14,7 +14,7 @@ alone, and l is multiplied by that: the l of ratings would leave little of the v
 
 Fold-in of a stranger: p_u and b_u by ridge regression on the item vectors, around the sum of y over the stranger's
 history (see ``ratings``). On implicit data the trained users end with the same regression: it weighs the zeros of the
-whole catalogue, where training has shown p_u and b_u a sample, and ranks better.
+whole catalog, where training has shown p_u and b_u a sample, and ranks better.
 
 Memory of a step is K numbers per touched item of the batch's users.
 
@@ -32,11 +32,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from palate import train as training
+from palate.base import Batch, DataSpec, TrainOptions
 from palate.data.dataset import Dataset, History, Interactions
 from palate.errors import ModelError, RecipeError
-from palate.models.ratings import RatingFactors, RidgeFoldIn, rating_batches, ratings_of
-from palate.protocols import Batch, Run, Sizes
+from palate.models.rating_factors import RatingFactors, RidgeFoldIn, rating_batches, ratings_of
+from palate.training import trainer as training
 
 __all__ = ["SVDpp", "SVDppModel"]
 
@@ -69,7 +69,7 @@ class SVDppModel(RatingFactors):
     ``user_table`` holds the sums, as they were when each user was last trained on, and exactly after training.
     """
 
-    def __init__(self, sizes: Sizes, dim: int) -> None:
+    def __init__(self, sizes: DataSpec, dim: int) -> None:
         super().__init__(sizes, dim, RidgeFoldIn(sizes, dim, per_event=True, linked=True))
         self.own = nn.Parameter(self.user_table.weight.detach().clone())
         self.user_table.requires_grad_(False)
@@ -98,7 +98,7 @@ class SVDppModel(RatingFactors):
 
 @dataclass(frozen=True)
 class SVDpp:
-    """Matrix factorisation of ratings with implicit feedback.
+    """Matrix factorization of ratings with implicit feedback.
 
     Args:
         dim: width K of the vectors.
@@ -131,11 +131,13 @@ class SVDpp:
         """Wider, in larger steps."""
         return cls(dim=32, epochs=12, batch_size=2048, learning_rate=0.005)
 
-    def build(self, sizes: Sizes) -> SVDppModel:
+    def build(self, sizes: DataSpec) -> SVDppModel:
         """Random vectors of the right sizes, zero biases."""
         return SVDppModel(sizes, self.dim)
 
-    def fit(self, train: Dataset, run: Run = Run(), unrated: Interactions | None = None) -> SVDppModel:
+    def fit(
+        self, train: Dataset, run: TrainOptions = TrainOptions(), unrated: Interactions | None = None
+    ) -> SVDppModel:
         """Learn from the ratings of ``train``.
 
         Args:
@@ -145,7 +147,7 @@ class SVDpp:
         """
         with torch.random.fork_rng():
             torch.manual_seed(run.seed)
-            model = self.build(Sizes(train.n_users, train.n_items))
+            model = self.build(DataSpec(train.n_users, train.n_items))
         model.set_scale(ratings_of(train, self.negatives, run.seed))
         model.strength = self.regularization
         if not train.explicit:
@@ -160,7 +162,7 @@ class SVDpp:
         model.fold_in.precision.copy_(max(model.strength, 0.02) * torch.eye(self.dim + 1))
         model.history = None
         model.settle(train, self.negatives)
-        model.fold_in.centre.copy_(model.own[model.trained].mean(0).detach())
+        model.fold_in.center.copy_(model.own[model.trained].mean(0).detach())
         if not train.explicit:
             model.refold(train)
         return model

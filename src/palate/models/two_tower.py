@@ -1,6 +1,6 @@
 """Two towers: a user network and an item network whose outputs meet in a dot product.
 
-    x = e_id + sum_k w_k e_k + W z        id, weighted feature values, standardised numbers
+    x = e_id + sum_k w_k e_k + W z        id, weighted feature values, standardized numbers
     tower(x) = W_L ReLU(... ReLU(W_1 x + b_1) ...) + b_L,   or x itself where there are no layers
     score(u, i) = tower_user(u) . tower_item(i)
 
@@ -15,7 +15,7 @@ some ids, and zero otherwise: such items and users, and those given later as a t
 Fold-in of a stranger: the likeliest vector given the training loss of the history, with the items fixed and the
 distribution of the trained users' vectors as prior (see ``GradientFoldIn``). For the softmax that loss is, per event h,
 
-    softplus(log Z - score(h)),      Z = sum over the catalogue of e^score
+    softplus(log Z - score(h)),      Z = sum over the catalog of e^score
 
 and its reflection for a dislike. The network and how it scores are in ``towers``.
 
@@ -34,15 +34,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from palate import train as training
+from palate.base import Batch, DataSpec, TrainOptions
 from palate.data.dataset import Dataset
 from palate.data.features import FeatureSchema
 from palate.errors import RecipeError
-from palate.losses import bce, bpr, in_batch_softmax
-from palate.models.factors import UserBatch, predict
-from palate.models.towers import TwoTowerModel
-from palate.protocols import Batch, Run, Sizes
-from palate.sampling import Unseen, epoch_rng
+from palate.models.dot_product import UserBatch, predict
+from palate.models.two_tower_network import TwoTowerModel
+from palate.training import trainer as training
+from palate.training.losses import bce, bpr, in_batch_softmax
+from palate.training.negative_sampling import NegativeSampler, epoch_rng
 
 __all__ = ["TwoTower", "TwoTowerModel"]
 
@@ -69,7 +69,7 @@ class TwoTower:
         negatives: bce and bpr: items drawn anew for each positive in each epoch.
         negatives_from: "unseen" never draws what the user had in training, "all" does not look.
         epochs: passes over the training rows.
-        batch_size: positives in one optimiser step. The softmax costs the product of distinct users and distinct items
+        batch_size: positives in one optimizer step. The softmax costs the product of distinct users and distinct items
             of a batch, so large batches are cheap on small tables; data of few thousand rows want smaller ones.
         optimizer: the sparse ones touch only the rows of a batch, for large tables; "sparse_adam" needs towers of
             embeddings alone.
@@ -118,11 +118,11 @@ class TwoTower:
         """Features of both sides, and large batches: seconds on two cores."""
         return cls(user_features=("*",), item_features=("*",), id_dropout=0.1)
 
-    def build(self, sizes: Sizes) -> TwoTowerModel:
+    def build(self, sizes: DataSpec) -> TwoTowerModel:
         """Untrained towers with tables of the given sizes and features."""
         return TwoTowerModel(sizes, self)
 
-    def fit(self, train: Dataset, run: Run = Run()) -> TwoTowerModel:
+    def fit(self, train: Dataset, run: TrainOptions = TrainOptions()) -> TwoTowerModel:
         """Train on the rows of ``train`` as implicit feedback: weights are not used.
 
         Raises:
@@ -145,7 +145,7 @@ class TwoTower:
             for u, i in zip(user.split(self.batch_size), item.split(self.batch_size), strict=True):
                 yield Batch(u, i, log_q_I[i])
             return
-        unseen = Unseen(train.history, train.n_items) if self.negatives_from == "unseen" else None
+        unseen = NegativeSampler(train.history, train.n_items) if self.negatives_from == "unseen" else None
         target = torch.zeros(self.batch_size, 1 + self.negatives)
         target[:, 0] = 1
         chunk = max(1, CHUNK_ROWS // self.batch_size) * self.batch_size
@@ -184,7 +184,7 @@ class TwoTower:
         return own + self.negatives * (batch.sizes * negative_S).sum()
 
     def optimizers(self, module: nn.Module) -> list[torch.optim.Optimizer]:
-        """One optimiser over both towers.
+        """One optimizer over both towers.
 
         Raises:
             RecipeError: "sparse_adam" with numeric features, whose gradient is dense.
@@ -204,7 +204,7 @@ class TwoTower:
         schema = FeatureSchema.fit(train, self.user_features, self.item_features)
         with torch.random.fork_rng():
             torch.manual_seed(seed)
-            model = self.build(Sizes(train.n_users, train.n_items, schema))
+            model = self.build(DataSpec(train.n_users, train.n_items, schema))
         for tower, table, frame, seen in (
             (model.user_tower, schema.users, train.user_features, train.interactions.user),
             (model.item_tower, schema.items, train.item_features, train.interactions.item),

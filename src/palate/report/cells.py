@@ -39,7 +39,7 @@ class Table:
 
     @property
     def groups(self) -> list[tuple[str, int]]:
-        """Neighbouring columns of the same group: (label, how many); empty where no column has a group."""
+        """Neighboring columns of the same group: (label, how many); empty where no column has a group."""
         runs: list[tuple[str, int]] = []
         for column in self.columns:
             if runs and runs[-1][0] == column.group:

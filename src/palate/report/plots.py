@@ -1,8 +1,8 @@
 """The plots of a comparison, drawn by Altair and vl-convert as SVG without a network or a browser.
 
 Each plot is drawn 340 units wide, so that text stays legible on a phone and several stand side by side on a desk. A
-model has the same colour and marker in every plot; the key of colours stands in the page. Colours: Okabe & Ito 2008,
-with grey for black and a darker yellow, so that all eight are seen on white and on black.
+model has the same color and marker in every plot; the key of colors stands in the page. Colors: Okabe & Ito 2008,
+with gray for black and a darker yellow, so that all eight are seen on white and on black.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from palate.report.svg import AnyChart, draw
 
 __all__ = ["Figure", "Marker", "Plots", "diagonal", "figure", "fold", "markers"]
 
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#767676", "#A89600")
+COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#767676", "#A89600")
 SHAPES = (
     ("circle", "●"), ("square", "■"), ("triangle-up", "▲"), ("diamond", "◆"), ("cross", "✚"), ("triangle-down", "▼"),
 )  # fmt: skip
-GREY = "#8a8f98"
+GRAY = "#8a8f98"
 SMALL = 200  # height, in the units of the width
 LETTER = 6.8  # width of a letter in a wide font
 LINES = r"split(datum.label, '\n')"  # the labels of an axis in lines; their values are folded
@@ -41,18 +41,16 @@ class Figure:
 
 @dataclass(frozen=True)
 class Marker:
-    """How a model looks in every plot: colour, Vega shape, and the character that looks like it."""
+    """How a model looks in every plot: color, Vega shape, and the character that looks like it."""
 
-    colour: str
+    color: str
     shape: str
     symbol: str
 
 
 def markers(names: Sequence[str]) -> dict[str, Marker]:
     """A marker for each model, different ones for up to 24."""
-    return {
-        name: Marker(COLOURS[place % len(COLOURS)], *SHAPES[place % len(SHAPES)]) for place, name in enumerate(names)
-    }
+    return {name: Marker(COLORS[place % len(COLORS)], *SHAPES[place % len(SHAPES)]) for place, name in enumerate(names)}
 
 
 class Plots:
@@ -68,10 +66,10 @@ class Plots:
         self.k: int = comparison["k"]
         look = markers([one["name"] for one in self.models])
         domain = list(look)
-        self._colour = alt.Color(
+        self._color = alt.Color(
             "model:N",
             legend=None,
-            scale=alt.Scale(domain=domain, range=[one.colour for one in look.values()]),
+            scale=alt.Scale(domain=domain, range=[one.color for one in look.values()]),
         )
         self._shape = alt.Shape(
             "model:N", legend=None, scale=alt.Scale(domain=domain, range=[one.shape for one in look.values()])
@@ -112,7 +110,7 @@ class Plots:
                 yield figure(f"{metric}@{self.k} by {by}", chart, _in_words(rows), height=height)
 
     def exposure(self) -> Figure | None:
-        """How unevenly the places in the lists are spread over the catalogue, a Lorenz curve."""
+        """How unevenly the places in the lists are spread over the catalog, a Lorenz curve."""
         rows = [
             {"model": one["name"], "x": point["items"], "y": point["lists"]}
             for one in self.models
@@ -120,7 +118,7 @@ class Plots:
         ]
         if not rows:
             return None
-        lines = self._lines(rows, "share of the catalogue", "share of the places", ".0%", points=False)
+        lines = self._lines(rows, "share of the catalog", "share of the places", ".0%", points=False)
         ginis = [(one["name"], measure(one["full"], "Gini", self.k)) for one in self.models]
         words = "; ".join(f"{name} {shown(gini['value'], 3)}" for name, gini in ginis if gini is not None)
         title = "Who gets the places in the lists"
@@ -136,8 +134,8 @@ class Plots:
         order = list(dict.fromkeys(row["x"] for row in rows))
         x = alt.X("x:N", sort=order, title=None, axis=alt.Axis(labelAngle=0, labelExpr=LINES))
         y = alt.Y("y:Q", title="share of places", axis=alt.Axis(format=".0%"))
-        base = alt.Chart({"values": rows}).encode(x=x, y=y, color=self._colour)
-        history = alt.Chart({"values": past}).mark_line(stroke=GREY, strokeDash=[5, 4], strokeWidth=3)
+        base = alt.Chart({"values": rows}).encode(x=x, y=y, color=self._color)
+        history = alt.Chart({"values": past}).mark_line(stroke=GRAY, strokeDash=[5, 4], strokeWidth=3)
         chart = alt.layer(
             history.encode(x=x, y=y), base.mark_line(strokeWidth=1.5), base.mark_point(filled=True).encode(self._shape)
         )
@@ -182,7 +180,7 @@ class Plots:
     def _intervals(self, rows: list[dict[str, Any]], title: str, *, offset: bool = False) -> AnyChart:
         """Values with intervals side by side, one line or group of lines per label."""
         y = _named("label", list(dict.fromkeys(row["label"] for row in rows)))
-        base = alt.Chart({"values": rows}).encode(y=y, color=self._colour)
+        base = alt.Chart({"values": rows}).encode(y=y, color=self._color)
         if offset:
             base = base.encode(yOffset=alt.YOffset("model:N", sort=[one["name"] for one in self.models]))
         x = alt.X("value:Q", title=title, scale=alt.Scale(zero=False, padding=6), axis=alt.Axis(tickCount=4))
@@ -194,7 +192,7 @@ class Plots:
         x = alt.X(
             "k:Q", title="length of the list", scale=alt.Scale(type="log", nice=False), axis=alt.Axis(values=lengths)
         )
-        base = alt.Chart({"values": rows}).encode(x=x, color=self._colour)
+        base = alt.Chart({"values": rows}).encode(x=x, color=self._color)
         band = base.mark_area(opacity=0.13).encode(y=alt.Y("low:Q", title=None), y2="high:Q")
         value = alt.Y("value:Q", title=None, axis=alt.Axis(tickCount=5), scale=alt.Scale(domainMin=0))
         line = base.mark_line(strokeWidth=1.5).encode(y=value)
@@ -212,7 +210,7 @@ class Plots:
         base = alt.Chart({"values": rows}).encode(
             x=alt.X("x:Q", title=x, axis=whole, scale=alt.Scale(zero=zero, nice=False)),
             y=alt.Y("y:Q", title=y or None, axis=axis, scale=alt.Scale(zero=zero)),
-            color=self._colour,
+            color=self._color,
         )
         line = base.mark_line(strokeWidth=1.5)
         return (
@@ -228,7 +226,7 @@ def figure(title: str, chart: AnyChart, words: str, *, height: int = 250) -> Fig
 def diagonal(low: float, high: float, x: str = "x", y: str = "y") -> alt.Chart:
     """The dashed line of equality between two fields."""
     ends = [{x: low, y: low}, {x: high, y: high}]
-    line = alt.Chart({"values": ends}).mark_line(stroke=GREY, strokeDash=[4, 4], strokeWidth=1.5)
+    line = alt.Chart({"values": ends}).mark_line(stroke=GRAY, strokeDash=[4, 4], strokeWidth=1.5)
     dashed: alt.Chart = line.encode(x=alt.X(f"{x}:Q"), y=alt.Y(f"{y}:Q"))
     return dashed
 

@@ -1,4 +1,4 @@
-"""A chart as SVG that can stand inside a page: no outside references, no colours of its own for text and paper."""
+"""A chart as SVG that can stand inside a page: no outside references, no colors of its own for text and paper."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ AnyChart = alt.Chart | alt.LayerChart | alt.FacetChart
 WIDTH = 340  # about what a phone shows, so that text keeps its size there
 SVG = "http://www.w3.org/2000/svg"
 FONT = "sans-serif"
-GREY = "#8a8f98"
+GRAY = "#8a8f98"
 AXIS = {
-    "labelFontSize": 11, "titleFontSize": 11, "titleFontWeight": "normal", "gridColor": GREY, "gridOpacity": 0.25,
-    "domainColor": GREY, "tickColor": GREY, "labelFont": FONT, "titleFont": FONT, "titlePadding": 9,
+    "labelFontSize": 11, "titleFontSize": 11, "titleFontWeight": "normal", "gridColor": GRAY, "gridOpacity": 0.25,
+    "domainColor": GRAY, "tickColor": GRAY, "labelFont": FONT, "titleFont": FONT, "titlePadding": 9,
 }  # fmt: skip
 
 ElementTree.register_namespace("", SVG)

@@ -1,6 +1,6 @@
 """The tables of a comparison, the same for HTML and Markdown: captions, grouped columns and cells of text.
 
-A table never mixes full ranking and sampled candidates in one column: they stand in labelled groups, or in tables of
+A table never mixes full ranking and sampled candidates in one column: they stand in labeled groups, or in tables of
 their own.
 """
 

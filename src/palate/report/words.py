@@ -28,12 +28,12 @@ MEANING = {
     "ten places it cannot exceed 0.1.",
     "MRR": "1 divided by the place of the first held-out item in the list, 0 if there is none: 0.5 is second place.",
     "MAP": "The precision at the place of each held-out item, averaged: it rewards several hits near the top.",
-    "Coverage": "The share of the catalogue that stands in at least one user's list.",
+    "Coverage": "The share of the catalog that stands in at least one user's list.",
     "Novelty": "How little known the listed items are, in bits: an item that one user in 8 has touched counts 3 bits.",
     "Diversity": "How different the items of one list are from each other by their features, such as genres: 0 is all "
     "alike.",
     "Popularity": "How often the listed items were touched in the training rows, on average.",
-    "Gini": "How unevenly the places in the lists are spread over the catalogue: 0 is evenly, 1 is all for one item.",
+    "Gini": "How unevenly the places in the lists are spread over the catalog: 0 is evenly, 1 is all for one item.",
     "Calibration": "How far the mix of genres in a list is from the mix in the user's own history (Kullback-Leibler "
     "divergence): 0 is the same mix.",
     "RMSE": "The typical error of a predicted rating, in rating points; large errors weigh more.",

@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import cast
 
 from palate.errors import PalateError
-from palate.processes import pool
+from palate.parallel import pool
 from palate.reproduce.rows import Options, Row
 
 __all__ = ["SYSTEMS", "run", "run_side_by_side"]

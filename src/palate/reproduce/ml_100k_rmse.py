@@ -14,8 +14,8 @@ from collections.abc import Iterator
 import numpy as np
 
 from palate.data.dataset import Dataset
-from palate.data.registry import load
-from palate.data.split import Split
+from palate.data.splits.split import Split
+from palate.datasets.registry import load
 from palate.errors import DataError
 from palate.models.bmf import BMF
 from palate.models.means import MeanRating, UserItemMeans

@@ -1,6 +1,6 @@
 """ml-1m-next: the next film of every MovieLens 1M user among all films, and the same models among 100 sampled ones.
 
-Each user's latest rating is held out; the whole catalogue without the user's seen films is ranked. Published under
+Each user's latest rating is held out; the whole catalog without the user's seen films is ranked. Published under
 like protocols: SASRec Recall@10 .2392, NDCG@10 .1259 and gSASRec .3003 / .1726 (the repository of Petrov & Macdonald
 2023); HSTU .3227 / .1879 and HSTU-large .3642 / .2164 (RecTools' HSTU notebook). With one held-out item Recall@10 is
 HitRate@10.
@@ -15,18 +15,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from palate.data.registry import load
-from palate.data.split import leave_one_out
-from palate.evaluate import evaluate
+from palate.data.splits.split import leave_one_out
+from palate.datasets.registry import load
+from palate.evaluation.evaluate import evaluate
 from palate.models.ease import EASE
 from palate.models.ials import IALS
-from palate.models.knn import ItemKNN
+from palate.models.item_knn import ItemKNN
 from palate.models.neumf import MLP
 from palate.models.popularity import Popularity
-from palate.models.recent import RecentPopularity
+from palate.models.recent_popularity import RecentPopularity
 from palate.models.sasrec import SASRec
 from palate.reproduce.rows import Entry, Options, Row, from_report, in_words, published
-from palate.sampling import draw_candidates
+from palate.training.negative_sampling import draw_candidates
 
 __all__ = ["BEST", "FIGURES", "run"]
 
@@ -46,7 +46,7 @@ PLAIN = SASRec(blocks=3, dropout=0.1, learning_rate=0.004, time_gaps=True, epoch
 PLAN = (
     Entry("trivial", Popularity(), "popularity"),
     Entry("trivial", RecentPopularity(), "recent popularity, half-life 10 days"),
-    Entry("trivial", ItemKNN(), "item kNN, 50 neighbours, shrinkage 10"),
+    Entry("trivial", ItemKNN(), "item kNN, 50 neighbors, shrinkage 10"),
     Entry("best", MLP.fast(), "MLP, fast preset"),
     Entry("best", EASE(regularization=1000), "EASE, all events alike"),
     Entry("best", EASE(regularization=2000, half_life_events=3, floor=0.02), "EASE, recent events first"),

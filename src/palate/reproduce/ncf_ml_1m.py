@@ -1,6 +1,6 @@
 """ncf-ml-1m: the NCF paper's own evaluation of MovieLens 1M (He et al. 2017), with its 99 listed negatives.
 
-Reference values on these files: popularity .4538 / .2545 with ties in favour of the positive; the authors' pre-trained
+Reference values on these files: popularity .4538 / .2545 with ties in favor of the positive; the authors' pre-trained
 GMF-8 .6368 / .3691 and MLP [64, 32, 16, 8] .6710 / .3963. Published: NeuMF .7093 / .4349 (He et al. 2017); dot-product
 MF .7294 / .4523 (Rendle et al. 2020, "Neural Collaborative Filtering vs. Matrix Factorization Revisited").
 """
@@ -9,13 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from palate.data.registry import load_split
+from palate.datasets.registry import load_split
 from palate.models.ease import EASE
 from palate.models.ials import IALS
 from palate.models.logistic_mf import LogisticMF
 from palate.models.neumf import GMF, MLP
 from palate.models.popularity import Popularity
-from palate.models.recent import RecentPopularity
+from palate.models.recent_popularity import RecentPopularity
 from palate.models.sasrec import SASRec
 from palate.reproduce.rows import Entry, Options, Row, in_words, published, sampled_table
 

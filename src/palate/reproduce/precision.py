@@ -15,22 +15,22 @@ from statistics import median
 
 import torch
 
-from palate.losses import chunked_softmax
-from palate.protocols import Run
+from palate.base import TrainOptions
+from palate.training.losses import chunked_softmax
 
 __all__ = ["quickest"]
 
 ROUNDS = 7
 
 
-def quickest(run: Run) -> Run:
+def quickest(run: TrainOptions) -> TrainOptions:
     """``run`` in bfloat16 mixed precision where that is faster, otherwise as it is."""
     return replace(run, precision="bf16-mixed") if _half_is_faster() else run
 
 
 @cache
 def _half_is_faster() -> bool:
-    """Times the step that takes most of the time, the softmax over a catalogue, in both, which takes a moment."""
+    """Times the step that takes most of the time, the softmax over a catalog, in both, which takes a moment."""
     x_TD, table_ID = torch.randn(512, 64), torch.randn(3_700, 64)
     bias_I, target_T = torch.zeros(3_700), torch.arange(512)
 

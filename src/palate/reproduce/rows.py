@@ -8,12 +8,12 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from palate.compare import ground_line
+from palate.base import Recipe, TrainOptions
 from palate.data.dataset import Dataset
-from palate.data.split import Split
+from palate.data.splits.split import Split
 from palate.errors import EvaluationError
-from palate.evaluate import Report, evaluate
-from palate.protocols import Recipe, Run
+from palate.evaluation.evaluate import Report, evaluate
+from palate.experiment import comparability_line
 from palate.reproduce.precision import quickest
 
 __all__ = [
@@ -91,7 +91,7 @@ class Options:
     fast: bool = False
     progress: bool = False
     log: Callable[[str], None] = field(default=lambda line: None)
-    run: Run = Run()
+    run: TrainOptions = TrainOptions()
     folder: Path | None = None
 
 
@@ -126,7 +126,7 @@ def from_report(
         rows.append(
             Row(
                 system, report.data, protocol, role, model, metric, k, figure, one.value, low, high, report.users,
-                seconds, report.candidates, ground_line(report),
+                seconds, report.candidates, comparability_line(report),
             )
         )  # fmt: skip
     return rows

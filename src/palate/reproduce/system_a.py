@@ -9,7 +9,7 @@ users have fewer than 99 different ones.
 
 On ml-1m the faithful run is no better than popularity, and 20 epochs do not change that. On validation rows (HR@10):
 popularity .455; as published .443; with shuffled rows .453; with tables started at deviation 0.01 instead of 1 .485;
-with both .584. What was published for ml-20m can only be compared on ml-20m, where a larger catalogue probably makes
+with both .584. What was published for ml-20m can only be compared on ml-20m, where a larger catalog probably makes
 random negatives easier to beat (popularity has .602 on ml-latest-small with its 9,724 items).
 """
 
@@ -23,20 +23,20 @@ import numpy as np
 import torch
 from torch import nn
 
-from palate.data.clean import binarise, sample_users
+from palate.base import Batch, DataSpec, Recipe
 from palate.data.dataset import Dataset
-from palate.data.registry import load
-from palate.data.split import Split, leave_one_out
+from palate.data.preprocessing import binarize, sample_users
+from palate.data.splits.split import Split, leave_one_out
+from palate.datasets.registry import load
 from palate.errors import SourceError
 from palate.models.ease import EASE
-from palate.models.knn import ItemKNN
+from palate.models.item_knn import ItemKNN
 from palate.models.neumf import MLP, NCFModel
 from palate.models.popularity import Popularity
-from palate.models.recent import RecentPopularity
+from palate.models.recent_popularity import RecentPopularity
 from palate.models.sasrec import SASRec
-from palate.protocols import Batch, Recipe, Sizes
 from palate.reproduce.rows import Entry, Options, Row, in_words, published, sampled_table
-from palate.sampling import Unseen, draw_candidates, epoch_rng
+from palate.training.negative_sampling import NegativeSampler, draw_candidates, epoch_rng
 
 __all__ = ["BEST", "PUBLISHED", "SEQUENCE", "TutorialNCF", "run", "split"]
 
@@ -60,7 +60,7 @@ class TutorialNCF(MLP):
     epochs: int = 5
     batch_size: int = 512
 
-    def build(self, sizes: Sizes) -> NCFModel:
+    def build(self, sizes: DataSpec) -> NCFModel:
         """An untrained network; tables are normal with deviation 1, as ``nn.Embedding`` makes them."""
         model = super().build(sizes)
         for layer in model.modules():
@@ -71,7 +71,7 @@ class TutorialNCF(MLP):
     def batches(self, train: Dataset, seed: int, epoch: int) -> Iterator[Batch]:
         """Rows in the order of the file: user (P,), item and target (P, 1). Nothing is shuffled."""
         rng = epoch_rng(seed, epoch)
-        rows, unseen, width = train.interactions, Unseen(train.history, train.n_items), 1 + self.negatives
+        rows, unseen, width = train.interactions, NegativeSampler(train.history, train.n_items), 1 + self.negatives
         chunk = max(1, CHUNK // self.batch_size) * self.batch_size  # a multiple: only an epoch's last batch is short
         for first in range(0, len(rows), chunk):
             user, positive = rows.user[first : first + chunk], rows.item[first : first + chunk]
@@ -87,7 +87,7 @@ BEST: tuple[tuple[Recipe[Any], str], ...] = (
         EASE(regularization=1000, half_life_events=5, floor=0.05, max_items=30_000),
         "EASE, regularization 1000, half-life 5 events, floor 0.05",
     ),
-    (ItemKNN(), "item kNN, 50 neighbours, shrinkage 10"),
+    (ItemKNN(), "item kNN, 50 neighbors, shrinkage 10"),
 )
 
 # From a study on validation rows (docs/tuning.md), rounded.
@@ -105,7 +105,7 @@ SEQUENCE = SASRec(
 
 def split(data: Dataset, seed: int = 0) -> Split:
     """The protocol's split of any data set, with its candidates drawn once and shared by every model."""
-    parts = leave_one_out(binarise(sample_users(data, 0.3, USER_SEED)), tie="first", cold="keep")
+    parts = leave_one_out(binarize(sample_users(data, 0.3, USER_SEED)), tie="first", cold="keep")
     return parts.with_candidates(draw_candidates(parts, 99, seed=seed, replace=True))
 
 

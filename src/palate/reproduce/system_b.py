@@ -8,15 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from palate.data.registry import load
-from palate.data.split import Split, leave_one_out
+from palate.data.splits.split import Split, leave_one_out
+from palate.datasets.registry import load
 from palate.models.ease import EASE
 from palate.models.neumf import GMF, MLP, NeuMF
 from palate.models.popularity import Popularity
-from palate.models.recent import RecentPopularity
+from palate.models.recent_popularity import RecentPopularity
 from palate.models.sasrec import SASRec
 from palate.reproduce.rows import Entry, Options, Row, in_words, published, sampled_table
-from palate.sampling import draw_candidates
+from palate.training.negative_sampling import draw_candidates
 
 __all__ = ["BEST", "FAST", "FIGURES", "PUBLISHED_MLP", "SEQUENCE", "run", "split"]
 

@@ -1,4 +1,4 @@
-"""System C: matrix factorisation of explicit ratings, anime.
+"""System C: matrix factorization of explicit ratings, anime.
 
 Published on the full data (6,337,241 ratings): train MSE 6.03, validation MSE 11.74, which is worse than predicting the
 mean. Neither K, nor the weight of the L2, nor the share of validation rows was published. Here 20 % of the ratings at
@@ -17,10 +17,10 @@ from typing import Any
 import numpy as np
 
 from palate.data.dataset import Dataset, Interactions
-from palate.data.formats import Archive, read_anime
-from palate.data.registry import locate
-from palate.data.split import Split, at_random
-from palate.evaluate_ratings import RatingsReport, evaluate_ratings
+from palate.data.splits.split import Split, at_random
+from palate.datasets.formats import Archive, read_anime
+from palate.datasets.registry import locate
+from palate.evaluation.rating_prediction import RatingsReport, evaluate_ratings
 from palate.models.bmf import BMF
 from palate.models.means import MeanRating, UserItemMeans
 from palate.models.mf import MF

@@ -19,7 +19,7 @@ from palate.data.audit.finding import SEVERITIES, Audit, Finding, Outcome
 from palate.data.audit.profile import profile
 from palate.data.audit.subject import Subject
 from palate.data.dataset import Dataset
-from palate.data.split import Split
+from palate.data.splits.split import Split
 from palate.errors import DataError
 
 __all__ = ["KINDS", "SEVERITIES", "Audit", "Finding", "audit"]

@@ -64,7 +64,7 @@ ADVICE: dict[str, Advice] = {
         "Compare errors with those of the means, or rank instead of predicting ratings.",
     ),
     "activity": Advice(
-        "Impossible times break every order; a day that holds most rows is an import, not behaviour.",
+        "Impossible times break every order; a day that holds most rows is an import, not behavior.",
         "Correct the times, check their unit, or leave out the imported rows before splitting by time.",
     ),
     "ties": Advice(

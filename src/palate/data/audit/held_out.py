@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from palate.data.audit.finding import Outcome, graded, many, percent
 from palate.data.audit.subject import Subject, among, pairs
 from palate.data.dataset import Dataset
-from palate.data.split import Split
+from palate.data.splits.split import Split
 
 __all__ = [
     "few_test_users",
@@ -138,7 +138,7 @@ def _unknown(split: Split, side: str) -> Outcome:
     known = np.bincount(getattr(train, side), minlength=len(ids)) > 0
     strange = ~known[getattr(test, side)]
     kept = int(strange.sum())
-    # The notes of palate.data.split: a row that was dropped is in no set of rows any more.
+    # The notes of palate.data.splits.split: a row that was dropped is in no set of rows any more.
     dropped = sum(n.rows for n in split.notes if n.what.endswith(f"{side}s unknown to train, dropped"))
     count, whole = kept + dropped, len(test) + sum(n.rows for n in split.notes if "unknown to train, dropped" in n.what)
     if not count:

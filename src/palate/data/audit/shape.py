@@ -94,7 +94,7 @@ def activity(subject: Subject) -> Outcome | str:
 
 
 def gini(counts: NDArray[np.int64]) -> float:
-    """The Gini coefficient of positive counts: 0 where all are equal, towards 1 where one has everything."""
+    """The Gini coefficient of positive counts: 0 where all are equal, toward 1 where one has everything."""
     ascending = np.sort(counts).astype(np.float64)
     n = len(ascending)
     return float(2 * (np.arange(1, n + 1) * ascending).sum() / (n * ascending.sum()) - (n + 1) / n)

@@ -11,7 +11,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from palate.data.dataset import Dataset, Interactions
-from palate.data.split import Split
+from palate.data.splits.split import Split
 
 __all__ = ["Subject", "among", "pairs"]
 

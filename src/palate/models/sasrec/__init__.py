@@ -10,7 +10,7 @@ Where the paper adds a learned vector for each position, attention here gets a l
 two events and each head (Shaw et al. 2018; Raffel et al. 2020): what an event means depends on how long ago it was, and
 every distance is trained at every place. Losses: the full softmax, a sampled one, or gBCE (Petrov & Macdonald 2023,
 gSASRec). There are no user vectors: whoever has a history is known, and a live click counts at once. Somebody without a
-history, trained or not, gets the mean state of the trained users; ``knows`` says False.
+history, trained or not, gets the mean state of the trained users; ``can_personalize`` says False.
 
 recipe.py    SASRec: hyperparameters, losses, training
 batches.py   histories packed into rows

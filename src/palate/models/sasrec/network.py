@@ -13,9 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from palate.base import DataSpec, Query
 from palate.data.dataset import Dataset, Fingerprint
-from palate.nn import Block, ByteDropout, ItemFeatures, dot_products
-from palate.protocols import Query, Sizes
+from palate.training.layers import Block, ByteDropout, ItemFeatures, dot_products
 
 if TYPE_CHECKING:
     from palate.models.sasrec.recipe import SASRec
@@ -38,7 +38,7 @@ class SASRecModel(nn.Module):
     trained_on: Fingerprint | None = None
     typical: Tensor
 
-    def __init__(self, sizes: Sizes, recipe: SASRec) -> None:
+    def __init__(self, sizes: DataSpec, recipe: SASRec) -> None:
         super().__init__()
         self.sizes, self.window, self.scale = sizes, recipe.window, recipe.dim**0.5
         self.item_table = nn.Embedding(sizes.items, recipe.dim)
@@ -94,7 +94,7 @@ class SASRecModel(nn.Module):
         """Dot products: (B, C) or (B, I)."""
         return dot_products(self.query_vectors(query), self.item_vectors(), items)
 
-    def knows(self, query: Query) -> Tensor:
+    def can_personalize(self, query: Query) -> Tensor:
         """Whoever has an event in the query that is not a dislike."""
         return _events(query).offsets.diff() > 0
 
@@ -131,7 +131,7 @@ class SASRecModel(nn.Module):
         users = np.unique(train.interactions.user)
         users = users[:: -(-len(users) // TYPICAL_USERS)]
         query = Query.of(users, train.history.select(users))
-        known_B = self.knows(query)
+        known_B = self.can_personalize(query)
         if bool(known_B.any()):
             self.typical.copy_(self.query_vectors(query)[known_B, :-1].mean(0))
 

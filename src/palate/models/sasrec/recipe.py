@@ -12,16 +12,16 @@ from typing import Any, ClassVar, Literal, Self, cast
 import torch
 from torch import Tensor, nn
 
-from palate import train as training
+from palate.base import DataSpec, TrainOptions
 from palate.data.dataset import Dataset
 from palate.data.features import FeatureSchema
 from palate.errors import RecipeError
-from palate.losses import chunked_softmax, gbce, sampled_softmax
 from palate.models.sasrec.batches import Packed, packed_rows
 from palate.models.sasrec.network import SASRecModel
-from palate.nn import Averaged
-from palate.protocols import Run, Sizes
-from palate.sampling import epoch_rng
+from palate.training import trainer as training
+from palate.training.layers import Averaged
+from palate.training.losses import chunked_softmax, gbce, sampled_softmax
+from palate.training.negative_sampling import epoch_rng
 
 __all__ = ["SASRec"]
 
@@ -49,7 +49,7 @@ class SASRec:
             same time are in their true order, as with dates instead of times.
         shuffled: share of the histories whose order is shuffled in an epoch, as augmentation.
         epochs: passes over the training rows.
-        batch_size: events in one optimiser step.
+        batch_size: events in one optimizer step.
         learning_rate: Adam's step.
         weight_decay: decoupled, per step and unit of learning rate (AdamW).
         average: share of the averaged weights that stays at each step.
@@ -112,11 +112,11 @@ class SASRec:
             average=0.99,
         )
 
-    def build(self, sizes: Sizes) -> SASRecModel:
+    def build(self, sizes: DataSpec) -> SASRecModel:
         """An untrained network with tables of the given sizes."""
         return SASRecModel(sizes, self)
 
-    def fit(self, train: Dataset, run: Run = Run()) -> SASRecModel:
+    def fit(self, train: Dataset, run: TrainOptions = TrainOptions()) -> SASRecModel:
         """Train on the order of each user's rows as implicit feedback; dislikes (weights below 0) are left out.
 
         Raises:
@@ -125,9 +125,9 @@ class SASRec:
         """
         if _positive(train).history.counts.max(initial=0) < 2:
             raise RecipeError(f"{len(train):,} rows, no user has more than one: sasrec learns what comes next")
-        watch = run.watch
-        if watch is not None:
-            run = replace(run, watch=lambda module: watch(module.average))
+        validation_callback = run.validation_callback
+        if validation_callback is not None:
+            run = replace(run, validation_callback=lambda module: validation_callback(module.average))
         trained = cast(Averaged[SASRecModel], training.fit(self, train, run, self._start(train, run.seed)))
         model = trained.average
         model.settle(train)
@@ -138,7 +138,7 @@ class SASRec:
         schema = FeatureSchema.fit(train, items=self.item_features) if self.item_features else None
         with torch.random.fork_rng():
             torch.manual_seed(seed)
-            model = self.build(Sizes(train.n_users, train.n_items, schema))
+            model = self.build(DataSpec(train.n_users, train.n_items, schema))
         if model.features is not None and schema is not None:
             model.features.learn(train, schema.items)
         return Averaged(model, self.average)

@@ -16,12 +16,12 @@ from collections.abc import Iterable, Iterator
 import torch
 from torch import Tensor, nn
 
+from palate.base import DataSpec, Query
 from palate.data.dataset import Fingerprint
-from palate.models.two_stage.cross import Cross
-from palate.models.two_stage.inputs import LATEST, Inputs
-from palate.models.two_stage.retrieve import Found, Retrieval
-from palate.models.two_stage.trees import Trees
-from palate.protocols import Query, Sizes
+from palate.models.two_stage.candidate_generation import Found, Retrieval
+from palate.models.two_stage.dcn_ranker import Cross
+from palate.models.two_stage.gbdt_ranker import Trees
+from palate.models.two_stage.ranker_features import LATEST, Inputs
 
 __all__ = ["Ranker", "TwoStageModel"]
 
@@ -39,7 +39,7 @@ class TwoStageModel(nn.Module):
     Args:
         members: fitted retrievers, then fitted scorers.
         ranker: (N, F) inputs to (N,) scores.
-        sizes: of the catalogue, with the features that anybody reads.
+        sizes: of the catalog, with the features that anybody reads.
         names: of the retrievers, for tables; the members beyond are scorers.
         width, repeats: of the first stage.
     """
@@ -50,7 +50,7 @@ class TwoStageModel(nn.Module):
         self,
         members: Iterable[nn.Module],
         ranker: Ranker,
-        sizes: Sizes,
+        sizes: DataSpec,
         names: Iterable[str],
         width: int,
         repeats: bool,
@@ -63,10 +63,10 @@ class TwoStageModel(nn.Module):
         self.ranker: Ranker = ranker
 
     def score(self, query: Query, items: Tensor | None = None) -> Tensor:
-        """(B, C) or (B, I), the whole catalogue being scored either way, in chunks of bounded memory."""
+        """(B, C) or (B, I), the whole catalog being scored either way, in chunks of bounded memory."""
         rows, first = [], 0
         for asked in self.chunks(query):
-            score_BI = self._catalogue(asked)
+            score_BI = self._catalog(asked)
             rows.append(score_BI if items is None else score_BI.gather(1, items[first : first + len(asked)]))
             first += len(asked)
         return torch.cat(rows)
@@ -82,9 +82,9 @@ class TwoStageModel(nn.Module):
         every_BI = torch.cat(rows)
         return every_BI[:, : int((every_BI >= 0).sum(1).amax()) if len(query) else 0]
 
-    def knows(self, query: Query) -> Tensor:
+    def can_personalize(self, query: Query) -> Tensor:
         """Whom a retriever or scorer knows, or who has a history that is not all dislikes, (B,)."""
-        known_B: Tensor = self.retrieval.knows(query)
+        known_B: Tensor = self.retrieval.can_personalize(query)
         return known_B
 
     def chunks(self, query: Query) -> Iterator[Query]:
@@ -100,7 +100,7 @@ class TwoStageModel(nn.Module):
         row_N, item_N = found.candidate.nonzero(as_tuple=True)
         return self.inputs(query, found, row_N, item_N, self.retrieval.models), row_N, item_N
 
-    def _catalogue(self, query: Query) -> Tensor:
+    def _catalog(self, query: Query) -> Tensor:
         found = self.retrieval(query)
         input_NF, row_N, item_N = self.read(query, found)
         value_N = self.ranker(input_NF)
@@ -109,5 +109,5 @@ class TwoStageModel(nn.Module):
         fused_BI = found.fused
         score_BI = fused_BI - fused_BI.amax(1, keepdim=True) + (least_B - 1)[:, None]
         score_BI[row_N, item_N] = value_N
-        answer_BI: Tensor = score_BI.where(self.knows(query)[:, None], self.inputs.share)
+        answer_BI: Tensor = score_BI.where(self.can_personalize(query)[:, None], self.inputs.share)
         return answer_BI

@@ -18,15 +18,15 @@ from typing import Any, ClassVar, Literal, Self
 import numpy as np
 import torch
 
+from palate.base import DataSpec, Query, Recipe, TrainOptions
 from palate.data.dataset import Dataset
 from palate.data.features import FeatureSchema, FeatureTable
 from palate.errors import RecipeError
-from palate.models.members import member, table
-from palate.models.two_stage.cross import Cross
+from palate.models.ensemble_members import member, table
+from palate.models.two_stage.dcn_ranker import Cross
+from palate.models.two_stage.gbdt_ranker import Objective, Trees
 from palate.models.two_stage.model import Ranker, TwoStageModel
-from palate.models.two_stage.teach import Lesson, Slice, cut, joined
-from palate.models.two_stage.trees import Objective, Trees
-from palate.protocols import Query, Recipe, Run, Sizes
+from palate.models.two_stage.ranker_training import Lesson, Slice, cut, joined
 
 __all__ = ["TwoStage"]
 
@@ -117,15 +117,15 @@ class TwoStage:
         """The retrievers as recipes, then the scorers."""
         return tuple(member(one) for one in (*self.members, *self.scorers))
 
-    def build(self, sizes: Sizes) -> TwoStageModel:
+    def build(self, sizes: DataSpec) -> TwoStageModel:
         """Untrained parts, ready for ``load_state_dict``."""
         members = [recipe.build(sizes._replace(features=_read_by(recipe, sizes.features))) for recipe in self.recipes]
         return self._around(members, sizes)
 
-    def fit(self, train: Dataset, run: Run = Run()) -> TwoStageModel:
+    def fit(self, train: Dataset, run: TrainOptions = TrainOptions()) -> TwoStageModel:
         """Teach the ranker on the slices, then fit the retrievers on all rows with the same seed.
 
-        ``run.watch`` is not used; a folder of the run gets one folder for each retriever and slice.
+        ``run.validation_callback`` is not used; a folder of the run gets one folder for each retriever and slice.
 
         Raises:
             RecipeError: nobody of a slice was there before it, a retriever reads a column in another way than the
@@ -134,7 +134,7 @@ class TwoStage:
         """
         slices = list(cut(train, self.share, self.slices, self.apart, self.at_least, run.seed))
         serving = train if self.refit else slices[-1].before
-        sizes = Sizes(train.n_users, train.n_items, self._schema(serving))
+        sizes = DataSpec(train.n_users, train.n_items, self._schema(serving))
         lessons = []
         for number, part in enumerate(slices):
             model = self._retrievers(part.before, sizes, run, f"slice-{number}")
@@ -154,7 +154,7 @@ class TwoStage:
         users, items = (tuple(dict.fromkeys(chain.from_iterable(side))) for side in zip(*wishes, strict=True))
         return FeatureSchema.fit(rows, users, items)
 
-    def _around(self, members: list[Any], sizes: Sizes) -> TwoStageModel:
+    def _around(self, members: list[Any], sizes: DataSpec) -> TwoStageModel:
         names = [recipe.name for recipe in self.recipes[: len(self.members)]]
         trees = Trees(self.objective, self.rounds, self.leaves, self.rate, self.bags)
         model = TwoStageModel(members, trees, sizes, names, self.width, self.repeats)
@@ -163,12 +163,12 @@ class TwoStage:
             model.ranker = Cross(model.read(nobody, model.retrieval(nobody))[0].shape[1])
         return model
 
-    def _retrievers(self, rows: Dataset, sizes: Sizes, run: Run, stage: str) -> TwoStageModel:
+    def _retrievers(self, rows: Dataset, sizes: DataSpec, run: TrainOptions, stage: str) -> TwoStageModel:
         """A model whose ranker knows nothing yet; all else comes from these rows."""
         members = []
         for place, recipe in enumerate(self.recipes):
             folder = None if run.folder is None else run.folder / stage / f"{place}-{recipe.name}"
-            members.append(recipe.fit(rows, replace(run, folder=folder, watch=None)))
+            members.append(recipe.fit(rows, replace(run, folder=folder, validation_callback=None)))
         with torch.random.fork_rng(), torch.no_grad():
             torch.manual_seed(run.seed)
             model = self._around(members, sizes)

@@ -1,0 +1,286 @@
+"""Evaluation of models: full ranking or sampled candidates, never mixed, and never a bare number.
+
+    report = evaluate(model, split, k=10)                                # every item is a candidate
+    report = evaluate(model, split, k=10, candidates=split.candidates)   # the listed negatives only
+    report = evaluate_lists(Lists(users, items), split, k=10)            # lists of another system
+
+Shape legend: U test users, L lists, K list length.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from palate.base import Model, reads_request_time
+from palate.data.splits.split import Candidates, Split
+from palate.errors import EvaluationError, LeakError
+from palate.evaluation.accumulator import MetricAccumulator
+from palate.evaluation.metrics import METRICS
+from palate.evaluation.rankings import (
+    DEFAULT_CHUNK,
+    GroundTruth,
+    Lists,
+    Rankings,
+    by_candidates,
+    by_catalog,
+    by_lists,
+    places,
+    without_repeats,
+)
+from palate.evaluation.report import Measure, Report, Segment
+
+__all__ = ["REQUEST_TIME", "Lists", "Measure", "Report", "Segment", "evaluate", "evaluate_lists", "validation_callback"]
+
+UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "KI": 2**10, "MI": 2**20, "GI": 2**30}
+REQUEST_TIME = "each user asked at the time of the first held-out row"
+# What else is there for moments: parts of the training rows and of tied rows, resamples of the bootstrap.
+WORKING_BYTES = 24_000_000
+
+
+def evaluate(
+    model: Model,
+    split: Split,
+    *,
+    k: int | Sequence[int] = 10,
+    candidates: Candidates | None = None,
+    exclude_seen: bool = True,
+    name: str | None = None,
+    allow_trained_rows: bool = False,
+    resamples: int = 1_000,
+    memory: int | str | None = None,
+) -> Report:
+    """Measure a model on the test rows of a split.
+
+    Args:
+        model: scores users and items by the row numbers of the split. One that reads the time of request is told when
+            each user's first held-out row happened, and the report's protocol says so.
+        split: the test rows are the relevant items; the training rows are each user's history.
+        k: list length, or several.
+        candidates: sampled negatives; None ranks the whole catalog.
+        exclude_seen: in full ranking, take the items of the user's training rows out of the lists.
+        name: for the report; the class of the model otherwise.
+        allow_trained_rows: measure even if the model was trained on test rows.
+        resamples: of the bootstrap; 0 gives no intervals.
+        memory: bound on what evaluation holds beyond the model and the data, in bytes or as "512MB": it sets how many
+            users are ranked at once. None ranks 16 million scores at once.
+
+    Raises:
+        LeakError: the model was trained on test rows.
+        EvaluationError: no test rows, k below 1, candidates of other users, or too little memory for one user.
+        ModelError: the model gave NaN.
+    """
+    lengths = _lengths(k)
+    _check(model, split, candidates, allow_trained_rows)
+    begin = time.perf_counter()
+    ground = GroundTruth.of(split)
+    tally = MetricAccumulator(ground, lengths, lists=candidates is None)
+    if candidates is None:
+        budget = _budget(memory, tally, ground.catalog_bytes().max(), f"{split.train.n_items:,} items")
+        parts = by_catalog(model, ground, lengths[-1], budget, exclude_seen=exclude_seen)
+        words = f"all {split.train.n_items:,} items, seen items {'removed' if exclude_seen else 'left in'}"
+    else:
+        width = candidates.negatives.shape[1]
+        budget = _budget(memory, tally, ground.candidate_bytes(width).max(), f"{width:,} candidates")
+        parts = by_candidates(model, ground, lengths[-1], budget, candidates)
+        words = candidates.how
+    for part in parts:
+        tally.add(part)
+    seen_removed = exclude_seen or candidates is not None
+    named = name or type(model).__name__
+    report = _report(tally, ground, named, words, seen_removed, candidates, begin, tally.notes(), resamples)
+    if ground.request_times is None or not reads_request_time(model):
+        return report
+    return replace(report, protocol=f"{report.protocol}; {REQUEST_TIME}")
+
+
+def evaluate_lists(
+    lists: Lists,
+    split: Split,
+    *,
+    k: int | Sequence[int] = 10,
+    name: str = "lists",
+    resamples: int = 1_000,
+    memory: int | str | None = None,
+) -> Report:
+    """Measure finished lists of another system as full ranking: the same report as that of a model.
+
+    A test user without a list has found nothing and counts as 0. Items that the user has in training stay in the lists,
+    an item listed twice keeps its first place only, and lists of users who are not tested are left out: the notes say
+    how often.
+
+    Args:
+        lists: (users (L,), items (L, K)) row numbers of the split, best first, -1 for an empty place.
+        split, k, resamples, memory: as for ``evaluate``.
+        name: of the other system, for the report.
+
+    Raises:
+        EvaluationError: no test rows, row numbers beyond those of the split, or a user with two lists.
+    """
+    lists, lengths = Lists(*map(np.asarray, lists)), _lengths(k)
+    _check_rows(split)
+    _check_lists(lists, split)
+    begin = time.perf_counter()
+    ground = GroundTruth.of(split)
+    tally = MetricAccumulator(ground, lengths, lists=True)
+    budget = _budget(memory, tally, 0, "given lists")
+    tested = np.isin(lists.users, ground.user_rows)
+    seen = 0
+    for part in by_lists(lists, ground, lengths[-1], budget):
+        tally.add(part)
+        seen += _seen_places(part, split.train.n_items)
+    empty = len(ground.user_rows) - int(tested.sum())
+    kept = lists.items[tested]
+    repeats = int((kept >= 0).sum() - (without_repeats(kept) >= 0).sum())
+    others, longest = int((~tested).sum()), lists.items.shape[1]
+    counted = (
+        (empty, f"{empty:,} of {len(ground.user_rows):,} test users have no list and count as 0"),
+        (seen, f"{seen:,} places hold an item that the user has in training; they stay"),
+        (repeats, f"{repeats:,} places repeat an item of the same list and count as empty"),
+        (others, f"{others:,} lists are of users who are not tested, left out"),
+        (lengths[-1] > longest, f"lists end at {longest}; places up to {lengths[-1]} are empty"),
+    )
+    notes = [line for count, line in counted if count] + tally.notes()
+    words = f"given lists of up to {longest} of {split.train.n_items:,} items, seen items "
+    words += "left in" if seen else "not in them"
+    return _report(tally, ground, name, words, not seen, None, begin, notes, resamples)
+
+
+def validation_callback(
+    split: Split, metric: str = "NDCG", k: int = 10, candidates: Candidates | None = None
+) -> Callable[[Model], float]:
+    """A validation callback for ``TrainOptions``: the mean of one metric on the test side of a validation split.
+
+    Make the split from training rows: ``validation_callback(leave_one_out(split.train))``.
+    """
+    ground = GroundTruth.of(split)
+
+    def measure(model: Model) -> float:
+        parts: Iterator[Rankings]
+        if candidates is None:
+            parts = by_catalog(model, ground, k, DEFAULT_CHUNK)
+        else:
+            parts = by_candidates(model, ground, k, DEFAULT_CHUNK, candidates)
+        values = []
+        for part in parts:
+            hits_BK = places(part.rank, part.row, part.last - part.first, k)
+            values.append(METRICS[metric](hits_BK, torch.from_numpy(ground.relevant[part.first : part.last]))[:, -1])
+        return float(torch.cat(values).mean())
+
+    return measure
+
+
+def _report(
+    tally: MetricAccumulator,
+    ground: GroundTruth,
+    name: str,
+    words: str,
+    seen_removed: bool,
+    candidates: Candidates | None,
+    begin: float,
+    notes: list[str],
+    resamples: int,
+) -> Report:
+    split = ground.split
+    seconds = time.perf_counter() - begin
+    return Report(
+        model=name,
+        data=split.test.name,
+        protocol=split.how,
+        candidates=words,
+        measures=tally.measures(resamples),
+        users=len(ground.user_rows),
+        seen_removed=seen_removed,
+        fingerprints={
+            "train": str(split.train.fingerprint.digest),
+            "split": split.fingerprint,
+            "candidates": candidates.fingerprint(split.train.users, split.train.items) if candidates else None,
+        },
+        seconds=seconds,
+        per_user={f"{metric}@{length}": values for (metric, length), values in tally.values.items()},
+        user_rows=ground.user_rows,
+        notes=tuple(notes),
+        segments=tally.segments(resamples),
+        **tally.exposure(),
+    )
+
+
+def _budget(memory: int | str | None, tally: MetricAccumulator, one: int, what: str) -> int:
+    """Bytes for one chunk of users under the bound, of which the values per user and per item are kept throughout."""
+    if memory is None:
+        return DEFAULT_CHUNK
+    total, kept = _bytes(memory), tally.nbytes() + WORKING_BYTES
+    if total < kept + one:
+        raise EvaluationError(
+            f"memory={memory} is too small: results and working space take {kept / 1e6:,.1f} MB, ranking one user "
+            f"among {what} {one / 1e6:,.1f} MB: allow at least {np.ceil((kept + one) / 1e6):.0f}MB, or measure fewer k"
+        )
+    return total - kept
+
+
+def _bytes(memory: int | str) -> int:
+    """Bytes of "512MB", "2 GiB" or a number."""
+    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMG]I?)?B?\s*", str(memory).upper())
+    if not found or (size := int(float(found[1]) * UNITS[found[2] or ""])) <= 0:
+        raise EvaluationError(f"memory={memory!r} is no size: write it like 512MB, 2GB or 1GiB")
+    return size
+
+
+def _lengths(k: int | Sequence[int]) -> list[int]:
+    lengths = sorted({k} if isinstance(k, int) else set(k))
+    if not lengths or lengths[0] < 1:
+        raise EvaluationError(f"k={lengths}: must be at least 1")
+    return lengths
+
+
+def _seen_places(part: Rankings, items: int) -> int:
+    row = np.repeat(np.arange(len(part.history)), part.history.counts)
+    assert part.lists is not None
+    list_BK = part.lists
+    key_BK = np.where(list_BK >= 0, np.arange(len(list_BK))[:, None] * items + list_BK, -1)
+    return int(np.isin(key_BK, row * items + part.history.items).sum())
+
+
+def _check_rows(split: Split) -> None:
+    if not len(split.test):
+        raise EvaluationError(f"{split.test.name} has no test rows ({split.how}): choose another split")
+
+
+def _check_lists(lists: Lists, split: Split) -> None:
+    users, items = lists
+    if items.ndim != 2 or users.shape != items.shape[:1] or not items.shape[1]:
+        raise EvaluationError(f"lists of shape {items.shape} for users of shape {users.shape}: give (L, K) for (L,)")
+    if len(np.unique(users)) != len(users):
+        raise EvaluationError(f"{len(users)} lists of {len(np.unique(users))} users: give one list per user")
+    for what, rows, known, low in (("users", users, split.train.n_users, 0), ("items", items, split.train.n_items, -1)):
+        if rows.size and (rows.min() < low or rows.max() >= known):
+            raise EvaluationError(
+                f"lists hold {what} {rows.min()} to {rows.max()} of {known}: give row numbers of the split, "
+                "and -1 for an empty place"
+            )
+
+
+def _check(model: Any, split: Split, candidates: Candidates | None, allow_trained_rows: bool) -> None:
+    _check_rows(split)
+    if candidates is not None:
+        users = split.test_users
+        if not np.array_equal(users, candidates.users):
+            raise EvaluationError(
+                f"the candidates are for {len(candidates.users)} users, the test rows for {len(users)}: "
+                "draw candidates for this split"
+            )
+    trained = getattr(model, "trained_on", None)
+    if trained is not None and not allow_trained_rows:
+        found, checked = trained.overlap(split.test.fingerprint)
+        if found:
+            raise LeakError(
+                f"the model was trained on test rows: {found} of {checked} checked rows of {split.test.name} were in "
+                "its training data. Evaluate on held-out rows, or allow it knowingly (allow_trained_rows=True, "
+                "--allow-trained-rows)"
+            )

@@ -1,0 +1,286 @@
+"""Evaluation of predicted ratings: MSE, RMSE and MAE with intervals, known and cold rows apart.
+
+    report = evaluate_ratings(model, split)
+    report.value("RMSE"), report.cold.rows
+
+Accuracy says little about ratings and is not measured. Intervals are over rows: percentile bootstrap of the mean
+squared error, whose root is the interval of the RMSE, and of the mean absolute error.
+
+Shape legend: N test rows, B users of a chunk, C candidates (one per row of a chunk: 1).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from palate.base import Query
+from palate.data.splits.split import Split
+from palate.errors import EvaluationError, LeakError, ModelError
+from palate.evaluation.significance import interval
+
+__all__ = ["RatingMeasure", "RatingModel", "RatingsReport", "Slice", "evaluate_ratings", "rating_validation_callback"]
+
+CHUNK_ROWS = 1 << 14
+CALIBRATION_BINS = 10
+METRICS = ("MSE", "RMSE", "MAE")
+
+Fallback = Literal["item mean", "user mean", "mean"]
+FALLBACKS: tuple[Fallback, ...] = ("item mean", "user mean", "mean")
+
+
+class RatingModel(Protocol):
+    """Optional power of a model: it predicts ratings."""
+
+    def predict(self, query: Query, items: Tensor) -> Tensor:
+        """Ratings (B, C) of candidates (B, C), inside the scale."""
+
+
+@dataclass(frozen=True)
+class RatingMeasure:
+    """One error with its 95 % interval over rows (NaN where there are fewer than two)."""
+
+    metric: str
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Slice:
+    """The errors on some of the test rows; no measures where there are no rows."""
+
+    rows: int
+    measures: tuple[RatingMeasure, ...]
+
+    def value(self, metric: str) -> float:
+        """The number alone; NaN where there are no rows.
+
+        Raises:
+            EvaluationError: there is no such metric.
+        """
+        if metric not in METRICS:
+            raise EvaluationError(f"{metric} is not measured for ratings: there are {', '.join(METRICS)}")
+        return next((one.value for one in self.measures if one.metric == metric), float("nan"))
+
+
+@dataclass(frozen=True)
+class RatingsReport:
+    """What was measured, and everything needed to know what it means.
+
+    Args:
+        model: name of the model.
+        data: name of the data set.
+        protocol: how the rows were split, in words.
+        all: all test rows, cold ones predicted by the fallback.
+        known: rows whose user and item have training rows, predicted by the model.
+        cold: rows of a user or an item unknown to training, predicted by the fallback.
+        fallback: what the fallback was, in words.
+        fingerprints: of "train" and "split".
+        seconds: time for predicting.
+        predicted: (N,) predictions in the order of the test rows.
+        calibration: (mean prediction, mean rating, rows) of the known rows in tenths by prediction, lowest first;
+            where predictions are calibrated the two means are equal.
+    """
+
+    model: str
+    data: str
+    protocol: str
+    all: Slice
+    known: Slice
+    cold: Slice
+    fallback: str
+    fingerprints: dict[str, str]
+    seconds: float
+    predicted: NDArray[np.float64] = field(repr=False)
+    calibration: tuple[tuple[float, float, int], ...] = field(default=(), repr=False)
+
+    def value(self, metric: str) -> float:
+        """The error over all rows."""
+        return self.all.value(metric)
+
+    def measure(self, metric: str) -> RatingMeasure:
+        """The error over all rows with its interval.
+
+        Raises:
+            EvaluationError: there is no such metric.
+        """
+        self.all.value(metric)
+        return next(one for one in self.all.measures if one.metric == metric)
+
+    def rows(self) -> list[dict[str, Any]]:
+        """One row per error over all test rows that still says what it means when it stands alone, as in a bundle."""
+        what = {"k": None, "rows": self.all.rows, "protocol": self.protocol}
+        return [{**row, **what} for row in _plain(self.all)["measures"]]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything but the predictions, ready for JSON."""
+        plain = {key: getattr(self, key) for key in ("model", "data", "protocol", "fallback", "fingerprints")}
+        return {
+            **plain,
+            "seconds": self.seconds,
+            **{key: _plain(getattr(self, key)) for key in ("all", "known", "cold")},
+            "calibration": [dict(zip(("predicted", "actual", "rows"), one, strict=True)) for one in self.calibration],
+        }
+
+
+def evaluate_ratings(
+    model: RatingModel,
+    split: Split,
+    *,
+    name: str | None = None,
+    fallback: tuple[Fallback, ...] = FALLBACKS,
+    allow_trained_rows: bool = False,
+    resamples: int = 1_000,
+) -> RatingsReport:
+    """Measure how far the model's ratings are from those of the test rows.
+
+    Args:
+        model: predicts by the row numbers of the split.
+        split: made with ``cold="keep"`` if rows of unknown users and items shall count.
+        name: for the report; the class of the model otherwise.
+        fallback: what predicts a cold row, the first that training rows give: the mean of its item, of its user, or of
+            all rows (which always comes last).
+        allow_trained_rows: measure even if the model was trained on test rows.
+        resamples: of the bootstrap; 0 gives no intervals.
+
+    Raises:
+        LeakError: the model was trained on test rows.
+        EvaluationError: no test rows, or the data are not ratings.
+        ModelError: the model predicts no ratings, or NaN.
+    """
+    _check(model, split, fallback, allow_trained_rows)
+    begin = time.perf_counter()
+    train, test = split.train.interactions, split.test.interactions
+    seen_user = np.bincount(train.user, minlength=split.train.n_users) > 0
+    seen_item = np.bincount(train.item, minlength=split.train.n_items) > 0
+    known = seen_user[test.user] & seen_item[test.item]
+    predicted = _means(split, fallback)
+    predicted[known] = _predicted(model, split, np.flatnonzero(known))
+    seconds = time.perf_counter() - begin
+    error = predicted - test.weight
+    return RatingsReport(
+        model=name or type(model).__name__,
+        data=split.test.name,
+        protocol=split.how,
+        all=_slice(error, resamples),
+        known=_slice(error[known], resamples),
+        cold=_slice(error[~known], resamples),
+        fallback=", else ".join(dict.fromkeys((*fallback, "mean"))),
+        fingerprints={"train": split.train.fingerprint.digest, "split": split.fingerprint},
+        seconds=seconds,
+        predicted=predicted,
+        calibration=_calibration(predicted[known], test.weight[known]),
+    )
+
+
+def rating_validation_callback(validation: Split) -> Callable[[Any], float]:
+    """A validation callback for ``TrainOptions``: minus the MSE on the test rows of ``validation``."""
+    return lambda model: -evaluate_ratings(model, validation, resamples=0).value("MSE")
+
+
+def _check(model: RatingModel, split: Split, fallback: tuple[Fallback, ...], allow_trained_rows: bool) -> None:
+    if not len(split.test):
+        raise EvaluationError(f"{split.test.name} has no test rows ({split.how}): choose another split")
+    if not split.train.explicit:
+        raise EvaluationError(f"{split.train.name} has no ratings to predict: use evaluate, which measures lists")
+    if unknown := set(fallback) - set(FALLBACKS):
+        raise EvaluationError(f"fallback={sorted(unknown)}: choose from {', '.join(FALLBACKS)}")
+    if not callable(getattr(model, "predict", None)):
+        raise ModelError(f"{type(model).__name__} predicts no ratings: use MF, SVDpp, BMF or the means")
+    trained = getattr(model, "trained_on", None)
+    if trained is not None and not allow_trained_rows:
+        found, checked = trained.overlap(split.test.fingerprint)
+        if found:
+            raise LeakError(
+                f"the model was trained on test rows: {found} of {checked} checked rows of {split.test.name} were in "
+                "its training data. Evaluate on held-out rows, or allow it knowingly (allow_trained_rows=True)"
+            )
+
+
+def _predicted(model: RatingModel, split: Split, rows: NDArray[np.int64]) -> NDArray[np.float64]:
+    """The model's ratings of some test rows, user by user in chunks, so that a history is folded in at most twice."""
+    test = split.test.interactions
+    order = rows[np.argsort(test.user[rows], kind="stable")]
+    tensors = [*model.parameters(), *model.buffers()] if isinstance(model, nn.Module) else []
+    device = tensors[0].device if tensors else torch.device("cpu")
+    result = np.empty(len(test))
+    for first in range(0, len(order), CHUNK_ROWS):
+        part = order[first : first + CHUNK_ROWS]
+        users, row = np.unique(test.user[part], return_inverse=True)
+        place = np.arange(len(part)) - np.searchsorted(row, row)  # rows are grouped by user
+        items = np.zeros((len(users), place.max() + 1), np.int64)
+        items[row, place] = test.item[part]
+        query = Query.of(users, split.train.history.select(users))
+        with torch.inference_mode():
+            ratings = model.predict(query.to(device), torch.from_numpy(items).to(device)).double().cpu().numpy()
+        result[part] = ratings[row, place]
+    chosen = result[rows]
+    if np.isnan(chosen).any():
+        raise ModelError(f"the model gave NaN for {int(np.isnan(chosen).sum())} ratings: it did not train well")
+    return chosen
+
+
+def _means(split: Split, fallback: tuple[Fallback, ...]) -> NDArray[np.float64]:
+    """The fallback's prediction of every test row, (N,)."""
+    train, test = split.train.interactions, split.test.interactions
+    result = np.full(len(test), np.nan)
+    for kind in fallback:
+        if kind == "item mean":
+            value = _group_means(train.item, train.weight, split.train.n_items)[test.item]
+        elif kind == "user mean":
+            value = _group_means(train.user, train.weight, split.train.n_users)[test.user]
+        else:
+            break
+        result = np.where(np.isnan(result), value, result)
+    return np.where(np.isnan(result), train.weight.mean(dtype=np.float64), result)
+
+
+def _group_means(group: NDArray[np.int32], values: NDArray[np.float32], n: int) -> NDArray[np.float64]:
+    """Mean (n,) of the values in each group, NaN for an empty one."""
+    count = np.bincount(group, minlength=n)
+    mean: NDArray[np.float64] = np.bincount(group, values, minlength=n) / np.maximum(count, 1)
+    return np.where(count > 0, mean, np.nan)
+
+
+def _slice(error: NDArray[np.float64], resamples: int) -> Slice:
+    if not len(error):
+        return Slice(0, ())
+    square, absolute = (_with_interval(each, resamples) for each in (np.square(error), np.abs(error)))
+    numbers = zip(METRICS, (square, np.sqrt(square), absolute), strict=True)
+    return Slice(len(error), tuple(RatingMeasure(metric, *triple.tolist()) for metric, triple in numbers))
+
+
+def _with_interval(each: NDArray[np.float64], resamples: int) -> NDArray[np.float64]:
+    """Mean, low and high."""
+    bounds = interval(each, resamples=resamples) if resamples else (float("nan"), float("nan"))
+    return np.array([each.mean(), *bounds])
+
+
+def _calibration(predicted: NDArray[np.float64], actual: NDArray[np.float32]) -> tuple[tuple[float, float, int], ...]:
+    """Bins of about equal size by prediction; equal predictions share one."""
+    if not len(predicted):
+        return ()
+    edges = np.unique(np.quantile(predicted, np.arange(1, CALIBRATION_BINS) / CALIBRATION_BINS))
+    place = np.searchsorted(edges, predicted)
+    rows = np.bincount(place)
+    means = (np.bincount(place, values)[rows > 0] / rows[rows > 0] for values in (predicted, actual))
+    return tuple(zip(*(column.tolist() for column in (*means, rows[rows > 0])), strict=True))
+
+
+def _plain(part: Slice) -> dict[str, Any]:
+    measures = [
+        {"metric": m.metric, "value": m.value, "low": _or_none(m.low), "high": _or_none(m.high)} for m in part.measures
+    ]
+    return {"rows": part.rows, "measures": measures}
+
+
+def _or_none(value: float) -> float | None:
+    return None if np.isnan(value) else value

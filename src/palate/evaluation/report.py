@@ -1,0 +1,161 @@
+"""What an evaluation gives back: numbers with intervals, and all that is needed to know what they mean."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from palate.errors import EvaluationError
+from palate.evaluation.significance import intervals
+from palate.top_k import TIE_RULE
+
+__all__ = ["Measure", "Report", "Segment", "measured"]
+
+Key = TypeVar("Key", bound=Hashable)
+
+
+@dataclass(frozen=True)
+class Measure:
+    """One metric with its 95 % interval over users (NaN where it is no mean over users)."""
+
+    metric: str
+    k: int
+    value: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{self.metric}@{self.k}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Ready for JSON: what is not a number becomes None."""
+        numbers = {name: getattr(self, name) for name in ("value", "low", "high")}
+        return {"metric": self.metric, "k": self.k, **{n: None if np.isnan(v) else v for n, v in numbers.items()}}
+
+
+@dataclass(frozen=True)
+class Segment:
+    """The measures of some users, or of the relevant items of some kind.
+
+    Args:
+        by: "user activity" or "item popularity".
+        segment: label with its bounds.
+        users: how many users were averaged.
+        rows: relevant (user, item) pairs.
+        measures: accuracy; for items HitRate, NDCG and Recall of the relevant items of the segment alone.
+    """
+
+    by: str
+    segment: str
+    users: int
+    rows: int
+    measures: tuple[Measure, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Ready for JSON."""
+        plain = {name: getattr(self, name) for name in ("by", "segment", "users", "rows")}
+        return {**plain, "measures": [one.to_dict() for one in self.measures]}
+
+
+@dataclass(frozen=True)
+class Report:
+    """What was measured, and everything needed to know what it means.
+
+    Args:
+        model: name of the model.
+        data: name of the data set.
+        protocol: how the rows were split, in words.
+        candidates: which items each relevant item had to beat, in words.
+        measures: the numbers.
+        users: how many users were measured.
+        seen_removed: whether the lists are free of items of the user's training rows.
+        fingerprints: of "train", "split" and "candidates" (None for full ranking).
+        seconds: time for scoring and ranking.
+        per_user: values per user and measure, (U,) each, in the order of ``user_rows``; NaN where one says nothing.
+        user_rows: (U,) row numbers of the measured users.
+        notes: what else a reader should know.
+        segments: results by user activity and by item popularity.
+        exposure: Lorenz curve of the lists: (share of the catalog, least listed first; its share of places).
+        popularity: (bin, share of the catalog, of the training users' items, of places), most popular first.
+        exposure_k: the list length of these two; None in a report on sampled candidates, which makes no lists.
+        ties: the tie rule.
+    """
+
+    model: str
+    data: str
+    protocol: str
+    candidates: str
+    measures: tuple[Measure, ...]
+    users: int
+    seen_removed: bool
+    fingerprints: dict[str, str | None]
+    seconds: float
+    per_user: dict[str, NDArray[np.float64]] = field(repr=False)
+    user_rows: NDArray[np.int32] = field(repr=False)
+    notes: tuple[str, ...] = ()
+    segments: tuple[Segment, ...] = field(default=(), repr=False)
+    exposure: tuple[tuple[float, float], ...] = field(default=(), repr=False)
+    popularity: tuple[tuple[str, float, float, float], ...] = field(default=(), repr=False)
+    exposure_k: int | None = None
+    ties: str = TIE_RULE
+
+    def measure(self, metric: str, k: int) -> Measure:
+        """The measure of that name and k.
+
+        Raises:
+            EvaluationError: it was not measured.
+        """
+        for one in self.measures:
+            if one.metric == metric and one.k == k:
+                return one
+        raise EvaluationError(f"{metric}@{k} was not measured: there are {', '.join(map(str, self.measures))}")
+
+    def value(self, metric: str, k: int) -> float:
+        """The number alone."""
+        return self.measure(metric, k).value
+
+    def rows(self) -> list[dict[str, Any]]:
+        """One row per number that still says what it means when it stands alone, as in a bundle."""
+        what = {"candidates": self.candidates, "ties": self.ties, "users": self.users, "protocol": self.protocol}
+        return [{**one.to_dict(), **what} for one in self.measures]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything but the values per user, ready for JSON."""
+        words = ("model", "data", "protocol", "candidates", "ties", "users", "seen_removed", "fingerprints", "seconds")
+        return {
+            **{name: getattr(self, name) for name in words},
+            "notes": list(self.notes),
+            "measures": [one.to_dict() for one in self.measures],
+            "segments": [one.to_dict() for one in self.segments],
+            "exposure_k": self.exposure_k,
+            "exposure": [dict(zip(("items", "lists"), point, strict=True)) for point in self.exposure],
+            "popularity": [
+                dict(zip(("bin", "catalog", "history", "lists"), one, strict=True)) for one in self.popularity
+            ],
+        }
+
+
+def measured(columns: Mapping[Key, NDArray[np.float64]], resamples: int) -> dict[Key, tuple[float, float, float, int]]:
+    """Mean, low and high over the users that have a value, and their number; no entry where nobody has one.
+
+    Columns (U,) with values for the same users share their resamples.
+    """
+    groups: dict[bytes, list[Key]] = {}
+    for key, column_U in columns.items():
+        groups.setdefault(np.isnan(column_U).tobytes(), []).append(key)
+    result = {}
+    for missing, keys in groups.items():
+        there_U = ~np.frombuffer(missing, dtype=bool)
+        users = int(there_U.sum())
+        if not users:
+            continue
+        bounds_M2 = np.full((len(keys), 2), np.nan)
+        if resamples:
+            bounds_M2 = intervals(np.column_stack([columns[key][there_U] for key in keys]), resamples=resamples)
+        for key, (low, high) in zip(keys, bounds_M2, strict=True):
+            result[key] = (float(columns[key][there_U].mean()), float(low), float(high), users)
+    return {key: result[key] for key in columns if key in result}

@@ -1,0 +1,236 @@
+"""What each stage of a two-stage model is worth: recall ceiling, quality, lift of the ranker, and time.
+
+    print(evaluate_stages(model, split, k=10))
+
+    recall ceiling   share of a user's relevant items among the candidates, mean over users: what no ranker can exceed
+    NDCG@k           full ranking: of each retriever alone, of all of them by their fused scores, and of the ranker
+    lift             two stages minus the retriever that is best on these very rows, paired by user
+    ms               per user: scoring the catalog; for the ranker, reading and scoring the candidates
+
+Shape legend: B users of a chunk, I items, R retrievers, S stages, N (user, relevant item) pairs, U test users.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from palate.base import Query
+from palate.data.splits.split import Split
+from palate.errors import EvaluationError
+from palate.evaluation.evaluate import evaluate
+from palate.evaluation.rankings import GroundTruth
+from palate.evaluation.significance import Paired, interval, paired
+from palate.models.two_stage import TwoStageModel
+from palate.models.two_stage.candidate_generation import Found
+
+__all__ = ["Stage", "Stages", "evaluate_stages"]
+
+UNION, RANKED = "all, fused", "two stages"
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One line of the table.
+
+    Args:
+        name: a retriever, all of them, or all of them with the ranker.
+        candidates: per user, mean.
+        ceiling: mean share of the relevant items among them.
+        ndcg, low, high: NDCG@k of the list of this stage and its 95 % interval over users.
+        milliseconds: per user; of all retrievers and scorers with ranks and candidates in the line for all, of the
+            ranker alone in the last line.
+    """
+
+    name: str
+    candidates: float
+    ceiling: float
+    ndcg: float
+    low: float
+    high: float
+    milliseconds: float
+
+
+@dataclass(frozen=True)
+class Stages:
+    """The table, and what it was measured on.
+
+    Args:
+        data, protocol: name of the data and how they were split.
+        users, k, width: test users, list length, candidates of each retriever.
+        stages: the retrievers, their union, the ranker.
+        best: the best retriever.
+        lift: NDCG@k of two stages minus that of the best retriever.
+        over_fused: the same over all retrievers by their fused scores.
+    """
+
+    data: str
+    protocol: str
+    users: int
+    k: int
+    width: int
+    stages: tuple[Stage, ...]
+    best: str
+    lift: Paired
+    over_fused: Paired
+
+    @property
+    def columns(self) -> list[str]:
+        """Heads of the table."""
+        return [
+            "stage",
+            "candidates",
+            f"recall ceiling at {self.width}",
+            f"NDCG@{self.k}",
+            "95 % interval",
+            "ms a user",
+        ]
+
+    def rows(self) -> list[list[str]]:
+        """Cells of the table as text."""
+        return [
+            [
+                one.name,
+                f"{one.candidates:.0f}",
+                f"{one.ceiling:.4f}",
+                f"{one.ndcg:.4f}",
+                f"{one.low:.4f} to {one.high:.4f}",
+                f"{one.milliseconds:.2f}",
+            ]
+            for one in self.stages
+        ]
+
+    def lifts(self) -> list[str]:
+        """The lifts of the ranker in words."""
+        pairs = ((f"the best retriever, {self.best}", self.lift), ("all retrievers, fused", self.over_fused))
+        return [
+            f"NDCG@{self.k} against {what}: {x.difference:+.4f} ({x.low:+.4f} to {x.high:+.4f}), p = {x.p:.2g}"
+            for what, x in pairs
+        ]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Ready for JSON."""
+        words = {name: getattr(self, name) for name in ("data", "protocol", "users", "k", "width", "best")}
+        lifts = {"lift": self.lift.to_dict(), "over_fused": self.over_fused.to_dict()}
+        return {**words, "stages": [asdict(one) for one in self.stages], **lifts}
+
+    def __str__(self) -> str:
+        cells = [self.columns, ["---", *["---:"] * 5], *self.rows()]
+        table = [f"| {' | '.join(row)} |" for row in cells]
+        return "\n".join([f"{self.data}, {self.users:,} users; {self.protocol}", "", *table, "", *self.lifts()])
+
+
+def evaluate_stages(
+    model: TwoStageModel, split: Split, k: int = 10, *, exclude_seen: bool = True, allow_trained_rows: bool = False
+) -> Stages:
+    """Measure every stage on the test rows of a split, full ranking.
+
+    Args:
+        model: fitted on the training rows of the split.
+        split: its test rows are the relevant items.
+        k: list length.
+        exclude_seen: take the items of the user's training rows out of the lists.
+        allow_trained_rows: measure even if the model was trained on test rows.
+
+    Raises:
+        EvaluationError: the model has no stages, there are no test rows, or k is below 1.
+        LeakError: the model was trained on test rows.
+    """
+    if not isinstance(model, TwoStageModel):
+        raise EvaluationError(f"{type(model).__name__} has no stages: give a model of the recipe two-stage")
+    names = [*model.names, UNION, RANKED]
+    ndcgs = []
+    for one in (*_retrievers(model), _Fused(model), model):
+        report = evaluate(
+            one, split, k=k, exclude_seen=exclude_seen, allow_trained_rows=allow_trained_rows, resamples=0
+        )
+        ndcgs.append(report.per_user[f"NDCG@{k}"])
+    facts, milliseconds = _candidates(model, GroundTruth.of(split))
+    stages = [
+        _stage(name, fact, ndcg_U, float(ms))
+        for name, fact, ndcg_U, ms in zip(names, facts, ndcgs, milliseconds, strict=True)
+    ]
+    best = int(np.argmax([one.ndcg for one in stages[: len(model.names)]]))
+    lifts = [paired(ndcgs[-1], ndcgs[other]) for other in (best, -2)]
+    users, width = len(report.user_rows), model.retrieval.width
+    return Stages(report.data, split.how, users, k, width, tuple(stages), names[best], *lifts)
+
+
+def _stage(name: str, fact: NDArray[np.float64], ndcg_U: NDArray[np.float64], milliseconds: float) -> Stage:
+    candidates, ceiling = fact.tolist()
+    low, high = interval(ndcg_U)
+    return Stage(name, candidates, ceiling, float(ndcg_U.mean()), low, high, milliseconds)
+
+
+def _retrievers(model: TwoStageModel) -> list[Any]:
+    return model.retrieval.models[: model.retrieval.retrievers]
+
+
+class _Fused(nn.Module):
+    """Stage one alone, by its fused scores."""
+
+    def __init__(self, model: TwoStageModel) -> None:
+        super().__init__()
+        self.model, self.trained_on = model, model.trained_on
+
+    def score(self, query: Query, items: Tensor | None = None) -> Tensor:
+        fused_BI = torch.cat([self.model.retrieval(asked).fused for asked in self.model.chunks(query)])
+        fused_BI = fused_BI.where(self.can_personalize(query)[:, None], self.model.inputs.share)
+        return fused_BI if items is None else fused_BI.gather(1, items)
+
+    def can_personalize(self, query: Query) -> Tensor:
+        return self.model.can_personalize(query)
+
+
+def _candidates(model: TwoStageModel, ground: GroundTruth) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Per stage: mean candidates and ceiling, (stages, 2), and milliseconds of a user, (stages,)."""
+    clock = _Clock(len(model.names) + 2)
+    history = ground.split.train.history.select(ground.user_rows)
+    sums, first = np.zeros((len(model.names) + 2, 2)), 0
+    with torch.inference_mode():
+        for asked in model.chunks(Query.of(ground.user_rows, history).to(model.inputs.now.device)):
+            for place, member in enumerate(_retrievers(model)):
+                clock.run(place, member.score, asked)
+            found = clock.run(-2, model.retrieval, asked)
+            clock.run(-1, partial(_rank, model, found), asked)
+            union_BI = found.candidate[None]
+            own_RBI = (found.rank[: found.retrievers] <= model.retrieval.width) & union_BI
+            sums += _recalled(torch.cat([own_RBI, union_BI, union_BI]), ground, first)
+            first += len(asked)
+    return sums / len(ground.user_rows), 1000 * clock.seconds / len(ground.user_rows)
+
+
+def _rank(model: TwoStageModel, found: Found, query: Query) -> Tensor:
+    score_N: Tensor = model.ranker(model.read(query, found)[0])
+    return score_N
+
+
+def _recalled(candidate_SBI: Tensor, ground: GroundTruth, first: int) -> NDArray[np.float64]:
+    """Sums over users of the candidates of each stage and of the share of relevant items among them, (stages, 2)."""
+    last = first + candidate_SBI.shape[1]
+    relevant_B = ground.relevant[first:last]
+    row_N = np.repeat(np.arange(last - first), relevant_B)
+    item_N = ground.items[ground.offsets[first] : ground.offsets[last]].astype(np.int64)
+    hit_SN = candidate_SBI[:, torch.from_numpy(row_N), torch.from_numpy(item_N)].cpu().numpy()
+    return np.stack([candidate_SBI.sum((1, 2)).cpu().numpy(), hit_SN @ (1 / relevant_B)[row_N]], 1)
+
+
+class _Clock:
+    """Seconds per stage."""
+
+    def __init__(self, stages: int) -> None:
+        self.seconds = np.zeros(stages)
+
+    def run(self, stage: int, what: Callable[[Query], Any], query: Query) -> Any:
+        begin = time.perf_counter()
+        result = what(query)
+        self.seconds[stage] += time.perf_counter() - begin
+        return result

@@ -1,0 +1,200 @@
+"""Item kNN: an item is scored by the items of the history that are most like it.
+
+    sim(i, j) = x_i . x_j / (|x_i| |x_j| + shrinkage)        cosine, lowered where few users support it
+    score(u, i) = sum over the ``neighbors`` items j nearest to i of  sim(i, j) w_uj
+
+x_i is the column of item i in the matrix of users by items (Sarwar et al. 2001, "Item-based collaborative filtering
+recommendation algorithms", WWW). w_uj adds up u's events with j: 1 each, or -1 where the weight is below zero (a
+dislike).
+
+Fold-in: there is nothing else. Everybody is answered by the history in the query, trained users too; a query without
+history, or with items only that are near to no other, is answered by popularity.
+
+Memory: 8 K I bytes for the model; training and scoring hold a bounded block of rows besides the data.
+
+Shape legend: B users, C candidates, I items, N items of a block, K neighbors.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy import sparse
+from torch import Tensor, nn
+
+from palate.base import Contributions, DataSpec, Query, TrainOptions
+from palate.data.dataset import Dataset, Fingerprint
+from palate.errors import RecipeError
+
+__all__ = ["ItemKNN", "ItemKNNModel"]
+
+SCORE_CELLS = 16_000_000  # cells of users by items held at once: 64 MB
+BLOCK_CELLS = 4_000_000  # similarities computed at once
+
+
+class ItemKNNModel(nn.Module):
+    """The nearest items of each item (I, K) and how near they are; empty places have similarity 0.
+
+    ``lists`` says in how many of those lists an item is: the history of somebody whose items are in none says nothing.
+    """
+
+    trained_on: Fingerprint | None = None
+    neighbors: Tensor
+    similarities: Tensor
+    popularity: Tensor
+    lists: Tensor
+
+    def __init__(self, items: int, neighbors: int) -> None:
+        super().__init__()
+        self.register_buffer("neighbors", torch.zeros(items, neighbors, dtype=torch.int32))
+        self.register_buffer("similarities", torch.zeros(items, neighbors))
+        self.register_buffer("popularity", torch.zeros(items))
+        self.register_buffer("lists", torch.zeros(items, dtype=torch.int32))
+
+    def score(self, query: Query, items: Tensor | None = None) -> Tensor:
+        """(B, C) or (B, I); popularity for those of whom nothing is known."""
+        knows_B = self.can_personalize(query)
+        if not bool(knows_B.any()):
+            return self.popularity.expand(len(query), -1) if items is None else self.popularity[items]
+        step = max(1, SCORE_CELLS // len(self.popularity))
+        parts = []
+        for first in range(0, len(query), step):
+            part = slice(first, first + step)
+            asked = None if items is None else items[part]
+            popular = self.popularity if asked is None else self.popularity[asked]
+            parts.append(
+                self._votes(_history(query, part, len(self.popularity)), asked).where(knows_B[part, None], popular)
+            )
+        return torch.cat(parts)
+
+    def can_personalize(self, query: Query) -> Tensor:
+        """Whoever comes with a history that holds an item near to another, trained user or stranger."""
+        if query.items is None:
+            return torch.zeros(len(query), dtype=torch.bool, device=self.popularity.device)
+        voter_H = (self.lists[query.items] > 0).to(torch.int64)
+        return torch.zeros_like(query.user).index_add_(0, _owners(query), voter_H) > 0
+
+    def contributions(self, query: Query, items: Tensor) -> Contributions:
+        """sim(i, j) of each event with j among the nearest of i; popularity is the rest where nothing is known."""
+        knows_B = self.can_personalize(query)
+        rest_BC = self.popularity[items].where(~knows_B[:, None], 0)
+        if query.items is None:
+            return Contributions(rest_BC[:0], rest_BC)
+        owner_H = _owners(query)
+        event_HC = rest_BC.new_zeros(len(owner_H), items.shape[1])
+        for near_I, similarity_I in zip(self.neighbors.T, self.similarities.T, strict=True):
+            voter_HC = near_I[items][owner_H] == query.items[:, None]
+            event_HC += similarity_I[items][owner_H].where(voter_HC, 0)
+        value_H = _values(query) * knows_B[owner_H]
+        return Contributions(event_HC * value_H[:, None], rest_BC)
+
+    def _votes(self, history_BI: Tensor, items_BC: Tensor | None) -> Tensor:
+        """Sums over the neighbors, one neighbor after the other so that no (B, C, K) is ever held."""
+        columns = len(self.popularity) if items_BC is None else items_BC.shape[1]
+        scores = history_BI.new_zeros(len(history_BI), columns)
+        for near_I, similarity_I in zip(self.neighbors.T, self.similarities.T, strict=True):
+            if items_BC is None:
+                scores.addcmul_(history_BI[:, near_I], similarity_I)
+            else:
+                near_BC = near_I[items_BC].to(torch.int64)
+                scores.addcmul_(history_BI.gather(1, near_BC), similarity_I[items_BC])
+        return scores
+
+
+@dataclass(frozen=True)
+class ItemKNN:
+    """Item-to-item cosine with shrinkage, cut to the nearest items: the classic that scales.
+
+    Args:
+        neighbors: nearest items kept of each item.
+        shrinkage: added to the denominator of the cosine; how much support a similarity needs.
+    """
+
+    name: ClassVar[str] = "item-knn"
+    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
+
+    neighbors: int = 50
+    shrinkage: float = 10.0
+
+    def __post_init__(self) -> None:
+        if self.neighbors < 1:
+            raise RecipeError(f"neighbors={self.neighbors}: must be at least 1")
+        if not 0 <= self.shrinkage < float("inf"):
+            raise RecipeError(f"shrinkage={self.shrinkage:g}: must be a number of at least 0")
+
+    @classmethod
+    def fast(cls) -> Self:
+        """The same: counting together what was touched together takes seconds."""
+        return cls()
+
+    def build(self, sizes: DataSpec) -> ItemKNNModel:
+        """No neighbors yet, ready for ``load_state_dict``; never more neighbors than other items."""
+        return ItemKNNModel(sizes.items, max(1, min(self.neighbors, sizes.items - 1)))
+
+    def fit(self, train: Dataset, run: TrainOptions = TrainOptions()) -> ItemKNNModel:
+        """Find the nearest items of each item, in blocks of items; nothing is random."""
+        model = self.build(DataSpec(train.n_users, train.n_items))
+        x_UI = _matrix(train)
+        model.popularity.copy_(torch.from_numpy(np.bincount(x_UI.indices, minlength=train.n_items)))
+        model.popularity /= max(1, train.n_users)
+        x_IU = x_UI.T.tocsr()
+        norm_I = np.sqrt(x_UI.power(2).sum(axis=0))
+        width = model.neighbors.shape[1]
+        step = max(1, BLOCK_CELLS // max(1, train.n_items))
+        for first in range(0, train.n_items, step):
+            part = slice(first, min(first + step, train.n_items))
+            near = _nearest((x_IU[part] @ x_UI).toarray(), norm_I, first, self.shrinkage, width)
+            model.neighbors[part], model.similarities[part] = map(torch.from_numpy, near)
+        in_lists = model.neighbors[model.similarities > 0]
+        model.lists.copy_(torch.bincount(in_lists, minlength=train.n_items))
+        model.trained_on = train.fingerprint
+        return model.eval()
+
+
+def _nearest(
+    dot_NI: NDArray[np.float64], norm_I: NDArray[np.float64], first: int, shrinkage: float, k: int
+) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+    """The k nearest items of N items from ``first`` on, nearest first, and their similarities (at least 0)."""
+    row_N = np.arange(len(dot_NI))
+    support_NI = norm_I[first : first + len(dot_NI), None] * norm_I + shrinkage
+    similarity_NI = np.divide(dot_NI, support_NI, out=np.zeros_like(dot_NI), where=support_NI > 0)
+    similarity_NI[row_N, first + row_N] = -np.inf
+    best_NK = np.argpartition(-similarity_NI, k - 1, axis=1)[:, :k]
+    near_NK = np.take_along_axis(similarity_NI, best_NK, axis=1)
+    order_NK = np.lexsort((best_NK, -near_NK))
+    near_NK = np.take_along_axis(near_NK, order_NK, axis=1).clip(min=0)
+    return np.take_along_axis(best_NK, order_NK, axis=1).astype(np.int32), near_NK.astype(np.float32)
+
+
+def _matrix(train: Dataset) -> sparse.csr_array:
+    """Users by items: how often touched, dislikes (weights below zero) counting -1."""
+    rows = train.interactions
+    value = np.where(rows.weight < 0, -1.0, 1.0)
+    return sparse.csr_array((value, (rows.user, rows.item)), shape=(train.n_users, train.n_items))
+
+
+def _owners(query: Query) -> Tensor:
+    """The place in the query of the user of each event, (H,)."""
+    return torch.repeat_interleave(torch.arange(len(query), device=query.user.device), query.counts())
+
+
+def _history(query: Query, part: slice, width: int) -> Tensor:
+    """How often each user of a part of the query touched each item, (B, I)."""
+    assert query.offsets is not None
+    assert query.items is not None
+    users = len(query.user[part])
+    events = slice(int(query.offsets[part.start]), int(query.offsets[part.start + users]))
+    owner = _owners(query)[events] - part.start
+    history_BI = torch.zeros(users, width, device=owner.device)
+    return history_BI.index_put_((owner, query.items[events]), _values(query)[events], accumulate=True)
+
+
+def _values(query: Query) -> Tensor:
+    """What each event counts, (H,): 1, or -1 for a dislike."""
+    assert query.items is not None
+    value_H = torch.ones(len(query.items), device=query.items.device)
+    return value_H if query.weights is None else value_H.where(query.weights >= 0, -1.0)

@@ -1,0 +1,236 @@
+"""The fitted form of every rating model: a dot product that is also a number on the rating scale.
+
+    rating(u, i) = mean + b_u + b_i + p_u . q_i,  cut to the scale
+    score(u, i)  = b_u + b_i + p_u . q_i          (the same order)
+
+A user vector is [p_u ; b_u] and an item vector [q_i ; 1 ; b_i], the last coordinate of every user being 1 (see
+``factors``). A model may hold S draws of its vectors side by side and averages their ratings, which is a dot product
+again.
+
+Fold-in of a stranger, for each draw: the mean of x = [p ; b] given the ratings r_h of the history,
+
+    (L + a sum_h z_h z_h^T) x = L c + a sum_h (r_h - mean - b_h) z_h,     z_h = [q_h ; 1]
+
+with prior center c and prior precision L: ridge regression on the item vectors, in closed form. A weight outside the
+scale (a dislike below zero) counts as its end. Memory is one d x d matrix per stranger of a chunk and d^2 / 2 numbers
+per distinct item of the histories.
+
+Shape legend: B users, I items, N rows, S draws, K width of p, d = K + 1, D = S d, E = D + 1, H events,
+T = d (d + 1) / 2.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy import sparse
+from torch import Tensor
+
+from palate.base import Batch, DataSpec, Query
+from palate.data.dataset import Dataset
+from palate.models.dot_product import CELLS, DotProductModel, Events, FoldIn
+from palate.training.negative_sampling import NegativeSampler, epoch_rng
+
+__all__ = ["RatingFactors", "Ratings", "RidgeFoldIn", "conditional", "rating_batches", "ratings_of"]
+
+Floats = NDArray[np.floating[Any]]
+
+
+class Ratings(NamedTuple):
+    """Targets to learn: user (N,), item (N,) int64 rows and value (N,) float32."""
+
+    user: NDArray[np.int64]
+    item: NDArray[np.int64]
+    value: NDArray[np.float32]
+
+    @property
+    def mean(self) -> float:
+        """The mean rating."""
+        return float(self.value.mean(dtype=np.float64))
+
+    @property
+    def scale(self) -> tuple[float, float]:
+        """The lowest and the highest rating."""
+        return float(self.value.min()), float(self.value.max())
+
+
+def ratings_of(train: Dataset, negatives: int, seed: int, epoch: int = 0) -> Ratings:
+    """The ratings of explicit data; for implicit data ones, and zeros for ``negatives`` unseen items per row.
+
+    Raises:
+        DataError: the data are implicit and a user has seen every item.
+    """
+    rows = train.interactions
+    user, item = rows.user.astype(np.int64), rows.item.astype(np.int64)
+    if train.explicit:
+        return Ratings(user, item, rows.weight)
+    drawn = NegativeSampler(train.history, train.n_items).draw(rows.user, negatives, epoch_rng(seed, epoch))
+    value = np.concatenate([np.ones(len(user), np.float32), np.zeros(drawn.size, np.float32)])
+    both = np.concatenate([item, drawn.reshape(-1).astype(np.int64)])
+    return Ratings(np.concatenate([user, np.repeat(user, negatives)]), both, value)
+
+
+def rating_batches(train: Dataset, negatives: int, batch_size: int, seed: int, epoch: int) -> Iterator[Batch]:
+    """The ratings of one epoch in random order: user, item and target (N,)."""
+    ratings = ratings_of(train, negatives, seed, epoch)
+    order = epoch_rng(seed, epoch, stream=1).permutation(len(ratings.user))
+    for first in range(0, len(order), batch_size):
+        picked = order[first : first + batch_size]
+        yield Batch(*(torch.from_numpy(column[picked]) for column in ratings))
+
+
+def conditional(
+    weight: sparse.csr_array, target: sparse.csr_array, design_Id: Floats, prior_BT: Floats, linear_Bd: Floats
+) -> tuple[Floats, Floats]:
+    """Mean (B, d) and lower Cholesky factor of the precision (B, d, d) of B independent linear regressions.
+
+    Args:
+        weight: (B, I) precision of each observation.
+        target: (B, I) precision times observed value.
+        design_Id: row i is the regressor of every observation in column i.
+        prior_BT: prior precision, lower triangle by rows, (B, T) or (1, T).
+        linear_Bd: prior precision times prior center, (B, d) or (1, d).
+    """
+    d = design_Id.shape[1]
+    row, column = np.tril_indices(d)
+    packed_BT = weight @ (design_Id[:, row] * design_Id[:, column]) + prior_BT
+    precision_Bdd = np.empty((len(packed_BT), d, d), packed_BT.dtype)
+    precision_Bdd[:, row, column] = packed_BT
+    precision_Bdd[:, column, row] = packed_BT
+    factor = torch.linalg.cholesky(torch.from_numpy(precision_Bdd))
+    linear = torch.from_numpy(np.asarray(target @ design_Id + linear_Bd, packed_BT.dtype))
+    return torch.cholesky_solve(linear[:, :, None], factor).squeeze(2).numpy(), factor.numpy()
+
+
+class RidgeFoldIn(FoldIn):
+    """Ridge regression on the item vectors, as the module's docstring has it.
+
+    Args:
+        sizes: rows of the tables.
+        dim: K.
+        draws: S.
+        per_event: the prior precision is that of one event and grows with their number (L = H l).
+        linked: the prior center has a term sum_h link_h / sqrt(H), the implicit feedback of SVD++.
+    """
+
+    mean: Tensor
+    scale: Tensor
+    noise: Tensor
+    center: Tensor
+    precision: Tensor
+    bias: Tensor
+    absent: Tensor
+    link: Tensor | None
+
+    def __init__(
+        self, sizes: DataSpec, dim: int, draws: int = 1, *, per_event: bool = False, linked: bool = False
+    ) -> None:
+        super().__init__()
+        self.draws, self.per_event = draws, per_event
+        self.register_buffer("mean", torch.zeros(()))
+        self.register_buffer("scale", torch.tensor([0.0, 1.0]))
+        self.register_buffer("noise", torch.ones(draws))  # a, the precision of one rating
+        self.register_buffer("center", torch.zeros(draws, dim + 1))
+        self.register_buffer("precision", torch.eye(dim + 1).repeat(draws, 1, 1))
+        self.register_buffer("bias", torch.zeros(sizes.items, draws))
+        self.register_buffer("absent", torch.zeros(()))  # ratings of 0 per event, spread over the catalog
+        self.register_buffer("link", torch.zeros(sizes.items, draws, dim + 1) if linked else None)
+
+    def forward(self, item_IE: Tensor, typical_D: Tensor, events: Events) -> Tensor:
+        """User vectors (B, D), each a function of its own history."""
+        items, place = np.unique(events.items.cpu().numpy(), return_inverse=True)
+        offsets = events.offsets.cpu().numpy()
+        value = events.weights.clamp(self.scale[0], self.scale[1]).cpu().numpy().astype(np.float64)
+        d = self.center.shape[1]
+        design_ISd = item_IE[:, :-1].reshape(len(item_IE), self.draws, d).cpu().double().numpy() * self.draws
+        step = max(1, CELLS // (d * d))
+        parts = []
+        for first in range(0, len(offsets) - 1, step):
+            ends = offsets[first : first + step + 1]
+            inside = slice(ends[0], ends[-1])
+            csr = sparse.csr_array((value[inside], place[inside], ends - ends[0]), shape=(len(ends) - 1, len(items)))
+            parts.append(np.hstack([self._draw(s, csr, items, design_ISd[:, s]) for s in range(self.draws)]))
+        return torch.from_numpy(np.concatenate(parts)).to(item_IE)
+
+    def _draw(self, s: int, ratings: sparse.csr_array, items: NDArray[np.int64], design_Id: Floats) -> Floats:
+        """The conditional means (B, d) under one draw."""
+        noise, level = float(self.noise[s]), float(self.mean)
+        bias_I = self.bias[:, s].cpu().double().numpy()
+        precision = self.precision[s].cpu().double().numpy()
+        events_B = np.diff(ratings.indptr)[:, None]
+        weight = _like(ratings, np.full(ratings.nnz, noise))
+        target = _like(ratings, noise * (ratings.data - level - bias_I[items][ratings.indices]))
+        precision_BT = precision[np.tril_indices(len(precision))] * (events_B if self.per_event else 1)
+        linear_Bd = self._prior(s, ratings, items) @ precision * (events_B if self.per_event else 1)
+        if self.absent > 0:
+            share_B1 = noise * float(self.absent) * events_B / len(design_Id)
+            gram_dd = design_Id.T @ design_Id
+            precision_BT = precision_BT + share_B1 * gram_dd[np.tril_indices(len(gram_dd))]
+            linear_Bd = linear_Bd - share_B1 * ((level + bias_I) @ design_Id)
+        return conditional(weight, target, design_Id[items], precision_BT, linear_Bd)[0]
+
+    def _prior(self, s: int, ratings: sparse.csr_array, items: NDArray[np.int64]) -> Floats:
+        """Prior centres (B, d)."""
+        centre_d = self.center[s].cpu().double().numpy()
+        if self.link is None:
+            return np.tile(centre_d, (ratings.shape[0], 1))
+        counts = np.diff(ratings.indptr)
+        share = _like(ratings, np.repeat(1 / np.sqrt(np.maximum(counts, 1)), counts))
+        linked: Floats = share @ self.link[:, s].cpu().double().numpy()[items]
+        return centre_d + linked
+
+
+def _like(pattern: sparse.csr_array, data: Floats) -> sparse.csr_array:
+    return sparse.csr_array((data, pattern.indices, pattern.indptr), shape=pattern.shape)
+
+
+class RatingFactors(DotProductModel):
+    """A dot-product model whose scores are ratings less their mean.
+
+    Args:
+        sizes: rows of the tables.
+        dim: K.
+        fold_in: how strangers get a vector; it knows mean and scale.
+        std: of the normal distribution that p and q start from; biases start at 0.
+    """
+
+    fold_in: RidgeFoldIn
+
+    def __init__(self, sizes: DataSpec, dim: int, fold_in: RidgeFoldIn, *, std: float = 0.1) -> None:
+        super().__init__(sizes, fold_in.draws * (dim + 1), fold_in, bias=True, std=std)
+        self.width = dim
+        with torch.no_grad():
+            self.user_table.weight[:, dim] = 0
+            self.item_table.weight[:, dim] = 1
+
+    def predict(self, query: Query, items: Tensor | None = None) -> Tensor:
+        """Ratings inside the scale: (B, C), or (B, I) for the whole catalog."""
+        low, high = self.fold_in.scale
+        return (self.fold_in.mean + self.score(query, items)).clamp(low, high)
+
+    def pairs(self, user: Tensor, item: Tensor) -> Tensor:
+        """Ratings (N,) of pairs for training, not cut to the scale; the constant column gets no gradient."""
+        user_ND, item_NE, k = self.user_table(user), self.item_table(item), self.width
+        product_N = (user_ND[:, :k] * item_NE[:, :k]).sum(1)
+        return cast(Tensor, self.fold_in.mean + product_N + user_ND[:, k] + item_NE[:, k + 1])
+
+    def penalty(self, user: Tensor, item: Tensor) -> Tensor:
+        """Squared length (N,) of all that the ratings of these pairs are made of, without the constant."""
+        user_ND, item_NE, k = self.user_table(user), self.item_table(item), self.width
+        return cast(Tensor, user_ND.square().sum(1) + item_NE[:, :k].square().sum(1) + item_NE[:, k + 1].square())
+
+    def set_scale(self, ratings: Ratings, *, centred: bool = True) -> None:
+        """Take mean (0 unless ``centred``) and scale from the training ratings."""
+        self.fold_in.mean.fill_(ratings.mean if centred else 0.0)
+        self.fold_in.scale.copy_(torch.tensor(ratings.scale))
+
+    def settle(self, train: Dataset, negatives: int) -> None:
+        """Close training: what the fold-in needs to know, who was trained and on what."""
+        self.finish(train)
+        if self.fold_in.draws == 1:
+            self.fold_in.bias.copy_(self.item_vectors()[:, -1:])
+        self.fold_in.absent.fill_(0.0 if train.explicit else float(negatives))

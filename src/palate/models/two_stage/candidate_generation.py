@@ -1,0 +1,109 @@
+"""Stage one: each retriever's scores of the whole catalog, made comparable, and the candidates among them.
+
+    z_m(u, i)     = (s_m(u, i) - mean_m(u)) / std_m(u) over the catalog, rounded to a grid
+    rank_m(u, i)  = items that may be listed with z_m at least as high as i's: ties count against the item
+    candidates(u) = items with rank_m(u, i) <= width for some retriever m
+    fused(u, i)   = mean over the retrievers m of z_m(u, i)
+
+What may be listed is what the history of the query does not hold, or everything. Rounding makes equal what differs by
+nothing but the order of a sum: a batch then gives what one by one gives, and no ranker can split on noise.
+
+Scorers are asked here too, but name nothing: the ranker reads their z and rank. A model of ratings, for one, says what
+somebody will like once they see it; as a retriever it would name what hardly anybody touches.
+
+Shape legend: B users, I items, R retrievers, M retrievers and scorers, H history events of the whole query, P
+candidates of one user at most.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from palate.base import Query
+from palate.models.ensemble_members import standardized
+
+__all__ = ["Found", "Retrieval", "liked", "owners"]
+
+GRID = 1024.0  # steps of a standard deviation
+
+
+class Found(NamedTuple):
+    """What the members say: ``z`` (M, B, I), ``rank`` (M, B, I), and which items are candidates, (B, I) bool.
+
+    The first ``retrievers`` of the M members are those that name candidates.
+    """
+
+    z: Tensor
+    rank: Tensor
+    candidate: Tensor
+    retrievers: int
+
+    @property
+    def fused(self) -> Tensor:
+        """Scores of stage one alone, (B, I)."""
+        return self.z[: self.retrievers].mean(0)
+
+
+class Retrieval(nn.Module):
+    """Fitted retrievers of one catalog, and scorers behind them.
+
+    Args:
+        members: fitted models.
+        width: candidates of each retriever.
+        repeats: whether items of the history are candidates too.
+        scorers: how many of the members, the last ones, name no candidates.
+    """
+
+    def __init__(self, members: Iterable[nn.Module], width: int, repeats: bool, scorers: int = 0) -> None:
+        super().__init__()
+        self.members, self.width, self.repeats = nn.ModuleList(members), width, repeats
+        self.retrievers = len(self.members) - scorers
+
+    def forward(self, query: Query) -> Found:
+        """Scores, ranks and candidates of all users of the query at once: M B I numbers of each kind."""
+        z_MBI = torch.stack([_on_grid(member.score(query).float()) for member in self.models])
+        open_MBI = z_MBI
+        if not self.repeats and query.items is not None:
+            open_MBI = z_MBI.clone()
+            open_MBI[:, owners(query), query.items] = -torch.inf
+        rank_MBI = torch.stack([_ranks(open_BI) for open_BI in open_MBI])
+        named_RBI = (rank_MBI <= self.width)[: self.retrievers]
+        candidate_BI = (named_RBI & (open_MBI > -torch.inf)[: self.retrievers]).any(0) & self.can_personalize(query)[
+            :, None
+        ]
+        return Found(z_MBI, rank_MBI, candidate_BI, self.retrievers)
+
+    def can_personalize(self, query: Query) -> Tensor:
+        """Whom a member knows, or who has a history that is not all dislikes, which the ranker reads, (B,)."""
+        known_B = torch.stack([member.can_personalize(query) for member in self.models]).any(0)
+        return known_B.index_fill(0, owners(query)[liked(query)], True)
+
+    @property
+    def models(self) -> list[Any]:
+        """The retrievers in their order, then the scorers."""
+        return list(self.members)
+
+
+def owners(query: Query) -> Tensor:
+    """The place in the query of the user of each event, (H,)."""
+    return torch.repeat_interleave(torch.arange(len(query), device=query.user.device), query.counts())
+
+
+def liked(query: Query) -> Tensor:
+    """Which events are no dislikes, (H,) bool."""
+    if query.weights is None:
+        return torch.ones_like(owners(query), dtype=torch.bool)
+    return query.weights >= 0
+
+
+def _on_grid(score_BI: Tensor) -> Tensor:
+    return (standardized(score_BI) * GRID).round() / GRID
+
+
+def _ranks(score_BI: Tensor) -> Tensor:
+    ascending_BI = score_BI.sort(1).values
+    return score_BI.shape[1] - torch.searchsorted(ascending_BI, score_BI.contiguous(), out_int32=True)

@@ -1,0 +1,131 @@
+"""Ranker of crossed inputs: a small DCN-v2 (Wang et al. 2021, "DCN V2: Improved Deep & Cross Network", WWW).
+
+    x_0 = (x - mean) / std,    x_(l+1) = x_0 * (W_l x_l + b_l) + x_l,    r = v . [x_L ; mlp(x_0)] + c
+
+trained by the softmax over each user's candidates. Standardized inputs are cut off at +-5.
+
+Shape legend: N candidates of all users, F inputs, Q users.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+
+from palate.models.two_stage.ranker_training import Lesson
+from palate.training.layers import mlp
+
+__all__ = ["Cross"]
+
+LAYERS = 2
+HIDDEN = (64, 32)
+DROPOUT = 0.1
+RATE = 0.003
+DECAY = 1e-2
+USERS = 32  # of one step
+EPOCHS = 60
+HELD_OUT = 0.2  # share of the users who say when to stop
+PATIENCE = 6  # epochs without a lower loss of the users held out
+REACH = 5.0
+
+
+class Cross(nn.Module):
+    """The network; its tables are made when the number of inputs is known.
+
+    Args:
+        width: F.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(width))
+        self.register_buffer("std", torch.ones(width))
+        self.layers = nn.ModuleList(nn.Linear(width, width) for _ in range(LAYERS))
+        self.deep = mlp((width, *HIDDEN), DROPOUT)
+        self.out = nn.Linear(width + HIDDEN[-1], 1)
+
+    def forward(self, input_NF: Tensor) -> Tensor:
+        """Scores (N,)."""
+        start_NF = ((input_NF - self.mean) / self.std).clamp(-REACH, REACH)
+        x_NF = start_NF
+        for layer in self.layers:
+            x_NF = start_NF * layer(x_NF) + x_NF
+        score_N1: Tensor = self.out(torch.cat([x_NF, self.deep(start_NF)], 1))
+        return score_N1.squeeze(1)
+
+    def learn(self, lesson: Lesson, seed: int) -> None:
+        """Train on most people until the loss of the others gets no lower; the best epoch is kept."""
+        self.mean.copy_(lesson.inputs.mean(0))
+        self.std.copy_(lesson.inputs.std(0, correction=0).clamp(min=1e-3))
+        teach, check = _halves(_answerable(lesson), seed)
+        optimizer = torch.optim.AdamW(self.parameters(), RATE, weight_decay=DECAY)
+        best, kept, waited = float("inf"), copy.deepcopy(self.state_dict()), 0
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            for _ in range(EPOCHS):
+                self._epoch(teach, optimizer)
+                with torch.no_grad():
+                    loss = float(_loss(self(check.inputs), check))
+                waited = 0 if loss < best else waited + 1
+                if not waited:
+                    best, kept = loss, copy.deepcopy(self.state_dict())
+                if waited >= PATIENCE:
+                    break
+        self.load_state_dict(kept)
+
+    def _epoch(self, teach: Lesson, optimizer: torch.optim.Optimizer) -> None:
+        self.train()
+        for part in _batches(teach):
+            optimizer.zero_grad()
+            _loss(self(part.inputs), part).backward()
+            optimizer.step()
+        self.eval()
+
+
+def _loss(score_N: Tensor, lesson: Lesson) -> Tensor:
+    """Mean over users of the mean over right candidates of -log softmax over the user's candidates."""
+    users, row_N = lesson.rows.unique_consecutive(return_inverse=True)
+    top_Q = torch.full((len(users),), -torch.inf, device=score_N.device).scatter_reduce(
+        0, row_N, score_N.detach(), "amax"
+    )
+    total_Q = torch.zeros_like(top_Q).index_add(0, row_N, (score_N - top_Q[row_N]).exp())
+    lost_N = total_Q.log()[row_N] + top_Q[row_N] - score_N
+    right_Q = torch.zeros_like(top_Q).index_add(0, row_N, lesson.labels)
+    return (lost_N * lesson.labels / right_Q[row_N]).sum() / len(users)
+
+
+def _halves(lesson: Lesson, seed: int) -> tuple[Lesson, Lesson]:
+    """Those to learn from, and those held out."""
+    order = torch.randperm(int(lesson.rows.max()) + 1, generator=torch.Generator().manual_seed(seed))
+    held = torch.zeros(len(order), dtype=torch.bool)
+    held[order[: max(1, int(HELD_OUT * len(order)))]] = True
+    return _counted(lesson.of(~held)), _counted(lesson.of(held))
+
+
+def _answerable(lesson: Lesson) -> Lesson:
+    """The users who have a right candidate."""
+    users = int(lesson.rows.max()) + 1
+    right_Q = torch.zeros(users, device=lesson.rows.device).index_add(0, lesson.rows, lesson.labels)
+    return _counted(lesson.of(right_Q > 0))
+
+
+def _counted(lesson: Lesson) -> Lesson:
+    """With users numbered anew, from 0."""
+    return lesson._replace(rows=lesson.rows.unique_consecutive(return_inverse=True)[1])
+
+
+def _batches(lesson: Lesson) -> Iterator[Lesson]:
+    """Users in random order, some at a time."""
+    count_Q = lesson.rows.bincount()
+    start_Q = count_Q.cumsum(0) - count_Q
+    for users in torch.randperm(len(count_Q)).split(USERS):
+        size = count_Q[users]
+        place = torch.repeat_interleave(start_Q[users] - (size.cumsum(0) - size), size) + torch.arange(int(size.sum()))
+        row = torch.repeat_interleave(torch.arange(len(users)), size)
+        yield Lesson(lesson.inputs[place], lesson.labels[place], row)

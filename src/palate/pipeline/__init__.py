@@ -1,5 +1,0 @@
-"""From a fitted model to lists of external ids: what is asked, who is answered by what, and the answer."""
-
-from palate.pipeline.recommender import Recommender
-
-__all__ = ["Recommender"]

@@ -1,0 +1,322 @@
+"""Why this item: the items of a history that raise its score, measured on the model itself.
+
+    exact           effect(j) = what j's events add to score(u, i): the model's own sum, taken apart (``Explains``)
+    leave-one-out   effect(j) = score(u, i) - score(u, i without j in the history)
+
+    share(j) = effect(j) / sum of all effects above 0;  an item supports where its effect is above 0
+
+What is explained is the answer to a stranger with the user's history. Most models give trained users that very answer;
+where a trained user has a learned vector, the answer is the one that the fold-in of the same history gives. Leave-one-
+out asks the model once per item of the history, all candidates of a user at a time; of long histories the latest items
+are tested.
+
+Shape legend: B users, C candidates of each, H events, P distinct (user, item) pairs of the histories, R listed rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal, NamedTuple
+
+import numpy as np
+import polars as pl
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from palate.base import Explains, Model, Query
+from palate.data.dataset import History
+from palate.data.ids import IdMap
+
+__all__ = ["Effects", "Explainer", "Explanation", "effects", "method"]
+
+LONGEST = 100  # items of a history that are left out one by one, the latest
+LEFT_OUT_EVENTS = 500_000  # events of the histories asked for at once: 12 MB, and what the model makes of them
+CELLS = 4_000_000  # effects held at once while reasons are chosen
+USERS = 256  # users of a chunk at most, for models that score the catalog of each
+WHOLE = "your history as a whole: no single item of it raises the score"
+NEW = "new: nobody had it yet"
+PROFILE = "your profile: there is no history"
+NOISE = 1e-5  # an effect below this share of the score is rounding
+
+
+class Effects(NamedTuple):
+    """What each item of the histories does for its user's candidates.
+
+    owner (P,): place of the user in the query, ascending; item (P,): row; weight (P,): of its latest event; effect
+    (P, C): above 0 where the item supports; untested (B,): items of each history that were too far back to be tested.
+    """
+
+    owner: Tensor
+    item: Tensor
+    weight: Tensor
+    effect: Tensor
+    untested: Tensor
+
+
+def method(model: Model) -> Literal["exact", "leave-one-out"]:
+    """How effects are computed: "exact" where the model can take its score apart."""
+    return "exact" if isinstance(model, Explains) else "leave-one-out"
+
+
+def effects(model: Model, query: Query, items: Tensor, *, longest: int = LONGEST) -> Effects:
+    """What each distinct item of the histories does for the scores of ``items`` (B, C).
+
+    Args:
+        model: a fitted model.
+        query: histories; the row numbers of the users are not used.
+        items: (B, C) candidates.
+        longest: leave-one-out: so many of the latest distinct items of a history are tested.
+    """
+    pairs = _Pairs.of(query)
+    with torch.inference_mode():
+        if isinstance(model, Explains):
+            event_HC = model.contributions(query, items).event
+            effect_PC = event_HC.new_zeros(len(pairs.item), items.shape[1]).index_add_(0, pairs.of_event, event_HC)
+            untested_B = torch.zeros_like(query.user)
+        else:
+            tested_P = pairs.since(len(query)) < longest
+            effect_PC = _left_out(model, query, items, pairs, tested_P)
+            untested_B = torch.zeros_like(query.user).index_add_(0, pairs.owner, (~tested_P).long())
+            pairs, effect_PC = pairs.where(tested_P), effect_PC[tested_P]
+    return Effects(pairs.owner, pairs.item, pairs.weight, effect_PC, untested_B)
+
+
+class _Pairs(NamedTuple):
+    """Distinct (user, item) of the histories, by user and then by their latest event; of_event (H,): each one's."""
+
+    owner: Tensor
+    item: Tensor
+    weight: Tensor
+    of_event: Tensor
+
+    @classmethod
+    def of(cls, query: Query) -> _Pairs:
+        if query.items is None or not len(query.items):
+            none = query.user[:0]
+            return cls(none, none, none.float(), none)
+        place_H = torch.arange(len(query.items), device=query.user.device)
+        owner_H = torch.repeat_interleave(torch.arange(len(query), device=place_H.device), query.counts())
+        pair, inverse_H = (owner_H * (query.items.max() + 1) + query.items).unique(return_inverse=True)
+        latest = torch.zeros_like(pair).scatter_reduce_(0, inverse_H, place_H, "amax", include_self=False)
+        latest, order = latest.sort()
+        rank = torch.empty_like(order)
+        rank[order] = torch.arange(len(order), device=order.device)
+        weight_H = torch.ones_like(place_H, dtype=torch.float32) if query.weights is None else query.weights
+        return cls(owner_H[latest], query.items[latest], weight_H[latest], rank[inverse_H])
+
+    def since(self, users: int) -> Tensor:
+        """How many items of the same user were touched later, (P,)."""
+        end_B = torch.bincount(self.owner, minlength=users).cumsum(0)
+        return end_B[self.owner] - 1 - torch.arange(len(self.owner), device=self.owner.device)
+
+    def where(self, mask: Tensor) -> _Pairs:
+        """Some of the pairs; ``of_event`` is of no use then."""
+        return _Pairs(self.owner[mask], self.item[mask], self.weight[mask], self.of_event[:0])
+
+
+def _left_out(model: Model, query: Query, items: Tensor, pairs: _Pairs, tested_P: Tensor) -> Tensor:
+    """Scores less those without each tested pair, (P, C); zeros for the others."""
+    effect_PC = torch.zeros(len(pairs.item), items.shape[1], device=items.device)
+    count_B = query.counts()
+    if not bool(tested_P.any()):
+        return effect_PC
+    base_BC = torch.cat(
+        [model.score(_strangers(query, part), items[part]) for part in _split(count_B, LEFT_OUT_EVENTS)]
+    ).float()
+    tested = tested_P.nonzero().squeeze(1)
+    for part in _split(count_B[pairs.owner[tested]], LEFT_OUT_EVENTS):
+        pair, owner = tested[part], pairs.owner[tested[part]]
+        left_RC = model.score(_strangers(query, owner, pairs.of_event, pair), items[owner]).float()
+        drop_RC = base_BC[owner] - left_RC
+        effect_PC[pair] = drop_RC.where(drop_RC.abs() > NOISE * base_BC[owner].abs(), 0)
+    return effect_PC
+
+
+def _split(size_R: Tensor, limit: int) -> Iterator[Tensor]:
+    """Adjacent rows whose sizes are bounded together."""
+    chunk_R = (size_R + 1).cumsum(0) // limit
+    sizes = chunk_R.unique_consecutive(return_counts=True)[1].tolist()
+    yield from torch.arange(len(size_R), device=size_R.device).split(sizes)
+
+
+def _strangers(query: Query, owner: Tensor, pair_of_event: Tensor | None = None, pair: Tensor | None = None) -> Query:
+    """The histories of the users ``owner`` (R,), told as nobody's; each without the events of its ``pair`` (R,)."""
+    if query.offsets is None:
+        return Query(torch.full_like(owner, -1), at=None if query.at is None else query.at[owner])
+    count_R = query.counts()[owner]
+    first_R = query.offsets[owner] - F.pad(count_R.cumsum(0), (1, 0))[:-1]
+    event = torch.repeat_interleave(first_R, count_R) + torch.arange(int(count_R.sum()), device=owner.device)
+    if pair_of_event is not None and pair is not None:
+        row = torch.repeat_interleave(torch.arange(len(owner), device=owner.device), count_R)
+        kept = pair_of_event[event] != pair[row]
+        event, count_R = event[kept], torch.bincount(row[kept], minlength=len(owner))
+    items, weights, times = (None if x is None else x[event] for x in (query.items, query.weights, query.times))
+    offsets, at = F.pad(count_R.cumsum(0), (1, 0)), None if query.at is None else query.at[owner]
+    return Query(torch.full_like(owner, -1), offsets, items, weights, times, at)
+
+
+class Explanation(NamedTuple):
+    """Why one item is where it is for one user.
+
+    Args:
+        method: "exact" or "leave-one-out".
+        score: of the item, for a stranger with this history.
+        rest: exact: what of the score comes from no event, the effects being the rest of it; None otherwise.
+        untested: items of the history that were too far back to be tested.
+        effects: item_id, title, weight, effect (in units of the score, largest first) and share of the support, null
+            for what speaks against the item.
+    """
+
+    method: str
+    score: float
+    rest: float | None
+    untested: int
+    effects: pl.DataFrame
+
+
+@dataclass(frozen=True, eq=False)
+class Explainer:
+    """Reasons with ids and titles, in words.
+
+    Args:
+        model: a fitted model.
+        items: the id map of the training data.
+        seen: the training history, one (perhaps empty) history per user row.
+        titles: one readable name per item row, or None.
+    """
+
+    model: Model
+    items: IdMap
+    seen: History
+    titles: pl.Series | None = None
+
+    def because(
+        self, query: Query, who: NDArray[np.int64], item: NDArray[np.int64], personal: NDArray[np.bool_], top: int = 3
+    ) -> pl.DataFrame:
+        """Reasons of R listed rows: ``because``, lists of {item_id, title, weight, share}, and ``why``, in words.
+
+        Args:
+            query: the B users with all their events.
+            who: (R,) place in the query of each row's user.
+            item: (R,) row number of each row's item.
+            personal: (B,) whether the model knows the user; the others are told how popular the item is.
+            top: supporting items named for each row, the largest share first; only items that raise the score.
+        """
+        asked = np.flatnonzero(personal[who])
+        best = self._best(query, who[asked], item[asked], top).with_columns(row=pl.lit(asked).gather(pl.col("row")))
+        named = self._named(best, "item").with_columns(_verb(self._usual_weight))
+        reasons = named.group_by("row", maintain_order=True).agg(
+            because=pl.struct("item_id", "title", "weight", "share"), why=_words().str.join(", ")
+        )
+        rows = pl.DataFrame({"row": np.arange(len(who))}).join(reasons, on="row", how="left", maintain_order="left")
+        without = self._without_reasons(item, personal[who], query.counts().cpu().numpy()[who] > 0)
+        nothing: list[dict[str, object]] = []
+        return rows.select(
+            pl.col("because").fill_null(pl.lit(nothing, dtype=reasons.schema["because"])),
+            why=pl.coalesce(pl.format("because you {}", "why"), without),
+        )
+
+    def explain(self, query: Query, item: int) -> Explanation:
+        """All that the history of one user does for one item, whether it supports it or speaks against it."""
+        candidate = torch.tensor([[item]], device=query.user.device)
+        found = effects(self.model, query, candidate)
+        columns = (found.item, found.weight, found.effect[:, 0].double())
+        frame = pl.DataFrame(dict(zip(("item", "weight", "effect"), (c.cpu().numpy() for c in columns), strict=True)))
+        support = pl.col("effect").clip(lower_bound=0)
+        share = pl.when(pl.col("effect") > 0).then(support / support.sum())
+        frame = self._named(frame.sort("effect", descending=True, maintain_order=True), "item")
+        with torch.inference_mode():
+            score = float(self.model.score(_strangers(query, torch.zeros_like(query.user)), candidate))
+        how = method(self.model)
+        return Explanation(
+            how,
+            score,
+            score - float(frame["effect"].sum()) if how == "exact" else None,
+            int(found.untested[0]),
+            frame.select("item_id", "title", "weight", "effect", share=share),
+        )
+
+    def _best(self, query: Query, who: NDArray[np.int64], item: NDArray[np.int64], top: int) -> pl.DataFrame:
+        """The support of each row: row, item (row number), weight, share; the largest share first."""
+        empty = {"row": pl.Int64, "item": pl.Int64, "weight": pl.Float32, "share": pl.Float64}
+        parts = [pl.DataFrame(schema=empty)]
+        order = np.argsort(who, kind="stable")
+        user, first, count = np.unique(who[order], return_index=True, return_counts=True)
+        row_BC = np.full((len(user), count.max(initial=0)), -1)
+        row_BC[np.repeat(np.arange(len(user)), count), np.arange(len(who)) - np.repeat(first, count)] = order
+        item_BC = torch.from_numpy(item[np.where(row_BC >= 0, row_BC, row_BC[:, :1])].astype(np.int64))
+        owner = torch.from_numpy(user.astype(np.int64)).to(query.user.device)
+        for some in _split(query.counts()[owner] * max(1, row_BC.shape[1]), CELLS):
+            for part in some.split(USERS):
+                found = effects(self.model, _strangers(query, owner[part]), item_BC[part.cpu()].to(owner.device))
+                parts.append(_top(found, row_BC[part.cpu().numpy()], top))
+        return pl.concat(parts).sort("row", maintain_order=True)
+
+    def _named(self, frame: pl.DataFrame, column: str) -> pl.DataFrame:
+        """The frame with item_id and title (null where there are none) of a column of row numbers."""
+        rows = frame[column].to_numpy()
+        title = pl.lit(None, pl.String) if self.titles is None else self.titles.gather(rows)
+        return frame.with_columns(item_id=self.items.external(rows), title=title)
+
+    def _without_reasons(
+        self, item: NDArray[np.int64], personal: NDArray[np.bool_], history: NDArray[np.bool_]
+    ) -> pl.Series:
+        """What is said of rows (R,) that no item of the history supports."""
+        wanted, place = np.unique(np.where(personal, -1, item), return_inverse=True)
+        had = self._users_of(wanted)[place]
+        people = int((self.seen.counts > 0).sum())
+        popular = pl.format("popular: {} of {} users had it", pl.lit(pl.Series(had)), pl.lit(people))
+        popular = pl.when(pl.Series(had > 0)).then(popular).otherwise(pl.lit(NEW))
+        whole = pl.when(pl.Series(history)).then(pl.lit(WHOLE)).otherwise(pl.lit(PROFILE))
+        return pl.select(pl.when(pl.Series(personal)).then(whole).otherwise(popular)).to_series()
+
+    def _users_of(self, wanted: NDArray[np.int64]) -> NDArray[np.int64]:
+        """How many users had each of some ascending item rows; none had -1."""
+        if wanted[-1:].max(initial=-1) < 0:
+            return np.zeros(len(wanted), np.int64)
+        event = np.flatnonzero(np.isin(self.seen.items, wanted))
+        owner = np.searchsorted(self.seen.offsets, event, side="right") - 1
+        item, _ = np.unique(np.stack([self.seen.items[event], owner]), axis=1)
+        return np.bincount(np.searchsorted(wanted, item), minlength=len(wanted))
+
+    @cached_property
+    def _usual_weight(self) -> float:
+        """The mean weight of the training rows: what weighs less was not liked."""
+        return float(self.seen.weights.mean(dtype=np.float64)) if len(self.seen.weights) else 1.0
+
+
+def _top(found: Effects, row_BC: NDArray[np.int64], top: int) -> pl.DataFrame:
+    """The ``top`` largest effects above 0 of each (user, candidate) that has a row."""
+    owner, item, weight, effect_PC = (tensor.cpu().numpy() for tensor in found[:4])
+    row_PC = row_BC[owner]
+    pair, column = np.nonzero((effect_PC > 0) & (row_PC >= 0))
+    frame = pl.DataFrame(
+        {
+            "row": row_PC[pair, column],
+            "item": item[pair],
+            "weight": weight[pair],
+            "share": effect_PC[pair, column].astype(np.float64),
+            "place": pair,
+        }
+    )
+    shares = frame.with_columns(pl.col("share") / pl.col("share").sum().over("row"))
+    best = shares.sort("row", "share", "place", descending=[False, True, True])
+    return best.drop("place").group_by("row", maintain_order=True).head(top)
+
+
+def _verb(usual: float) -> pl.Expr:
+    """What the user did with an item, by the weight of the event."""
+    liked = pl.when(pl.col("weight") >= usual).then(pl.lit("liked")).otherwise(pl.lit("had"))
+    return pl.when(pl.col("weight") < 0).then(pl.lit("disliked")).otherwise(liked).alias("verb")
+
+
+def _words() -> pl.Expr:
+    """liked Toy Story (1995) (41 %), Alien (1979) (22 %), disliked Evita (1996) (4 %)."""
+    percent = (100 * pl.col("share")).round().cast(pl.Int64)
+    item = pl.format("{} ({} %)", pl.coalesce("title", pl.col("item_id").cast(pl.String)), percent)
+    again = (pl.col("verb") == pl.col("verb").shift()).fill_null(False)
+    return pl.when(again).then(item).otherwise(pl.format("{} {}", "verb", item))

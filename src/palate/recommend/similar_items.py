@@ -1,0 +1,130 @@
+"""Items like an item: found by id or title, compared by the model's item vectors or by the users they share.
+
+Shape legend: I items, D width of a vector.
+"""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import polars as pl
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from palate.base import Model
+from palate.data.dataset import History
+from palate.data.ids import IdMap
+from palate.errors import DataError
+from palate.top_k import top_k
+
+__all__ = ["SimilarItems"]
+
+
+@dataclass(frozen=True, eq=False)
+class SimilarItems:
+    """The catalog of a fitted model, to be searched for the neighbors of an item.
+
+    Args:
+        model: a fitted model, with or without item vectors.
+        items: the id map of the training data.
+        seen: the training history, one (perhaps empty) history per user row.
+        titles: one readable name per item row, or None.
+    """
+
+    model: Model
+    items: IdMap
+    seen: History
+    titles: pl.Series | None = None
+
+    def to(self, item: int | str, k: int) -> pl.DataFrame:
+        """The k items most like one item, best first: item_id, rank, score, source, title (if titles are known).
+
+        Source "model" is the cosine of item vectors; source "co-occurrence", for models without them, is that of the
+        sets of users, n_ij / sqrt(n_i n_j), where only items with n_ij > 0 are listed.
+
+        Raises:
+            DataError: the item is unknown; the message names what was perhaps meant.
+        """
+        row = self.row(item)
+        if self.unit_items is None:
+            source, score_I = "co-occurrence", self._shared_users(row)
+        else:
+            source, score_I = "model", self.unit_items @ self.unit_items[row]
+        score_I[row] = -torch.inf
+        values, index = (found[0].cpu().numpy() for found in top_k(score_I.unsqueeze(0), k))
+        kept = values > -np.inf
+        best = index[kept]
+        frame = pl.DataFrame(
+            {
+                "item_id": self.items.external(best),
+                "rank": pl.Series(np.arange(1, len(best) + 1), dtype=pl.Int32),
+                "score": pl.Series(values[kept], dtype=pl.Float32),
+                "source": pl.Series([source] * len(best), dtype=pl.String),
+            }
+        )
+        return frame if self.titles is None else frame.with_columns(title=self.titles.gather(best))
+
+    def row(self, item: int | str) -> int:
+        """The row of an item id, or of a title (in any case) that belongs to exactly one item.
+
+        Raises:
+            DataError: no item, or several, are called that.
+        """
+        row = int(self.items.rows([item])[0])
+        if row >= 0:
+            return row
+        text = str(item)
+        if self.titles is not None:
+            same = np.flatnonzero((self.titles.str.to_lowercase() == text.lower()).fill_null(False).to_numpy())
+            if len(same) == 1:
+                return int(same[0])
+            if len(same) > 1:
+                ids = ", ".join(str(i) for i in self.items.external(same[:5]))
+                raise DataError(f"{len(same)} items are called {text!r} (item ids {ids}): give one of the ids")
+        raise DataError(f"unknown item {text!r}: {self._meant(text)}")
+
+    def _meant(self, text: str) -> str:
+        """What somebody who typed ``text`` perhaps meant: titles that contain it, then near misses."""
+        near: list[str] = []
+        if self.titles is not None:
+            names = self.titles.drop_nulls().unique(maintain_order=True)
+            folded = dict(zip(names.str.to_lowercase(), names, strict=True))
+            near = names.filter(names.str.to_lowercase().str.contains(text.lower(), literal=True)).head(3).to_list()
+            near += [folded[name] for name in difflib.get_close_matches(text.lower(), folded, n=3)]
+        near += difflib.get_close_matches(text, self.items.ids.cast(pl.String).to_list(), n=3)
+        names_text = " or ".join(repr(name) for name in list(dict.fromkeys(near))[:3])
+        return f"did you mean {names_text}?" if near else "give an item id or a title of the catalog"
+
+    @cached_property
+    def unit_items(self) -> Tensor | None:
+        """Item vectors of length one, or None where the model has none."""
+        vectors = getattr(self.model, "item_vectors", None)
+        if vectors is None:
+            return None
+        with torch.inference_mode():
+            return nn.functional.normalize(vectors().to(torch.float32), dim=1)
+
+    def _shared_users(self, row: int) -> Tensor:
+        """Cosine of item ``row`` with every item over the users who have them, (I,); -inf where nobody has both."""
+        once = self._seen_once
+        users = np.searchsorted(once.offsets, np.flatnonzero(once.items == row), side="right") - 1
+        both = np.bincount(once.select(users).items, minlength=len(self.items))
+        scale = np.sqrt(np.maximum(self._users_per_item * self._users_per_item[row], 1.0))
+        return torch.from_numpy(np.where(both > 0, both / scale, -np.inf).astype(np.float32))
+
+    @cached_property
+    def _seen_once(self) -> History:
+        """The training history with each item once per user, however often it was touched."""
+        owner = np.repeat(np.arange(len(self.seen), dtype=np.int64), self.seen.counts)
+        user, item = np.divmod(np.unique(owner * len(self.items) + self.seen.items), len(self.items))
+        offsets = np.concatenate([[0], np.cumsum(np.bincount(user, minlength=len(self.seen)))])
+        return History(offsets, item.astype(np.int32), np.ones(len(item), np.float32))
+
+    @cached_property
+    def _users_per_item(self) -> NDArray[np.float64]:
+        """Users per item (I,)."""
+        return np.bincount(self._seen_once.items, minlength=len(self.items)).astype(np.float64)

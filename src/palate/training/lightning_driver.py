@@ -1,0 +1,166 @@
+"""The Lightning module and Trainer that run a trainable recipe: the only file that imports pytorch_lightning.
+
+``trainer`` imports it when something is fitted, since the import takes seconds: recommending must not wait for it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import math
+import warnings
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, cast
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint, TQDMProgressBar
+from pytorch_lightning.loggers import CSVLogger, Logger, TensorBoardLogger
+from torch import Tensor, nn
+
+from palate.base import Trainable, TrainOptions
+from palate.data.dataset import Dataset
+from palate.errors import RecipeError
+
+__all__ = ["drive", "epoch_seed"]
+
+PROGRESS_EVERY = 50  # optimizer steps between two redraws of the bar: it is not free
+
+
+def drive(
+    recipe: Trainable, module: nn.Module, train: Dataset, run: TrainOptions, folder: Path | None, last: Path | None
+) -> None:
+    """Train ``module`` in place: checkpoints go into ``folder``, and training goes on from ``last``, where given.
+
+    With a validation callback the module ends with the weights of the best epoch, otherwise with those of the last.
+
+    Raises:
+        RecipeError: the loss became infinite or not a number, or the logger is not installed.
+    """
+    with _quiet():
+        trainer = _trainer(recipe, run, folder)
+        trainer.fit(_Driver(recipe, module, train, run), ckpt_path=last, weights_only=True if last else None)
+    if run.validation_callback is not None:
+        _load_best(trainer, module)
+
+
+def epoch_seed(seed: int, epoch: int) -> int:
+    """Seed of torch's random numbers in one epoch; epoch -1 is the initial weights."""
+    return (seed * 1_000_003 + (epoch + 1) * 7_919) % 2**63
+
+
+class _Driver(pl.LightningModule):
+    def __init__(self, recipe: Trainable, module: nn.Module, train: Dataset, run: TrainOptions) -> None:
+        super().__init__()
+        self.net = module
+        self.recipe, self.rows, self.run = recipe, train, run
+        self.first_epoch = 0
+        self._tally: list[Tensor] = []  # one detached loss per step, read once per epoch
+
+    def configure_optimizers(self) -> Any:
+        return self.recipe.optimizers(self.net)
+
+    def train_dataloader(self) -> Iterable[Any]:
+        return _Epochs(self)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        # Lightning fetches the first batch of a resumed run before it has moved on to the next epoch.
+        self.first_epoch = int(checkpoint["epoch"]) + 1
+
+    def on_train_epoch_start(self) -> None:
+        torch.manual_seed(epoch_seed(self.run.seed, self.current_epoch))  # dropout
+        self._tally.clear()
+
+    def training_step(self, batch: Any, batch_index: int) -> Tensor:
+        loss = self.recipe.loss(self.net, batch)
+        self._tally.append(loss.detach())
+        return loss
+
+    def on_train_epoch_end(self) -> None:
+        mean = float(torch.stack(self._tally).mean()) if self._tally else 0.0
+        if not math.isfinite(mean):
+            raise RecipeError(f"training loss became {mean} in epoch {self.current_epoch}: lower the learning rate")
+        measured = {"train_loss": mean}
+        if self.run.validation_callback is not None:
+            self.net.eval()
+            measured["validation_callback"] = float(self.run.validation_callback(self.net))
+            self.net.train()
+        self.log_dict(measured)
+        if self.run.on_epoch is not None:
+            self.run.on_epoch(self.current_epoch, mean)
+
+
+class _Epochs:
+    """An iterable that Lightning iterates once per epoch; it asks the driver which epoch that is.
+
+    A generator, because Lightning also calls ``iter`` once just to see whether it can: that must cost nothing.
+    """
+
+    def __init__(self, driver: _Driver) -> None:
+        self.driver = driver
+
+    def __iter__(self) -> Iterator[Any]:
+        driver = self.driver
+        epoch = max(driver.current_epoch, driver.first_epoch)
+        yield from driver.recipe.batches(driver.rows, driver.run.seed, epoch)
+
+
+def _trainer(recipe: Trainable, run: TrainOptions, folder: Path | None) -> pl.Trainer:
+    callbacks: list[pl.Callback] = []
+    if folder is not None:
+        watched: dict[str, Any] = (
+            {"monitor": "validation_callback", "mode": "max"} if run.validation_callback is not None else {}
+        )
+        callbacks.append(
+            ModelCheckpoint(folder, filename="best-{epoch}", save_last=True, save_top_k=1, every_n_epochs=1, **watched)
+        )
+    if run.validation_callback is not None:
+        callbacks.append(EarlyStopping("validation_callback", mode="max", patience=run.patience))
+    if run.progress:
+        callbacks.append(TQDMProgressBar(refresh_rate=PROGRESS_EVERY))
+    return pl.Trainer(
+        accelerator={"cuda": "gpu"}.get(run.device, run.device),
+        devices=1,
+        precision=cast(Any, run.precision),
+        max_epochs=recipe.epochs,
+        callbacks=callbacks,
+        logger=_logger(run),
+        log_every_n_steps=PROGRESS_EVERY,
+        enable_checkpointing=folder is not None,
+        enable_progress_bar=run.progress,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+    )
+
+
+def _logger(run: TrainOptions) -> Logger | bool:
+    if run.logger == "none" or run.folder is None:
+        return False
+    # No fixed version: a resumed run logs beside what the killed one has written, not over it.
+    if run.logger == "csv":
+        return CSVLogger(run.folder, name="log")
+    try:
+        return TensorBoardLogger(run.folder, name="log")
+    except ModuleNotFoundError as error:
+        raise RecipeError("logger='tensorboard' needs an extra: pip install 'palate[tensorboard]'") from error
+
+
+def _load_best(trainer: pl.Trainer, module: nn.Module) -> None:
+    checkpoint = cast(ModelCheckpoint, trainer.checkpoint_callback)
+    state = torch.load(checkpoint.best_model_path, map_location="cpu", weights_only=True)["state_dict"]
+    module.load_state_dict({key.removeprefix("net."): value for key, value in state.items()})
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep Lightning's start-up lines and its advice about data loaders (we have none) from the user."""
+    logger = logging.getLogger("pytorch_lightning")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module=r"pytorch_lightning\..*")
+            yield
+    finally:
+        logger.setLevel(level)

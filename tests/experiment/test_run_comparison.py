@@ -1,0 +1,239 @@
+"""The whole comparison on small data: what it writes, that it goes on, that one failure takes nothing else along."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from dataclasses import replace
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from boards import make_checkerboard
+from palate.data.splits.split import Split
+from palate.errors import EvaluationError, RecipeError
+from palate.evaluation.evaluate import evaluate
+from palate.experiment import Entrant, Settings, run_comparison
+from palate.models import make_recipe
+from palate.models.popularity import Popularity
+from palate.recommend import Recommender
+from palate.training.negative_sampling import draw_candidates
+
+KNN = make_recipe("item-knn")
+SETTINGS = Settings(k=5, seeds=(0, 1), resamples=300, threads=1)
+CONTRACT = {
+    "palate", "created", "data", "split", "k", "lengths", "candidates", "seeds", "protocol", "models", "tests",
+    "winner", "remarks", "failed", "audit",
+}  # fmt: skip
+ENTRY = {
+    "name", "role", "recipe", "tuned", "train_seconds", "score_seconds", "peak_memory_mb", "curve", "full", "sampled",
+    "ratings", "seeds", "examples",
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def split():
+    made = make_checkerboard()
+    return made.with_candidates(draw_candidates(made, 5, seed=0))
+
+
+@pytest.fixture(scope="module")
+def done(split, tmp_path_factory):
+    """Two recipes, one that fails, tuned baselines and somebody else's lists; every test below reads it."""
+    folder = tmp_path_factory.mktemp("run") / "compare"
+    lists = Recommender.of(Popularity().fit(split.train), split.train).recommend(list(range(39)), 5)
+    recipes = [Entrant("knn", KNN), make_recipe("gmf", {"epochs": 2, "dim": 4}), make_recipe("ease", {"max_items": 1})]
+    told = []
+    document = run_comparison(
+        split, recipes, folder, settings=SETTINGS, lists={"theirs": lists}, progress=lambda *step: told.append(step)
+    )
+    return folder, document, told, (recipes, lists)
+
+
+def test_the_document_holds_what_the_report_needs(done, split):
+    folder, document, _, _ = done
+    assert set(document) == CONTRACT
+    assert json.loads((folder / "comparison.json").read_text()) == document
+    assert all(set(entry) == ENTRY for entry in document["models"])
+    roles = {entry["name"]: entry["role"] for entry in document["models"]}
+    assert roles["knn"] == "model"
+    assert roles["theirs"] == "external"
+    assert roles["ials (tuned)"] == roles["popularity"] == "baseline"
+    assert document["split"]["fingerprint"] == split.fingerprint
+    assert document["lengths"] == [1, 5, 10, 20, 50]
+    assert document["data"] == {"name": "checkerboard", "rows": 800, "users": 40, "items": 40}
+
+
+def test_who_is_told_when_people_come_back_is_said(tmp_path):
+    fields = {"dim": 4, "hidden": 4, "blocks": 1, "epochs": 1}
+    recipes = [
+        Entrant(name, make_recipe("sasrec", {**fields, "request_time": reads}))
+        for name, reads in (("told", True), ("blind", False))
+    ]
+    document = run_comparison(
+        make_checkerboard(), recipes, tmp_path / "compare", settings=replace(SETTINGS, seeds=(0,))
+    )
+    said = [line for line in document["remarks"] if "asked at the time" in line]
+    told = "told: each user asked at the time of the first held-out row, which the other models are not told"
+    assert said == [told]
+
+
+def test_every_model_stands_on_the_split_and_candidates_that_the_folder_keeps(done):
+    folder, document, _, _ = done
+    kept = Split.load(folder / "split")
+    prints = kept.candidates.fingerprint(kept.train.users, kept.train.items)
+    assert document["candidates"]["fingerprint"] == prints
+    for entry in document["models"]:
+        assert entry["full"]["fingerprints"] == {
+            "train": kept.train.fingerprint.digest, "split": kept.fingerprint, "candidates": None
+        }  # fmt: skip
+        if entry["sampled"]:
+            assert entry["sampled"]["fingerprints"]["candidates"] == prints
+
+
+def test_numbers_are_means_over_the_seeds_and_the_tests_are_over_users(done):
+    _, document, _, _ = done
+    entry = next(one for one in document["models"] if one["name"] == "gmf")
+    assert [one["seed"] for one in entry["seeds"]] == [0, 1]
+    mean = sum(one["full"]["NDCG@5"] for one in entry["seeds"]) / 2
+    measured = next(m for m in entry["full"]["measures"] if (m["metric"], m["k"]) == ("NDCG", 5))
+    assert measured["value"] == pytest.approx(mean)
+    assert measured["low"] <= mean <= measured["high"]
+    rows = {(row["model"], row["ranking"]): row for row in document["tests"]}
+    assert set(rows) == {("knn", "full"), ("knn", "sampled"), ("gmf", "full"), ("gmf", "sampled"), ("theirs", "full")}
+    best = max((e for e in document["models"] if e["role"] == "baseline"), key=lambda e: value(e["full"]))
+    assert {row["baseline"] for row in document["tests"] if row["ranking"] == "full"} == {best["name"]}
+    assert rows["theirs", "full"]["difference"] == pytest.approx(
+        value(named(document, "theirs")["full"]) - value(best["full"])
+    )
+
+
+def value(report, metric="NDCG", k=5):
+    return next(m["value"] for m in report["measures"] if (m["metric"], m["k"]) == (metric, k))
+
+
+def named(document, name):
+    return next(one for one in document["models"] if one["name"] == name)
+
+
+def test_processes_are_measured_and_curves_are_kept(done):
+    _, document, _, _ = done
+    gmf, knn = named(document, "gmf"), named(document, "knn")
+    assert [point["epoch"] for point in gmf["curve"]] == [1, 2]
+    assert knn["curve"] == []
+    assert gmf["peak_memory_mb"] > knn["peak_memory_mb"] > 50
+    assert gmf["train_seconds"] > 0
+    assert named(document, "theirs")["train_seconds"] is None
+
+
+def test_baselines_are_tuned_on_validation_rows_and_say_so(done):
+    _, document, _, _ = done
+    assert named(document, "ease (tuned)")["tuned"].startswith("regularization=")
+    assert "validation rows" in named(document, "ease (tuned)")["tuned"]
+    assert named(document, "popularity")["tuned"] == "nothing to choose"
+    assert named(document, "gmf")["tuned"] is None
+
+
+def test_what_fails_is_told_and_the_others_stand(done):
+    _, document, _, _ = done
+    (failed,) = document["failed"]
+    assert failed["name"] == "ease"
+    assert "40 items exceed max_items=1" in failed["why"]
+
+
+def test_examples_show_histories_and_mark_hits(done, split):
+    _, document, _, _ = done
+    shown = named(document, "knn")["examples"]
+    assert len(shown) == 5
+    for example in shown:
+        user = example["user"]
+        assert [item["item"] for item in example["held_out"]] == [user]
+        assert len(example["recommended"]) == 5
+        assert {item["item"] for item in example["recommended"]}.isdisjoint(split.train.history.of(user).tolist())
+        assert all(item["hit"] == (item["item"] == user) for item in example["recommended"])
+    assert any(item["hit"] for example in shown for item in example["recommended"]), "the board is easy"
+    assert len(named(document, "theirs")["examples"]) == 5
+
+
+def test_somebody_elses_lists_are_measured_beside_them(done):
+    _, document, _, _ = done
+    theirs = named(document, "theirs")
+    assert theirs["sampled"] is None
+    assert theirs["recipe"] is None
+    assert any("1 of 40 test users have no list" in line for line in theirs["full"]["notes"])
+    assert 0 < value(theirs["full"], "HitRate") < 1
+
+
+def test_a_second_run_does_nothing_again_and_says_the_same(done, split):
+    folder, document, told, (recipes, lists) = done
+    assert [what for _, _, what in told if what.startswith("gmf, seed 1: training, epoch 2")]
+    before = {path.name: path.stat().st_mtime_ns for path in (folder / "results").iterdir()}
+    again = []
+    second = run_comparison(
+        split, recipes, folder, settings=SETTINGS, lists={"theirs": lists}, progress=lambda *step: again.append(step)
+    )
+    assert {what.split(":")[0] for _, _, what in again} == {"ease, seed 0", "testing"}, (
+        "only what failed is tried again"
+    )
+    assert {path.name: path.stat().st_mtime_ns for path in (folder / "results").iterdir()} == before
+    assert {**second, "created": None} == {**document, "created": None} | {"models": second["models"]}
+    for one, other in zip(second["models"], document["models"], strict=True):
+        assert one["name"] == other["name"]
+        assert one["full"]["measures"] == other["full"]["measures"]
+
+
+def test_another_comparison_is_refused_and_fresh_begins_anew(done, split):
+    folder, _, _, _ = done
+    with pytest.raises(EvaluationError, match="k 5 there, 10 now"):
+        run_comparison(split, [KNN], folder, settings=Settings(seeds=(0, 1), resamples=300))
+    with pytest.raises(EvaluationError, match="holds a result of gmf with other settings"):
+        run_comparison(split, [make_recipe("gmf", {"epochs": 3})], folder, settings=SETTINGS, with_baselines=False)
+
+
+def test_a_process_that_is_killed_is_a_failure_of_its_model_alone(split, tmp_path):
+    """What the system does when memory runs out."""
+    killed = []
+
+    def kill(_done: int, _total: int, what: str) -> None:
+        if what.startswith("slow: training, epoch"):
+            worker = only_child(os.getpid())
+            os.kill(only_child(worker), signal.SIGKILL)
+            killed.append(worker)
+
+    slow = Entrant("slow", make_recipe("ials", {"epochs": 1_000_000}))
+    document = run_comparison(
+        split, [slow, KNN], tmp_path / "run", settings=Settings(resamples=100), with_baselines=False, progress=kill
+    )
+    assert killed
+    (failed,) = document["failed"]
+    assert failed["name"] == "slow"
+    assert "killed by SIGKILL" in failed["why"]
+    assert [entry["name"] for entry in document["models"]] == ["item-knn"]
+    assert document["tests"] == []
+    assert document["winner"]["name"] is None
+
+
+def only_child(process: int) -> int:
+    (child,) = Path(f"/proc/{process}/task/{process}/children").read_text().split()
+    return int(child)
+
+
+def test_patience_stops_what_is_trained_by_gradients_and_leaves_the_others_all_rows(split, tmp_path):
+    slow = make_recipe("gmf", {"epochs": 50, "learning_rate": 1e-9})
+    settings = Settings(patience=1, resamples=100, k=5)
+    document = run_comparison(split, [slow, KNN], tmp_path / "run", settings=settings, with_baselines=False)
+    assert 1 < len(named(document, "gmf")["curve"]) < 50
+    model = KNN.fit(split.train)
+    assert value(named(document, "item-knn")["full"]) == evaluate(model, split, k=5).value("NDCG", 5)
+
+
+def test_mistakes_are_told_before_anything_is_trained(split, tmp_path):
+    with pytest.raises(RecipeError, match="knn stands twice"):
+        run_comparison(split, [Entrant("knn", KNN)], tmp_path / "a", lists={"knn": pl.DataFrame()})
+    with pytest.raises(EvaluationError, match="no recipes were given"):
+        run_comparison(split, [], tmp_path / "b", with_baselines=False)
+    for wrong in ({"k": 0}, {"seeds": ()}, {"seeds": (1, 1)}, {"resamples": 0}):
+        with pytest.raises(EvaluationError, match=next(iter(wrong))):
+            Settings(**wrong)

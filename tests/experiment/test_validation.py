@@ -1,0 +1,48 @@
+"""Held-out rows are taken in the way the data, or the test rows, ask for."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from palate.data.splits.split import at_random, by_time, leave_one_out
+from palate.experiment import hold_out, validation_split
+from palate.experiment.validation import validation_like
+
+
+def test_validation_rows_are_held_out_as_the_test_rows_were(ml_100k):
+    ways = {
+        "leave one out": leave_one_out(ml_100k),
+        "global time": by_time(ml_100k, rows=0.2),
+        "random": at_random(ml_100k, share=0.2),
+    }
+    for words, split in ways.items():
+        inner = validation_like(split)
+        assert inner.how.startswith(words)
+        assert inner.train.items is split.train.items, "models fit both"
+        assert inner.train.fingerprint.overlap(split.test.fingerprint)[0] == 0
+        assert inner.test.fingerprint.overlap(split.test.fingerprint)[0] == 0, "no test row decides anything"
+        assert split.train.fingerprint.overlap(inner.test.fingerprint)[0] > 0
+
+
+def test_validation_rows_are_of_known_users_and_items(ml_100k):
+    inner = validation_split(ml_100k)
+    known, held = inner.train.interactions, inner.test.interactions
+    assert np.isin(held.user, known.user).all()
+    assert np.isin(held.item, known.item).all()
+    assert inner.how.endswith("of these only known ones")
+
+
+def test_without_time_rows_are_held_out_at_random(ml_100k):
+    timeless = ml_100k.with_rows(replace(ml_100k.interactions, time=None))
+    assert hold_out(timeless).how.startswith("random")
+    assert validation_like(at_random(timeless, share=0.2)).how.startswith("random")
+
+
+def test_a_time_split_that_leaves_nobody_to_measure_gives_way_to_the_latest_row(ml_100k):
+    rows = ml_100k.interactions
+    eras = replace(rows, time=rows.user * 1e6 + np.arange(len(rows)))  # one user after the other
+    how = hold_out(ml_100k.with_rows(eras)).how
+    assert how.startswith("leave one out")
+    assert "(a global time split leaves 1 of 943 users to measure)" in how

@@ -1,0 +1,82 @@
+"""Processes beside this one: one thread each, told once how to begin, and gone when their parent is killed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from concurrent.futures import Future
+from pathlib import Path
+
+import pytest
+
+from palate.parallel import cores, pool
+
+PARENT = """
+import os, time
+from palate.parallel import pool
+
+if __name__ == "__main__":
+    with pool(1) as processes:
+        print(processes.submit(os.getpid).result(), flush=True)
+        processes.submit(time.sleep, 600).result()
+"""
+
+
+def threads_of_torch() -> int:
+    import torch
+
+    return torch.get_num_threads()
+
+
+def test_each_has_one_thread_and_the_parent_keeps_its_own_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    monkeypatch.delenv("POLARS_MAX_THREADS", raising=False)
+    with pool(1, os.putenv, "TOLD", "once") as processes:
+        assert processes.submit(os.getenv, "POLARS_MAX_THREADS").result() == "1"
+        assert processes.submit(threads_of_torch).result() == 1
+    assert os.environ["OMP_NUM_THREADS"] == "3"
+    assert "POLARS_MAX_THREADS" not in os.environ
+    assert cores() >= 1
+
+
+def test_an_error_does_not_wait_for_what_has_not_begun() -> None:
+    waiting: list[Future[None]] = []
+
+    def fail() -> None:
+        with pool(1) as processes:
+            running = processes.submit(time.sleep, 0.1)
+            waiting.extend(processes.submit(time.sleep, 5) for _ in range(20))
+            running.result()
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fail()
+    assert sum(future.cancelled() for future in waiting) >= 17  # the queue of a process may hold one or two more
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="kill -9 is POSIX")
+def test_they_end_when_their_parent_is_killed(tmp_path: Path) -> None:
+    script = tmp_path / "parent.py"
+    script.write_text(PARENT)
+    with subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        child = int(parent.stdout.readline())
+        os.kill(child, 0)  # it is there
+        parent.send_signal(signal.SIGKILL)
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline and _alive(child):
+        time.sleep(0.1)
+    assert not _alive(child)
+
+
+def _alive(pid: int) -> bool:
+    """Whether a process runs; one that has ended and waits to be collected does not."""
+    try:
+        return (
+            Path(f"/proc/{pid}/stat").read_text().split()[2] != "Z" if Path("/proc").is_dir() else not os.kill(pid, 0)
+        )
+    except (FileNotFoundError, ProcessLookupError):
+        return False

@@ -1,0 +1,154 @@
+"""The adapter to the Lightning Trainer: resume after kill -9, early stopping, loggers, refusals."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from palate.base import TrainOptions
+from palate.data.splits.split import Split
+from palate.errors import RecipeError
+from palate.models.neumf import GMF, MLP
+
+SMALL = MLP(layers=(8, 8), epochs=6, batch_size=256, learning_rate=0.01, dropout=0.2)
+
+TRAIN = """
+import sys, pathlib
+sys.path.insert(0, {tests!r})
+from boards import make_checkerboard
+from palate.models.neumf import MLP
+from palate.base import TrainOptions
+recipe = MLP(layers=(8, 8), epochs=2000, batch_size=256, learning_rate=0.01, dropout=0.2)
+def on_epoch(epoch, loss): print(epoch, flush=True)
+recipe.fit(make_checkerboard().train, TrainOptions(seed=7, folder=pathlib.Path({folder!r}), on_epoch=on_epoch))
+"""
+
+
+def weights_equal(first: torch.nn.Module, second: torch.nn.Module) -> bool:
+    other = second.state_dict()
+    return all(torch.equal(value, other[key]) for key, value in first.state_dict().items())
+
+
+def test_training_killed_with_sigkill_resumes_and_ends_in_the_same_weights(checkerboard: Split, tmp_path: Path) -> None:
+    code = TRAIN.format(tests=str(Path(__file__).parents[1]), folder=str(tmp_path))
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if int(line) >= 4:
+                process.send_signal(signal.SIGKILL)
+                break
+        process.wait()
+    assert process.returncode == -signal.SIGKILL
+    done = torch.load(tmp_path / "last.ckpt", weights_only=True)["epoch"]
+    assert 2 <= done < 1999
+
+    total = done + 4
+    # The label in the folder names 2,000 epochs; a shorter continuation keeps the test quick.
+    label = json.loads((tmp_path / "run.json").read_text())
+    label["fields"]["epochs"] = total
+    (tmp_path / "run.json").write_text(json.dumps(label))
+    recipe = replace(SMALL, epochs=total)
+    seen: list[int] = []
+    resumed = recipe.fit(
+        checkerboard.train, TrainOptions(seed=7, folder=tmp_path, on_epoch=lambda epoch, loss: seen.append(epoch))
+    )
+    straight = recipe.fit(checkerboard.train, TrainOptions(seed=7))
+    assert seen[0] == done + 1  # not from the start
+    assert weights_equal(resumed, straight)
+
+
+def test_a_folder_of_another_run_is_refused(checkerboard: Split, tmp_path: Path) -> None:
+    SMALL.fit(checkerboard.train, TrainOptions(seed=1, folder=tmp_path))
+    with pytest.raises(RecipeError, match=r"another run \(seed differ\).*another folder"):
+        SMALL.fit(checkerboard.train, TrainOptions(seed=2, folder=tmp_path))
+    with pytest.raises(RecipeError, match=r"\(fields differ\)"):
+        replace(SMALL, epochs=9).fit(checkerboard.train, TrainOptions(seed=1, folder=tmp_path))
+
+
+def test_a_finished_folder_gives_the_same_model_without_training(checkerboard: Split, tmp_path: Path) -> None:
+    first = SMALL.fit(checkerboard.train, TrainOptions(seed=1, folder=tmp_path))
+    epochs: list[int] = []
+    again = SMALL.fit(
+        checkerboard.train, TrainOptions(seed=1, folder=tmp_path, on_epoch=lambda e, loss: epochs.append(e))
+    )
+    assert epochs == []
+    assert weights_equal(first, again)
+
+
+def test_early_stopping_keeps_the_best_epoch(checkerboard: Split) -> None:
+    watched: list[list[torch.Tensor]] = []
+    values = [0.1, 0.3, 0.2, 0.25, 0.1, 0.0]
+
+    def validation_callback(model: torch.nn.Module) -> float:
+        watched.append([value.detach().clone() for value in model.parameters()])
+        return values[len(watched) - 1]
+
+    model = SMALL.fit(checkerboard.train, TrainOptions(validation_callback=validation_callback, patience=2))
+    assert len(watched) == 4  # best in the second epoch, then two without a better one
+    assert all(torch.equal(best, kept) for best, kept in zip(watched[1], model.parameters(), strict=True))
+
+
+def test_every_epoch_asks_for_its_own_batches_once(checkerboard: Split, tmp_path: Path) -> None:
+    asked: list[int] = []
+
+    class Spy(MLP):
+        def batches(self, train, seed, epoch):  # type: ignore[no-untyped-def]
+            asked.append(epoch)
+            return super().batches(train, seed, epoch)
+
+    Spy(layers=(8, 8), epochs=3).fit(checkerboard.train, TrainOptions(folder=tmp_path))
+    assert asked == [0, 1, 2]
+
+
+def test_loss_falls_and_is_reported_per_epoch(checkerboard: Split) -> None:
+    losses: list[float] = []
+    SMALL.fit(checkerboard.train, TrainOptions(on_epoch=lambda epoch, loss: losses.append(loss)))
+    assert len(losses) == 6
+    assert losses[-1] < losses[0]
+
+
+@pytest.mark.parametrize("logger", ["csv", "tensorboard"])
+def test_loggers_write_into_the_folder(checkerboard: Split, tmp_path: Path, logger: str) -> None:
+    if logger == "tensorboard":
+        pytest.importorskip("tensorboard")
+    run = TrainOptions(folder=tmp_path, logger=logger)  # type: ignore[arg-type]
+    replace(SMALL, epochs=2).fit(checkerboard.train, run)
+    files = [path.name for path in (tmp_path / "log").rglob("*") if path.is_file()]
+    assert any("metrics.csv" in name or "tfevents" in name for name in files)
+    if logger == "csv":
+        assert "train_loss" in (tmp_path / "log" / "version_0" / "metrics.csv").read_text()
+
+
+def test_settings_that_make_no_sense_are_refused() -> None:
+    with pytest.raises(RecipeError, match="needs a folder"):
+        TrainOptions(logger="csv")
+    with pytest.raises(RecipeError, match="patience=0"):
+        TrainOptions(patience=0)
+    with pytest.raises(RecipeError, match="epochs=-1"):
+        GMF(epochs=-1)
+    with pytest.raises(RecipeError, match="learning_rate=0"):
+        GMF(learning_rate=0)
+    with pytest.raises(RecipeError, match="first even"):
+        MLP(layers=(7, 3))
+
+
+def test_a_diverging_loss_is_an_error_with_a_remedy(checkerboard: Split) -> None:
+    with pytest.raises(RecipeError, match="lower the learning rate"):
+        replace(SMALL, learning_rate=1e30, epochs=20).fit(checkerboard.train, TrainOptions())
+
+
+def test_threads_are_set_for_the_run_only(checkerboard: Split) -> None:
+    before = torch.get_num_threads()
+    inside: list[int] = []
+    replace(SMALL, epochs=1).fit(
+        checkerboard.train, TrainOptions(threads=2, on_epoch=lambda e, loss: inside.append(torch.get_num_threads()))
+    )
+    assert inside == [2]
+    assert torch.get_num_threads() == before
