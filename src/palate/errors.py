@@ -8,7 +8,8 @@
     ├── ModelError              the fitted model cannot do what was asked of it
     ├── EvaluationError         a measurement that would not mean what it seems to
     │   └── LeakError           rows to be evaluated were part of the training rows
-    └── BundleError             a saved bundle or split is missing, truncated, tampered with or too new
+    ├── BundleError             a saved bundle or split is missing, truncated, tampered with or too new
+    └── StorageError            a folder or file is locked by another process
 
 Every message states the fact, the values and what to do about it.
 """
@@ -23,6 +24,7 @@ __all__ = [
     "RecipeError",
     "RuleError",
     "SourceError",
+    "StorageError",
 ]
 
 
@@ -60,3 +62,7 @@ class LeakError(EvaluationError):
 
 class BundleError(PalateError, ValueError):
     """A saved bundle or split is missing, truncated, tampered with or too new."""
+
+
+class StorageError(PalateError, OSError):
+    """A folder or file is locked by another process."""
