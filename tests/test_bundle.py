@@ -107,6 +107,8 @@ def test_everything_comes_back(tmp_path: Path, kind: str, rich: bool) -> None:
     assert two.metrics == ({"metric": "NDCG", "k": 10, "value": 0.5, "low": None, "users": 7},)
     assert two.trained_on == one.trained_on
     assert one.trained_on is not None
+    assert two.trained_on.record() == one.trained_on.record()  # type: ignore[union-attr]
+    two.trained_on.check_same_ids(b.users, b.items)  # type: ignore[union-attr]
     assert one.trained_on.overlap(two.trained_on) == (72, 72)  # type: ignore[arg-type]
     assert (b.name, b.users, b.items) == (a.name, a.users, a.items)
     for field in ("offsets", "items", "weights", "times"):

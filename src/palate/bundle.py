@@ -154,9 +154,9 @@ class Bundle:
         """The manifest, checked, without reading the rest and without importing torch.
 
         Keys: kind, format, created, data, recipe (name, fields), sizes (users, items, and features where the
-        model reads any), trained_on (rows, digest), split, candidates, metrics, versions, index (what it was measured
-        to find, or null) and cold (the policy for strangers), both absent in older bundles, files (name, sha256, bytes
-        of each), self.
+        model reads any), trained_on (rows, digest, users, items, ids), split, candidates, metrics, versions, index
+        (what it was measured to find, or null) and cold (the policy for strangers), both absent in older bundles,
+        files (name, sha256, bytes of each), self.
 
         Raises:
             BundleError: the folder is missing, no bundle, changed, or made by a newer Palate.
@@ -192,7 +192,7 @@ class Bundle:
             "data": data.name,
             "recipe": recipe,
             "sizes": _sizes(data),
-            "trained_on": None if trained is None else {"rows": trained.rows, "digest": trained.digest},
+            "trained_on": None if trained is None else trained.record(),
             "split": self.split,
             "candidates": self.candidates,
             "metrics": self.metrics,
@@ -320,7 +320,7 @@ def _model(recipe: Recipe[Any], path: Path, manifest: Mapping[str, Any], device:
         ) from None
     trained = manifest["trained_on"]
     if trained is not None and sketch is not None:
-        model.trained_on = Fingerprint(trained["rows"], trained["digest"], sketch.numpy().view(np.uint64))
+        model.trained_on = Fingerprint(**trained, sketch=sketch.numpy().view(np.uint64))
     model.to(torch.device(device))
     loaded: Model = model.eval()
     return loaded

@@ -16,7 +16,7 @@ ROWS = {"user_id": ["b", "a", "b", "c"], "item_id": [3, 1, 2, 3], "rating": [5, 
 
 
 def notes(dataset):
-    return {note.what: note.rows for note in dataset.notes}
+    return {note.text: note.rows for note in dataset.notes}
 
 
 def with_times(values):
@@ -255,7 +255,7 @@ def test_sentinels_are_dropped_and_counted_or_pointed_out():
     frame = pl.DataFrame({"user": [1, 2, 3, 4, 5], "item": [1, 2, 3, 4, 5], "rating": [-1, 7, 8, 9, -1]})
     kept = from_frame(frame)
     assert len(kept) == 5
-    assert [note.rows for note in kept.notes if "rating -1 looks like a sentinel" in note.what] == [2]
+    assert [note.rows for note in kept.notes if "rating -1 looks like a sentinel" in note.text] == [2]
     dropped = from_frame(frame, sentinels=(-1,))
     assert dropped.interactions.weight.tolist() == [7, 8, 9]
     assert notes(dropped) == {"dropped: sentinel rating -1": 2}

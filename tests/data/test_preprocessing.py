@@ -44,7 +44,7 @@ def test_keep_rated_and_drop_ratings(small):
     assert keep_rated(small, 3).explicit
     dropped = drop_ratings(small, [-1])
     assert dropped.users.ids.to_list() == ["a", "c"]
-    assert (dropped.notes[-1].what, dropped.notes[-1].rows) == ("dropped: rated -1", 1)
+    assert (dropped.notes[-1].text, dropped.notes[-1].rows) == ("dropped: rated -1", 1)
     assert drop_ratings(small, [9]) is small
 
 

@@ -105,7 +105,7 @@ def test_movielens_csv_with_titles(write):
     assert (dataset.name, len(dataset), dataset.n_users, dataset.n_items) == ("small", 100_836, 610, 9_724)
     assert dataset.titles[int(dataset.items.rows([1])[0])] == "Toy Story (1995)"
     assert dataset.item_features.columns == ["title", "genres"]
-    assert {note.what: note.rows for note in dataset.notes} == {
+    assert {note.text: note.rows for note in dataset.notes} == {
         "item features of ids without interactions, left out": 18
     }
 
@@ -114,7 +114,7 @@ def test_sentinel_ratings_of_anime(write):
     path = write("rating.csv", member("anime.zip", "rating.csv"))
     watched = read_interactions(path, duplicates="keep")
     assert len(watched) == 520_609
-    assert [n.rows for n in watched.notes if "rating -1 looks like a sentinel" in n.what] == [520_609 - 419_943]
+    assert [n.rows for n in watched.notes if "rating -1 looks like a sentinel" in n.text] == [520_609 - 419_943]
     rated = read_interactions(path, sentinels=(-1,), duplicates="keep")
     assert (len(rated), rated.n_users, rated.n_items) == (419_943, 4_714, 7_157)
 

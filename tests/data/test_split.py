@@ -92,7 +92,7 @@ def test_kept_splits_partition_the_rows_and_counts_of_cold_rows_add_up(name, dat
     seen_users, seen_items = set(kept.train.interactions.user), set(kept.train.interactions.item)
     test = kept.test.interactions
     cold = sum(u not in seen_users or i not in seen_items for u, i in zip(test.user, test.item, strict=True))
-    assert sum(note.rows for note in kept.notes if "unknown to train" in note.what) == cold
+    assert sum(note.rows for note in kept.notes if "unknown to train" in note.text) == cold
     if cold == len(test):
         with pytest.raises(DataError, match="cold='drop' left no test rows"):
             SPLITTERS[name](data, "drop")
@@ -101,7 +101,7 @@ def test_kept_splits_partition_the_rows_and_counts_of_cold_rows_add_up(name, dat
     assert rows_of(dropped.train) == rows_of(kept.train)
     assert len(kept.test) - len(dropped.test) == cold
     assert not rows_of(dropped.test) - rows_of(kept.test)
-    assert sum(note.rows for note in dropped.notes if "dropped" in note.what) == cold
+    assert sum(note.rows for note in dropped.notes if "dropped" in note.text) == cold
     assert set(dropped.train.users.ids) == {user for user, *_ in rows_of(kept.train)}
     assert set(dropped.train.items.ids) == {item for _, item, *_ in rows_of(kept.train)}
 
@@ -292,7 +292,7 @@ def test_ready_made_parts_share_one_numbering_and_their_flaws_are_counted():
     assert split.candidates.users.tolist() == [0, 1]
     listed = [split.train.items.external(row).to_list() for row in split.candidates.negatives]
     assert listed == [["x", "c", "y"], ["x", "b", "c"]]
-    assert {note.what: note.rows for note in split.notes} == {
+    assert {note.text: note.rows for note in split.notes} == {
         "test rows of known users with items unknown to train, kept": 1,
         "listed negatives that are a test item of that user, kept": 1,
         "listed negatives that the user has in train, kept": 1,

@@ -123,13 +123,13 @@ def test_anime_drops_and_counts_what_was_not_rated():
     assert (len(dataset), dataset.n_users, dataset.n_items) == (419_943, 4_714, 7_157)
     assert dataset.interactions.weight.min() == 1
     assert dataset.interactions.time is None
-    assert sum(note.rows for note in dataset.notes if "sentinel" in note.what) == 520_609 - 419_943
+    assert sum(note.rows for note in dataset.notes if "sentinel" in note.text) == 520_609 - 419_943
     assert title(dataset, 9969) == "Gintama'"
     assert feature(dataset, 1, "genres").to_list() == ["Action", "Adventure", "Comedy", "Drama", "Sci-Fi", "Space"]
     assert (feature(dataset, 1, "type"), feature(dataset, 1, "episodes")) == ("TV", 26)
     assert dataset.item_features is not None
     assert dataset.item_features.columns == ["title", "genres", "type", "episodes", "members"]
-    assert any("know the rows that will be held out" in note.what for note in dataset.notes)
+    assert any("know the rows that will be held out" in note.text for note in dataset.notes)
     kept = read_anime(archive, keep_unrated=True)
     assert len(kept) == 520_609
     assert (kept.interactions.weight == -1).sum() == 520_609 - 419_943

@@ -99,9 +99,9 @@ def test_counts_are_those_of_the_entry(name):
 
 
 def test_a_repacked_copy_is_accepted_and_named(data):
-    notes = [note.what for note in load("ml-100k").notes]
+    notes = [note.text for note in load("ml-100k").notes]
     assert any("repacked copy" in note and "rows equal the official ones" in note for note in notes)
-    assert any("repacked copy" in note for note in [note.what for note in load("ml-1m").notes])
+    assert any("repacked copy" in note for note in [note.text for note in load("ml-1m").notes])
 
 
 def test_a_copy_whose_rows_were_changed_is_named(data, cache, monkeypatch, tmp_path):
@@ -114,7 +114,7 @@ def test_a_copy_whose_rows_were_changed_is_named(data, cache, monkeypatch, tmp_p
             content = source.read(f"ml-100k/{name}")
             target.writestr(name, content.replace(b"196\t242\t3", b"196\t242\t4", 1) if name == "u.data" else content)
     monkeypatch.setenv("PALATE_DATA", str(tmp_path / "mine"))
-    assert any("rows DIFFER" in note.what for note in load("ml-100k").notes)
+    assert any("rows DIFFER" in note.text for note in load("ml-100k").notes)
 
 
 def test_palate_data_wins_over_the_cache_and_may_hold_a_folder(data, cache, monkeypatch, tmp_path):
@@ -209,7 +209,7 @@ def test_a_silent_host_is_given_up_and_the_package_is_next(cache, recbole_wheel,
     assert dataset.fingerprint.digest == entry.digest
     assert dataset.titles[0] == "Toy Story (1995)"
     assert dataset.titles[542] == "Misérables, Les (1995)"
-    assert any("copy from recbole" in note.what for note in dataset.notes)
+    assert any("copy from recbole" in note.text for note in dataset.notes)
     only_pip_source(monkeypatch, cache)
     assert locate(entry).converted
 

@@ -12,7 +12,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from palate.data.ids import IdMap
-from palate.errors import DataError
+from palate.errors import DataError, ModelError
 
 __all__ = ["Dataset", "Fingerprint", "History", "Interactions", "Note"]
 
@@ -95,18 +95,24 @@ class History:
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """Identity of a set of rows by external ids, whatever their order or chunks.
+    """Identity of a set of rows by external ids, independent of their order, and of the id maps they are numbered by.
 
     Args:
-        rows: how many rows.
+        rows: number of rows.
         digest: 32 hex digits over (user, item, weight, time) of every row.
         sketch: the smallest hashes of (user, item, time), at most 65,536, ascending: enough to tell whether two
             sets of rows overlap (bottom-k sketch, Cohen & Kaplan 2007).
+        users, items: number of ids in each map.
+        ids: ``IdMap.digest`` of the users followed by that of the items, 32 hex digits; "" where unknown. Equal rows
+            under other maps have equal fingerprints, so it plays no part in comparisons.
     """
 
     rows: int
     digest: str
     sketch: NDArray[np.uint64] = field(compare=False, repr=False)
+    users: int = field(default=0, compare=False)
+    items: int = field(default=0, compare=False)
+    ids: str = field(default="", compare=False, repr=False)
 
     def __str__(self) -> str:
         return f"{self.digest[:12]} ({self.rows:,} rows)"
@@ -115,6 +121,30 @@ class Fingerprint:
         """How many of the rows of ``other`` that can be checked are in this set too: (found, checked)."""
         checkable = other.sketch[other.sketch <= min(_reach(self), _reach(other))]
         return int(np.isin(checkable, self.sketch).sum()), len(checkable)
+
+    def record(self) -> dict[str, Any]:
+        """All of it but the sketch, ready for JSON."""
+        return {name: getattr(self, name) for name in ("rows", "digest", "users", "items", "ids")}
+
+    def check_same_ids(self, users: IdMap, items: IdMap) -> None:
+        """Refuse id maps other than those that a model with this fingerprint was trained on.
+
+        A model knows row numbers only. Under other maps, row 7 is another user: every score would be computed without
+        an error and be wrong.
+
+        Raises:
+            ModelError: the number of users or items, an id, or the order of the ids differs.
+        """
+        if not self.ids or self.ids == users.digest + items.digest:
+            return
+        half = len(users.digest)
+        same_users, same_items = self.ids[:half] == users.digest, self.ids[half:] == items.digest
+        differ = "items" if same_users else "users" if same_items else "users and items"
+        raise ModelError(
+            f"the model was trained on {self.users:,} users and {self.items:,} items, this data has {len(users):,} "
+            f"users and {len(items):,} items, and the ids of the {differ} or their order differ: "
+            "use the data set that the model was trained on, or fit the model on this one"
+        )
 
 
 def _reach(fingerprint: Fingerprint) -> np.uint64:
@@ -139,18 +169,19 @@ def fingerprint(rows: Interactions, users: IdMap, items: IdMap) -> Fingerprint:
     lanes = (int(whole.sum(dtype=np.uint64)), int(_mix(whole + step).sum(dtype=np.uint64)))
     reach = min(SKETCH_ROWS, len(event))
     sketch = np.sort(np.partition(event, reach - 1)[:reach]) if reach else event
-    return Fingerprint(len(rows), f"{lanes[0]:016x}{lanes[1]:016x}", sketch)
+    digest = f"{lanes[0]:016x}{lanes[1]:016x}"
+    return Fingerprint(len(rows), digest, sketch, len(users), len(items), users.digest + items.digest)
 
 
 @dataclass(frozen=True)
 class Note:
     """One thing that happened to the rows on the way, to be shown to the user: nothing is dropped silently."""
 
-    what: str
+    text: str
     rows: int
 
     def __str__(self) -> str:
-        return f"{self.what}: {self.rows:,} {'row' if self.rows == 1 else 'rows'}"
+        return f"{self.text}: {self.rows:,} {'row' if self.rows == 1 else 'rows'}"
 
 
 @dataclass(frozen=True, eq=False, repr=False)

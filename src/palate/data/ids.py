@@ -83,6 +83,11 @@ class IdMap:
         joined = b"".join(hashlib.blake2b(text.encode(), digest_size=8).digest() for text in texts)
         return np.frombuffer(joined, dtype="<u8")
 
+    @cached_property
+    def digest(self) -> str:
+        """16 hex digits that identify the ids and their order; 5 and "5" count as the same id."""
+        return hashlib.blake2b(self.hashes.tobytes(), digest_size=8).hexdigest()
+
 
 def _as_ids(values: pl.Series | Sequence[Any] | NDArray[Any]) -> pl.Series:
     series = values if isinstance(values, pl.Series) else pl.Series("id", values)

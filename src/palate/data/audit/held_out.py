@@ -139,8 +139,8 @@ def _unknown(split: Split, side: str) -> Outcome:
     strange = ~known[getattr(test, side)]
     kept = int(strange.sum())
     # The notes of palate.data.splits.split: a row that was dropped is in no set of rows any more.
-    dropped = sum(n.rows for n in split.notes if n.what.endswith(f"{side}s unknown to train, dropped"))
-    count, whole = kept + dropped, len(test) + sum(n.rows for n in split.notes if "unknown to train, dropped" in n.what)
+    dropped = sum(n.rows for n in split.notes if n.text.endswith(f"{side}s unknown to train, dropped"))
+    count, whole = kept + dropped, len(test) + sum(n.rows for n in split.notes if "unknown to train, dropped" in n.text)
     if not count:
         return Outcome("ok", f"every {side} of the test rows has training rows")
     share = count / whole

@@ -24,9 +24,9 @@ FEW = 20  # rows below which nothing can be said about an id column
 
 def dropped_rows(subject: Subject) -> Outcome:
     """Rows that reading left out, and those that it would have refused."""
-    left = [note for note in subject.rows.notes if LEFT_OUT.match(note.what)]
+    left = [note for note in subject.rows.notes if LEFT_OUT.match(note.text)]
     count = sum(note.rows for note in left)
-    refused = sum(note.rows for note in left if REFUSED.match(note.what))
+    refused = sum(note.rows for note in left if REFUSED.match(note.text))
     whole = len(subject.rows) + count
     if not count:
         return Outcome("ok", f"all {many(whole, 'row')} could be read")
