@@ -42,12 +42,13 @@ SETTINGS: dict[str, dict[str, Recipe[Any]]] = {
     },
     "hits": {
         "recent blend": OURS[True][""],
-        "two stages, end to end, no scorer": replace(TWO_STAGES, scorers=(), slices=5, step=None),
-        "with scorer": replace(TWO_STAGES, slices=5, step=None),
+        "two stages, end to end, no scorer": replace(TWO_STAGES, scorers=(), slices=5, slice_step=None),
+        "with scorer": replace(TWO_STAGES, slices=5, slice_step=None),
         "with scorer and overlap": TWO_STAGES,
         "and recent blend: shipped, hits": OURS[True][HITS],
         "the same, wider and slower as in the study": Ensemble(
-            members=(table(replace(TWO_STAGES, width=190, rate=0.025)), table(OURS[True][""])), weights=(1, 0.3)
+            members=(table(replace(TWO_STAGES, n_candidates=190, learning_rate=0.025)), table(OURS[True][""])),
+            weights=(1, 0.3),
         ),
     },
 }

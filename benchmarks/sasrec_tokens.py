@@ -2,7 +2,7 @@
 
     python benchmarks/sasrec_tokens.py [--data ml-1m] [--rounds 3] [--steps 6] [--losses softmax gbce] [--json FILE]
 
-Same width, blocks, heads, hidden width, window, dropout, loss and fused Adam, in plain loops of optimizer steps of
+Same width, layers, heads, hidden width, row length, dropout, loss and fused Adam, in plain loops of optimizer steps of
 about as many events. "padded" is how SASRec is usually written: the last 200 events of each user behind padding on the
 left, dropout also on the attention weights, learned positions, logits of every item for every place, padded or not,
 and cross-entropy with an ignored index (gBCE: negatives drawn for every place). "packed" is the recipe. Only real
@@ -45,12 +45,12 @@ class Padded(nn.Module):
         super().__init__()
         self.recipe = recipe
         self.item = nn.Embedding(items + 1, recipe.dim, padding_idx=0)
-        self.place = nn.Embedding(recipe.window, recipe.dim)
+        self.place = nn.Embedding(recipe.max_seq_len, recipe.dim)
         layer = [
             nn.TransformerEncoderLayer(
                 recipe.dim, recipe.heads, recipe.hidden, recipe.dropout, "gelu", batch_first=True, norm_first=True
             )
-            for _ in range(recipe.blocks)
+            for _ in range(recipe.n_layers)
         ]
         self.blocks, self.norm = nn.ModuleList(layer), nn.LayerNorm(recipe.dim)
         self.dropout = nn.Dropout(recipe.dropout)
@@ -73,7 +73,7 @@ class Padded(nn.Module):
         positive_BL = (x_BLD * self.item(target_BL)).sum(-1)
         negative_BLn = torch.einsum("bld,blnd->bln", x_BLD, self.item(drawn_BLn))
         real = target_BL > 0
-        return gbce(positive_BL[real], negative_BLn[real], count - 1, self.recipe.calibration)
+        return gbce(positive_BL[real], negative_BLn[real], count - 1, self.recipe.gbce_t)
 
 
 def padded_batches(train: Dataset, window: int, users: int) -> Iterator[Tensor]:
@@ -103,11 +103,11 @@ def measure(step: Step, net: nn.Module, recipe: SASRec, batches: list[Any], real
 
 def compare(recipe: SASRec, train: Dataset, rounds: int, steps: int, *, bf16: bool) -> dict[str, Any]:
     rates: dict[str, list[float]] = {}
-    users = max(1, recipe.batch_size // recipe.window)
+    users = max(1, recipe.batch_size // recipe.max_seq_len)
     for number in range(rounds):
         torch.manual_seed(number)
         padded = Padded(train.n_items, recipe)
-        batches = list(itertools.islice(padded_batches(train, recipe.window, users), steps + 2))
+        batches = list(itertools.islice(padded_batches(train, recipe.max_seq_len, users), steps + 2))
         real = [int((one[:, 1:] > 0).sum() - (one[:, :-1] == 0).logical_and(one[:, 1:] > 0).sum()) for one in batches]
         rates.setdefault("padded", []).append(measure(padded.loss, padded, recipe, batches, real, bf16=False))
         for low in (False, True)[: 1 + bf16]:

@@ -1,10 +1,11 @@
 """Two stages on a split by time: recall ceiling, quality and time of each stage, and the lift of the ranker.
 
-    python benchmarks/two_stage.py [--data ml-1m] [--share 0.1] [--validate] [--closed] [--ranker cross] [--width 150]
+    python benchmarks/two_stage.py [--data ml-1m] [--share 0.1] [--validate] [--closed] [--ranker cross]
+        [--candidates 150]
 
 Full ranking, seen items removed, users known to the training rows. --validate measures on the last --share of the
 training rows and leaves the test rows alone: that is where the settings below come from. --closed leaves out the two
-retrievers that are trained by gradients. --set changes a field of the recipe, as in --set rate=0.02.
+retrievers that are trained by gradients. --set changes a field of the recipe, as in --set learning_rate=0.02.
 
     python benchmarks/two_stage.py --system-e
 
@@ -42,7 +43,7 @@ CLOSED: list[Any] = [
 ]
 TRAINED = [
     {"recipe": "two-tower", "epochs": 2, "learning_rate": 0.01},
-    {"recipe": "sasrec", "dim": 32, "blocks": 1, "hidden": 64, "epochs": 3},
+    {"recipe": "sasrec", "dim": 32, "n_layers": 1, "hidden": 64, "epochs": 3},
 ]
 
 
@@ -65,7 +66,7 @@ def main() -> None:
     parser.add_argument("--validate", action="store_true", help="measure inside the training rows")
     parser.add_argument("--closed", action="store_true", help="only retrievers in closed form")
     parser.add_argument("--ranker", default="trees")
-    parser.add_argument("--width", type=int, default=150)
+    parser.add_argument("--candidates", type=int, default=150)
     parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE")
     parser.add_argument("--json", type=Path, help="write the numbers there too")
     parser.add_argument("--system-e", action="store_true", help="the earlier cuts of system E instead")
@@ -81,7 +82,7 @@ def main() -> None:
     fields = {
         "members": CLOSED if args.closed else CLOSED + TRAINED,
         "ranker": args.ranker,
-        "width": args.width,
+        "n_candidates": args.candidates,
         **wishes,
     }
     begin = time.perf_counter()

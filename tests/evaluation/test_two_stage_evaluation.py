@@ -27,7 +27,7 @@ def halves(ml_100k: Dataset) -> Split:
 @pytest.fixture(scope="module")
 def model(halves: Split) -> TwoStageModel:
     members = ("popularity", "recent-popularity", {"recipe": "ials", "epochs": 3, "dim": 16})
-    return TwoStage(members=members, scorers=("user-item-means",), width=50, rounds=60).fit(halves.train)
+    return TwoStage(members=members, scorers=("user-item-means",), n_candidates=50, rounds=60).fit(halves.train)
 
 
 @pytest.fixture(scope="module")

@@ -67,7 +67,7 @@ def test_the_document_holds_what_the_report_needs(done, split):
 
 
 def test_who_is_told_when_people_come_back_is_said(tmp_path):
-    fields = {"dim": 4, "hidden": 4, "blocks": 1, "epochs": 1}
+    fields = {"dim": 4, "hidden": 4, "n_layers": 1, "epochs": 1}
     recipes = [
         Entrant(name, make_recipe("sasrec", {**fields, "request_time": reads}))
         for name, reads in (("told", True), ("blind", False))

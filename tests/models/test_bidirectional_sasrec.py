@@ -12,7 +12,7 @@ from palate.models.bidirectional_sasrec import BidirectionalSASRec
 from palate.models.sasrec import SASRec
 
 ITEMS, LENGTH = 40, 12
-NETWORK = {"dim": 16, "blocks": 1, "hidden": 32, "dropout": 0.1, "epochs": 40, "batch_size": 512, "average": 0.9}
+NETWORK = {"dim": 16, "n_layers": 1, "hidden": 32, "dropout": 0.1, "epochs": 40, "batch_size": 512, "average": 0.9}
 
 
 def walks(users: int = 160) -> tuple[Dataset, np.ndarray]:
@@ -67,7 +67,7 @@ def test_the_score_is_the_sum_over_all_positions(fitted):
 
 def test_long_histories_are_read_in_windows(fitted):
     data, _, model = fitted
-    narrow = BidirectionalSASRec({**NETWORK, "window": 6, "epochs": 1}).fit(data)
+    narrow = BidirectionalSASRec({**NETWORK, "max_seq_len": 6, "epochs": 1}).fit(data)
     long = np.arange(35) % ITEMS
     for one in (model, narrow):
         assert one.score(Query.strangers([long, [], [5]])).isfinite().all()

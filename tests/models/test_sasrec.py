@@ -30,7 +30,7 @@ from palate.training.layers import Averaged, ByteDropout
 from palate.training.losses import chunked_softmax, gbce, sampled_softmax
 
 RUN = TrainOptions(device="cpu")
-TINY = SASRec(dim=8, hidden=12, window=6, time_gaps=True, request_time=True)
+TINY = SASRec(dim=8, hidden=12, max_seq_len=6, time_gaps=True, request_time=True)
 QUICK = SASRec(dim=16, hidden=32, epochs=30, batch_size=128, learning_rate=0.01, average=0.9)
 
 
@@ -457,8 +457,8 @@ def test_byte_dropout_keeps_the_mean_and_is_off_in_eval_mode() -> None:
         ("heads", 3, "dim=64 with heads=3"),
         ("dropout", 1.0, "dropout=1.0"),
         ("learning_rate", 0, "learning_rate=0"),
-        ("calibration", 1.5, "calibration=1.5"),
-        ("window", 0, "window=0"),
+        ("gbce_t", 1.5, "gbce_t=1.5"),
+        ("max_seq_len", 0, "max_seq_len=0"),
     ],
 )
 def test_senseless_fields_are_refused(field: str, value: float, said: str) -> None:

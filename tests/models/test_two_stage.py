@@ -35,7 +35,7 @@ TRAIN = make_checkerboard().train
 
 
 def recipe(**fields: Any) -> TwoStage:
-    return TwoStage(**{"members": SMALL, "rounds": 30, "width": 4, **fields})
+    return TwoStage(**{"members": SMALL, "rounds": 30, "n_candidates": 4, **fields})
 
 
 def fit(**fields: Any) -> TwoStageModel:
@@ -80,14 +80,14 @@ def test_candidates_are_what_some_retriever_ranks_high_and_nothing_seen() -> Non
     query = dataclasses.replace(
         query, offsets=torch.tensor([0, 1, 2, 2]), items=torch.tensor([0, 5]), weights=None, times=None
     )
-    found = Retrieval(members, 2, repeats=False)(query)
+    found = Retrieval(members, 2, exclude_seen=True)(query)
     assert found.candidate[0].nonzero().flatten().tolist() == [1, 2, 5]  # without 0; nothing from the last, which ties
     assert found.rank[0, 0].tolist()[1:] == [1, 2, 3, 4, 5]
     assert found.rank[1, 0].tolist()[1:] == [5, 2, 5, 5, 1]
     assert (found.rank[2, 0, 1:] == 5).all()
-    assert found.candidate[1].nonzero().flatten().tolist() == [0, 1, 2]  # tied places beyond the width are none
+    assert found.candidate[1].nonzero().flatten().tolist() == [0, 1, 2]  # tied places beyond the first two are none
     assert not found.candidate[2].any()  # of whom nothing is known
-    assert Retrieval(members, 2, repeats=True)(query).candidate[0].nonzero().flatten().tolist() == [0, 1, 2, 5]
+    assert Retrieval(members, 2, exclude_seen=False)(query).candidate[0].nonzero().flatten().tolist() == [0, 1, 2, 5]
 
 
 def test_the_list_of_candidates_ends_in_minus_ones_and_is_empty_for_the_unknown(narrow: TwoStageModel) -> None:
@@ -99,7 +99,7 @@ def test_the_list_of_candidates_ends_in_minus_ones_and_is_empty_for_the_unknown(
 
 
 def test_what_was_seen_is_a_candidate_where_people_come_back_to_things() -> None:
-    model = fit(repeats=True, width=40)
+    model = fit(exclude_seen=False, n_candidates=40)
     assert (model.candidates(asked([0])) >= 0).all()
     assert model.candidates(asked([0])).shape == (1, 40)
 
@@ -107,7 +107,7 @@ def test_what_was_seen_is_a_candidate_where_people_come_back_to_things() -> None
 def test_scorers_name_no_candidates_and_have_no_say_in_the_order_of_stage_one() -> None:
     members = Fixed(9, 8, 7, 6, 5, 4), Fixed(0, 0, 0, 0, 3, 7)
     query = Query.of([0])
-    alone, both = (Retrieval(members[:many], 2, False, many - 1)(query) for many in (1, 2))
+    alone, both = (Retrieval(members[:many], 2, True, many - 1)(query) for many in (1, 2))
     assert both.candidate.tolist() == alone.candidate.tolist() == [[True, True, False, False, False, False]]
     assert torch.equal(both.fused, alone.fused)
     assert both.rank[1, 0].tolist() == [6, 6, 6, 6, 2, 1]
@@ -134,7 +134,7 @@ def test_candidates_stand_above_the_others_which_keep_the_order_of_stage_one(nar
 
 @pytest.mark.parametrize("ranker", ["trees", "cross"])
 def test_at_full_width_the_order_is_that_of_the_ranker_alone(ranker: str) -> None:
-    model = fit(ranker=ranker, width=40, repeats=True)
+    model = fit(ranker=ranker, n_candidates=40, exclude_seen=False)
     query = asked([0, 5, 12, 39])
     every = torch.arange(40).repeat(4)
     rows = torch.arange(4).repeat_interleave(40)
@@ -145,7 +145,7 @@ def test_at_full_width_the_order_is_that_of_the_ranker_alone(ranker: str) -> Non
 
 
 def test_a_wider_first_stage_never_changes_what_the_ranker_says(narrow: TwoStageModel) -> None:
-    wide = recipe(width=12).build(narrow.sizes)
+    wide = recipe(n_candidates=12).build(narrow.sizes)
     wide.load_state_dict(narrow.state_dict())
     query = asked([0, 3, 21])
     kept = narrow.retrieval(query).candidate
@@ -242,8 +242,8 @@ def test_the_retrievers_and_scorers_that_teach_never_saw_the_slice() -> None:
 def test_only_rows_of_enough_weight_are_to_be_found() -> None:
     weight = np.where(np.arange(len(TRAIN)) % 3 == 0, -1.0, np.where(np.arange(len(TRAIN)) % 3 == 1, 3.0, 5.0))
     rated = TRAIN.with_rows(dataclasses.replace(TRAIN.interactions, weight=weight.astype(np.float32)))
-    for at_least, expected in ((-9.0, {-1, 3, 5}), (0.0, {3, 5}), (4.0, {5})):
-        part = next(iter(cut(rated, 0.3, 1, 0.3, at_least, 0)))
+    for min_rating, expected in ((-9.0, {-1, 3, 5}), (0.0, {3, 5}), (4.0, {5})):
+        part = next(iter(cut(rated, 0.3, 1, 0.3, min_rating, 0)))
         assert set(part.after.interactions.weight.tolist()) == expected
         assert set(part.before.interactions.weight.tolist()) == {-1, 3, 5}
     with pytest.raises(RecipeError, match="weight 6 or more"):
@@ -276,7 +276,7 @@ def kinds(rng: np.random.Generator, users: int = 60, items: int = 40) -> Dataset
 @pytest.mark.parametrize("ranker", ["trees", "cross"])
 def test_the_ranker_learns_from_features_what_no_retriever_can_personalize(ranker: str) -> None:
     train = kinds(np.random.default_rng(0))
-    model = TwoStage(members=("popularity",), width=40, share=0.3, ranker=ranker).fit(train)  # type: ignore[arg-type]
+    model = TwoStage(members=("popularity",), n_candidates=40, slice_size=0.3, ranker=ranker).fit(train)  # type: ignore[arg-type]
     query = Query.strangers([[0, 2, 4, 6], [1, 3, 5]])
     assert model.can_personalize(query).all()
     scores = score(model, query)
@@ -294,7 +294,7 @@ def test_the_ranker_learns_from_a_scorer_what_no_retriever_can_personalize(tmp_p
 
     def right(**fields: Any) -> float:
         """Of the five first unseen items of each user, the share that are of the user's kind."""
-        chosen = TwoStage(members=("popularity",), width=40, share=0.3, **fields)
+        chosen = TwoStage(members=("popularity",), n_candidates=40, slice_size=0.3, **fields)
         model = chosen.fit(train)
         Bundle.of(chosen, model, train).save(tmp_path / str(len(fields)))
         loaded = Bundle.load(tmp_path / str(len(fields))).recommender.model
@@ -325,7 +325,7 @@ def test_bags_bring_the_lists_of_two_seeds_closer() -> None:
     query = Query.of(np.arange(60), train.history)
 
     def apart(bags: int) -> float:
-        fields = {"members": ("popularity",), "width": 40, "share": 0.3, "bags": bags}
+        fields = {"members": ("popularity",), "n_candidates": 40, "slice_size": 0.3, "bags": bags}
         one, other = (score(TwoStage(**fields).fit(train, TrainOptions(seed=seed)), query) for seed in (0, 100))  # type: ignore[arg-type]
         return float((one.argsort(1).argsort(1) - other.argsort(1).argsort(1)).abs().float().mean())
 
@@ -338,7 +338,9 @@ def test_a_bundle_from_before_bags_and_scorers_still_loads() -> None:
     rebuilt = recipe().build(model.sizes)
     rebuilt.load_state_dict(model.state_dict() | {"ranker._extra_state": torch.tensor(list(text), dtype=torch.uint8)})
     fields = {
-        name: value for name, value in dataclasses.asdict(recipe()).items() if name not in ("bags", "scorers", "step")
+        name: value
+        for name, value in dataclasses.asdict(recipe()).items()
+        if name not in ("bags", "scorers", "slice_step")
     }
     assert make_recipe("two-stage", fields) == recipe()
     query = asked([0, 3, 21])
@@ -378,7 +380,7 @@ def test_numbers_of_a_small_log() -> None:
     )  # fmt: skip
     features = pl.DataFrame({"genres": [["a"], ["a", "b"], ["b"]], "year": [1990.0, 2000.0, 2010.0]})
     train = Dataset("log", IdMap.of([7, 8]), IdMap.of([1, 2, 3]), rows, explicit=True, item_features=features)
-    model = recipe(members=("popularity",), width=3, repeats=True).build(
+    model = recipe(members=("popularity",), n_candidates=3, exclude_seen=False).build(
         DataSpec(2, 3, recipe(members=("popularity",))._schema(train))
     )
     model.inputs.learn(train)
@@ -415,12 +417,15 @@ def test_without_the_library_it_says_what_to_install(monkeypatch: pytest.MonkeyP
     [
         ({"members": ()}, "name at least one"),
         ({"members": ({"dim": 3},)}, "does not name its recipe"),
-        ({"width": 0}, "width=0"),
-        ({"share": 0.5, "slices": 2}, "share=0.5 of the rows, 2 times"),
-        ({"share": 0.5, "slices": 3, "step": 0.3}, r"share=0.5 of the rows, 3 times with steps of 0.3"),
-        ({"step": 0.0}, "with steps of 0:"),
+        ({"n_candidates": 0}, "n_candidates=0"),
+        ({"slice_size": 0.5, "slices": 2}, "slice_size=0.5 of the rows, 2 times"),
+        (
+            {"slice_size": 0.5, "slices": 3, "slice_step": 0.3},
+            "slice_size=0.5 of the rows, 3 times with slice_step=0.3",
+        ),
+        ({"slice_step": 0.0}, "with slice_step=0:"),
         ({"scorers": ("eas",)}, "eas"),
-        ({"rate": 0.0}, "rate=0"),
+        ({"learning_rate": 0.0}, "learning_rate=0"),
         ({"bags": 0}, "bags=0: must be at least 1"),
     ],
 )

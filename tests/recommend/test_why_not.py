@@ -144,7 +144,7 @@ def test_an_item_is_asked_for_by_title_and_an_unknown_one_is_told(shop):
 
 def test_an_item_that_no_retriever_of_a_two_stage_model_found_is_told(checkerboard):
     train = checkerboard.train
-    fields = {"members": ["popularity", "ease"], "ranker": "cross", "width": 3, "users": 50}
+    fields = {"members": ["popularity", "ease"], "ranker": "cross", "n_candidates": 3, "users": 50}
     recommender = Recommender.of(make_recipe("two-stage", fields, fast=True).fit(train), train)
     stages = {why_not(recommender, 0, item, k=3).stage for item in range(8)}
     assert stages == {"listed", "seen", "retrieval"}

@@ -65,7 +65,7 @@ class Stages:
 
     Args:
         data, protocol: name of the data and how they were split.
-        users, k, width: test users, list length, candidates of each retriever.
+        users, k, n_candidates: test users, list length, candidates of each retriever.
         stages: the retrievers, their union, the ranker.
         best: the best retriever.
         lift: NDCG@k of two stages minus that of the best retriever.
@@ -76,7 +76,7 @@ class Stages:
     protocol: str
     users: int
     k: int
-    width: int
+    n_candidates: int
     stages: tuple[Stage, ...]
     best: str
     lift: Paired
@@ -88,7 +88,7 @@ class Stages:
         return [
             "stage",
             "candidates",
-            f"recall ceiling at {self.width}",
+            f"recall ceiling at {self.n_candidates}",
             f"NDCG@{self.k}",
             "95 % interval",
             "ms a user",
@@ -118,7 +118,7 @@ class Stages:
 
     def to_dict(self) -> dict[str, Any]:
         """Ready for JSON."""
-        words = {name: getattr(self, name) for name in ("data", "protocol", "users", "k", "width", "best")}
+        words = {name: getattr(self, name) for name in ("data", "protocol", "users", "k", "n_candidates", "best")}
         lifts = {"lift": self.lift.to_dict(), "over_fused": self.over_fused.to_dict()}
         return {**words, "stages": [asdict(one) for one in self.stages], **lifts}
 
@@ -160,8 +160,8 @@ def evaluate_stages(
     ]
     best = int(np.argmax([one.ndcg for one in stages[: len(model.names)]]))
     lifts = [paired(ndcgs[-1], ndcgs[other]) for other in (best, -2)]
-    users, width = len(report.user_rows), model.retrieval.width
-    return Stages(report.data, split.how, users, k, width, tuple(stages), names[best], *lifts)
+    users, count = len(report.user_rows), model.retrieval.n_candidates
+    return Stages(report.data, split.how, users, k, count, tuple(stages), names[best], *lifts)
 
 
 def _stage(name: str, fact: NDArray[np.float64], ndcg_U: NDArray[np.float64], milliseconds: float) -> Stage:
@@ -202,7 +202,7 @@ def _candidates(model: TwoStageModel, ground: GroundTruth) -> tuple[NDArray[np.f
             found = clock.run(-2, model.retrieval, asked)
             clock.run(-1, partial(_rank, model, found), asked)
             union_BI = found.candidate[None]
-            own_RBI = (found.rank[: found.retrievers] <= model.retrieval.width) & union_BI
+            own_RBI = (found.rank[: found.retrievers] <= model.retrieval.n_candidates) & union_BI
             sums += _recalled(torch.cat([own_RBI, union_BI, union_BI]), ground, first)
             first += len(asked)
     return sums / len(ground.user_rows), 1000 * clock.seconds / len(ground.user_rows)

@@ -75,7 +75,7 @@ SPACES: dict[str, dict[str, str]] = {
     "sasrec": {
         "epochs": "10:80",
         "dim": "32,64,128",
-        "blocks": "1:3",
+        "n_layers": "1:3",
         "dropout": "0.0:0.6",
         "learning_rate": "0.0003:0.01:log",
         "average": "0.9,0.99,0.995,0.999",
@@ -93,11 +93,11 @@ SPACES: dict[str, dict[str, str]] = {
     "svdpp": {"epochs": "3:30", "dim": WIDTHS, "learning_rate": RATES, "regularization": "0.01:1.0:log"},
     "bmf": {"dim": "4,8,16,32", "link": "0.1:10.0:log", "feedback": "true,false", "features": "0.0:2.0"},
     "two-stage": {
-        "width": "30:300:log",
-        "share": "0.05:0.4",
+        "n_candidates": "30:300:log",
+        "slice_size": "0.05:0.4",
         "rounds": "30:500:log",
         "leaves": "4:31:log",
-        "rate": "0.01:0.2:log",
+        "learning_rate": "0.01:0.2:log",
     },
     "ensemble": {"how": "standardized,rank"},  # and the weights, of which each blend has its own number
 }

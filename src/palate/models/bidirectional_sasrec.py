@@ -87,7 +87,7 @@ class BidirectionalSASRecModel(nn.Module):
 
 def _expected(net: SASRecModel, item_H: Tensor, gap_H: Tensor, seen_I: Tensor) -> Tensor:
     """The sum over all positions of the chance of each item there, (I,)."""
-    item_IE, half = net.item_vectors(), max(1, net.window // 2)
+    item_IE, half = net.item_vectors(), max(1, net.max_seq_len // 2)
     total_I = torch.zeros_like(item_IE[:, 0])
     for start in range(0, len(item_H), half):
         first, last = max(0, start - half), min(len(item_H), start + half)

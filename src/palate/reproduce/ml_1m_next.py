@@ -40,9 +40,9 @@ FIGURES = {
     "HSTU-large": (0.3642, 0.2164),
 }
 # From studies on validation rows (docs/tuning.md), rounded.
-BEST = SASRec(dim=128, blocks=3, dropout=0.13, learning_rate=0.004, time_gaps=True, request_time=True, epochs=16)
+BEST = SASRec(dim=128, n_layers=3, dropout=0.13, learning_rate=0.004, time_gaps=True, request_time=True, epochs=16)
 # Narrower, and without the time of the request; it reads the gaps between events, which published ones do not.
-PLAIN = SASRec(blocks=3, dropout=0.1, learning_rate=0.004, time_gaps=True, epochs=10)
+PLAIN = SASRec(n_layers=3, dropout=0.1, learning_rate=0.004, time_gaps=True, epochs=10)
 PLAN = (
     Entry("trivial", Popularity(), "popularity"),
     Entry("trivial", RecentPopularity(), "recent popularity, half-life 10 days"),

@@ -35,7 +35,7 @@ IALS_128 = IALS(dim=128, unobserved_weight=0.3, regularization=0.007, half_life_
 EVEN_IALS = IALS(dim=128, unobserved_weight=0.3, regularization=0.007)
 DOT_PRODUCT = LogisticMF(dim=64, epochs=40, regularization=0.005, half_life_events=4, floor=0.02)
 # From the studies of ml-1m-next, whose training rows are nearly these (docs/tuning.md).
-SEQUENCE = SASRec(dim=128, blocks=3, dropout=0.13, learning_rate=0.004, time_gaps=True, request_time=True, epochs=16)
+SEQUENCE = SASRec(dim=128, n_layers=3, dropout=0.13, learning_rate=0.004, time_gaps=True, request_time=True, epochs=16)
 BEST = EASE(regularization=2000, half_life_events=3, floor=0.02)
 
 

@@ -106,17 +106,17 @@ def sampled_softmax(positive_T: Tensor, negative_Tn: Tensor, n_items: int) -> Te
     return (both.logsumexp(1) - positive_T).mean()
 
 
-def gbce(positive_T: Tensor, negative_Tn: Tensor, n_items: int, calibration: float) -> Tensor:
+def gbce(positive_T: Tensor, negative_Tn: Tensor, n_items: int, gbce_t: float) -> Tensor:
     """Mean generalized binary cross-entropy against n uniform negatives (Petrov & Macdonald 2023, gSASRec, eq. 11-15).
 
         -(log sigmoid(positive)^beta + sum log(1 - sigmoid(negative))) / (n + 1)
         beta = a (t (1 - 1/a) + 1/a),   a = n / (I - 1)
 
-    ``calibration`` is t: 0 is plain binary cross-entropy, 1 undoes the overconfidence that negative sampling brings.
+    ``gbce_t`` is t: 0 is plain binary cross-entropy, 1 undoes the overconfidence that negative sampling brings.
     """
     n = negative_Tn.shape[1]
     share = min(1.0, n / max(n_items - 1, 1))
-    beta = share * (calibration * (1 - 1 / share) + 1 / share)
+    beta = share * (gbce_t * (1 - 1 / share) + 1 / share)
     total_T = beta * F.logsigmoid(positive_T) + F.logsigmoid(-negative_Tn).sum(1)
     return -total_T.mean() / (n + 1)
 

@@ -40,14 +40,14 @@ class SASRecModel(nn.Module):
 
     def __init__(self, sizes: DataSpec, recipe: SASRec) -> None:
         super().__init__()
-        self.sizes, self.window, self.scale = sizes, recipe.window, recipe.dim**0.5
+        self.sizes, self.max_seq_len, self.scale = sizes, recipe.max_seq_len, recipe.dim**0.5
         self.item_table = nn.Embedding(sizes.items, recipe.dim)
         self.features = ItemFeatures(sizes.items, sizes.features.items, recipe.dim) if sizes.features else None
         self.item_bias = nn.Parameter(torch.zeros(sizes.items))
-        self.distance = nn.Parameter(torch.zeros(recipe.heads, recipe.window))
+        self.distance = nn.Parameter(torch.zeros(recipe.heads, recipe.max_seq_len))
         self.gap_table = nn.Embedding(TIME_BUCKETS, recipe.dim) if recipe.time_gaps else None
         self.wait_table = nn.Embedding(TIME_BUCKETS + 1, recipe.dim) if recipe.request_time else None
-        blocks = [Block(recipe.dim, recipe.heads, recipe.hidden, recipe.dropout) for _ in range(recipe.blocks)]
+        blocks = [Block(recipe.dim, recipe.heads, recipe.hidden, recipe.dropout) for _ in range(recipe.n_layers)]
         self.blocks = nn.ModuleList(blocks)
         self.dropout, self.norm = ByteDropout(recipe.dropout), nn.LayerNorm(recipe.dim)
         self.register_buffer("typical", torch.zeros(recipe.dim))
@@ -102,7 +102,7 @@ class SASRecModel(nn.Module):
         """The state behind the last event of each history, and a 1: (B, D + 1)."""
         state_BD = self.typical.repeat(len(query), 1)
         offsets, item_H, gap_H, wait_H = _events(query)
-        counts = offsets.diff().clamp(max=self.window)
+        counts = offsets.diff().clamp(max=self.max_seq_len)
         order = counts.argsort(descending=True, stable=True)
         order = order[: int((counts > 0).sum())]
         while len(order):  # the longest first; a chunk is as wide as its first history

@@ -32,14 +32,14 @@ class SASRec:
 
     Args:
         dim: width of the item vectors, a multiple of ``heads``.
-        blocks: transformer blocks.
-        heads: attention heads of a block.
+        n_layers: transformer blocks.
+        heads: attention heads of each.
         hidden: width inside the feed-forward layers.
-        window: most recent events read; longer histories are trained on in pieces.
+        max_seq_len: most recent events read; longer histories are trained on in pieces.
         dropout: of the item vectors and of each block's two outputs.
         objective: "softmax" over all items, "sampled-softmax", or "gbce".
         negatives: items drawn for a batch by the last two, shared by its events.
-        calibration: gBCE's t; 0 is binary cross-entropy.
+        gbce_t: gBCE's t; 0 is binary cross-entropy.
         mask_seen: softmax: leave out what the user already had, except the target itself.
         item_features: columns that join the item vectors, as "name" or "name:kind" (kinds: see
             ``palate.data.features``), or "*" for all; items without training rows are then known by these alone.
@@ -60,14 +60,14 @@ class SASRec:
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
 
     dim: int = 64
-    blocks: int = 2
+    n_layers: int = 2
     heads: int = 2
     hidden: int = 256
-    window: int = 200
+    max_seq_len: int = 200
     dropout: float = 0.2
     objective: Literal["softmax", "sampled-softmax", "gbce"] = "softmax"
     negatives: int = 256
-    calibration: float = 0.75
+    gbce_t: float = 0.75
     mask_seen: bool = True
     item_features: tuple[str, ...] = ()
     time_gaps: bool = False
@@ -82,8 +82,8 @@ class SASRec:
     init_std: float = 0.02
 
     def __post_init__(self) -> None:
-        whole = ("dim", "heads", "hidden", "window", "negatives", "batch_size")
-        for field, low in (*((name, 1) for name in whole), ("blocks", 0), ("epochs", 0), ("weight_decay", 0)):
+        whole = ("dim", "heads", "hidden", "max_seq_len", "negatives", "batch_size")
+        for field, low in (*((name, 1) for name in whole), ("n_layers", 0), ("epochs", 0), ("weight_decay", 0)):
             if getattr(self, field) < low:
                 raise RecipeError(f"{field}={getattr(self, field)}: must be at least {low}")
         for field in ("learning_rate", "init_std"):
@@ -92,8 +92,8 @@ class SASRec:
         for field in ("dropout", "average", "shuffled"):
             if not 0 <= getattr(self, field) < 1:
                 raise RecipeError(f"{field}={getattr(self, field)}: must be at least 0 and below 1")
-        if not 0 <= self.calibration <= 1:
-            raise RecipeError(f"calibration={self.calibration}: must be from 0 to 1")
+        if not 0 <= self.gbce_t <= 1:
+            raise RecipeError(f"gbce_t={self.gbce_t}: must be from 0 to 1")
         if self.dim % self.heads:
             raise RecipeError(f"dim={self.dim} with heads={self.heads}: dim must be a multiple of heads")
 
@@ -102,7 +102,7 @@ class SASRec:
         """Narrow, with one block: half a minute for 100,000 rows on one core."""
         return cls(
             dim=32,
-            blocks=1,
+            n_layers=1,
             hidden=64,
             time_gaps=True,
             shuffled=0.1,
@@ -147,7 +147,9 @@ class SASRec:
         """The histories in packed rows, with the batch's negatives where the objective wants some."""
         rng = epoch_rng(seed, epoch)
         order = {"ties": self.shuffle_ties, "waits": self.request_time}
-        for batch in packed_rows(_positive(train).history, self.window, self.batch_size, rng, self.shuffled, **order):
+        for batch in packed_rows(
+            _positive(train).history, self.max_seq_len, self.batch_size, rng, self.shuffled, **order
+        ):
             if self.objective == "softmax":
                 yield batch
             else:
@@ -171,7 +173,7 @@ class SASRec:
         negative_Tn = torch.addmm(bias_I[drawn], x_TD, table_ID[drawn].T)
         negative_Tn = negative_Tn.masked_fill(drawn == target_T[:, None], -torch.inf)
         if self.objective == "gbce":
-            return gbce(positive_T, negative_Tn, len(bias_I), self.calibration)
+            return gbce(positive_T, negative_Tn, len(bias_I), self.gbce_t)
         return sampled_softmax(positive_T, negative_Tn, len(bias_I))
 
     def optimizers(self, module: nn.Module) -> list[torch.optim.Optimizer]:

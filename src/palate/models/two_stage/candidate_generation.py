@@ -2,7 +2,7 @@
 
     z_m(u, i)     = (s_m(u, i) - mean_m(u)) / std_m(u) over the catalog, rounded to a grid
     rank_m(u, i)  = items that may be listed with z_m at least as high as i's: ties count against the item
-    candidates(u) = items with rank_m(u, i) <= width for some retriever m
+    candidates(u) = items with rank_m(u, i) <= n_candidates for some retriever m
     fused(u, i)   = mean over the retrievers m of z_m(u, i)
 
 What may be listed is what the history of the query does not hold, or everything. Rounding makes equal what differs by
@@ -53,25 +53,25 @@ class Retrieval(nn.Module):
 
     Args:
         members: fitted models.
-        width: candidates of each retriever.
-        repeats: whether items of the history are candidates too.
+        n_candidates: of each retriever.
+        exclude_seen: items of the history are no candidates.
         scorers: how many of the members, the last ones, name no candidates.
     """
 
-    def __init__(self, members: Iterable[nn.Module], width: int, repeats: bool, scorers: int = 0) -> None:
+    def __init__(self, members: Iterable[nn.Module], n_candidates: int, exclude_seen: bool, scorers: int = 0) -> None:
         super().__init__()
-        self.members, self.width, self.repeats = nn.ModuleList(members), width, repeats
+        self.members, self.n_candidates, self.exclude_seen = nn.ModuleList(members), n_candidates, exclude_seen
         self.retrievers = len(self.members) - scorers
 
     def forward(self, query: Query) -> Found:
         """Scores, ranks and candidates of all users of the query at once: M B I numbers of each kind."""
         z_MBI = torch.stack([_on_grid(member.score(query).float()) for member in self.models])
         open_MBI = z_MBI
-        if not self.repeats and query.items is not None:
+        if self.exclude_seen and query.items is not None:
             open_MBI = z_MBI.clone()
             open_MBI[:, owners(query), query.items] = -torch.inf
         rank_MBI = torch.stack([_ranks(open_BI) for open_BI in open_MBI])
-        named_RBI = (rank_MBI <= self.width)[: self.retrievers]
+        named_RBI = (rank_MBI <= self.n_candidates)[: self.retrievers]
         candidate_BI = (named_RBI & (open_MBI > -torch.inf)[: self.retrievers]).any(0) & self.can_personalize(query)[
             :, None
         ]

@@ -36,14 +36,14 @@ class Trees(nn.Module):
         objective: the order of a user's list ("lambdarank"), or the chance of each candidate ("binary").
         rounds: how many trees.
         leaves: of each tree.
-        rate: how much each tree adds.
+        learning_rate: shrinkage of each tree.
         bags: how many times all trees are grown, each time with another seed; their scores are averaged.
     """
 
-    def __init__(self, objective: Objective, rounds: int, leaves: int, rate: float, bags: int = 1) -> None:
+    def __init__(self, objective: Objective, rounds: int, leaves: int, learning_rate: float, bags: int = 1) -> None:
         super().__init__()
         self.rounds, self.bags = rounds, bags
-        self.options = {"objective": objective, "num_leaves": leaves, "learning_rate": rate}
+        self.options = {"objective": objective, "num_leaves": leaves, "learning_rate": learning_rate}
         self.text = torch.zeros(0, dtype=torch.uint8)
         self.boosters: list[Any] = []
 

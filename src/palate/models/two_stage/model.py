@@ -41,7 +41,7 @@ class TwoStageModel(nn.Module):
         ranker: (N, F) inputs to (N,) scores.
         sizes: of the catalog, with the features that anybody reads.
         names: of the retrievers, for tables; the members beyond are scorers.
-        width, repeats: of the first stage.
+        n_candidates, exclude_seen: of the first stage.
     """
 
     trained_on: Fingerprint | None = None
@@ -52,13 +52,13 @@ class TwoStageModel(nn.Module):
         ranker: Ranker,
         sizes: DataSpec,
         names: Iterable[str],
-        width: int,
-        repeats: bool,
+        n_candidates: int,
+        exclude_seen: bool,
     ) -> None:
         super().__init__()
         self.sizes, self.names = sizes, tuple(names)
         models = list(members)
-        self.retrieval = Retrieval(models, width, repeats, len(models) - len(self.names))
+        self.retrieval = Retrieval(models, n_candidates, exclude_seen, len(models) - len(self.names))
         self.inputs = Inputs(sizes)
         self.ranker: Ranker = ranker
 
@@ -90,7 +90,7 @@ class TwoStageModel(nn.Module):
     def chunks(self, query: Query) -> Iterator[Query]:
         """Adjacent users of the query whose scores fit the memory; one empty chunk for an empty query."""
         items, members = self.sizes.items, len(self.retrieval.members)
-        read = min(items, self.retrieval.width * len(self.names)) * INPUTS
+        read = min(items, self.retrieval.n_candidates * len(self.names)) * INPUTS
         step = max(1, CELLS // max(1, items * (members + LATEST), read, len(self.inputs.usual)))
         for first in range(0, max(1, len(query)), step):
             yield query.part(first, step)

@@ -54,8 +54,8 @@ class Lesson(NamedTuple):
         return Lesson(*(part[kept_N] for part in self))
 
 
-def cut(train: Dataset, share: float, slices: int, step: float, at_least: float, seed: int) -> Iterator[Slice]:
-    """The slices, the latest last, each ``share`` of the rows; what is learned from weighs ``at_least`` so much.
+def cut(train: Dataset, size: float, slices: int, step: float, min_rating: float, seed: int) -> Iterator[Slice]:
+    """The slices, the latest last, each ``size`` of the rows; relevant rows weigh ``min_rating`` or more.
 
     From the end of one slice to that of the next it is ``step`` of the rows.
 
@@ -67,17 +67,17 @@ def cut(train: Dataset, share: float, slices: int, step: float, at_least: float,
     place = np.argsort(rng.random(len(rows)) if rows.time is None else rows.time, kind="stable")
     for back in range(slices - 1, -1, -1):
         # Rounded twice: slices that lie end to end must not differ by a row where they meet.
-        ends = [round(len(rows) * round(1 - step * back - part, 9)) for part in (share, 0)]
+        ends = [round(len(rows) * round(1 - step * back - part, 9)) for part in (size, 0)]
         inside = np.zeros(len(rows), dtype=bool)
         inside[place[ends[0] : ends[1]]] = True
         earlier = ~inside
         earlier[place[ends[1] :]] &= rows.time is None
         known = (np.bincount(rows.user[earlier], minlength=train.n_users) > 0)[rows.user]
-        returning = inside & known & (rows.weight >= at_least)
+        returning = inside & known & (rows.weight >= min_rating)
         if not returning.any():
             raise RecipeError(
                 f"{train.name}: nobody of slice {slices - back} of {slices} ({int(inside.sum()):,} rows) was there "
-                f"before it and touched things of weight {at_least:g} or more: set another share or weight"
+                f"before it and touched things of weight {min_rating:g} or more: set another slice_size or min_rating"
             )
         yield Slice(train.with_rows(rows.take(earlier)), train.with_rows(rows.take(returning)))
 

@@ -42,21 +42,21 @@ class TwoStage:
             ``{"recipe": "ials", "dim": 32}``; kept as tables with all fields.
         scorers: recipes, named in the same way, that find no candidates, but whose scores the ranker reads; "bmf"
             with the ratings that it predicts, for one.
-        width: candidates of each retriever.
+        n_candidates: of each retriever.
         ranker: "trees" (needs LightGBM) or "cross", a small network.
-        share: of the latest rows that make a slice.
+        slice_size: share of the rows in a slice of time.
         slices: how many slices the ranker learns from; each costs one more fit of all retrievers and scorers.
-        step: share of the rows from the end of a slice to that of the next: below ``share`` they overlap, by default
-            they lie end to end.
-        at_least: weight of the rows of a slice that the ranker should find; by default all that are no dislikes.
+        slice_step: share of the rows from the end of a slice to the end of the next: slices overlap where it is below
+            ``slice_size``. Default: ``slice_size``, end to end.
+        min_rating: lowest weight of the rows of a slice that count as relevant. Default: 0, all that are no dislikes.
         users: people of a slice to learn from at most, drawn at random.
         refit: fit retrievers and scorers on all rows once the ranker is done; otherwise those of the last slice serve.
-        repeats: whether what somebody had already may be a candidate.
+        exclude_seen: items of the history are no candidates.
         user_features, item_features: columns for the ranker to read, as "name" or "name:kind", "*" for all.
         objective: trees: the order of the list, or the chance of each candidate.
         rounds: trees: how many.
         leaves: trees: of each.
-        rate: trees: how much each adds.
+        learning_rate: trees: the shrinkage of each.
         bags: trees: how many times all of them are grown, each time with another seed; the scores are averaged.
     """
 
@@ -67,36 +67,37 @@ class TwoStage:
         default=("popularity", "recent-popularity", "newest", "ials", "two-tower", "sasrec"), hash=False
     )
     scorers: tuple[str | dict[str, Any], ...] = field(default=(), hash=False)
-    width: int = 100
+    n_candidates: int = 100
     ranker: Literal["trees", "cross"] = "trees"
-    share: float = 0.15
+    slice_size: float = 0.15
     slices: int = 1
-    step: float | None = None
-    at_least: float = 0.0
+    slice_step: float | None = None
+    min_rating: float = 0.0
     users: int = 3_000
     refit: bool = True
-    repeats: bool = False
+    exclude_seen: bool = True
     user_features: tuple[str, ...] = ("*",)
     item_features: tuple[str, ...] = ("*",)
     objective: Objective = "lambdarank"
     rounds: int = 100
     leaves: int = 7
-    rate: float = 0.05
+    learning_rate: float = 0.05
     bags: int = 1
 
     def __post_init__(self) -> None:
         if not self.members:
             raise RecipeError("members=[]: name at least one recipe")
-        for name, low in (("width", 1), ("slices", 1), ("users", 2), ("rounds", 1), ("leaves", 2), ("bags", 1)):
+        for name, low in (("n_candidates", 1), ("slices", 1), ("users", 2), ("rounds", 1), ("leaves", 2), ("bags", 1)):
             if getattr(self, name) < low:
                 raise RecipeError(f"{name}={getattr(self, name)}: must be at least {low}")
-        if not (self.share > 0 and self.apart > 0 and self.share + self.apart * (self.slices - 1) < 1):
-            steps = "" if self.step is None else f" with steps of {self.step:g}"
+        if not (self.slice_size > 0 and self._step > 0 and self.slice_size + self._step * (self.slices - 1) < 1):
+            steps = "" if self.slice_step is None else f" with slice_step={self.slice_step:g}"
             raise RecipeError(
-                f"share={self.share:g} of the rows, {self.slices} times{steps}: must be above 0 and below 1 in all"
+                f"slice_size={self.slice_size:g} of the rows, {self.slices} times{steps}: "
+                "must be above 0 and below 1 in all"
             )
-        if not 0 < self.rate < float("inf"):
-            raise RecipeError(f"rate={self.rate:g}: must be a number above 0")
+        if not 0 < self.learning_rate < float("inf"):
+            raise RecipeError(f"learning_rate={self.learning_rate:g}: must be a number above 0")
         # Every field of every member, so that a bundle does not depend on what the defaults will be one day.
         for name in ("members", "scorers"):
             object.__setattr__(self, name, tuple(table(member(one)) for one in getattr(self, name)))
@@ -108,9 +109,9 @@ class TwoStage:
         return cls(members=members, rounds=50)
 
     @property
-    def apart(self) -> float:
-        """Share of the rows from the end of a slice to that of the next."""
-        return self.share if self.step is None else self.step
+    def _step(self) -> float:
+        """Share of the rows from the end of a slice to the end of the next."""
+        return self.slice_size if self.slice_step is None else self.slice_step
 
     @property
     def recipes(self) -> tuple[Recipe[Any], ...]:
@@ -132,7 +133,7 @@ class TwoStage:
                 ranker, or LightGBM is wanted and not installed.
             DataError: a wanted feature column is missing or of an unfitting kind.
         """
-        slices = list(cut(train, self.share, self.slices, self.apart, self.at_least, run.seed))
+        slices = list(cut(train, self.slice_size, self.slices, self._step, self.min_rating, run.seed))
         serving = train if self.refit else slices[-1].before
         sizes = DataSpec(train.n_users, train.n_items, self._schema(serving))
         lessons = []
@@ -156,8 +157,8 @@ class TwoStage:
 
     def _around(self, members: list[Any], sizes: DataSpec) -> TwoStageModel:
         names = [recipe.name for recipe in self.recipes[: len(self.members)]]
-        trees = Trees(self.objective, self.rounds, self.leaves, self.rate, self.bags)
-        model = TwoStageModel(members, trees, sizes, names, self.width, self.repeats)
+        trees = Trees(self.objective, self.rounds, self.leaves, self.learning_rate, self.bags)
+        model = TwoStageModel(members, trees, sizes, names, self.n_candidates, self.exclude_seen)
         if self.ranker == "cross":
             nobody = Query(torch.full((1,), -1))
             model.ranker = Cross(model.read(nobody, model.retrieval(nobody))[0].shape[1])
@@ -202,11 +203,11 @@ class TwoStage:
         return Lesson(*map(torch.cat, zip(*lessons, strict=True)))
 
     def _teach(self, ranker: Ranker, lesson: Lesson, seed: int) -> None:
-        people = len(lesson.rows[lesson.labels > 0].unique())
-        if people < 2:
+        users = len(lesson.rows[lesson.labels > 0].unique())
+        if users < 2:
             raise RecipeError(
-                f"of {len(lesson.labels):,} candidates {int(lesson.labels.sum()):,}, of {people} people, were touched "
-                "in the slices: too few to learn a ranker from, raise width or share, or take blend"
+                f"{int(lesson.labels.sum()):,} of {len(lesson.labels):,} candidates are relevant, of {users} users: "
+                "too few to train a ranker, raise n_candidates or slice_size, or use the recipe ensemble"
             )
         ranker.learn(lesson, seed)
 
