@@ -99,3 +99,30 @@ def test_long_rows_with_many_ties_equal_a_stable_sort(k: int, levels: int, seed:
     same = top_k(torch.from_numpy(scores.astype(np.float64)), k)
     assert (same[1].numpy() == expected).all()
     assert same[0].dtype == torch.float64
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    st.sampled_from([1, 3]),
+    st.sampled_from([5, 700, 16_384, 16_500]),
+    st.integers(1, 130),
+    st.integers(1, 20_000),
+    st.integers(0, 99),
+)
+def test_rows_that_are_searched_one_by_one_equal_a_stable_sort(
+    rows: int, columns: int, k: int, different: int, seed: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    scores = rng.integers(0, different, (rows, columns)).astype(np.float32)
+    scores[rng.random((rows, columns)) < 0.2] = -np.inf
+    values, index = top_k(torch.from_numpy(scores), k)
+    expected = np.argsort(-scores, axis=1, kind="stable")[:, :k]
+    assert (index.numpy() == expected).all()
+    assert (values.numpy() == np.take_along_axis(scores, expected, 1)).all()
+
+
+def test_a_nan_comes_first_in_one_row_as_in_many() -> None:
+    scores = torch.randn(2, 500)
+    scores[:, 321] = torch.nan
+    for rows in (scores[:1], scores):
+        assert top_k(rows, 3)[1][:, 0].tolist() == [321] * len(rows)

@@ -20,7 +20,6 @@ from palate.errors import BundleError, ModelError
 from palate.models import RECIPES
 from palate.retrieval import KINDS, About, Approximate, Exact, Found, Index, build, index_of
 from palate.retrieval.cells import Cells
-from palate.retrieval.exact import WIDE, best
 from palate.retrieval.faiss_index import ivf, read
 from palate.top_k import top_k
 
@@ -98,23 +97,10 @@ def test_exact_is_brute_force_with_ties_by_lower_row(data: st.DataObject) -> Non
             np.testing.assert_array_equal(found.values.numpy(), expected[0])
 
 
-@settings(max_examples=60, deadline=None)
-@given(st.integers(1, 3), st.integers(0, 300), st.integers(1, 120), st.integers(1, 20_000), st.integers(0, 99))
-def test_the_search_by_groups_is_top_k(rows: int, more: int, k: int, different: int, seed: int) -> None:
-    rng, columns = np.random.default_rng(seed), WIDE + more
-    score = torch.from_numpy(rng.integers(0, different, (rows, columns)).astype(np.float32))
-    score[torch.from_numpy(rng.random((rows, columns)) < 0.2)] = -torch.inf
-    value, column = best(score, k)
-    expected = top_k(score, k)
-    assert torch.equal(value, expected[0])
-    assert torch.equal(column, expected[1])
-
-
 def test_a_catalog_of_many_chunks_is_searched_like_one(monkeypatch: pytest.MonkeyPatch) -> None:
     vectors, queries = draw(3_000, 50)
     exclude = histories([list(range(row, 3_000, 7)) for row in range(50)])
     monkeypatch.setattr("palate.retrieval.exact.CELLS", 7 * 3_000)
-    monkeypatch.setattr("palate.retrieval.exact.WIDE", 1_000)
     same(Exact.of(vectors).search(queries, 10, exclude=exclude), brute(vectors, queries, 10, exclude))
 
 

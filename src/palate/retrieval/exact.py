@@ -2,12 +2,7 @@
 
     score(b, i) = q_b . v_i
 
-A wide row of scores is searched in two steps. The maximum of every group of 64 neighboring columns is taken; the k
-best items lie in the k groups of highest maximum, equal maxima by lower group, because an item in any other group has
-an item of each of those k ahead of it. Only their columns are then compared, under the same tie rule.
-
-Shape legend: B queries, D width, I items, J items that are allowed, N new items, K list length, G groups, W columns of
-a group.
+Shape legend: B queries, D width, I items, J items that are allowed, N new items, K list length.
 """
 
 from __future__ import annotations
@@ -21,10 +16,8 @@ from palate.data.dataset import History
 from palate.retrieval.base import About, Found, Hidden, check_allowed, hidden, vectors_of
 from palate.top_k import top_k
 
-__all__ = ["Exact", "best"]
+__all__ = ["Exact"]
 
-GROUP = 64
-WIDE = 16_384  # columns from which the search in two steps is the faster one
 CELLS = 32_000_000  # scores held at once: bounds the memory to about 130 MB
 # A mask that allows a smaller share of the items than this is answered from a copy of their vectors.
 GATHERED_SHARE = 0.25
@@ -90,7 +83,7 @@ class Exact:
             if len(query_H):
                 first, last = torch.searchsorted(query_H, torch.tensor([start, start + step], device=device)).tolist()
                 score_BJ[query_H[first:last] - start, item_H[first:last]] = -torch.inf
-            value, column = best(score_BJ, width)
+            value, column = top_k(score_BJ, width)
             column = column if column_J is None else column_J[column]
             values[start : start + step, :width] = value
             items[start : start + step, :width] = torch.where(value > -torch.inf, column, -1)
@@ -100,20 +93,3 @@ class Exact:
         """An index that also holds N new items: see ``Index``."""
         new = vectors_of(vectors_ND, self.vectors.shape[1], "new vectors").to(self.vectors.device)
         return Exact(torch.cat([self.vectors, new]), self.about)
-
-
-def best(score_BI: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """``palate.top_k.top_k`` for wide rows: (values (B, k), columns (B, k)), equal scores by lower column."""
-    users, columns = score_BI.shape
-    groups = columns // GROUP
-    if columns < WIDE or groups < 2 * k:
-        return top_k(score_BI, k)
-    grouped_BGW = score_BI[:, : groups * GROUP].view(users, groups, GROUP)
-    _, group_BK = top_k(grouped_BGW.amax(2), k)
-    group_BK = group_BK.sort(1).values  # in the order of columns, so that equal scores stay in it
-    within = torch.arange(GROUP, device=score_BI.device)
-    column_BJ = (group_BK[:, :, None] * GROUP + within).flatten(1)
-    rest = torch.arange(groups * GROUP, columns, device=score_BI.device).expand(users, -1)
-    column_BJ = torch.cat([column_BJ, rest], 1)
-    value, place = top_k(score_BI.gather(1, column_BJ), k)
-    return value, column_BJ.gather(1, place)
