@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable, Sequence
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import polars as pl
     from rich.console import Console
 
-__all__ = ["console", "frame_table", "note", "print_json", "table"]
+    from palate.progress import Progress, ProgressEvent
+
+QUIET_SECONDS = 10.0  # between two plain lines of one stage
 
 
 def console(*, stderr: bool = False) -> Console:
@@ -25,6 +29,48 @@ def console(*, stderr: bool = False) -> Console:
 def note(line: object) -> None:
     """One line about what is going on, on stderr, so that stdout stays clean for pipes."""
     console(stderr=True).print(str(line), style="dim", markup=False, soft_wrap=True)
+
+
+@contextmanager
+def show_progress() -> Iterator[Progress]:
+    """Render progress on stderr: bars with totals on a terminal, plain lines otherwise.
+
+    A plain line is written for each message and for each new stage; a long stage repeats its count every ten seconds.
+    """
+    terminal = console(stderr=True)
+    if not terminal.is_terminal:
+        yield _plain_lines()
+        return
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (BarColumn(20), TimeElapsedColumn(), TextColumn("{task.description}", markup=False))
+    with Progress(*columns, console=terminal, transient=True) as bars:
+        rows: dict[str, Any] = {}
+
+        def draw(event: ProgressEvent) -> None:
+            if event.done is None and event.total is None:
+                bars.console.print(str(event), style="dim", markup=False, soft_wrap=True)
+            elif event.stage in rows and event.done is not None and event.done == event.total:
+                # Stages are nested (epochs within models): a finished one must not push the others off the screen.
+                bars.remove_task(rows.pop(event.stage))
+            else:
+                if event.stage not in rows:
+                    rows[event.stage] = bars.add_task("")
+                bars.update(rows[event.stage], completed=event.done or 0, total=event.total, description=str(event))
+
+        yield draw
+
+
+def _plain_lines() -> Progress:
+    written: dict[str, float] = {}
+
+    def write(event: ProgressEvent) -> None:
+        now = time.monotonic()
+        if event.message or now - written.get(event.stage, -QUIET_SECONDS) >= QUIET_SECONDS:
+            note(event)
+            written[event.stage] = now
+
+    return write
 
 
 def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]], caption: str | None = None) -> None:
