@@ -13,17 +13,22 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Protocol, Self, TypeVar, runtime_checkable
+from typing import Annotated, Any, ClassVar, Generic, Literal, NamedTuple, Protocol, Self, TypeVar, runtime_checkable
 
 import numpy as np
 import polars as pl
 import torch
 from numpy.typing import NDArray
+from pydantic import Field, SkipValidation
 from torch import Tensor, nn
 
+from palate.bounds import Count, check_fields
 from palate.data.dataset import Dataset, Fingerprint, History
 from palate.data.features import FeatureSchema
-from palate.errors import RecipeError
+from palate.data.frame import from_frame
+from palate.data.splits.split import Split
+from palate.errors import DataError, RecipeError
+from palate.progress import Progress, silent
 
 __all__ = [
     "Batch",
@@ -37,6 +42,7 @@ __all__ = [
     "TrainOptions",
     "Trainable",
     "Vectors",
+    "as_dataset",
     "reads_request_time",
 ]
 
@@ -196,55 +202,104 @@ Logger = Literal["none", "csv", "tensorboard"]
 
 @dataclass(frozen=True)
 class TrainOptions:
-    """How to fit, apart from what is learned: nothing in here belongs into a bundle.
+    """Options of training; not saved in a bundle.
 
     Args:
-        seed: all randomness derives from it and the epoch number.
-        device: "auto" (a GPU when there is one), "cpu", "cuda".
-        precision: as the Lightning Trainer names it: "32-true", "bf16-mixed".
-        threads: torch threads on the CPU; None leaves them as they are.
-        progress: show a progress bar.
-        validation_callback: called after each epoch with the model; higher is better. It must look at validation rows.
+        seed: of all randomness, together with the epoch number.
+        device: "auto" (a GPU where there is one), "cpu", "cuda" (also written "gpu") or "mps".
+        precision: as the Lightning Trainer names it, for example "bf16-mixed".
+        threads: torch threads on the CPU; None keeps the current number.
+        progress: called with a ``ProgressEvent`` after each epoch, which carries the mean training loss.
+        validation_callback: called with the model after each epoch; higher is better. It must look at validation rows.
         patience: epochs without a better ``validation_callback`` before training stops; the best epoch is kept.
-        folder: where checkpoints and logs go; training that was killed resumes from there at the last whole epoch.
-        logger: "none", "csv" or "tensorboard", into ``folder``.
-        on_epoch: called after each epoch with the epoch number and its mean training loss.
+        folder: for checkpoints and logs; training that was killed resumes from there at the last whole epoch.
+        logger: format of the logs in ``folder``.
+
+    Raises:
+        RecipeError: a value is out of bounds, or the device is not available.
     """
 
-    seed: int = 0
-    device: str = "auto"
-    precision: str = "32-true"
-    threads: int | None = None
-    progress: bool = False
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    device: Literal["auto", "cpu", "cuda", "mps", "gpu"] = "auto"
+    precision: Literal["64-true", "32-true", "bf16-true", "16-true", "bf16-mixed", "16-mixed"] = "32-true"
+    threads: Annotated[int, Field(ge=1, le=4096)] | None = None
+    progress: Annotated[Progress, SkipValidation] = silent
     validation_callback: Callable[[Any], float] | None = None
-    patience: int = 5
+    patience: Count = 5
     folder: Path | None = None
     logger: Logger = "none"
-    on_epoch: Callable[[int, float], None] | None = None
 
     def __post_init__(self) -> None:
+        if self.device == "gpu":
+            object.__setattr__(self, "device", "cuda")
+        check_fields(self, "training options", RecipeError)
+        missing = {"cuda": not torch.cuda.is_available(), "mps": not torch.backends.mps.is_available()}
+        if missing.get(self.device):
+            raise RecipeError(f"device={self.device!r}: torch finds none here, choose 'auto' or 'cpu'")
         if self.logger != "none" and self.folder is None:
             raise RecipeError(f"logger={self.logger!r} needs a folder to write to: set folder")
-        if self.patience < 1:
-            raise RecipeError(f"patience={self.patience}: must be at least 1 epoch")
 
 
-class Recipe(Protocol[M_co]):
-    """A frozen dataclass of hyperparameters that can be fitted, or rebuilt around saved weights."""
+@dataclass(frozen=True)
+class Recipe(Generic[M_co]):
+    """Base of all recipes: frozen hyperparameters that can be fitted, or rebuilt around saved weights.
 
-    @property
-    def name(self) -> str:
-        """The key in ``palate.models.RECIPES``."""
+    A recipe is a frozen dataclass whose annotations carry the bounds of its fields; construction from Python, the
+    command line or a file refuses other values with a ``RecipeError``::
 
-    def fit(self, train: Dataset, run: TrainOptions = TrainOptions()) -> M_co:
-        """Learn from ``train``; the same seed gives the same weights."""
+        @dataclass(frozen=True)
+        class MyRecipe(Recipe[MyModel]):
+            name: ClassVar[str] = "my-recipe"
+            dim: Width = 64
+            learning_rate: Positive = 0.01
 
-    def build(self, sizes: DataSpec) -> M_co:
+    Rules between fields go into ``__post_init__``, after ``super().__post_init__()``.
+    """
+
+    name: ClassVar[str]
+    """The key in ``palate.models.RECIPES``."""
+
+    def __post_init__(self) -> None:
+        check_fields(self, f"recipe {self.name}", RecipeError)
+
+    def fit(self, train: Dataset | Any, options: TrainOptions = TrainOptions()) -> M_co:
+        """Learn from ``train``; the same seed gives the same weights.
+
+        Args:
+            train: the training rows: a Dataset, or a dataframe whose columns have their usual names
+                (see ``palate.from_frame``).
+            options: training options.
+
+        Raises:
+            RecipeError: the rows cannot be learned from.
+            DataError: the dataframe cannot be read.
+        """
+        return self._fit(as_dataset(train), options)
+
+    def _fit(self, train: Dataset, options: TrainOptions) -> M_co:
+        raise NotImplementedError
+
+    def build(self, spec: DataSpec) -> M_co:
         """An untrained model with tables of the right sizes, ready for ``load_state_dict``."""
+        raise NotImplementedError
 
     @classmethod
     def fast(cls) -> Self:
-        """The preset that trains in seconds on two cores."""
+        """The preset that trains in seconds on two cores; the defaults, unless overridden."""
+        return cls()
+
+
+def as_dataset(rows: Dataset | Any) -> Dataset:
+    """A Dataset as it is, or made from any dataframe that has the usual column names.
+
+    Raises:
+        DataError: it is neither, or the dataframe cannot be read.
+    """
+    if isinstance(rows, Dataset):
+        return rows
+    if isinstance(rows, Split):
+        raise DataError("a split was given where training rows are expected: pass split.train")
+    return from_frame(rows)
 
 
 class Batch(NamedTuple):
@@ -261,11 +316,13 @@ class Batch(NamedTuple):
 class Trainable(Protocol):
     """What a gradient-trained recipe is made of, so that any driver can run it."""
 
+    name: ClassVar[str]
+
     @property
     def epochs(self) -> int:
         """Passes over the training rows."""
 
-    def build(self, sizes: DataSpec) -> Any:
+    def build(self, spec: DataSpec) -> Any:
         """The module to train."""
 
     def batches(self, train: Dataset, seed: int, epoch: int) -> Iterable[Any]:

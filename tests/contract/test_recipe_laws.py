@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from functools import cache
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import numpy as np
 import pytest
@@ -13,7 +13,9 @@ import torch
 from boards import make_checkerboard
 from palate.base import DataSpec, Model, Query, Recipe, TrainOptions
 from palate.bundle import Bundle
+from palate.data.frame import to_frame
 from palate.data.splits.split import Split
+from palate.errors import DataError, RecipeError
 from palate.models import RECIPES, make_recipe
 from palate.recommend import Recommender
 
@@ -175,3 +177,44 @@ def test_published_defaults_and_fast_preset_exist_and_are_frozen(name: str) -> N
         assert recipe.name == name
         with pytest.raises(dataclasses.FrozenInstanceError):
             recipe.epochs = 3
+
+
+# Fields that may be 0: passes over the rows (0 leaves the initial weights), and the blocks of a network.
+MAY_BE_ZERO = {"epochs", "sweeps", "burn_in", "blocks"}
+OWN_CHECKS = {"gmf", "mlp", "neumf", "two-tower", "sasrec", "bidirectional-sasrec", "ensemble", "two-stage"}
+
+
+def numbers(name: str) -> list[tuple[str, type]]:
+    """Numeric fields of a recipe and their types."""
+    hints = get_type_hints(RECIPES[name])
+    found = []
+    for field in dataclasses.fields(RECIPES[name]):
+        kinds = {hints[field.name], *get_args(hints[field.name])}
+        found += [(field.name, kind) for kind in (int, float) if kind in kinds]
+    return found
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in OWN_CHECKS])
+def test_values_out_of_bounds_are_refused_before_any_data_are_read(name: str) -> None:
+    for field, kind in numbers(name):
+        wrong: list[Any] = [-1, 10**12] if kind is int else [float("nan"), float("inf"), -float("inf")]
+        if kind is int and field not in MAY_BE_ZERO:
+            wrong.append(0)
+        if kind is float and field != "rating_floor":
+            wrong.append(-1.0)
+        if field in ("dropout", "floor", "keep"):
+            wrong.append(5)
+        for value in wrong:
+            with pytest.raises(RecipeError, match=rf"^recipe {name}, field {field}={value!r}: must be [^\n]+$"):
+                RECIPES[name](**{field: value})
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_dataframe_with_the_usual_columns_is_fitted_like_its_dataset(name: str) -> None:
+    train = board(name).train
+    frame = to_frame(train)
+    recipe = dataclasses.replace(small(name), **({"epochs": 1} if hasattr(small(name), "epochs") else {}))
+    model = recipe.fit(frame, TrainOptions(seed=3))
+    assert model.trained_on == train.fingerprint
+    with pytest.raises(DataError, match=r"pass split\.train"):
+        recipe.fit(board(name))

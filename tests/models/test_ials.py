@@ -215,7 +215,7 @@ def test_the_best_watched_epoch_comes_back():
         return [0.1, 0.3, 0.2, 0.1, 0.1][len(seen) - 1]
 
     run = TrainOptions(
-        validation_callback=validation_callback, patience=2, on_epoch=lambda epoch, loss: losses.append(loss)
+        validation_callback=validation_callback, patience=2, progress=lambda event: losses.append(event.values["loss"])
     )
     model = IALS(dim=4, epochs=9).fit(checkerboard(), run)
     assert len(seen) == 4

@@ -96,7 +96,11 @@ def test_descent_reports_every_50_iterations_and_keeps_the_best() -> None:
 
     recipe = dataclasses.replace(MF.published(3), epochs=120)
     model = recipe.fit(
-        train, TrainOptions(on_epoch=lambda n, loss: seen.append((n, loss)), validation_callback=validation_callback)
+        train,
+        TrainOptions(
+            progress=lambda event: seen.append((event.done, event.values["loss"])),
+            validation_callback=validation_callback,
+        ),
     )
     assert [n for n, _ in seen] == [0, 50, 100, 120]
     assert seen[-1][1] < seen[0][1]

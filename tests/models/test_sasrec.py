@@ -411,7 +411,7 @@ def test_training_goes_on_from_a_checkpoint_to_the_same_weights(tmp_path: Path) 
     (tmp_path / "run.json").write_text(json.dumps(label))
     longer = replace(recipe, epochs=5)
     epochs: list[int] = []
-    resumed = longer.fit(chain(), replace(RUN, folder=tmp_path, on_epoch=lambda epoch, loss: epochs.append(epoch)))
+    resumed = longer.fit(chain(), replace(RUN, folder=tmp_path, progress=lambda event: epochs.append(event.done - 1)))
     straight = longer.fit(chain(), RUN)
     assert epochs == [3, 4]
     for key, value in straight.state_dict().items():

@@ -56,7 +56,7 @@ def make_comparison(
 def _model(split: Split, candidates: Any, name: str, lengths: list[int]) -> dict[str, Any]:
     losses: list[dict[str, float]] = []
     recipe = make_recipe(name, fast=True)
-    run = TrainOptions(on_epoch=lambda epoch, loss: losses.append({"epoch": epoch, "loss": loss}))
+    run = TrainOptions(progress=lambda event: losses.append({"epoch": event.done, **event.values}))
     begin = time.perf_counter()
     model = recipe.fit(split.train, run)
     seconds = time.perf_counter() - begin

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -16,6 +17,7 @@ from palate.base import TrainOptions
 from palate.data.splits.split import Split
 from palate.errors import RecipeError
 from palate.models.neumf import GMF, MLP
+from palate.progress import ProgressEvent
 
 SMALL = MLP(layers=(8, 8), epochs=6, batch_size=256, learning_rate=0.01, dropout=0.2)
 
@@ -26,8 +28,8 @@ from boards import make_checkerboard
 from palate.models.neumf import MLP
 from palate.base import TrainOptions
 recipe = MLP(layers=(8, 8), epochs=2000, batch_size=256, learning_rate=0.01, dropout=0.2)
-def on_epoch(epoch, loss): print(epoch, flush=True)
-recipe.fit(make_checkerboard().train, TrainOptions(seed=7, folder=pathlib.Path({folder!r}), on_epoch=on_epoch))
+def show(event): print(event.done - 1, flush=True)
+recipe.fit(make_checkerboard().train, TrainOptions(seed=7, folder=pathlib.Path({folder!r}), progress=show))
 """
 
 
@@ -57,7 +59,8 @@ def test_training_killed_with_sigkill_resumes_and_ends_in_the_same_weights(check
     recipe = replace(SMALL, epochs=total)
     seen: list[int] = []
     resumed = recipe.fit(
-        checkerboard.train, TrainOptions(seed=7, folder=tmp_path, on_epoch=lambda epoch, loss: seen.append(epoch))
+        checkerboard.train,
+        TrainOptions(seed=7, folder=tmp_path, progress=lambda event: seen.append((event.done or 0) - 1)),
     )
     straight = recipe.fit(checkerboard.train, TrainOptions(seed=7))
     assert seen[0] == done + 1  # not from the start
@@ -76,7 +79,7 @@ def test_a_finished_folder_gives_the_same_model_without_training(checkerboard: S
     first = SMALL.fit(checkerboard.train, TrainOptions(seed=1, folder=tmp_path))
     epochs: list[int] = []
     again = SMALL.fit(
-        checkerboard.train, TrainOptions(seed=1, folder=tmp_path, on_epoch=lambda e, loss: epochs.append(e))
+        checkerboard.train, TrainOptions(seed=1, folder=tmp_path, progress=lambda event: epochs.append(event.done or 0))
     )
     assert epochs == []
     assert weights_equal(first, again)
@@ -108,10 +111,31 @@ def test_every_epoch_asks_for_its_own_batches_once(checkerboard: Split, tmp_path
 
 
 def test_loss_falls_and_is_reported_per_epoch(checkerboard: Split) -> None:
-    losses: list[float] = []
-    SMALL.fit(checkerboard.train, TrainOptions(on_epoch=lambda epoch, loss: losses.append(loss)))
-    assert len(losses) == 6
-    assert losses[-1] < losses[0]
+    events: list[ProgressEvent] = []
+    SMALL.fit(checkerboard.train, TrainOptions(progress=events.append))
+    assert [(event.stage, event.done, event.total) for event in events] == [
+        ("train mlp", epoch, 6) for epoch in range(1, 7)
+    ]
+    assert events[-1].values["loss"] < events[0].values["loss"]
+
+
+def test_gpu_is_another_name_for_cuda_and_a_missing_device_is_refused() -> None:
+    for device in ("gpu", "cuda", "mps"):
+        available = torch.backends.mps.is_available() if device == "mps" else torch.cuda.is_available()
+        if available:
+            assert TrainOptions(device=device).device == {"gpu": "cuda"}.get(device, device)  # type: ignore[arg-type]
+        else:
+            with pytest.raises(RecipeError, match="choose 'auto' or 'cpu'"):
+                TrainOptions(device=device)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "fields", [{"device": "gpus"}, {"precision": "half"}, {"seed": -1}, {"threads": 0}, {"patience": 10**12}]
+)
+def test_options_out_of_bounds_are_refused_when_constructed(fields: dict[str, Any]) -> None:
+    (name,) = fields
+    with pytest.raises(RecipeError, match=rf"^training options, field {name}="):
+        TrainOptions(**fields)
 
 
 @pytest.mark.parametrize("logger", ["csv", "tensorboard"])
@@ -148,7 +172,7 @@ def test_threads_are_set_for_the_run_only(checkerboard: Split) -> None:
     before = torch.get_num_threads()
     inside: list[int] = []
     replace(SMALL, epochs=1).fit(
-        checkerboard.train, TrainOptions(threads=2, on_epoch=lambda e, loss: inside.append(torch.get_num_threads()))
+        checkerboard.train, TrainOptions(threads=2, progress=lambda event: inside.append(torch.get_num_threads()))
     )
     assert inside == [2]
     assert torch.get_num_threads() == before

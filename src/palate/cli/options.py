@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast, get_type_hints
 
 import typer
 
@@ -183,7 +183,7 @@ def split_rows(source: Source, how: str | None, share: float, seed: int) -> Spli
 
 
 def make_run(seed: int, device: str, threads: int | None, **more: Any) -> TrainOptions:
-    """A Run from command-line options; one thread unless the user or OMP_NUM_THREADS says otherwise."""
+    """Training options from the command line; one thread unless the user or OMP_NUM_THREADS says otherwise."""
     import torch
 
     from palate.base import TrainOptions
@@ -192,7 +192,7 @@ def make_run(seed: int, device: str, threads: int | None, **more: Any) -> TrainO
         raise RecipeError("--device cuda: torch sees no GPU here: choose auto or cpu")
     told = os.environ.get("OMP_NUM_THREADS", "")
     count = threads or (int(told) if told.isdecimal() and int(told) else 1)
-    return TrainOptions(seed=seed, device=device, threads=count, **more)
+    return TrainOptions(seed=seed, device=cast(Any, device), threads=count, **more)
 
 
 def _nothing_there(data: str) -> str:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from palate.cli import options
-from palate.cli.console import console, frame_table, note, print_json, table
+from palate.cli.console import console, frame_table, note, print_json, show, table
+from palate.progress import silent
 
 if TYPE_CHECKING:
     from palate.base import Recipe
@@ -44,7 +45,9 @@ def quickstart(
     from palate.experiment import choose, compare, hold_out, quick_recipes
 
     dataset = reading.of(data, items).dataset()
-    run = options.make_run(seed, device, threads, progress=not json and console(stderr=True).is_terminal)
+    run = options.make_run(
+        seed, device, threads, progress=show if not json and console(stderr=True).is_terminal else silent
+    )
     recipes = quick_recipes(dataset)
     if dataset.interactions.time is None:
         note("no time column: held-out rows are random ones, which flatters models; name one with --time")
@@ -91,7 +94,7 @@ def demo(
     from palate.reproduce.rows import Options
 
     terminal = console(stderr=True).is_terminal
-    run = options.make_run(seed, device, threads, progress=not json and terminal)
+    run = options.make_run(seed, device, threads, progress=show if not json and terminal else silent)
     split = system_b.split(Options(log=note, run=run, progress=terminal))
     note(split.train)
     recipes: list[Recipe[Any]] = [Popularity(), *system_b.FAST]

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from palate.cli import options
-from palate.cli.console import console, note, table
+from palate.cli.console import console, note, show, table
 from palate.errors import DataError
+from palate.progress import silent
 
 if TYPE_CHECKING:
     from palate.reproduce.rows import Role, Row
@@ -66,7 +67,7 @@ def reproduce(
         fast=fast,
         log=note,
         progress=console(stderr=True).is_terminal,
-        run=options.make_run(seed, device, threads),
+        run=options.make_run(seed, device, threads, progress=show if console(stderr=True).is_terminal else silent),
     )
     at_once = min(workers or (1 if threads else cores()), len(wanted))
     if at_once > 1 and threads:

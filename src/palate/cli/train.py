@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from palate.cli import options
-from palate.cli.console import console, note, print_json
+from palate.cli.console import console, note, print_json, show
 from palate.cli.evaluate import show_ratings, show_reports
 from palate.cli.index import index_if_large
 from palate.errors import RecipeError
+from palate.progress import silent
 
 if TYPE_CHECKING:
     from palate.base import Recipe, TrainOptions
@@ -85,13 +86,13 @@ def train(
     source = reading.of(data, items)
     run = options.make_run(
         seed, device, threads, precision=precision, folder=folder, logger=logger,
-        progress=not json and console(stderr=True).is_terminal,
+        progress=show if not json and console(stderr=True).is_terminal else silent,
     )  # fmt: skip
     rows: Split | Dataset
     rows = source.dataset() if split == "none" else options.split_rows(source, split, share, seed)
     dataset = rows.train if isinstance(rows, Split) else rows
     recipe = _recipe(name, fields, published, dataset, run, k)
-    note(f"training {recipe.name}: {dataclasses.asdict(recipe)}")  # type: ignore[call-overload]
+    note(f"training {recipe.name}: {dataclasses.asdict(recipe)}")
     model = _fit(recipe, dataset, run, patience, k)
     reports: list[Report] = []
     ratings: list[RatingsReport] = []
@@ -108,7 +109,7 @@ def train(
     )  # fmt: skip
     dataclasses.replace(bundle, recommender=index_if_large(bundle.recommender)).save(out)
     if json:
-        fields = dataclasses.asdict(recipe)  # type: ignore[call-overload]
+        fields = dataclasses.asdict(recipe)
         print_json({
             "recipe": recipe.name, "fields": fields, "bundle": str(out),
             "reports": [report.to_dict() for part in (reports, ratings) for report in part],

@@ -11,6 +11,7 @@ from palate.data.splits.split import Split
 from palate.errors import PalateError, RecipeError
 from palate.evaluation.evaluate import validation_callback
 from palate.experiment.validation import validation_like
+from palate.progress import silent
 
 __all__ = ["tune"]
 
@@ -37,7 +38,7 @@ def tune(
     """
     inner = validation_like(split)
     measure = validation_callback(inner, k=k)
-    plain = replace(run, validation_callback=None, folder=None, logger="none", on_epoch=None)
+    plain = replace(run, validation_callback=None, folder=None, logger="none", progress=silent)
     values: dict[int, float] = {}
     reasons = []
     for number, recipe in enumerate(grid):
@@ -58,7 +59,7 @@ def tune(
 
 def _fields(chosen: Recipe[Any], grid: Sequence[Recipe[Any]]) -> str:
     """The fields in which the settings differ, as the chosen one has them."""
-    every: list[dict[str, Any]] = [asdict(one) for one in grid]  # type: ignore[call-overload]
-    mine: dict[str, Any] = asdict(chosen)  # type: ignore[call-overload]
+    every: list[dict[str, Any]] = [asdict(one) for one in grid]
+    mine: dict[str, Any] = asdict(chosen)
     differ = [name for name in mine if len({str(fields[name]) for fields in every}) > 1]
     return ", ".join(f"{name}={mine[name]:g}" for name in differ)

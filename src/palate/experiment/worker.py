@@ -34,6 +34,7 @@ from palate.experiment.examples import examples
 from palate.experiment.run_folder import RunFolder
 from palate.experiment.validation import validation_like
 from palate.models import RECIPES
+from palate.progress import Progress, ProgressEvent, silent
 
 __all__ = ["main"]
 
@@ -116,14 +117,14 @@ def _tune(folder: RunFolder, split: Split, job: dict[str, Any], emit: Emit) -> N
 def _fit(folder: RunFolder, split: Split, job: dict[str, Any], emit: Emit) -> None:
     curve: list[dict[str, float]] = []
 
-    def on_epoch(epoch: int, loss: float) -> None:
-        curve.append({"epoch": epoch + 1, "loss": loss})
-        emit({"step": f"training, epoch {epoch + 1}, loss {loss:.4f}"})
+    def progress(event: ProgressEvent) -> None:
+        curve.append({"epoch": event.done or 0, **event.values})
+        emit({"step": str(event)})
 
     emit({"step": "training"})
     recipe = from_plain(job["recipe"])
     begin = time.perf_counter()
-    model = _trained(recipe, split, _run(job, on_epoch), job["patience"], job["k"])
+    model = _trained(recipe, split, _run(job, progress), job["patience"], job["k"])
     seconds, memory = time.perf_counter() - begin, _peak_mb()
     emit({"step": "measuring"})
     reports = _measured(model, split, job)
@@ -168,9 +169,9 @@ def _by_gradients(recipe: str) -> bool:
     return hasattr(RECIPES[recipe], "batches")
 
 
-def _run(job: dict[str, Any], on_epoch: Callable[[int, float], None] | None = None) -> TrainOptions:
+def _run(job: dict[str, Any], progress: Progress = silent) -> TrainOptions:
     return TrainOptions(
-        seed=job["seed"], device=job["device"], threads=job["threads"], precision=job["precision"], on_epoch=on_epoch
+        seed=job["seed"], device=job["device"], threads=job["threads"], precision=job["precision"], progress=progress
     )
 
 

@@ -73,14 +73,14 @@ class ALSModel(DotProductModel):
     """User vectors, item vectors, and strangers solved exactly.
 
     Args:
-        sizes: rows of the tables.
+        spec: rows of the tables.
         recipe: what is minimized.
     """
 
     fold_in: LeastSquares
 
-    def __init__(self, sizes: DataSpec, recipe: _Als) -> None:
-        super().__init__(sizes, recipe.dim, LeastSquares(recipe), bias=recipe.bias, std=recipe.std / recipe.dim**0.5)
+    def __init__(self, spec: DataSpec, recipe: _Als) -> None:
+        super().__init__(spec, recipe.dim, LeastSquares(recipe), bias=recipe.bias, std=recipe.std / recipe.dim**0.5)
 
     def contributions(self, query: Query, items: Tensor) -> Contributions:
         """w t q_i . A^-1 q_j of each event; the rest is the bias, and for those of whom nothing is known the score."""

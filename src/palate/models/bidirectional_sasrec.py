@@ -25,7 +25,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from palate.base import DataSpec, Query, TrainOptions
+from palate.base import DataSpec, Query, Recipe, TrainOptions
 from palate.data.dataset import Dataset, Fingerprint
 from palate.errors import RecipeError
 from palate.models.sasrec import SASRec, SASRecModel
@@ -98,7 +98,7 @@ def _expected(net: SASRecModel, item_H: Tensor, gap_H: Tensor, seen_I: Tensor) -
 
 
 @dataclass(frozen=True)
-class BidirectionalSASRec:
+class BidirectionalSASRec(Recipe[BidirectionalSASRecModel]):
     """Two SASRec networks that read a history from both ends.
 
     Args:
@@ -106,11 +106,11 @@ class BidirectionalSASRec:
     """
 
     name: ClassVar[str] = "bidirectional-sasrec"
-    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
 
     network: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         object.__setattr__(self, "network", _plain(_recipe(self.network)))
         if self.network["request_time"]:
             raise RecipeError("network.request_time=True: bidirectional-sasrec asks about the past; leave it out")
@@ -120,15 +120,15 @@ class BidirectionalSASRec:
         """The fast preset of ``sasrec``, twice."""
         return cls(network=_plain(SASRec.fast()))
 
-    def build(self, sizes: DataSpec) -> BidirectionalSASRecModel:
+    def build(self, spec: DataSpec) -> BidirectionalSASRecModel:
         """Two untrained networks."""
         recipe = _recipe(self.network)
-        return BidirectionalSASRecModel(recipe.build(sizes), recipe.build(sizes))
+        return BidirectionalSASRecModel(recipe.build(spec), recipe.build(spec))
 
-    def fit(self, train: Dataset, run: TrainOptions = TrainOptions()) -> BidirectionalSASRecModel:
-        """Fit both networks on the order of each user's rows; ``run.validation_callback`` is not called.
+    def _fit(self, train: Dataset, options: TrainOptions) -> BidirectionalSASRecModel:
+        """Fit both networks on the order of each user's rows; ``options.validation_callback`` is not called.
 
-        A folder of the run gets a folder for each network.
+        ``options.folder`` gets a folder for each network.
 
         Raises:
             RecipeError: nobody has two rows.
@@ -136,8 +136,8 @@ class BidirectionalSASRec:
         """
         nets = []
         for kind, rows in (("forwards", train), ("backwards", _reversed(train))):
-            folder = None if run.folder is None else run.folder / kind
-            nets.append(_recipe(self.network).fit(rows, replace(run, folder=folder, validation_callback=None)))
+            folder = None if options.folder is None else options.folder / kind
+            nets.append(_recipe(self.network).fit(rows, replace(options, folder=folder, validation_callback=None)))
         model = BidirectionalSASRecModel(*nets)
         model.trained_on = train.fingerprint
         return model.eval()

@@ -31,14 +31,15 @@ import numpy as np
 import torch
 from numpy.random import Generator
 from numpy.typing import NDArray
-from rich.progress import track
 from scipy import sparse
 
-from palate.base import DataSpec, TrainOptions
+from palate.base import DataSpec, Recipe, TrainOptions, as_dataset
+from palate.bounds import Count, NonNegative, Positive, Rounds, Width
 from palate.data.dataset import Dataset, Interactions
 from palate.data.indicators import indicators, unit_rows
 from palate.errors import RecipeError
 from palate.models.rating_factors import RatingFactors, Ratings, RidgeFoldIn, conditional, ratings_of
+from palate.progress import ProgressEvent
 
 __all__ = ["BMF"]
 
@@ -52,7 +53,7 @@ PRIOR_ROWS = 2.0  # rows that the prior of the center counts for
 
 
 @dataclass(frozen=True)
-class BMF:
+class BMF(Recipe[RatingFactors]):
     """Bayesian matrix factorization.
 
     Args:
@@ -67,23 +68,18 @@ class BMF:
     """
 
     name: ClassVar[str] = "bmf"
-    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
 
-    dim: int = 8
-    sweeps: int = 200
-    burn_in: int = 80
-    draws: int = 30
-    link: float = 1.0
+    dim: Width = 8
+    sweeps: Rounds = 200
+    burn_in: Rounds = 80
+    draws: Count = 30
+    link: Positive = 1.0
     feedback: bool = True
-    features: float = 0.5
-    negatives: int = 4
+    features: NonNegative = 0.5
+    negatives: Count = 4
 
     def __post_init__(self) -> None:
-        for field, low in (("dim", 1), ("burn_in", 0), ("draws", 1), ("features", 0), ("negatives", 1)):
-            if getattr(self, field) < low:
-                raise RecipeError(f"{field}={getattr(self, field)}: must be at least {low}")
-        if self.link <= 0:
-            raise RecipeError(f"link={self.link}: must be above 0")
+        super().__post_init__()
         if self.sweeps - self.burn_in < self.draws:
             raise RecipeError(
                 f"sweeps={self.sweeps} and burn_in={self.burn_in} leave fewer than draws={self.draws}: raise sweeps"
@@ -94,38 +90,40 @@ class BMF:
         """A short chain."""
         return cls(sweeps=60, burn_in=30, draws=15)
 
-    def build(self, sizes: DataSpec) -> RatingFactors:
+    def build(self, spec: DataSpec) -> RatingFactors:
         """Vectors of the right sizes, ready for ``load_state_dict``."""
-        fold_in = RidgeFoldIn(sizes, self.dim, self.draws, linked=self.feedback)
-        return RatingFactors(sizes, self.dim, fold_in)
+        fold_in = RidgeFoldIn(spec, self.dim, self.draws, linked=self.feedback)
+        return RatingFactors(spec, self.dim, fold_in)
 
     def fit(
-        self, train: Dataset, run: TrainOptions = TrainOptions(), unrated: Interactions | None = None
+        self, train: Dataset | Any, options: TrainOptions = TrainOptions(), unrated: Interactions | None = None
     ) -> RatingFactors:
         """Sample from the posterior given the ratings of ``train``.
 
-        ``run.on_epoch`` gets the training MSE of each round; ``run.validation_callback`` is not called, as more
-        draws do not overfit.
+        The loss of a progress event is the training MSE of a sweep. ``options.validation_callback`` is not called, as
+        more draws do not overfit.
 
         Args:
             train: the ratings.
-            run: how to fit.
+            options: training options.
             unrated: rows without a rating, of the same maps: they count as implicit feedback.
         """
-        ratings = ratings_of(train, self.negatives, run.seed)
+        train = as_dataset(train)
+        ratings = ratings_of(train, self.negatives, options.seed)
         sides = self._sides(train, unrated)
         with torch.random.fork_rng():
-            torch.manual_seed(run.seed)
+            torch.manual_seed(options.seed)
             model = self.build(DataSpec(train.n_users, train.n_items))
         model.set_scale(ratings)
         least = LEAST_NOISE["explicit" if train.explicit else "implicit"]
-        chain = _Chain(ratings, *sides, self.dim, self.link, least, np.random.default_rng(run.seed))
+        chain = _Chain(ratings, *sides, self.dim, self.link, least, np.random.default_rng(options.seed))
         taken = np.linspace(self.sweeps, self.burn_in, self.draws, endpoint=False).round().astype(int)[::-1] - 1
         done = 0
-        for sweep in track(range(self.sweeps), "sampling", disable=not run.progress):
+        for sweep in range(self.sweeps):
             error = chain.sweep()
-            if run.on_epoch is not None:
-                run.on_epoch(sweep, error)
+            options.progress(
+                ProgressEvent(f"train {self.name}", sweep + 1, self.sweeps, "sweep", values={"loss": error})
+            )
             if sweep == taken[done]:
                 chain.write(model, done)
                 done += 1

@@ -22,9 +22,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from palate.base import DataSpec, TrainOptions
+from palate.base import DataSpec, Recipe, TrainOptions
+from palate.bounds import Count, NonNegative, Positive, Rounds, Width
 from palate.data.dataset import Dataset
-from palate.errors import RecipeError
 from palate.models.dot_product import (
     DotProductModel,
     GradientFoldIn,
@@ -41,7 +41,7 @@ __all__ = ["BPR"]
 
 
 @dataclass(frozen=True)
-class BPR:
+class BPR(Recipe[DotProductModel]):
     """Dot product, item bias, pairwise logistic loss.
 
     Args:
@@ -56,40 +56,29 @@ class BPR:
     """
 
     name: ClassVar[str] = "bpr"
-    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
 
-    epochs: int = 40
-    dim: int = 64
-    pool: int = 64
-    batch_users: int = 64
-    user_learning_rate: float = 0.2
-    item_learning_rate: float = 0.03
-    regularization: float = 0.003
-    std: float = 0.5
-
-    def __post_init__(self) -> None:
-        for field, low in (("epochs", 0), ("dim", 1), ("pool", 1), ("batch_users", 1)):
-            if getattr(self, field) < low:
-                raise RecipeError(f"{field}={getattr(self, field)}: must be at least {low}")
-        for field in ("user_learning_rate", "item_learning_rate", "std"):
-            if not getattr(self, field) > 0:
-                raise RecipeError(f"{field}={getattr(self, field)}: must be above 0")
-        if not self.regularization >= 0:
-            raise RecipeError(f"regularization={self.regularization}: must be 0 or above")
+    epochs: Rounds = 40
+    dim: Width = 64
+    pool: Count = 64
+    batch_users: Count = 64
+    user_learning_rate: Positive = 0.2
+    item_learning_rate: Positive = 0.03
+    regularization: NonNegative = 0.003
+    std: Positive = 0.5
 
     @classmethod
     def fast(cls) -> Self:
         """Fewer epochs and smaller vectors: seconds instead of minutes on two cores."""
         return cls(epochs=15, dim=32, item_learning_rate=0.05)
 
-    def build(self, sizes: DataSpec) -> DotProductModel:
+    def build(self, spec: DataSpec) -> DotProductModel:
         """An untrained model with tables of the given sizes."""
         fold_in = GradientFoldIn(self.dim, replace(self, regularization=0.0).objective, probes=128)
-        return DotProductModel(sizes, self.dim, fold_in, bias=True, std=self.std / self.dim**0.5)
+        return DotProductModel(spec, self.dim, fold_in, bias=True, std=self.std / self.dim**0.5)
 
-    def fit(self, train: Dataset, run: TrainOptions = TrainOptions()) -> DotProductModel:
+    def _fit(self, train: Dataset, options: TrainOptions) -> DotProductModel:
         """Train on the rows of ``train`` as implicit feedback; a weight below 0 is a dislike."""
-        model = cast(DotProductModel, training.fit(self, train, run))
+        model = cast(DotProductModel, training.fit(self, train, options))
         model.finish(train)
         return model
 

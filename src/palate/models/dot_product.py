@@ -87,7 +87,7 @@ class DotProductModel(nn.Module):
     """User vectors, item vectors and their dot product.
 
     Args:
-        sizes: rows of the tables.
+        spec: rows of the tables.
         dim: width D of a user vector.
         fold_in: how strangers get a vector.
         bias: give every item a bias, the last column of its vector.
@@ -98,12 +98,12 @@ class DotProductModel(nn.Module):
     trained: Tensor
     typical: Tensor
 
-    def __init__(self, sizes: DataSpec, dim: int, fold_in: FoldIn, *, bias: bool = False, std: float = 0.01) -> None:
+    def __init__(self, spec: DataSpec, dim: int, fold_in: FoldIn, *, bias: bool = False, std: float = 0.01) -> None:
         super().__init__()
         self.dim, self.bias, self.fold_in = dim, bias, fold_in
-        self.user_table = nn.Embedding(sizes.users, dim)
-        self.item_table = nn.Embedding(sizes.items, dim + bias)
-        self.register_buffer("trained", torch.ones(sizes.users, dtype=torch.bool))
+        self.user_table = nn.Embedding(spec.users, dim)
+        self.item_table = nn.Embedding(spec.items, dim + bias)
+        self.register_buffer("trained", torch.ones(spec.users, dtype=torch.bool))
         self.register_buffer("typical", torch.zeros(dim))
         nn.init.normal_(self.user_table.weight, std=std)
         nn.init.normal_(self.item_table.weight, std=std)

@@ -24,7 +24,7 @@ Shape legend: B users, C candidates, I items, H history events of the whole quer
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Self
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -34,7 +34,8 @@ from scipy import sparse
 from scipy.linalg import lapack
 from torch import Tensor, nn
 
-from palate.base import Contributions, DataSpec, Query, TrainOptions
+from palate.base import Contributions, DataSpec, Query, Recipe, TrainOptions
+from palate.bounds import Count, Fraction, Positive
 from palate.data.dataset import Dataset, Fingerprint
 from palate.errors import RecipeError
 from palate.models.recency import Recency
@@ -118,7 +119,7 @@ class EASEModel(nn.Module):
 
 
 @dataclass(frozen=True)
-class EASE:
+class EASE(Recipe[EASEModel]):
     """Item-to-item weights by one inversion; strong where the catalog is of moderate size.
 
     Args:
@@ -130,43 +131,28 @@ class EASE:
     """
 
     name: ClassVar[str] = "ease"
-    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
 
-    regularization: float = 500.0
-    half_life_events: float | None = None
-    floor: float = 0.0
-    together: float | None = None
-    max_items: int = 20_000
+    regularization: Positive = 500.0
+    half_life_events: Positive | None = None
+    floor: Fraction = 0.0
+    together: Positive | None = None
+    max_items: Count = 20_000
 
-    def __post_init__(self) -> None:
-        if not 0 < self.regularization < float("inf"):
-            raise RecipeError(f"regularization={self.regularization:g}: must be a number above 0")
-        Recency(self.half_life_events, self.floor)
-        if self.together is not None and not 0 < self.together < float("inf"):
-            raise RecipeError(f"together={self.together:g}: must be a number of seconds above 0, or None")
-        if self.max_items < 1:
-            raise RecipeError(f"max_items={self.max_items}: must be at least 1")
-
-    @classmethod
-    def fast(cls) -> Self:
-        """The same: one inversion takes seconds at MovieLens 1M size."""
-        return cls()
-
-    def build(self, sizes: DataSpec) -> EASEModel:
+    def build(self, spec: DataSpec) -> EASEModel:
         """Zero weights, ready for ``load_state_dict``.
 
         Raises:
             RecipeError: more items than ``max_items``.
         """
-        if sizes.items > self.max_items:
-            needed = 12e-9 * sizes.items**2
+        if spec.items > self.max_items:
+            needed = 12e-9 * spec.items**2
             raise RecipeError(
-                f"{sizes.items:,} items exceed max_items={self.max_items:,}: training would take {needed:,.1f} GB. "
+                f"{spec.items:,} items exceed max_items={self.max_items:,}: training would take {needed:,.1f} GB. "
                 "Raise max_items if there is that much memory, drop rare items, or use item-knn"
             )
-        return EASEModel(sizes.items, self.half_life_events, self.floor)
+        return EASEModel(spec.items, self.half_life_events, self.floor)
 
-    def fit(self, train: Dataset, run: TrainOptions = TrainOptions()) -> EASEModel:
+    def _fit(self, train: Dataset, options: TrainOptions) -> EASEModel:
         """Invert the co-occurrences of the training rows; nothing is random.
 
         Raises:

@@ -30,16 +30,18 @@ Shape legend: B users, C candidates, I items, U users of the training data, H hi
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Self
+from typing import Annotated, ClassVar
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
+from pydantic import Field
 from scipy import linalg, sparse
 from torch import Tensor, nn
 
-from palate.base import Contributions, DataSpec, Query, TrainOptions
+from palate.base import Contributions, DataSpec, Query, Recipe, TrainOptions
+from palate.bounds import Count, NonNegative, Positive
 from palate.data.dataset import Dataset, Fingerprint
 from palate.errors import RecipeError
 
@@ -157,7 +159,7 @@ class RecentEDLAEModel(EDLAEModel):
 
 
 @dataclass(frozen=True)
-class EDLAE:
+class EDLAE(Recipe[EDLAEModel]):
     """Item-to-item weights that predict hidden events, and so rank what was seen behind what was not.
 
     Args:
@@ -167,34 +169,21 @@ class EDLAE:
     """
 
     name: ClassVar[str] = "edlae"
-    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
 
-    keep: float = 0.8
-    regularization: float = 200.0
-    max_items: int = 10_000
+    keep: Annotated[float, Field(gt=0, lt=1)] = 0.8
+    regularization: Positive = 200.0
+    max_items: Count = 10_000
 
-    def __post_init__(self) -> None:
-        _check_above_zero(regularization=self.regularization)
-        if not 0 < self.keep < 1:
-            raise RecipeError(f"keep={self.keep:g}: must be between 0 and 1")
-        if self.max_items < 1:
-            raise RecipeError(f"max_items={self.max_items}: must be at least 1")
-
-    @classmethod
-    def fast(cls) -> Self:
-        """The same: one inversion takes seconds."""
-        return cls()
-
-    def build(self, sizes: DataSpec) -> EDLAEModel:
+    def build(self, spec: DataSpec) -> EDLAEModel:
         """Zeros, ready for ``load_state_dict``.
 
         Raises:
             RecipeError: more items than ``max_items``.
         """
-        self._check_size(sizes)
-        return EDLAEModel(sizes.items)
+        self._check_size(spec)
+        return EDLAEModel(spec.items)
 
-    def fit(self, train: Dataset, run: TrainOptions = TrainOptions()) -> EDLAEModel:
+    def _fit(self, train: Dataset, options: TrainOptions) -> EDLAEModel:
         """Invert the co-occurrences of the training rows; nothing is random.
 
         Raises:
@@ -224,11 +213,11 @@ class EDLAE:
         weights_II += inverse_II * (free * weights_II[diagonal] / (1 - free * inverse_II[diagonal]))
         return weights_II, count_I
 
-    def _check_size(self, sizes: DataSpec) -> None:
-        if sizes.items > self.max_items:
+    def _check_size(self, spec: DataSpec) -> None:
+        if spec.items > self.max_items:
             raise RecipeError(
-                f"{sizes.items:,} items exceed max_items={self.max_items:,}: training would take "
-                f"{36e-9 * sizes.items**2:,.1f} GB. Raise max_items if there is that much memory, or drop rare items"
+                f"{spec.items:,} items exceed max_items={self.max_items:,}: training would take "
+                f"{36e-9 * spec.items**2:,.1f} GB. Raise max_items if there is that much memory, or drop rare items"
             )
 
 
@@ -247,34 +236,25 @@ class RecentEDLAE(EDLAE):
 
     name: ClassVar[str] = "recent-edlae"
 
-    keep: float = 0.5
-    regularization: float = 100.0
-    half_life: float = 10.0
+    keep: Annotated[float, Field(gt=0, lt=1)] = 0.5
+    regularization: Positive = 100.0
+    half_life: Positive = 10.0
     rating_floor: float = 0.0
-    since: float = 0.5
-    mix: float = 0.5
-    damping: float = 0.9
-    bins: int = 64
+    since: NonNegative = 0.5
+    mix: NonNegative = 0.5
+    damping: NonNegative = 0.9
+    bins: Count = 64
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        _check_above_zero(half_life=self.half_life)
-        for field in ("since", "mix", "damping"):
-            if not 0 <= getattr(self, field) < float("inf"):
-                raise RecipeError(f"{field}={getattr(self, field):g}: must not be below 0")
-        if self.bins < 1:
-            raise RecipeError(f"bins={self.bins}: must be at least 1")
-
-    def build(self, sizes: DataSpec) -> RecentEDLAEModel:
+    def build(self, spec: DataSpec) -> RecentEDLAEModel:
         """Zeros, ready for ``load_state_dict``.
 
         Raises:
             RecipeError: more items than ``max_items``.
         """
-        self._check_size(sizes)
-        return RecentEDLAEModel(sizes.items, self.bins, self.since, self.mix)
+        self._check_size(spec)
+        return RecentEDLAEModel(spec.items, self.bins, self.since, self.mix)
 
-    def fit(self, train: Dataset, run: TrainOptions = TrainOptions()) -> RecentEDLAEModel:
+    def _fit(self, train: Dataset, options: TrainOptions) -> RecentEDLAEModel:
         """Count, and invert the co-occurrences of the training rows; nothing is random.
 
         Raises:
@@ -321,9 +301,3 @@ def _spread(sum_BI: Tensor) -> Tensor:
 def _owners(query: Query) -> Tensor:
     """The place in the query of the user of each event, (H,)."""
     return torch.repeat_interleave(torch.arange(len(query), device=query.user.device), query.counts())
-
-
-def _check_above_zero(**fields: float) -> None:
-    for field, value in fields.items():
-        if not 0 < value < float("inf"):
-            raise RecipeError(f"{field}={value:g}: must be a number above 0")

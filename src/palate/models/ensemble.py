@@ -44,15 +44,15 @@ class EnsembleModel(nn.Module):
         members: fitted models of one catalog.
         weights: one per member.
         how: "standardized" or "rank".
-        sizes: of that catalog, with the features that members read.
+        spec: of that catalog, with the features that members read.
     """
 
     trained_on: Fingerprint | None = None
 
-    def __init__(self, members: Iterable[nn.Module], weights: tuple[float, ...], how: str, sizes: DataSpec) -> None:
+    def __init__(self, members: Iterable[nn.Module], weights: tuple[float, ...], how: str, spec: DataSpec) -> None:
         super().__init__()
         self.members, self.weights, self.how = nn.ModuleList(members), weights, how
-        self.sizes = sizes
+        self.sizes = spec
 
     def score(self, query: Query, items: Tensor | None = None) -> Tensor:
         """(B, C) or (B, I), the whole catalog being scored either way, in chunks of bounded memory."""
@@ -86,7 +86,7 @@ class EnsembleModel(nn.Module):
 
 
 @dataclass(frozen=True)
-class Ensemble:
+class Ensemble(Recipe[EnsembleModel]):
     """Several recipes fitted on the same rows, their scores added up by weight.
 
     Args:
@@ -97,13 +97,13 @@ class Ensemble:
     """
 
     name: ClassVar[str] = "ensemble"
-    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
 
     members: tuple[str | dict[str, Any], ...] = field(default=("ials", "ease"), hash=False)
     weights: tuple[float, ...] = (1.0, 0.5)
     how: Literal["standardized", "rank"] = "standardized"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not self.members:
             raise RecipeError("members=[]: name at least one recipe")
         if len(self.weights) != len(self.members):
@@ -126,22 +126,22 @@ class Ensemble:
         """The members as recipes."""
         return tuple(member(one) for one in self.members)
 
-    def build(self, sizes: DataSpec) -> EnsembleModel:
+    def build(self, spec: DataSpec) -> EnsembleModel:
         """Untrained members, ready for ``load_state_dict``."""
-        return EnsembleModel([recipe.build(sizes) for recipe in self.recipes], self.weights, self.how, sizes)
+        return EnsembleModel([recipe.build(spec) for recipe in self.recipes], self.weights, self.how, spec)
 
-    def fit(self, train: Dataset, run: TrainOptions = TrainOptions()) -> EnsembleModel:
+    def _fit(self, train: Dataset, options: TrainOptions) -> EnsembleModel:
         """Fit every member on the same rows with the same seed; early stopping applies to each.
 
-        A folder of the run gets a folder for each member.
+        ``options.folder`` gets a folder for each member.
 
         Raises:
             RecipeError: two members read different features.
         """
         models = []
         for place, recipe in enumerate(self.recipes):
-            folder = None if run.folder is None else run.folder / f"{place}-{recipe.name}"
-            models.append(recipe.fit(train, dataclasses.replace(run, folder=folder)))
+            folder = None if options.folder is None else options.folder / f"{place}-{recipe.name}"
+            models.append(recipe.fit(train, dataclasses.replace(options, folder=folder)))
         return self.around(models, train)
 
     def around(self, models: Sequence[Any], train: Dataset) -> EnsembleModel:

@@ -37,7 +37,7 @@ def member(one: str | Mapping[str, Any]) -> Recipe[Any]:
 
 def table(recipe: Recipe[Any]) -> dict[str, Any]:
     """Name and fields of a recipe as plain data, the same before and after JSON."""
-    fields: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(recipe)))  # type: ignore[call-overload]
+    fields: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(recipe)))
     return {"recipe": recipe.name, **fields}
 
 

@@ -30,15 +30,15 @@ from typing import Any, ClassVar, Literal, Self
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from rich.progress import track
 from torch import Tensor
 
-from palate.base import DataSpec, TrainOptions
+from palate.base import DataSpec, Recipe, TrainOptions
+from palate.bounds import Fraction, NonNegative, Positive, Rounds, Width
 from palate.data.dataset import Dataset
 from palate.errors import RecipeError
 from palate.models.als_model import ALSModel
 from palate.models.least_squares import Floats, Rows, diagonal, leading_vectors, solve_rows
-from palate.models.recency import Recency
+from palate.progress import ProgressEvent, silent
 
 __all__ = ["IALS", "WALS", "Alternation"]
 
@@ -141,7 +141,7 @@ class Alternation:
 
 
 @dataclass(frozen=True)
-class _Als:
+class _Als(Recipe[ALSModel]):
     """What both recipes share.
 
     Args:
@@ -158,29 +158,16 @@ class _Als:
 
     name: ClassVar[str]
     bias: ClassVar[bool]
-    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
 
-    epochs: int = 8
-    dim: int = 64
-    unobserved_weight: float = 0.3
-    regularization: float = 0.007
-    exponent: float = 1.0
-    block: int | None = None
-    std: float = 0.1
-    half_life_events: float | None = None
-    floor: float = 0.0
-
-    def __post_init__(self) -> None:
-        Recency(self.half_life_events, self.floor)
-        for field, low in (("epochs", 0), ("dim", 1), ("block", 1)):
-            if getattr(self, field) is not None and getattr(self, field) < low:
-                raise RecipeError(f"{field}={getattr(self, field)}: must be at least {low}")
-        for field in ("regularization", "std"):
-            if not getattr(self, field) > 0:
-                raise RecipeError(f"{field}={getattr(self, field)}: must be above 0")
-        if not (self.unobserved_weight > 0 or (self.bias and self.unobserved_weight == 0)):
-            floor = "0 or above" if self.bias else "above 0, or everything is predicted as 1"
-            raise RecipeError(f"unobserved_weight={self.unobserved_weight}: must be {floor}")
+    epochs: Rounds = 8
+    dim: Width = 64
+    unobserved_weight: NonNegative = 0.3
+    regularization: Positive = 0.007
+    exponent: NonNegative = 1.0
+    block: Width | None = None
+    std: Positive = 0.1
+    half_life_events: Positive | None = None
+    floor: Fraction = 0.0
 
     @classmethod
     def fast(cls) -> Self:
@@ -200,32 +187,33 @@ class _Als:
         ridge: Floats = self.regularization * (amount + self.unobserved_weight * columns) ** self.exponent
         return ridge
 
-    def build(self, sizes: DataSpec) -> ALSModel:
+    def build(self, spec: DataSpec) -> ALSModel:
         """An untrained model with tables of the given sizes."""
-        return ALSModel(sizes, self)
+        return ALSModel(spec, self)
 
-    def fit(self, train: Dataset, run: TrainOptions = TrainOptions()) -> ALSModel:
-        """Alternate on the CPU; with ``run.validation_callback`` the best epoch comes back. ``run.folder`` is not used.
+    def _fit(self, train: Dataset, options: TrainOptions) -> ALSModel:
+        """Alternate on the CPU; with a validation callback the best epoch is kept. ``options.folder`` is not used.
 
         Raises:
             RecipeError: no rows, or rows that this recipe cannot learn from.
         """
         self.check(train)
-        state = Alternation(self, train, run.seed)
+        state = Alternation(self, train, options.seed)
         with torch.random.fork_rng():
             model = self.build(DataSpec(train.n_users, train.n_items))
         state.solve_users()
         best: tuple[float, int, dict[str, Tensor]] | None = None
-        for epoch in track(range(self.epochs), f"{self.name}", disable=not run.progress):
+        for epoch in range(self.epochs):
             state.epoch(last=epoch == self.epochs - 1)
-            if run.on_epoch is not None:
-                run.on_epoch(epoch, state.loss() / len(train))
-            if run.validation_callback is not None:
+            if options.progress is not silent:  # the objective is a pass over all rows
+                values = {"loss": state.loss() / len(train)}
+                options.progress(ProgressEvent(f"train {self.name}", epoch + 1, self.epochs, "epoch", values=values))
+            if options.validation_callback is not None:
                 _store(model, state, train)
-                value = float(run.validation_callback(model))
+                value = float(options.validation_callback(model))
                 if best is None or value > best[0]:
                     best = (value, epoch, {key: tensor.clone() for key, tensor in model.state_dict().items()})
-                elif epoch - best[1] >= run.patience:
+                elif epoch - best[1] >= options.patience:
                     break
         _store(model, state, train)
         if best is not None:
@@ -260,12 +248,9 @@ class IALS(_Als):
     name: ClassVar[str] = "ials"
     bias: ClassVar[bool] = False
 
+    # With a = 0 nothing holds unobserved scores down, and every score becomes 1.
+    unobserved_weight: Positive = 0.3
     weighting: Literal["none", "rating"] = "none"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.weighting not in ("none", "rating"):
-            raise RecipeError(f"weighting={self.weighting!r}: choose 'none' or 'rating'")
 
     def observed(self, weight: Floats, bias: Any, lowest: float) -> tuple[Floats, Floats | None]:
         """Target 1, or 0 for a dislike; weight 1 or the absolute strength."""
@@ -282,9 +267,9 @@ class WALS(_Als):
     name: ClassVar[str] = "wals"
     bias: ClassVar[bool] = True
 
-    dim: int = 16
-    unobserved_weight: float = 0.0
-    regularization: float = 0.1
+    dim: Width = 16
+    unobserved_weight: NonNegative = 0.0
+    regularization: Positive = 0.1
 
     def observed(self, weight: Floats, bias: Any, lowest: float) -> tuple[Floats, Floats | None]:
         """Rating minus mean; every rating weighs 1."""

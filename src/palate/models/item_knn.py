@@ -18,7 +18,7 @@ Shape legend: B users, C candidates, I items, N items of a block, K neighbors.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Self
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -26,9 +26,9 @@ from numpy.typing import NDArray
 from scipy import sparse
 from torch import Tensor, nn
 
-from palate.base import Contributions, DataSpec, Query, TrainOptions
+from palate.base import Contributions, DataSpec, Query, Recipe, TrainOptions
+from palate.bounds import Count, NonNegative
 from palate.data.dataset import Dataset, Fingerprint
-from palate.errors import RecipeError
 
 __all__ = ["ItemKNN", "ItemKNNModel"]
 
@@ -106,7 +106,7 @@ class ItemKNNModel(nn.Module):
 
 
 @dataclass(frozen=True)
-class ItemKNN:
+class ItemKNN(Recipe[ItemKNNModel]):
     """Item-to-item cosine with shrinkage, cut to the nearest items: the classic that scales.
 
     Args:
@@ -115,27 +115,15 @@ class ItemKNN:
     """
 
     name: ClassVar[str] = "item-knn"
-    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
 
-    neighbors: int = 50
-    shrinkage: float = 10.0
+    neighbors: Count = 50
+    shrinkage: NonNegative = 10.0
 
-    def __post_init__(self) -> None:
-        if self.neighbors < 1:
-            raise RecipeError(f"neighbors={self.neighbors}: must be at least 1")
-        if not 0 <= self.shrinkage < float("inf"):
-            raise RecipeError(f"shrinkage={self.shrinkage:g}: must be a number of at least 0")
-
-    @classmethod
-    def fast(cls) -> Self:
-        """The same: counting together what was touched together takes seconds."""
-        return cls()
-
-    def build(self, sizes: DataSpec) -> ItemKNNModel:
+    def build(self, spec: DataSpec) -> ItemKNNModel:
         """No neighbors yet, ready for ``load_state_dict``; never more neighbors than other items."""
-        return ItemKNNModel(sizes.items, max(1, min(self.neighbors, sizes.items - 1)))
+        return ItemKNNModel(spec.items, max(1, min(self.neighbors, spec.items - 1)))
 
-    def fit(self, train: Dataset, run: TrainOptions = TrainOptions()) -> ItemKNNModel:
+    def _fit(self, train: Dataset, options: TrainOptions) -> ItemKNNModel:
         """Find the nearest items of each item, in blocks of items; nothing is random."""
         model = self.build(DataSpec(train.n_users, train.n_items))
         x_UI = _matrix(train)

@@ -24,9 +24,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from palate.base import DataSpec, TrainOptions
+from palate.base import DataSpec, Recipe, TrainOptions
+from palate.bounds import Count, Fraction, NonNegative, Positive, Rounds, Width
 from palate.data.dataset import Dataset
-from palate.errors import RecipeError
 from palate.models.dot_product import (
     DotProductModel,
     GradientFoldIn,
@@ -44,7 +44,7 @@ __all__ = ["LogisticMF"]
 
 
 @dataclass(frozen=True)
-class LogisticMF:
+class LogisticMF(Recipe[DotProductModel]):
     """Dot product, item bias, binary cross-entropy.
 
     Args:
@@ -62,45 +62,33 @@ class LogisticMF:
     """
 
     name: ClassVar[str] = "logistic-mf"
-    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
 
-    epochs: int = 40
-    dim: int = 64
-    negatives: int = 8
-    pool: int = 512
-    batch_users: int = 64
-    user_learning_rate: float = 0.2
-    item_learning_rate: float = 0.03
-    regularization: float = 0.005
-    std: float = 0.7
-    half_life_events: float | None = None
-    floor: float = 0.0
-
-    def __post_init__(self) -> None:
-        Recency(self.half_life_events, self.floor)
-        for field, low in (("epochs", 0), ("dim", 1), ("negatives", 1), ("pool", 1), ("batch_users", 1)):
-            if getattr(self, field) < low:
-                raise RecipeError(f"{field}={getattr(self, field)}: must be at least {low}")
-        for field in ("user_learning_rate", "item_learning_rate", "std"):
-            if not getattr(self, field) > 0:
-                raise RecipeError(f"{field}={getattr(self, field)}: must be above 0")
-        if not self.regularization >= 0:
-            raise RecipeError(f"regularization={self.regularization}: must be 0 or above")
+    epochs: Rounds = 40
+    dim: Width = 64
+    negatives: Count = 8
+    pool: Count = 512
+    batch_users: Count = 64
+    user_learning_rate: Positive = 0.2
+    item_learning_rate: Positive = 0.03
+    regularization: NonNegative = 0.005
+    std: Positive = 0.7
+    half_life_events: Positive | None = None
+    floor: Fraction = 0.0
 
     @classmethod
     def fast(cls) -> Self:
         """Fewer epochs and smaller pools: seconds instead of minutes on two cores."""
         return cls(epochs=15, dim=32, pool=256, item_learning_rate=0.05)
 
-    def build(self, sizes: DataSpec) -> DotProductModel:
+    def build(self, spec: DataSpec) -> DotProductModel:
         """An untrained model with tables of the given sizes."""
         recency = Recency(self.half_life_events, self.floor)
         fold_in = GradientFoldIn(self.dim, replace(self, regularization=0.0).objective, recency=recency)
-        return DotProductModel(sizes, self.dim, fold_in, bias=True, std=self.std / self.dim**0.5)
+        return DotProductModel(spec, self.dim, fold_in, bias=True, std=self.std / self.dim**0.5)
 
-    def fit(self, train: Dataset, run: TrainOptions = TrainOptions()) -> DotProductModel:
+    def _fit(self, train: Dataset, options: TrainOptions) -> DotProductModel:
         """Train on the rows of ``train`` as implicit feedback; a weight below 0 is a dislike."""
-        model = cast(DotProductModel, training.fit(self, train, run))
+        model = cast(DotProductModel, training.fit(self, train, options))
         model.finish(train)
         return model
 

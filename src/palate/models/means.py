@@ -16,7 +16,7 @@ Shape legend: B users, C candidates, I items, N rows.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Self
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -24,7 +24,8 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from palate.base import DataSpec, Query, TrainOptions
+from palate.base import DataSpec, Query, Recipe, TrainOptions
+from palate.bounds import Count, NonNegative
 from palate.data.dataset import Dataset, Fingerprint
 from palate.errors import RecipeError
 
@@ -41,14 +42,14 @@ class MeanModel(nn.Module):
     item_bias: Tensor
     trained: Tensor
 
-    def __init__(self, sizes: DataSpec, user_damping: float | None) -> None:
+    def __init__(self, spec: DataSpec, user_damping: float | None) -> None:
         super().__init__()
         self.user_damping = user_damping
         self.register_buffer("mean", torch.zeros(()))
         self.register_buffer("scale", torch.tensor([0.0, 1.0]))
-        self.register_buffer("user_bias", torch.zeros(sizes.users))
-        self.register_buffer("item_bias", torch.zeros(sizes.items))
-        self.register_buffer("trained", torch.zeros(sizes.users, dtype=torch.bool))
+        self.register_buffer("user_bias", torch.zeros(spec.users))
+        self.register_buffer("item_bias", torch.zeros(spec.items))
+        self.register_buffer("trained", torch.zeros(spec.users, dtype=torch.bool))
 
     def score(self, query: Query, items: Tensor | None = None) -> Tensor:
         """The item's bias, whoever asks: (B, C) or (B, I)."""
@@ -78,28 +79,22 @@ class MeanModel(nn.Module):
 
 
 @dataclass(frozen=True)
-class MeanRating:
+class MeanRating(Recipe[MeanModel]):
     """Predict the mean rating of the training rows, always."""
 
     name: ClassVar[str] = "mean-rating"
-    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
 
-    @classmethod
-    def fast(cls) -> Self:
-        """The same: a mean is already fast."""
-        return cls()
-
-    def build(self, sizes: DataSpec) -> MeanModel:
+    def build(self, spec: DataSpec) -> MeanModel:
         """Zeros, ready for ``load_state_dict``."""
-        return MeanModel(sizes, None)
+        return MeanModel(spec, None)
 
-    def fit(self, train: Dataset, run: TrainOptions = TrainOptions()) -> MeanModel:
+    def _fit(self, train: Dataset, options: TrainOptions) -> MeanModel:
         """Take the mean and the scale of the weights."""
         return _fitted(self.build(DataSpec(train.n_users, train.n_items)), train)
 
 
 @dataclass(frozen=True)
-class UserItemMeans:
+class UserItemMeans(Recipe[MeanModel]):
     """Predict the mean plus damped biases of user and item.
 
     Args:
@@ -109,27 +104,16 @@ class UserItemMeans:
     """
 
     name: ClassVar[str] = "user-item-means"
-    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
 
-    user_damping: float = 5.0
-    item_damping: float = 5.0
-    rounds: int = 3
+    user_damping: NonNegative = 5.0
+    item_damping: NonNegative = 5.0
+    rounds: Count = 3
 
-    def __post_init__(self) -> None:
-        for field, low in (("user_damping", 0), ("item_damping", 0), ("rounds", 1)):
-            if getattr(self, field) < low:
-                raise RecipeError(f"{field}={getattr(self, field)}: must be at least {low}")
-
-    @classmethod
-    def fast(cls) -> Self:
-        """The same: means are already fast."""
-        return cls()
-
-    def build(self, sizes: DataSpec) -> MeanModel:
+    def build(self, spec: DataSpec) -> MeanModel:
         """Zeros, ready for ``load_state_dict``."""
-        return MeanModel(sizes, self.user_damping)
+        return MeanModel(spec, self.user_damping)
 
-    def fit(self, train: Dataset, run: TrainOptions = TrainOptions()) -> MeanModel:
+    def _fit(self, train: Dataset, options: TrainOptions) -> MeanModel:
         """Take damped means of the residuals, users first, ``rounds`` times."""
         model = _fitted(self.build(DataSpec(train.n_users, train.n_items)), train)
         rows = train.interactions

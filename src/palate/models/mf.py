@@ -27,10 +27,12 @@ from numpy.typing import NDArray
 from scipy import sparse
 from torch import Tensor, nn
 
-from palate.base import Batch, DataSpec, TrainOptions
+from palate.base import Batch, DataSpec, Recipe, TrainOptions
+from palate.bounds import Count, NonNegative, Positive, Rounds, Width
 from palate.data.dataset import Dataset
 from palate.errors import RecipeError
 from palate.models.rating_factors import RatingFactors, Ratings, RidgeFoldIn, rating_batches, ratings_of
+from palate.progress import ProgressEvent, silent
 from palate.training import trainer as training
 
 __all__ = ["MF"]
@@ -44,7 +46,7 @@ FOLD_IN_FLOOR = 0.02  # ridge of one rating where the recipe has less: a history
 
 
 @dataclass(frozen=True)
-class MF:
+class MF(Recipe[RatingFactors]):
     """Matrix factorization of ratings.
 
     Args:
@@ -59,25 +61,18 @@ class MF:
     """
 
     name: ClassVar[str] = "mf"
-    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
 
-    dim: int = 16
+    dim: Width = 16
     biases: bool = True
     optimizer: Literal["adam", "sgd", "descent"] = "adam"
-    epochs: int = 30
-    batch_size: int = 512
-    learning_rate: float = 0.002
-    regularization: float = 0.15
-    negatives: int = 4
+    epochs: Rounds = 30
+    batch_size: Count = 512
+    learning_rate: Positive = 0.002
+    regularization: NonNegative = 0.15
+    negatives: Count = 4
 
     def __post_init__(self) -> None:
-        for field, low in (("dim", 1), ("epochs", 0), ("batch_size", 1), ("negatives", 1), ("regularization", 0)):
-            if getattr(self, field) < low:
-                raise RecipeError(f"{field}={getattr(self, field)}: must be at least {low}")
-        if self.learning_rate <= 0:
-            raise RecipeError(f"learning_rate={self.learning_rate}: must be above 0")
-        if self.optimizer not in ("adam", "sgd", "descent"):
-            raise RecipeError(f"optimizer={self.optimizer!r}: choose 'adam', 'sgd' or 'descent'")
+        super().__post_init__()
         if self.optimizer == "descent" and self.biases:
             raise RecipeError("optimizer='descent' is the published recipe, which has no biases: set biases=False")
 
@@ -91,26 +86,26 @@ class MF:
         """System C: no biases, 2,000 iterations of full-batch descent; K and l were not published."""
         return cls(dim, False, "descent", epochs=2000, learning_rate=0.01, regularization=regularization)
 
-    def build(self, sizes: DataSpec) -> RatingFactors:
+    def build(self, spec: DataSpec) -> RatingFactors:
         """Random vectors of the right sizes, zero biases."""
-        fold_in = RidgeFoldIn(sizes, self.dim, per_event=self.optimizer != "descent")
-        return RatingFactors(sizes, self.dim, fold_in)
+        fold_in = RidgeFoldIn(spec, self.dim, per_event=self.optimizer != "descent")
+        return RatingFactors(spec, self.dim, fold_in)
 
-    def fit(self, train: Dataset, run: TrainOptions = TrainOptions()) -> RatingFactors:
+    def _fit(self, train: Dataset, options: TrainOptions) -> RatingFactors:
         """Learn from the ratings of ``train``.
 
-        "descent" calls ``run.on_epoch`` and ``run.validation_callback`` every 50 iterations, whose best
+        "descent" calls ``options.progress`` and ``options.validation_callback`` every 50 iterations, whose best
         vectors it keeps.
         """
-        ratings = ratings_of(train, self.negatives, run.seed)
+        ratings = ratings_of(train, self.negatives, options.seed)
         with torch.random.fork_rng():
-            torch.manual_seed(run.seed)
+            torch.manual_seed(options.seed)
             model = self.build(DataSpec(train.n_users, train.n_items))
             model.set_scale(ratings, centred=self.biases)
             if self.optimizer == "descent":
-                _descend(self, model, ratings, run)
+                _descend(self, model, ratings, options)
             else:
-                training.fit(self, train, run, model)
+                training.fit(self, train, options, model)
         model.settle(train, self.negatives)
         self._prepare_fold_in(model, len(ratings.user))
         return model
@@ -157,9 +152,9 @@ def _without(column: int) -> Any:
     return hook
 
 
-def _descend(recipe: MF, model: RatingFactors, ratings: Ratings, run: TrainOptions) -> None:
+def _descend(recipe: MF, model: RatingFactors, ratings: Ratings, options: TrainOptions) -> None:
     """Full-batch descent with the published momentum; the vectors of ``model`` are those of the best or last report."""
-    rng = np.random.default_rng(run.seed)
+    rng = np.random.default_rng(options.seed)
     users, items = len(model.user_table.weight), len(model.item_table.weight)
     order = np.lexsort((ratings.item, ratings.user))
     user, item, value = ratings.user[order], ratings.item[order], ratings.value[order]
@@ -171,14 +166,15 @@ def _descend(recipe: MF, model: RatingFactors, ratings: Ratings, run: TrainOptio
         error = value - _products(p, q, user, item)
         if iteration % REPORT_EVERY == 0 or iteration == recipe.epochs:
             _place(model, p, q)
-            if run.on_epoch is not None:
-                run.on_epoch(iteration, float(np.square(error).mean(dtype=np.float64)))
-            if run.validation_callback is not None:
-                watched = run.validation_callback(model)
+            if options.progress is not silent:
+                values = {"loss": float(np.square(error).mean(dtype=np.float64))}
+                options.progress(ProgressEvent("train mf", iteration, recipe.epochs, "iteration", values=values))
+            if options.validation_callback is not None:
+                watched = options.validation_callback(model)
                 best, waited = (watched, 0) if watched > best else (best, waited + 1)
                 if not waited:
                     kept = p.copy(), q.copy()
-                elif waited >= run.patience:
+                elif waited >= options.patience:
                     break
         residual = sparse.csr_array((error, item, starts), shape=(users, items))
         gradients = [
@@ -189,7 +185,7 @@ def _descend(recipe: MF, model: RatingFactors, ratings: Ratings, run: TrainOptio
             gradients = [MOMENTUM * v + (1 - MOMENTUM) * g for v, g in zip(moving, gradients, strict=True)]
         moving = gradients
         p, q = (x - recipe.learning_rate * v for x, v in zip((p, q), moving, strict=True))
-    if run.validation_callback is not None:
+    if options.validation_callback is not None:
         _place(model, *kept)
 
 

@@ -27,7 +27,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from palate.base import Batch, DataSpec, Query, TrainOptions
+from palate.base import Batch, DataSpec, Query, Recipe, TrainOptions
 from palate.data.dataset import Dataset, Fingerprint
 from palate.errors import RecipeError
 from palate.training import trainer as training
@@ -52,7 +52,7 @@ class NCFModel(nn.Module):
     """The network of the three recipes; a part of width 0 is absent.
 
     Args:
-        sizes: rows of the tables.
+        spec: rows of the tables.
         dim: width D of the GMF part.
         layers: widths of the MLP part, the first being user and item vector together.
         dropout: behind each hidden layer.
@@ -62,11 +62,11 @@ class NCFModel(nn.Module):
     user_mean: Tensor
     user_spread: Tensor
 
-    def __init__(self, sizes: DataSpec, dim: int, layers: tuple[int, ...], dropout: float = 0.0) -> None:
+    def __init__(self, spec: DataSpec, dim: int, layers: tuple[int, ...], dropout: float = 0.0) -> None:
         super().__init__()
-        self.dim, self.width, self.items = dim, layers[0] // 2 if layers else 0, sizes.items
-        self.user_table = nn.Embedding(sizes.users, self.dim + self.width)
-        self.item_table = nn.Embedding(sizes.items, self.dim + self.width)
+        self.dim, self.width, self.items = dim, layers[0] // 2 if layers else 0, spec.items
+        self.user_table = nn.Embedding(spec.users, self.dim + self.width)
+        self.item_table = nn.Embedding(spec.items, self.dim + self.width)
         nn.init.normal_(self.user_table.weight, std=0.01)
         nn.init.normal_(self.item_table.weight, std=0.01)
         self.register_buffer("user_mean", torch.zeros(self.dim + self.width))
@@ -188,7 +188,7 @@ class NCFModel(nn.Module):
 
 
 @dataclass(frozen=True)
-class _Ncf:
+class _Ncf(Recipe[NCFModel]):
     """What the three recipes share: how they are trained.
 
     Args:
@@ -201,7 +201,6 @@ class _Ncf:
     """
 
     name: ClassVar[str]
-    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
 
     epochs: int = 20
     negatives: int = 4
@@ -211,6 +210,7 @@ class _Ncf:
     dropout: float = 0.0
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         for field, low in (("epochs", 0), ("negatives", 1), ("batch_size", 1)):
             if getattr(self, field) < low:
                 raise RecipeError(f"{field}={getattr(self, field)}: must be at least {low}")
@@ -229,14 +229,14 @@ class _Ncf:
         """
         return cls(epochs=10, batch_size=2048, learning_rate=0.004)
 
-    def build(self, sizes: DataSpec) -> NCFModel:
+    def build(self, spec: DataSpec) -> NCFModel:
         """An untrained network with tables of the given sizes."""
         dim, layers = self._parts
-        return NCFModel(sizes, dim, layers, self.dropout)
+        return NCFModel(spec, dim, layers, self.dropout)
 
-    def fit(self, train: Dataset, run: TrainOptions = TrainOptions()) -> NCFModel:
+    def _fit(self, train: Dataset, options: TrainOptions) -> NCFModel:
         """Train on the rows of ``train`` as implicit feedback: weights are not used."""
-        return self._finish(training.fit(self, train, run), train)
+        return self._finish(training.fit(self, train, options), train)
 
     @staticmethod
     def _finish(module: nn.Module, train: Dataset) -> NCFModel:
@@ -339,10 +339,10 @@ class NeuMF(_Ncf):
     def _parts(self) -> tuple[int, tuple[int, ...]]:
         return self.dim, self.layers
 
-    def fit(self, train: Dataset, run: TrainOptions = TrainOptions()) -> NCFModel:
+    def _fit(self, train: Dataset, options: TrainOptions) -> NCFModel:
         """Train as a whole, or from the two parts trained apart."""
-        start = self._pretrained(train, run) if self.pretrain else None
-        return self._finish(training.fit(self, train, run, start), train)
+        start = self._pretrained(train, options) if self.pretrain else None
+        return self._finish(training.fit(self, train, options, start), train)
 
     def optimizers(self, module: nn.Module) -> list[torch.optim.Optimizer]:
         """Adam, or plain SGD after pre-training (Adam would need the momentum of the parts; sec. 3.4.1)."""
@@ -350,14 +350,15 @@ class NeuMF(_Ncf):
             return [torch.optim.SGD(module.parameters(), self.learning_rate, weight_decay=self.weight_decay)]
         return super().optimizers(module)
 
-    def _pretrained(self, train: Dataset, run: TrainOptions) -> NCFModel:
+    def _pretrained(self, train: Dataset, options: TrainOptions) -> NCFModel:
         shared = {field: getattr(self, field) for field in (one.name for one in fields(_Ncf))}
         parts: list[tuple[_Ncf, str]] = [
             (GMF(**shared, dim=self.dim), "gmf"),
             (MLP(**shared, layers=self.layers), "mlp"),
         ]
         apart = [
-            part.fit(train, replace(run, folder=run.folder / name if run.folder else None)) for part, name in parts
+            part.fit(train, replace(options, folder=options.folder / name if options.folder else None))
+            for part, name in parts
         ]
         model = self.build(DataSpec(train.n_users, train.n_items))
         mix(model, apart[0], apart[1], self.alpha)

@@ -9,12 +9,12 @@ anybody else to find.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Self
+from typing import ClassVar
 
 import numpy as np
 import torch
 
-from palate.base import DataSpec, TrainOptions
+from palate.base import DataSpec, Recipe, TrainOptions
 from palate.data.dataset import Dataset
 from palate.errors import RecipeError
 from palate.models.popularity import PopularityModel
@@ -25,22 +25,16 @@ DAY = 86_400.0
 
 
 @dataclass(frozen=True)
-class Newest:
+class Newest(Recipe[PopularityModel]):
     """Rank items by the time of their first training row, the latest first."""
 
     name: ClassVar[str] = "newest"
-    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
 
-    @classmethod
-    def fast(cls) -> Self:
-        """The same: looking for a minimum is already fast."""
-        return cls()
-
-    def build(self, sizes: DataSpec) -> PopularityModel:
+    def build(self, spec: DataSpec) -> PopularityModel:
         """Zeros, ready for ``load_state_dict``."""
-        return PopularityModel(sizes.items)
+        return PopularityModel(spec.items)
 
-    def fit(self, train: Dataset, run: TrainOptions = TrainOptions()) -> PopularityModel:
+    def _fit(self, train: Dataset, options: TrainOptions) -> PopularityModel:
         """Find the first row of each item.
 
         Raises:

@@ -8,13 +8,13 @@ Not personal, and the floor under every table: a model that does not beat it has
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Self
+from typing import ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from palate.base import DataSpec, Query, TrainOptions
+from palate.base import DataSpec, Query, Recipe, TrainOptions
 from palate.data.dataset import Dataset, Fingerprint
 
 __all__ = ["Popularity", "PopularityModel"]
@@ -42,22 +42,16 @@ class PopularityModel(nn.Module):
 
 
 @dataclass(frozen=True)
-class Popularity:
+class Popularity(Recipe[PopularityModel]):
     """Rank items by how often they occur in training."""
 
     name: ClassVar[str] = "popularity"
-    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
 
-    @classmethod
-    def fast(cls) -> Self:
-        """The same: counting is already fast."""
-        return cls()
-
-    def build(self, sizes: DataSpec) -> PopularityModel:
+    def build(self, spec: DataSpec) -> PopularityModel:
         """Zero counts, ready for ``load_state_dict``."""
-        return PopularityModel(sizes.items)
+        return PopularityModel(spec.items)
 
-    def fit(self, train: Dataset, run: TrainOptions = TrainOptions()) -> PopularityModel:
+    def _fit(self, train: Dataset, options: TrainOptions) -> PopularityModel:
         """Count the training rows of each item."""
         model = self.build(DataSpec(train.n_users, train.n_items))
         counts = np.bincount(train.interactions.item, minlength=train.n_items)

@@ -110,7 +110,7 @@ class RidgeFoldIn(FoldIn):
     """Ridge regression on the item vectors, as the module's docstring has it.
 
     Args:
-        sizes: rows of the tables.
+        spec: rows of the tables.
         dim: K.
         draws: S.
         per_event: the prior precision is that of one event and grows with their number (L = H l).
@@ -127,7 +127,7 @@ class RidgeFoldIn(FoldIn):
     link: Tensor | None
 
     def __init__(
-        self, sizes: DataSpec, dim: int, draws: int = 1, *, per_event: bool = False, linked: bool = False
+        self, spec: DataSpec, dim: int, draws: int = 1, *, per_event: bool = False, linked: bool = False
     ) -> None:
         super().__init__()
         self.draws, self.per_event = draws, per_event
@@ -136,9 +136,9 @@ class RidgeFoldIn(FoldIn):
         self.register_buffer("noise", torch.ones(draws))  # a, the precision of one rating
         self.register_buffer("center", torch.zeros(draws, dim + 1))
         self.register_buffer("precision", torch.eye(dim + 1).repeat(draws, 1, 1))
-        self.register_buffer("bias", torch.zeros(sizes.items, draws))
+        self.register_buffer("bias", torch.zeros(spec.items, draws))
         self.register_buffer("absent", torch.zeros(()))  # ratings of 0 per event, spread over the catalog
-        self.register_buffer("link", torch.zeros(sizes.items, draws, dim + 1) if linked else None)
+        self.register_buffer("link", torch.zeros(spec.items, draws, dim + 1) if linked else None)
 
     def forward(self, item_IE: Tensor, typical_D: Tensor, events: Events) -> Tensor:
         """User vectors (B, D), each a function of its own history."""
@@ -192,7 +192,7 @@ class RatingFactors(DotProductModel):
     """A dot-product model whose scores are ratings less their mean.
 
     Args:
-        sizes: rows of the tables.
+        spec: rows of the tables.
         dim: K.
         fold_in: how strangers get a vector; it knows mean and scale.
         std: of the normal distribution that p and q start from; biases start at 0.
@@ -200,8 +200,8 @@ class RatingFactors(DotProductModel):
 
     fold_in: RidgeFoldIn
 
-    def __init__(self, sizes: DataSpec, dim: int, fold_in: RidgeFoldIn, *, std: float = 0.1) -> None:
-        super().__init__(sizes, fold_in.draws * (dim + 1), fold_in, bias=True, std=std)
+    def __init__(self, spec: DataSpec, dim: int, fold_in: RidgeFoldIn, *, std: float = 0.1) -> None:
+        super().__init__(spec, fold_in.draws * (dim + 1), fold_in, bias=True, std=std)
         self.width = dim
         with torch.no_grad():
             self.user_table.weight[:, dim] = 0

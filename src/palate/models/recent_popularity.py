@@ -10,13 +10,14 @@ Recommender Systems", SIGIR).
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Self
+from typing import ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from palate.base import DataSpec, Query, TrainOptions
+from palate.base import DataSpec, Query, Recipe, TrainOptions
+from palate.bounds import Positive
 from palate.data.dataset import Dataset, Fingerprint
 from palate.errors import RecipeError
 
@@ -47,7 +48,7 @@ class RecentPopularityModel(nn.Module):
 
 
 @dataclass(frozen=True)
-class RecentPopularity:
+class RecentPopularity(Recipe[RecentPopularityModel]):
     """Rank items by how often they occur in training, recent rows counting more.
 
     Args:
@@ -57,25 +58,15 @@ class RecentPopularity:
     """
 
     name: ClassVar[str] = "recent-popularity"
-    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
 
-    half_life: float = 10.0
+    half_life: Positive = 10.0
     by_rating: bool = False
 
-    def __post_init__(self) -> None:
-        if not 0 < self.half_life < float("inf"):
-            raise RecipeError(f"half_life={self.half_life:g}: must be a number of days above 0")
-
-    @classmethod
-    def fast(cls) -> Self:
-        """The same: counting is already fast."""
-        return cls()
-
-    def build(self, sizes: DataSpec) -> RecentPopularityModel:
+    def build(self, spec: DataSpec) -> RecentPopularityModel:
         """Zero counts, ready for ``load_state_dict``."""
-        return RecentPopularityModel(sizes.items)
+        return RecentPopularityModel(spec.items)
 
-    def fit(self, train: Dataset, run: TrainOptions = TrainOptions()) -> RecentPopularityModel:
+    def _fit(self, train: Dataset, options: TrainOptions) -> RecentPopularityModel:
         """Sum the decayed rows of each item.
 
         Raises:

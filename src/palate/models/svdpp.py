@@ -32,9 +32,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from palate.base import Batch, DataSpec, TrainOptions
+from palate.base import Batch, DataSpec, Recipe, TrainOptions, as_dataset
+from palate.bounds import Count, NonNegative, Positive, Rounds, Width
 from palate.data.dataset import Dataset, History, Interactions
-from palate.errors import ModelError, RecipeError
+from palate.errors import ModelError
 from palate.models.rating_factors import RatingFactors, RidgeFoldIn, rating_batches, ratings_of
 from palate.training import trainer as training
 
@@ -69,11 +70,11 @@ class SVDppModel(RatingFactors):
     ``user_table`` holds the sums, as they were when each user was last trained on, and exactly after training.
     """
 
-    def __init__(self, sizes: DataSpec, dim: int) -> None:
-        super().__init__(sizes, dim, RidgeFoldIn(sizes, dim, per_event=True, linked=True))
+    def __init__(self, spec: DataSpec, dim: int) -> None:
+        super().__init__(spec, dim, RidgeFoldIn(spec, dim, per_event=True, linked=True))
         self.own = nn.Parameter(self.user_table.weight.detach().clone())
         self.user_table.requires_grad_(False)
-        self.touched = nn.Parameter(0.01 * torch.randn(sizes.items, dim))
+        self.touched = nn.Parameter(0.01 * torch.randn(spec.items, dim))
         # While training: N(u), and l for ratings like these.
         self.history: History | None = None
         self.strength = 0.0
@@ -97,7 +98,7 @@ class SVDppModel(RatingFactors):
 
 
 @dataclass(frozen=True)
-class SVDpp:
+class SVDpp(Recipe[SVDppModel]):
     """Matrix factorization of ratings with implicit feedback.
 
     Args:
@@ -110,50 +111,43 @@ class SVDpp:
     """
 
     name: ClassVar[str] = "svdpp"
-    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
 
-    dim: int = 16
-    epochs: int = 12
-    batch_size: int = 512
-    learning_rate: float = 0.002
-    regularization: float = 0.2
-    negatives: int = 4
-
-    def __post_init__(self) -> None:
-        for field, low in (("dim", 1), ("epochs", 0), ("batch_size", 1), ("negatives", 1), ("regularization", 0)):
-            if getattr(self, field) < low:
-                raise RecipeError(f"{field}={getattr(self, field)}: must be at least {low}")
-        if self.learning_rate <= 0:
-            raise RecipeError(f"learning_rate={self.learning_rate}: must be above 0")
+    dim: Width = 16
+    epochs: Rounds = 12
+    batch_size: Count = 512
+    learning_rate: Positive = 0.002
+    regularization: NonNegative = 0.2
+    negatives: Count = 4
 
     @classmethod
     def fast(cls) -> Self:
         """Wider, in larger steps."""
         return cls(dim=32, epochs=12, batch_size=2048, learning_rate=0.005)
 
-    def build(self, sizes: DataSpec) -> SVDppModel:
+    def build(self, spec: DataSpec) -> SVDppModel:
         """Random vectors of the right sizes, zero biases."""
-        return SVDppModel(sizes, self.dim)
+        return SVDppModel(spec, self.dim)
 
     def fit(
-        self, train: Dataset, run: TrainOptions = TrainOptions(), unrated: Interactions | None = None
+        self, train: Dataset | Any, options: TrainOptions = TrainOptions(), unrated: Interactions | None = None
     ) -> SVDppModel:
         """Learn from the ratings of ``train``.
 
         Args:
             train: the ratings.
-            run: how to fit.
+            options: training options.
             unrated: rows without a rating, of the same maps: they count as implicit feedback.
         """
+        train = as_dataset(train)
         with torch.random.fork_rng():
-            torch.manual_seed(run.seed)
+            torch.manual_seed(options.seed)
             model = self.build(DataSpec(train.n_users, train.n_items))
-        model.set_scale(ratings_of(train, self.negatives, run.seed))
+        model.set_scale(ratings_of(train, self.negatives, options.seed))
         model.strength = self.regularization
         if not train.explicit:
             model.strength *= self.negatives / (1 + self.negatives) ** 2
         model.history = _touched(train, unrated)
-        training.fit(self, train, run, model)
+        training.fit(self, train, options, model)
         with torch.no_grad():
             for users in torch.arange(train.n_users).split(1 << 14):
                 model.compose(users)

@@ -34,7 +34,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from palate.base import Batch, DataSpec, TrainOptions
+from palate.base import Batch, DataSpec, Recipe, TrainOptions
 from palate.data.dataset import Dataset
 from palate.data.features import FeatureSchema
 from palate.errors import RecipeError
@@ -54,7 +54,7 @@ Optimizer = Literal["adam", "adagrad", "sparse_adam", "sparse_adagrad"]
 
 
 @dataclass(frozen=True)
-class TwoTower:
+class TwoTower(Recipe[TwoTowerModel]):
     """Two towers over ids and features; the defaults are plain embeddings under a corrected in-batch softmax.
 
     Args:
@@ -80,7 +80,6 @@ class TwoTower:
     """
 
     name: ClassVar[str] = "two-tower"
-    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
 
     dim: int = 32
     layers: tuple[int, ...] = ()
@@ -100,6 +99,7 @@ class TwoTower:
     init_std: float = 0.05
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         for field, low in (("dim", 1), ("negatives", 1), ("epochs", 0), ("batch_size", 1), ("accumulator", 0)):
             if getattr(self, field) < low:
                 raise RecipeError(f"{field}={getattr(self, field)}: must be at least {low}")
@@ -118,17 +118,17 @@ class TwoTower:
         """Features of both sides, and large batches: seconds on two cores."""
         return cls(user_features=("*",), item_features=("*",), id_dropout=0.1)
 
-    def build(self, sizes: DataSpec) -> TwoTowerModel:
+    def build(self, spec: DataSpec) -> TwoTowerModel:
         """Untrained towers with tables of the given sizes and features."""
-        return TwoTowerModel(sizes, self)
+        return TwoTowerModel(spec, self)
 
-    def fit(self, train: Dataset, run: TrainOptions = TrainOptions()) -> TwoTowerModel:
+    def _fit(self, train: Dataset, options: TrainOptions) -> TwoTowerModel:
         """Train on the rows of ``train`` as implicit feedback: weights are not used.
 
         Raises:
             DataError: a wanted feature column is missing or of an unfitting kind.
         """
-        model = cast(TwoTowerModel, training.fit(self, train, run, self._start(train, run.seed)))
+        model = cast(TwoTowerModel, training.fit(self, train, options, self._start(train, options.seed)))
         model.settle(train)
         model.trained_on = train.fingerprint
         return model

@@ -160,10 +160,10 @@ class TwoTowerModel(nn.Module):
     trained_on: Fingerprint | None = None
     user_mean: Tensor
 
-    def __init__(self, sizes: DataSpec, recipe: TwoTower) -> None:
+    def __init__(self, spec: DataSpec, recipe: TwoTower) -> None:
         super().__init__()
-        self.sizes, self.recipe = sizes, recipe
-        schema, sparse = sizes.features or FeatureSchema(), recipe.optimizer.startswith("sparse")
+        self.sizes, self.recipe = spec, recipe
+        schema, sparse = spec.features or FeatureSchema(), recipe.optimizer.startswith("sparse")
         towers = partial(
             Tower,
             dim=recipe.dim,
@@ -172,11 +172,11 @@ class TwoTowerModel(nn.Module):
             init_std=recipe.init_std,
             sparse=sparse,
         )
-        self.user_tower = towers(sizes.users, schema.users)
-        self.item_tower = towers(sizes.items, schema.items)
+        self.user_tower = towers(spec.users, schema.users)
+        self.item_tower = towers(spec.items, schema.items)
         width = recipe.layers[-1] if recipe.layers else recipe.dim
         probes = SOFTMAX_PROBES if recipe.objective == "softmax" else 1024
-        self.fold_in = GradientFoldIn(width, partial(recipe.history_loss, sizes.items), probes=probes)
+        self.fold_in = GradientFoldIn(width, partial(recipe.history_loss, spec.items), probes=probes)
         self.register_buffer("user_mean", torch.zeros(width))
 
     def score(self, query: Query, items: Tensor | None = None) -> Tensor:

@@ -11,6 +11,7 @@ from typing import cast
 
 from palate.errors import PalateError
 from palate.parallel import pool
+from palate.progress import silent
 from palate.reproduce.rows import Options, Row
 
 __all__ = ["SYSTEMS", "run", "run_side_by_side"]
@@ -44,7 +45,12 @@ def run_side_by_side(systems: Sequence[str], options: Options, workers: int) -> 
     """
     with pool(workers) as processes:
         todo = sorted(systems, key=LONGEST_FIRST.index)
-        running = {processes.submit(_rows, one, replace(options, progress=False)): one for one in todo}
+        running = {
+            processes.submit(
+                _rows, one, replace(options, progress=False, run=replace(options.run, progress=silent))
+            ): one
+            for one in todo
+        }
         for future in as_completed(running):
             try:
                 yield running[future], future.result()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -177,8 +177,7 @@ class Entry:
 
     def fit(self, train: Dataset, options: Options) -> tuple[Any, float]:
         """The fitted model and the seconds it took."""
-        run = replace(options.run, progress=options.progress)
-        run = quickest(run) if self.half else run
+        run = quickest(options.run) if self.half else options.run
         begin = time.perf_counter()
         model = self.recipe.fit(train, run)
         return model, time.perf_counter() - begin

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -94,7 +94,7 @@ def measured(
         options.log(f"training {one.label}, split {number + 1} of {len(splits)}")
         more = {"unrated": unrated} if one.feedback else {}
         begin = time.perf_counter()
-        model = one.recipe.fit(split.train, replace(options.run, progress=options.progress), **more)
+        model = one.recipe.fit(split.train, options.run, **more)
         seconds += time.perf_counter() - begin
         reports.append(evaluate_ratings(model, split, name=one.recipe.name, resamples=0))
         trained.append(_training_mse(model, split.train))

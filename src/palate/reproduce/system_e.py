@@ -159,7 +159,7 @@ def _measured(
     """Fit once and measure in each of the asked tables."""
     options.log(f"training {label}")
     begin = time.perf_counter()
-    model = recipe.fit(train, replace(options.run, seed=SEED, progress=options.progress))
+    model = recipe.fit(train, replace(options.run, seed=SEED))
     seconds = time.perf_counter() - begin
     for removed in tables:
         report = evaluate(model, parts, k=10, exclude_seen=removed, allow_trained_rows=train is not parts.train)

@@ -15,21 +15,20 @@ from typing import Any, cast
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint, TQDMProgressBar
+from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
 from pytorch_lightning.loggers import CSVLogger, Logger, TensorBoardLogger
 from torch import Tensor, nn
 
 from palate.base import Trainable, TrainOptions
 from palate.data.dataset import Dataset
 from palate.errors import RecipeError
+from palate.progress import ProgressEvent
 
 __all__ = ["drive", "epoch_seed"]
 
-PROGRESS_EVERY = 50  # optimizer steps between two redraws of the bar: it is not free
-
 
 def drive(
-    recipe: Trainable, module: nn.Module, train: Dataset, run: TrainOptions, folder: Path | None, last: Path | None
+    recipe: Trainable, module: nn.Module, train: Dataset, options: TrainOptions, folder: Path | None, last: Path | None
 ) -> None:
     """Train ``module`` in place: checkpoints go into ``folder``, and training goes on from ``last``, where given.
 
@@ -39,9 +38,9 @@ def drive(
         RecipeError: the loss became infinite or not a number, or the logger is not installed.
     """
     with _quiet():
-        trainer = _trainer(recipe, run, folder)
-        trainer.fit(_Driver(recipe, module, train, run), ckpt_path=last, weights_only=True if last else None)
-    if run.validation_callback is not None:
+        trainer = _trainer(recipe, options, folder)
+        trainer.fit(_Driver(recipe, module, train, options), ckpt_path=last, weights_only=True if last else None)
+    if options.validation_callback is not None:
         _load_best(trainer, module)
 
 
@@ -51,10 +50,10 @@ def epoch_seed(seed: int, epoch: int) -> int:
 
 
 class _Driver(pl.LightningModule):
-    def __init__(self, recipe: Trainable, module: nn.Module, train: Dataset, run: TrainOptions) -> None:
+    def __init__(self, recipe: Trainable, module: nn.Module, train: Dataset, options: TrainOptions) -> None:
         super().__init__()
         self.net = module
-        self.recipe, self.rows, self.run = recipe, train, run
+        self.recipe, self.rows, self.options = recipe, train, options
         self.first_epoch = 0
         self._tally: list[Tensor] = []  # one detached loss per step, read once per epoch
 
@@ -69,7 +68,7 @@ class _Driver(pl.LightningModule):
         self.first_epoch = int(checkpoint["epoch"]) + 1
 
     def on_train_epoch_start(self) -> None:
-        torch.manual_seed(epoch_seed(self.run.seed, self.current_epoch))  # dropout
+        torch.manual_seed(epoch_seed(self.options.seed, self.current_epoch))  # dropout
         self._tally.clear()
 
     def training_step(self, batch: Any, batch_index: int) -> Tensor:
@@ -82,13 +81,15 @@ class _Driver(pl.LightningModule):
         if not math.isfinite(mean):
             raise RecipeError(f"training loss became {mean} in epoch {self.current_epoch}: lower the learning rate")
         measured = {"train_loss": mean}
-        if self.run.validation_callback is not None:
+        if self.options.validation_callback is not None:
             self.net.eval()
-            measured["validation_callback"] = float(self.run.validation_callback(self.net))
+            measured["validation_callback"] = float(self.options.validation_callback(self.net))
             self.net.train()
         self.log_dict(measured)
-        if self.run.on_epoch is not None:
-            self.run.on_epoch(self.current_epoch, mean)
+        done = self.current_epoch + 1
+        self.options.progress(
+            ProgressEvent(f"train {self.recipe.name}", done, self.recipe.epochs, "epoch", values={"loss": mean})
+        )
 
 
 class _Epochs:
@@ -103,45 +104,43 @@ class _Epochs:
     def __iter__(self) -> Iterator[Any]:
         driver = self.driver
         epoch = max(driver.current_epoch, driver.first_epoch)
-        yield from driver.recipe.batches(driver.rows, driver.run.seed, epoch)
+        yield from driver.recipe.batches(driver.rows, driver.options.seed, epoch)
 
 
-def _trainer(recipe: Trainable, run: TrainOptions, folder: Path | None) -> pl.Trainer:
+def _trainer(recipe: Trainable, options: TrainOptions, folder: Path | None) -> pl.Trainer:
     callbacks: list[pl.Callback] = []
     if folder is not None:
         watched: dict[str, Any] = (
-            {"monitor": "validation_callback", "mode": "max"} if run.validation_callback is not None else {}
+            {"monitor": "validation_callback", "mode": "max"} if options.validation_callback is not None else {}
         )
         callbacks.append(
             ModelCheckpoint(folder, filename="best-{epoch}", save_last=True, save_top_k=1, every_n_epochs=1, **watched)
         )
-    if run.validation_callback is not None:
-        callbacks.append(EarlyStopping("validation_callback", mode="max", patience=run.patience))
-    if run.progress:
-        callbacks.append(TQDMProgressBar(refresh_rate=PROGRESS_EVERY))
+    if options.validation_callback is not None:
+        callbacks.append(EarlyStopping("validation_callback", mode="max", patience=options.patience))
     return pl.Trainer(
-        accelerator={"cuda": "gpu"}.get(run.device, run.device),
+        accelerator={"cuda": "gpu"}.get(options.device, options.device),
         devices=1,
-        precision=cast(Any, run.precision),
+        precision=cast(Any, options.precision),
         max_epochs=recipe.epochs,
         callbacks=callbacks,
-        logger=_logger(run),
-        log_every_n_steps=PROGRESS_EVERY,
+        logger=_logger(options),
+        log_every_n_steps=50,
         enable_checkpointing=folder is not None,
-        enable_progress_bar=run.progress,
+        enable_progress_bar=False,
         enable_model_summary=False,
         use_distributed_sampler=False,
     )
 
 
-def _logger(run: TrainOptions) -> Logger | bool:
-    if run.logger == "none" or run.folder is None:
+def _logger(options: TrainOptions) -> Logger | bool:
+    if options.logger == "none" or options.folder is None:
         return False
     # No fixed version: a resumed run logs beside what the killed one has written, not over it.
-    if run.logger == "csv":
-        return CSVLogger(run.folder, name="log")
+    if options.logger == "csv":
+        return CSVLogger(options.folder, name="log")
     try:
-        return TensorBoardLogger(run.folder, name="log")
+        return TensorBoardLogger(options.folder, name="log")
     except ModuleNotFoundError as error:
         raise RecipeError("logger='tensorboard' needs an extra: pip install 'palate[tensorboard]'") from error
 

@@ -25,11 +25,11 @@ from palate.errors import RecipeError
 __all__ = ["fit"]
 
 
-def fit(recipe: Trainable, train: Dataset, run: TrainOptions, start: nn.Module | None = None) -> nn.Module:
+def fit(recipe: Trainable, train: Dataset, options: TrainOptions, start: nn.Module | None = None) -> nn.Module:
     """Train ``recipe.build(...)`` (or ``start``) for ``recipe.epochs`` passes and return it in eval mode on the CPU.
 
-    With a validation callback the weights of the best epoch come back, else those of the last. With ``run.folder`` a
-    checkpoint is written after each epoch, and a folder that holds one is resumed.
+    With a validation callback the weights of the best epoch come back, else those of the last. With ``options.folder``
+    a checkpoint is written after each epoch, and a folder that holds one is resumed.
 
     Raises:
         RecipeError: the folder belongs to another recipe, seed or data set.
@@ -38,22 +38,22 @@ def fit(recipe: Trainable, train: Dataset, run: TrainOptions, start: nn.Module |
         raise RecipeError(f"{train.name} has no rows to train on")
     from palate.training.lightning_driver import drive, epoch_seed  # imports Lightning, which takes seconds
 
-    with _threads(run.threads), torch.random.fork_rng(), contextlib.ExitStack() as stack:
-        torch.manual_seed(epoch_seed(run.seed, -1))
+    with _threads(options.threads), torch.random.fork_rng(), contextlib.ExitStack() as stack:
+        torch.manual_seed(epoch_seed(options.seed, -1))
         module = start or recipe.build(DataSpec(train.n_users, train.n_items))
-        keep = run.folder is not None or run.validation_callback is not None
-        folder = run.folder or (Path(stack.enter_context(tempfile.TemporaryDirectory())) if keep else None)
-        last = _claim(folder, recipe, train, run) if folder else None
-        drive(recipe, module, train, run, folder, last)
+        keep = options.folder is not None or options.validation_callback is not None
+        folder = options.folder or (Path(stack.enter_context(tempfile.TemporaryDirectory())) if keep else None)
+        last = _claim(folder, recipe, train, options) if folder else None
+        drive(recipe, module, train, options, folder, last)
     return module.cpu().eval()
 
 
-def _claim(folder: Path, recipe: Trainable, train: Dataset, run: TrainOptions) -> Path | None:
+def _claim(folder: Path, recipe: Trainable, train: Dataset, options: TrainOptions) -> Path | None:
     """Write down whose folder this is, or check it; returns the checkpoint to resume from, if any."""
     mine = {
         "recipe": type(recipe).__name__,
         "fields": asdict(cast(Any, recipe)),
-        "seed": run.seed,
+        "seed": options.seed,
         "data": train.fingerprint.digest,
     }
     mine = json.loads(json.dumps(mine))  # tuples become lists, as they will when read back

@@ -31,19 +31,19 @@ class SASRecModel(nn.Module):
     """The network; its state dict is the whole model.
 
     Args:
-        sizes: rows of the tables; users need none.
+        spec: rows of the tables; users need none.
         recipe: widths and depths.
     """
 
     trained_on: Fingerprint | None = None
     typical: Tensor
 
-    def __init__(self, sizes: DataSpec, recipe: SASRec) -> None:
+    def __init__(self, spec: DataSpec, recipe: SASRec) -> None:
         super().__init__()
-        self.sizes, self.max_seq_len, self.scale = sizes, recipe.max_seq_len, recipe.dim**0.5
-        self.item_table = nn.Embedding(sizes.items, recipe.dim)
-        self.features = ItemFeatures(sizes.items, sizes.features.items, recipe.dim) if sizes.features else None
-        self.item_bias = nn.Parameter(torch.zeros(sizes.items))
+        self.sizes, self.max_seq_len, self.scale = spec, recipe.max_seq_len, recipe.dim**0.5
+        self.item_table = nn.Embedding(spec.items, recipe.dim)
+        self.features = ItemFeatures(spec.items, spec.features.items, recipe.dim) if spec.features else None
+        self.item_bias = nn.Parameter(torch.zeros(spec.items))
         self.distance = nn.Parameter(torch.zeros(recipe.heads, recipe.max_seq_len))
         self.gap_table = nn.Embedding(TIME_BUCKETS, recipe.dim) if recipe.time_gaps else None
         self.wait_table = nn.Embedding(TIME_BUCKETS + 1, recipe.dim) if recipe.request_time else None

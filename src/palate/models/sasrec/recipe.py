@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Literal, Self, cast
 import torch
 from torch import Tensor, nn
 
-from palate.base import DataSpec, TrainOptions
+from palate.base import DataSpec, Recipe, TrainOptions
 from palate.data.dataset import Dataset
 from palate.data.features import FeatureSchema
 from palate.errors import RecipeError
@@ -27,7 +27,7 @@ __all__ = ["SASRec"]
 
 
 @dataclass(frozen=True)
-class SASRec:
+class SASRec(Recipe[SASRecModel]):
     """SASRec with the full softmax.
 
     Args:
@@ -57,7 +57,6 @@ class SASRec:
     """
 
     name: ClassVar[str] = "sasrec"
-    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
 
     dim: int = 64
     n_layers: int = 2
@@ -82,6 +81,7 @@ class SASRec:
     init_std: float = 0.02
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         whole = ("dim", "heads", "hidden", "max_seq_len", "negatives", "batch_size")
         for field, low in (*((name, 1) for name in whole), ("n_layers", 0), ("epochs", 0), ("weight_decay", 0)):
             if getattr(self, field) < low:
@@ -112,11 +112,11 @@ class SASRec:
             average=0.99,
         )
 
-    def build(self, sizes: DataSpec) -> SASRecModel:
+    def build(self, spec: DataSpec) -> SASRecModel:
         """An untrained network with tables of the given sizes."""
-        return SASRecModel(sizes, self)
+        return SASRecModel(spec, self)
 
-    def fit(self, train: Dataset, run: TrainOptions = TrainOptions()) -> SASRecModel:
+    def _fit(self, train: Dataset, options: TrainOptions) -> SASRecModel:
         """Train on the order of each user's rows as implicit feedback; dislikes (weights below 0) are left out.
 
         Raises:
@@ -125,10 +125,10 @@ class SASRec:
         """
         if _positive(train).history.counts.max(initial=0) < 2:
             raise RecipeError(f"{len(train):,} rows, no user has more than one: sasrec learns what comes next")
-        validation_callback = run.validation_callback
+        validation_callback = options.validation_callback
         if validation_callback is not None:
-            run = replace(run, validation_callback=lambda module: validation_callback(module.average))
-        trained = cast(Averaged[SASRecModel], training.fit(self, train, run, self._start(train, run.seed)))
+            options = replace(options, validation_callback=lambda module: validation_callback(module.average))
+        trained = cast(Averaged[SASRecModel], training.fit(self, train, options, self._start(train, options.seed)))
         model = trained.average
         model.settle(train)
         model.trained_on = train.fingerprint

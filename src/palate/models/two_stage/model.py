@@ -39,7 +39,7 @@ class TwoStageModel(nn.Module):
     Args:
         members: fitted retrievers, then fitted scorers.
         ranker: (N, F) inputs to (N,) scores.
-        sizes: of the catalog, with the features that anybody reads.
+        spec: of the catalog, with the features that anybody reads.
         names: of the retrievers, for tables; the members beyond are scorers.
         n_candidates, exclude_seen: of the first stage.
     """
@@ -50,16 +50,16 @@ class TwoStageModel(nn.Module):
         self,
         members: Iterable[nn.Module],
         ranker: Ranker,
-        sizes: DataSpec,
+        spec: DataSpec,
         names: Iterable[str],
         n_candidates: int,
         exclude_seen: bool,
     ) -> None:
         super().__init__()
-        self.sizes, self.names = sizes, tuple(names)
+        self.sizes, self.names = spec, tuple(names)
         models = list(members)
         self.retrieval = Retrieval(models, n_candidates, exclude_seen, len(models) - len(self.names))
-        self.inputs = Inputs(sizes)
+        self.inputs = Inputs(spec)
         self.ranker: Ranker = ranker
 
     def score(self, query: Query, items: Tensor | None = None) -> Tensor:

@@ -47,7 +47,7 @@ class Inputs(nn.Module):
     """Statistics of the training rows and the features of both sides, and the rows of numbers made of them.
 
     Args:
-        sizes: of the catalog, with the features to read.
+        spec: of the catalog, with the features to read.
     """
 
     now: Tensor
@@ -60,17 +60,17 @@ class Inputs(nn.Module):
     later: Tensor
     usual: Tensor
 
-    def __init__(self, sizes: DataSpec) -> None:
+    def __init__(self, spec: DataSpec) -> None:
         super().__init__()
-        schema = sizes.features or FeatureSchema()
-        self.user_side, self.item_side = _Side(sizes.users + 1, schema.users), _Side(sizes.items, schema.items)
+        schema = spec.features or FeatureSchema()
+        self.user_side, self.item_side = _Side(spec.users + 1, schema.users), _Side(spec.items, schema.items)
         for name in ("share", "weight"):
-            self.register_buffer(name, torch.zeros(sizes.items))
-        self.register_buffer("late", torch.zeros(len(HALF_LIVES), sizes.items))
-        self.register_buffer("later", torch.zeros(BINS + 1, sizes.items))
+            self.register_buffer(name, torch.zeros(spec.items))
+        self.register_buffer("late", torch.zeros(len(HALF_LIVES), spec.items))
+        self.register_buffer("later", torch.zeros(BINS + 1, spec.items))
         self.register_buffer("usual", torch.zeros(schema.items.codes + 1))
         for name in ("first", "last"):
-            self.register_buffer(name, torch.zeros(sizes.items, dtype=torch.float64))
+            self.register_buffer(name, torch.zeros(spec.items, dtype=torch.float64))
         self.register_buffer("now", torch.zeros((), dtype=torch.float64))
         self.register_buffer("edges", torch.zeros(BINS, dtype=torch.float64))
 

@@ -34,7 +34,7 @@ MOST = 600  # candidates of one user to learn from: all the right ones, and some
 
 
 @dataclass(frozen=True)
-class TwoStage:
+class TwoStage(Recipe[TwoStageModel]):
     """Retrievers and a ranker.
 
     Args:
@@ -61,7 +61,6 @@ class TwoStage:
     """
 
     name: ClassVar[str] = "two-stage"
-    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
 
     members: tuple[str | dict[str, Any], ...] = field(
         default=("popularity", "recent-popularity", "newest", "ials", "two-tower", "sasrec"), hash=False
@@ -85,6 +84,7 @@ class TwoStage:
     bags: int = 1
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not self.members:
             raise RecipeError("members=[]: name at least one recipe")
         for name, low in (("n_candidates", 1), ("slices", 1), ("users", 2), ("rounds", 1), ("leaves", 2), ("bags", 1)):
@@ -118,32 +118,32 @@ class TwoStage:
         """The retrievers as recipes, then the scorers."""
         return tuple(member(one) for one in (*self.members, *self.scorers))
 
-    def build(self, sizes: DataSpec) -> TwoStageModel:
+    def build(self, spec: DataSpec) -> TwoStageModel:
         """Untrained parts, ready for ``load_state_dict``."""
-        members = [recipe.build(sizes._replace(features=_read_by(recipe, sizes.features))) for recipe in self.recipes]
-        return self._around(members, sizes)
+        members = [recipe.build(spec._replace(features=_read_by(recipe, spec.features))) for recipe in self.recipes]
+        return self._around(members, spec)
 
-    def fit(self, train: Dataset, run: TrainOptions = TrainOptions()) -> TwoStageModel:
+    def _fit(self, train: Dataset, options: TrainOptions) -> TwoStageModel:
         """Teach the ranker on the slices, then fit the retrievers on all rows with the same seed.
 
-        ``run.validation_callback`` is not used; a folder of the run gets one folder for each retriever and slice.
+        ``options.validation_callback`` is not used; ``options.folder`` gets one folder for each retriever and slice.
 
         Raises:
             RecipeError: nobody of a slice was there before it, a retriever reads a column in another way than the
                 ranker, or LightGBM is wanted and not installed.
             DataError: a wanted feature column is missing or of an unfitting kind.
         """
-        slices = list(cut(train, self.slice_size, self.slices, self._step, self.min_rating, run.seed))
+        slices = list(cut(train, self.slice_size, self.slices, self._step, self.min_rating, options.seed))
         serving = train if self.refit else slices[-1].before
         sizes = DataSpec(train.n_users, train.n_items, self._schema(serving))
         lessons = []
         for number, part in enumerate(slices):
-            model = self._retrievers(part.before, sizes, run, f"slice-{number}")
-            lessons.append(self._lesson(model, part, run.seed + number))
+            model = self._retrievers(part.before, sizes, options, f"slice-{number}")
+            lessons.append(self._lesson(model, part, options.seed + number))
         ranker = model.ranker
-        self._teach(ranker, joined(lessons), run.seed)
+        self._teach(ranker, joined(lessons), options.seed)
         if self.refit:
-            model = self._retrievers(train, sizes, run, "all")
+            model = self._retrievers(train, sizes, options, "all")
             model.ranker = ranker
         self._check_features(model)
         model.trained_on = train.fingerprint
@@ -155,24 +155,24 @@ class TwoStage:
         users, items = (tuple(dict.fromkeys(chain.from_iterable(side))) for side in zip(*wishes, strict=True))
         return FeatureSchema.fit(rows, users, items)
 
-    def _around(self, members: list[Any], sizes: DataSpec) -> TwoStageModel:
+    def _around(self, members: list[Any], spec: DataSpec) -> TwoStageModel:
         names = [recipe.name for recipe in self.recipes[: len(self.members)]]
         trees = Trees(self.objective, self.rounds, self.leaves, self.learning_rate, self.bags)
-        model = TwoStageModel(members, trees, sizes, names, self.n_candidates, self.exclude_seen)
+        model = TwoStageModel(members, trees, spec, names, self.n_candidates, self.exclude_seen)
         if self.ranker == "cross":
             nobody = Query(torch.full((1,), -1))
             model.ranker = Cross(model.read(nobody, model.retrieval(nobody))[0].shape[1])
         return model
 
-    def _retrievers(self, rows: Dataset, sizes: DataSpec, run: TrainOptions, stage: str) -> TwoStageModel:
+    def _retrievers(self, rows: Dataset, spec: DataSpec, options: TrainOptions, stage: str) -> TwoStageModel:
         """A model whose ranker knows nothing yet; all else comes from these rows."""
         members = []
         for place, recipe in enumerate(self.recipes):
-            folder = None if run.folder is None else run.folder / stage / f"{place}-{recipe.name}"
-            members.append(recipe.fit(rows, replace(run, folder=folder, validation_callback=None)))
+            folder = None if options.folder is None else options.folder / stage / f"{place}-{recipe.name}"
+            members.append(recipe.fit(rows, replace(options, folder=folder, validation_callback=None)))
         with torch.random.fork_rng(), torch.no_grad():
-            torch.manual_seed(run.seed)
-            model = self._around(members, sizes)
+            torch.manual_seed(options.seed)
+            model = self._around(members, spec)
         model.inputs.learn(rows)
         return model.eval()
 
