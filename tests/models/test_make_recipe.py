@@ -21,7 +21,7 @@ def test_fields_are_converted_and_laid_over_the_preset() -> None:
         ("mpl", {}, r"unknown recipe 'mpl': did you mean mlp\?"),
         ("mlp", {"epoch": 3}, r"no field 'epoch': it has epochs, negatives"),
         ("mlp", {"epochs": "many"}, r"field epochs='many': must be a whole number"),
-        ("mlp", {"epochs": -1}, r"recipe mlp, field epochs=-1: must be at least 0|recipe mlp: epochs=-1"),
+        ("mlp", {"epochs": -1}, r"epochs=-1: must be at least 0"),
         ("popularity", {"dim": 3}, r"no field 'dim': it has none"),
     ],
 )
