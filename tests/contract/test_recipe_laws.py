@@ -180,7 +180,7 @@ def test_published_defaults_and_fast_preset_exist_and_are_frozen(name: str) -> N
 
 
 # Fields that may be 0: passes over the rows (0 leaves the initial weights), and the blocks of a network.
-MAY_BE_ZERO = {"epochs", "sweeps", "burn_in", "blocks"}
+MAY_BE_ZERO = {"epochs", "sweeps", "burn_in", "n_layers"}
 OWN_CHECKS = {"gmf", "mlp", "neumf", "two-tower", "sasrec", "bidirectional-sasrec", "ensemble", "two-stage"}
 
 
