@@ -14,7 +14,7 @@ from palate.evaluation.evaluate import validation_callback
 from palate.experiment import baselines, read_entrants
 from palate.experiment.baseline_tuning import tune
 from palate.experiment.baselines import EASE_ITEMS, GRIDS, as_plain, from_plain, left_out
-from palate.experiment.validation import validation_like
+from palate.experiment.validation import validation_split
 from palate.models import RECIPES, make_recipe
 
 
@@ -81,7 +81,7 @@ def test_a_recipe_survives_json():
 def test_tuning_takes_the_best_on_validation_rows_and_says_so(ml_100k_loo):
     grid = [make_recipe("ease", {"regularization": value}) for value in (0.5, 300, 1e6)]
     best, words = tune(ml_100k_loo, grid, TrainOptions())
-    inner = validation_like(ml_100k_loo)
+    inner = validation_split(ml_100k_loo)
     values = [validation_callback(inner)(one.fit(inner.train)) for one in grid]
     assert best == grid[int(np.argmax(values))] == grid[1]
     assert words.startswith(f"regularization=300: best NDCG@10 ({max(values):.4f}) of 3 settings on validation rows")

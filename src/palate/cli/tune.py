@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from palate.data.splits.split import Split
     from palate.experiment import Trial, Tuned
     from palate.experiment.search_space import Space
-    from palate.experiment.tune_validation import How
+    from palate.experiment.validation import How
 
 __all__ = ["tune"]
 
@@ -152,13 +152,13 @@ def _training(
 
 def _parts(train: Dataset, rows: Split | None, how: str | None, parts: int, share: float, seed: int) -> list[Split]:
     """Training rows parted once more, in the way asked for or that of the test rows, so many times over."""
-    from palate.experiment import validation_like, validation_parts, validation_split
+    from palate.experiment import validation_parts, validation_split
 
     if how in ("leave-one-out", "time", "random"):
         return validation_parts(train, cast("How", how), parts, share, seed)
     if parts > 1 or (rows is not None and rows.train is not train):
         raise DataError("--parts and --sample need --split leave-one-out, time or random: say how rows are held out")
-    return [validation_split(train, share, seed) if rows is None else validation_like(rows, share, seed)]
+    return [validation_split(train if rows is None else rows, share, seed)]
 
 
 def _with_candidates(part: Split, wish: str, seed: int) -> Split:

@@ -10,8 +10,7 @@ from palate.experiment.search_space import SPACES, default_space, parse_space
 from palate.experiment.trial import Metric, Task
 from palate.experiment.tune import tune
 from palate.experiment.tune_results import Trial, Tuned
-from palate.experiment.tune_validation import validation_parts
-from palate.experiment.validation import hold_out, validation_like, validation_split
+from palate.experiment.validation import hold_out, validation_parts, validation_split
 
 __all__ = [
     "SPACES",
@@ -35,7 +34,6 @@ __all__ = [
     "recipe_toml",
     "run_comparison",
     "tune",
-    "validation_like",
     "validation_parts",
     "validation_split",
 ]

@@ -10,7 +10,7 @@ from palate.base import Recipe, TrainOptions
 from palate.data.splits.split import Split
 from palate.errors import PalateError, RecipeError
 from palate.evaluation.evaluate import validation_callback
-from palate.experiment.validation import validation_like
+from palate.experiment.validation import validation_split
 from palate.progress import silent
 
 __all__ = ["tune"]
@@ -27,7 +27,7 @@ def tune(
     """The setting with the best NDCG@k on rows held out of the training rows, and the choice in words.
 
     Args:
-        split: its training rows give validation rows in the way its test rows were held out (``validation_like``).
+        split: its training rows give validation rows in the way its test rows were held out (``validation_split``).
         grid: settings of one recipe. One that cannot be fitted is passed over, and the words say so.
         run: how to fit.
         k: list length.
@@ -36,7 +36,7 @@ def tune(
     Raises:
         RecipeError: no setting could be fitted.
     """
-    inner = validation_like(split)
+    inner = validation_split(split)
     measure = validation_callback(inner, k=k)
     plain = replace(run, validation_callback=None, folder=None, logger="none", progress=silent)
     values: dict[int, float] = {}

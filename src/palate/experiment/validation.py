@@ -1,8 +1,15 @@
-"""Holding rows out in the way the data allow: for the table, and once more inside training to choose among models."""
+"""Held-out rows: test rows where a command needs some, and validation rows out of training rows.
+
+leave-one-out   each user's latest row; part n holds out the latest of the rows that n earlier parts left
+time            the latest share of all rows; each part ends half a share of the rows before the previous one
+random          a random share of all rows; each part has its own seed
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
+from itertools import count, islice
 from typing import Literal
 
 import numpy as np
@@ -11,69 +18,120 @@ from palate.data.dataset import Dataset
 from palate.data.splits.split import Split, at_random, by_time, leave_one_out
 from palate.errors import DataError
 
-__all__ = ["hold_out", "validation_like", "validation_split"]
+How = Literal["leave-one-out", "time", "random"]
+MEASURED_USERS = (
+    0.1  # share of the users that a time split must leave with test rows, else the latest rows are held out
+)
 
-MEASURED_SHARE = 0.1  # of the users a time split must leave to measure, or each user's latest row is held out
 
+def hold_out(dataset: Dataset, test_size: float = 0.2, seed: int = 0) -> Split:
+    """Test rows held out in the way the data allow: by time, or at random where there is no time.
 
-def hold_out(dataset: Dataset, share: float = 0.2, seed: int = 0) -> Split:
-    """Held-out rows in the way the data allow: by time, or at random where there is none.
-
-    By time is the latest share of all rows, or each user's latest row where the former would leave less than a tenth of
-    the users to measure. Users and items that are new in the held-out rows are dropped from them and counted.
+    By time the latest share of all rows is held out, or each user's latest row if the former would leave less than a
+    tenth of the users to measure. Users and items that are new in the held-out rows are dropped and counted.
     """
-    return _hold_out(dataset, share, seed, "drop")
+    return _hold_out(dataset, test_size, seed, "drop")
 
 
-def validation_split(train: Dataset, share: float = 0.2, seed: int = 0) -> Split:
-    """As ``hold_out``, to choose among models, but with the id maps of ``train``: models fit other splits of it."""
-    return _warm(_hold_out(train, share, seed, "keep"))
+def validation_split(rows: Dataset | Split, validation_size: float = 0.2, seed: int = 0) -> Split:
+    """Validation rows out of training rows, under the ids of the training rows, so that a model fits both.
 
+    Args:
+        rows: training rows, from which rows are held out as by ``hold_out``; or a split, whose training rows are split
+            again in the way its test rows were held out, since the best settings for one way need not be the best for
+            another.
+        validation_size: share of the rows, where a share is held out.
+        seed: of a random share.
 
-def validation_like(split: Split, share: float = 0.2, seed: int = 0) -> Split:
-    """Validation rows out of the training rows of a split, held out the way its test rows were.
-
-    Each user's latest row where each test user has one test row; the latest share where no test row is earlier than a
-    training row; else a random share. What is best for one of these ways need not be best for another.
+    Returns:
+        A split whose validation rows are of users and items with training rows.
     """
-    train, known, held = split.train, split.train.interactions, split.test.interactions
+    train = rows if isinstance(rows, Dataset) else rows.train
+    how = None if isinstance(rows, Dataset) else _way_of(rows)
+    if how == "leave-one-out":
+        split = leave_one_out(train)
+    elif how == "random":
+        split = at_random(train, share=validation_size, seed=seed, cold="keep")
+    else:
+        split = _hold_out(train, validation_size, seed, "keep")
+    known, held = split.train.interactions, split.test.interactions
+    user_known = np.bincount(known.user, minlength=train.n_users) > 0
+    item_known = np.bincount(known.item, minlength=train.n_items) > 0
+    warm = held.take(user_known[held.user] & item_known[held.item])
+    return replace(split, test=split.test.with_rows(warm), how=f"{split.how}; of these only known ones")
+
+
+def validation_parts(
+    train: Dataset, how: How, parts: int = 1, validation_size: float = 0.2, seed: int = 0
+) -> list[Split]:
+    """Several validation splits of training rows, the latest first.
+
+    Settings that are best on one part of a small data set may be so by luck; the mean over several parts is steadier.
+
+    Args:
+        train: training rows; no other rows are read.
+        how: the way rows are held out.
+        parts: number of splits.
+        validation_size: share of the rows that time and random hold out.
+        seed: of the first random part.
+
+    Raises:
+        DataError: fewer than one part, no times where they are needed, or too few rows for so many parts.
+    """
+    if parts < 1:
+        raise DataError(f"parts={parts}: must be at least 1")
+    made = list(islice(_parts(train, how, validation_size, seed), parts))
+    if len(made) < parts:
+        raise DataError(f"{train} is enough for {len(made)} of {parts} validation parts: ask for fewer")
+    return made
+
+
+def _parts(train: Dataset, how: How, validation_size: float, seed: int) -> Iterator[Split]:
+    if how == "random":
+        while True:
+            yield at_random(train, share=validation_size, seed=seed)
+            seed += 1
+    if how == "leave-one-out":
+        while np.bincount(train.interactions.user).max(initial=0) > 1:
+            yield (part := leave_one_out(train))
+            train = part.train
+        return
+    rows = train.interactions
+    order = np.arange(len(rows)) if rows.time is None else np.argsort(rows.time, kind="stable")
+    for number in count():
+        # Half a share, not a whole one: parts overlap, so that five of them still leave enough rows to train on.
+        kept = np.sort(order[: round(len(rows) * (1 - number * validation_size / 2))])
+        if len(kept) < 2:
+            return
+        yield by_time(train.with_rows(rows.take(kept)), rows=validation_size)
+
+
+def _way_of(split: Split) -> How | None:
+    """The way the test rows of a split were held out, read from the rows: a saved split does not name it."""
+    known, held = split.train.interactions, split.test.interactions
     if len(held) == len(split.test_users):
-        return _warm(leave_one_out(train))
+        return "leave-one-out"
+    # A test row before the last training row rules out a cut in time.
     if known.time is None or held.time is None or held.time.min() < known.time.max():
-        return _warm(at_random(train, share=share, seed=seed, cold="keep"))
-    return validation_split(train, share, seed)
+        return "random"
+    return None
 
 
-def _warm(split: Split) -> Split:
-    """The split with only those test rows whose user and item have training rows."""
-    known, held, data = split.train.interactions, split.test.interactions, split.train
-    user_known = np.bincount(known.user, minlength=data.n_users) > 0
-    item_known = np.bincount(known.item, minlength=data.n_items) > 0
-    warm = user_known[held.user] & item_known[held.item]
-    return replace(split, test=split.test.with_rows(held.take(warm)), how=f"{split.how}; of these only known ones")
-
-
-def _hold_out(dataset: Dataset, share: float, seed: int, cold: Literal["drop", "keep"]) -> Split:
+def _hold_out(dataset: Dataset, size: float, seed: int, cold: Literal["drop", "keep"]) -> Split:
     try:
         if dataset.interactions.time is None:
-            return at_random(dataset, share=share, seed=seed, cold=cold)
-        measured = _measured_users(dataset, share)
-        if measured >= MEASURED_SHARE * dataset.n_users:
-            return by_time(dataset, rows=share, cold=cold)
+            return at_random(dataset, share=size, seed=seed, cold=cold)
+        try:
+            measured = len(by_time(dataset, rows=size, cold="drop").test_users)
+        except DataError:  # every later row is of a new user, as in a log of first visits
+            measured = 0
+        if measured >= MEASURED_USERS * dataset.n_users:
+            return by_time(dataset, rows=size, cold=cold)
         split = leave_one_out(dataset, cold=cold)
     except DataError as error:
         raise DataError(
             f"{dataset} is too little to hold rows out and measure ({error}): give more rows, or train on all of them "
             "(palate train popularity DATA --split none)"
         ) from None
-    return replace(
-        split, how=f"{split.how} (a global time split leaves {measured} of {dataset.n_users:,} users to measure)"
-    )
-
-
-def _measured_users(dataset: Dataset, share: float) -> int:
-    """Users that a global time split leaves with both training and test rows."""
-    try:
-        return len(by_time(dataset, rows=share, cold="drop").test_users)
-    except DataError:  # every later row belongs to somebody new, as in a log of first visits
-        return 0
+    left = f"a global time split leaves {measured} of {dataset.n_users:,} users to measure"
+    return replace(split, how=f"{split.how} ({left})")

@@ -32,7 +32,7 @@ from palate.experiment.baseline_tuning import tune
 from palate.experiment.baselines import as_plain, from_plain
 from palate.experiment.examples import examples
 from palate.experiment.run_folder import RunFolder
-from palate.experiment.validation import validation_like
+from palate.experiment.validation import validation_split
 from palate.models import RECIPES
 from palate.progress import Progress, ProgressEvent, silent
 
@@ -161,7 +161,7 @@ def _trained(recipe: Recipe[Any], split: Split, run: TrainOptions, patience: int
     """The fitted model; one trained by gradients, with patience, on a part of the rows, stopped where the rest says."""
     if patience is None or not _by_gradients(recipe.name):
         return recipe.fit(split.train, run)
-    inner = validation_like(split, seed=run.seed)
+    inner = validation_split(split, seed=run.seed)
     return recipe.fit(inner.train, replace(run, validation_callback=validation_callback(inner, k=k), patience=patience))
 
 
