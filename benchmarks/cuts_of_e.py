@@ -1,6 +1,6 @@
 """Settings of system E on two sets of five cuts inside its training rows: those of its table, and those of its studies.
 
-    python benchmarks/cuts_of_e.py [--keep-seen | --hits] [--seed 0]
+    python benchmarks/cuts_of_e.py [--include-seen | --hits] [--seed 0]
 
 Printed, for each set of cuts and for both, and each setting: NDCG@10, HitRate@10 and Coverage@10 over all (cut, user),
 and the paired difference of the first two from the first setting with a 95 % interval (bootstrap over users). --hits
@@ -63,12 +63,12 @@ def fitted(part: Split, recipe: Recipe[Any], seed: int) -> Any:
 
 
 def measured(
-    train: Dataset, parts: list[Split], recipe: Recipe[Any], keep_seen: bool, seed: int
+    train: Dataset, parts: list[Split], recipe: Recipe[Any], exclude_seen: bool, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Users (N,) as rows of ``train``, and NDCG, HitRate and the cut's Coverage of each, (3, N)."""
     users, values = [], []
     for part in parts:
-        report = evaluate(fitted(part, recipe, seed), part, k=10, exclude_seen=not keep_seen, resamples=0)
+        report = evaluate(fitted(part, recipe, seed), part, k=10, exclude_seen=exclude_seen, resamples=0)
         users.append(train.users.rows(part.train.users.external(report.user_rows)))
         coverage = np.full(len(report.user_rows), report.value("Coverage", 10))
         values.append(np.stack([report.per_user["NDCG@10"], report.per_user["HitRate@10"], coverage]))
@@ -87,11 +87,11 @@ def show(where: str, name: str, user_N: np.ndarray, value_MN: np.ndarray, first_
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     which = parser.add_mutually_exclusive_group()
-    which.add_argument("--keep-seen", action="store_true")
+    which.add_argument("--include-seen", action="store_true")
     which.add_argument("--hits", action="store_true")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
-    settings = SETTINGS["kept" if args.keep_seen else "hits" if args.hits else "removed"]
+    settings = SETTINGS["kept" if args.include_seen else "hits" if args.hits else "removed"]
     train = split(load("ml-100k")).train
     cuts = {
         "the table's": list(earlier(train)),
@@ -99,7 +99,7 @@ def main() -> None:
     }
     first: list[np.ndarray] = []
     for name, recipe in settings.items():
-        found = [measured(train, parts, recipe, args.keep_seen, args.seed) for parts in cuts.values()]
+        found = [measured(train, parts, recipe, not args.include_seen, args.seed) for parts in cuts.values()]
         first = first or [value_MN for _, value_MN in found]
         for where, (user_N, value_MN), first_MN in zip(cuts, found, first, strict=True):
             show(where, name, user_N, value_MN, first_MN)

@@ -1,9 +1,9 @@
 """Two stages on a split by time: recall ceiling, quality and time of each stage, and the lift of the ranker.
 
-    python benchmarks/two_stage.py [--data ml-1m] [--share 0.1] [--validate] [--closed] [--ranker cross]
+    python benchmarks/two_stage.py [--data ml-1m] [--test-size 0.1] [--validate] [--closed] [--ranker cross]
         [--candidates 150]
 
-Full ranking, seen items removed, users known to the training rows. --validate measures on the last --share of the
+Full ranking, seen items removed, users known to the training rows. --validate measures on the last --test-size of the
 training rows and leaves the test rows alone: that is where the settings below come from. --closed leaves out the two
 retrievers that are trained by gradients. --set changes a field of the recipe, as in --set learning_rate=0.02.
 
@@ -62,7 +62,7 @@ def earlier_cuts(wishes: dict[str, Any]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", default="ml-1m")
-    parser.add_argument("--share", type=float, default=0.1, help="of the rows, held out for the test")
+    parser.add_argument("--test-size", type=float, default=0.1, help="of the rows, held out for the test")
     parser.add_argument("--validate", action="store_true", help="measure inside the training rows")
     parser.add_argument("--closed", action="store_true", help="only retrievers in closed form")
     parser.add_argument("--ranker", default="trees")
@@ -76,9 +76,9 @@ def main() -> None:
     if args.system_e:
         earlier_cuts(wishes)
         return
-    split = by_time(load(args.data, progress=False), rows=args.share)
+    split = by_time(load(args.data, progress=False), rows=args.test_size)
     if args.validate:
-        split = by_time(split.train, rows=args.share)
+        split = by_time(split.train, rows=args.test_size)
     fields = {
         "members": CLOSED if args.closed else CLOSED + TRAINED,
         "ranker": args.ranker,

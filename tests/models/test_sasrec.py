@@ -403,6 +403,11 @@ def test_items_without_rows_are_known_by_their_features(tmp_path: Path) -> None:
     assert torch.equal(loaded.score(Query.strangers([[14, 15]])), model.score(Query.strangers([[14, 15]])))
 
 
+def test_all_item_features_of_a_data_set_without_any_are_none() -> None:
+    model = replace(QUICK, item_features=("*",), epochs=1).fit(chain(), RUN)
+    assert torch.isfinite(model.score(Query.strangers([[0, 1]]))).all()
+
+
 def test_training_goes_on_from_a_checkpoint_to_the_same_weights(tmp_path: Path) -> None:
     recipe = replace(QUICK, epochs=3)
     recipe.fit(chain(), replace(RUN, folder=tmp_path))

@@ -133,10 +133,10 @@ class ItemFeatures(nn.Module):
         """Take over the features of all items, and which have training rows."""
         self.known.zero_()
         self.known[torch.from_numpy(train.interactions.item.astype(np.int64))] = True
-        for mine, theirs in zip(
-            (self.codes, self.weights, self.numbers), table.encode(train.item_features), strict=True
-        ):
-            mine.copy_(torch.from_numpy(theirs))
+        if table.columns:  # "*" matches no column where the data set has no item features
+            given = table.encode(train.item_features)
+            for mine, theirs in zip((self.codes, self.weights, self.numbers), given, strict=True):
+                mine.copy_(torch.from_numpy(theirs))
 
 
 class Averaged(nn.Module, Generic[M]):
