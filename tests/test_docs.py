@@ -15,6 +15,7 @@ from unittest.mock import patch
 import pytest
 import typer.main
 
+import palate
 from palate.cli import app, main
 from palate.models import RECIPES
 
@@ -124,11 +125,15 @@ def walk(group, path=("palate",)):
         yield from walk(command, (*path, name)) if hasattr(command, "commands") else [((*path, name), command)]
 
 
+def before_the_command():
+    return [name for one in typer.main.get_command(app).params for name in one.opts]
+
+
 def test_every_command_and_every_option_is_documented():
     text = (ROOT / "docs" / "cli.md").read_text()
     sections = dict(re.findall(r"^## (.+?)\n(.*?)(?=^## |\Z)", text, re.MULTILINE | re.DOTALL))
     shared = sections["Options for reading"] + sections["Common options"]
-    missing = []
+    missing = [name for name in before_the_command() if f"`{name}`" not in sections["Common options"]]
     for path, command in walk(typer.main.get_command(app)):
         section = sections[" ".join(path[:2])]
         missing += [] if f"`{' '.join(path)}" in section else [" ".join(path)]
@@ -139,15 +144,20 @@ def test_every_command_and_every_option_is_documented():
 
 def test_no_option_is_documented_that_does_not_exist():
     real = {name for _, command in walk(typer.main.get_command(app)) for one in command.params for name in one.opts}
-    real |= {"--help", "-h", "--install-completion", "--show-completion"}
+    real |= {"--help", "-h", "--install-completion", "--show-completion", *before_the_command()}
     for page in PAGES:
-        named = set(re.findall(r"`(--?[a-z][a-z-]*)[^`]*`", page.read_text()))
+        named = set(re.findall(r"`(--?[a-z][a-z-]*)[^`]*`", BLOCK.sub("", page.read_text())))
         assert not named - real, page.name
 
 
 def test_every_recipe_is_documented():
     headings = re.findall(r"^### `(.+)`$", (ROOT / "docs" / "models.md").read_text(), re.MULTILINE)
     assert not set(RECIPES) - set(headings)
+
+
+def test_every_public_name_is_on_its_page():
+    headings = re.findall(r"^### `(.+)`$", (ROOT / "docs" / "api.md").read_text(), re.MULTILINE)
+    assert sorted(headings) == sorted(palate.__all__)  # python docs/make_api.py
 
 
 def test_the_architecture_page_shows_the_layers_that_are_checked():

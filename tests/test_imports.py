@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import zipfile
+from importlib import metadata
 from pathlib import Path
 
 import numpy as np
@@ -98,16 +99,50 @@ def test_only_one_file_imports_lightning() -> None:
 
 
 def test_every_public_name_resolves() -> None:
-    assert set(palate._WHERE) == set(palate.__all__)
+    assert {*palate._MODULE, "__version__"} == set(palate.__all__)
     assert len(palate.__all__) == len(set(palate.__all__))
-    for name, where in palate._WHERE.items():
+    for name, where in palate._MODULE.items():
         module = importlib.import_module(f"palate.{where}")
         assert name in getattr(module, "__all__", [name])
-        assert hasattr(module, name)
-        assert getattr(palate, name) is not None
+        assert getattr(palate, name) is getattr(module, name)
     assert set(palate.__all__) <= set(dir(palate))
     with pytest.raises(AttributeError, match="has no attribute 'oracle'"):
         palate.oracle  # noqa: B018
+
+
+def test_type_checkers_see_the_same_names_from_the_same_modules() -> None:
+    (block,) = [node for node in ast.parse((SOURCE / "__init__.py").read_text()).body if isinstance(node, ast.If)]
+    imports = [node for node in block.body if isinstance(node, ast.ImportFrom)]
+    found = {one.name: str(node.module).removeprefix("palate.") for node in imports for one in node.names}
+    assert found == palate._MODULE
+
+
+def test_every_recipe_is_a_public_name() -> None:
+    assert {kind.__name__ for kind in palate.RECIPES.values()} <= set(palate.__all__)
+    assert all(getattr(palate, kind.__name__) is kind for kind in palate.RECIPES.values())
+
+
+def test_the_version_is_that_of_the_package_and_has_a_fallback(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert palate.__version__ == metadata.version("palate")
+
+    def missing(name: str) -> str:
+        raise metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(metadata, "version", missing)
+    assert palate._version() == "0+unknown"
+
+
+def test_python_m_palate_is_the_command_line() -> None:
+    done = subprocess.run([sys.executable, "-m", "palate", "--version"], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == f"palate {palate.__version__}"
+
+
+def test_the_library_logs_nothing_until_it_is_asked_to() -> None:
+    code = "import logging, palate; logging.getLogger('palate.models').warning('heard')"
+    run = [sys.executable, "-c", code]
+    assert subprocess.run(run, capture_output=True, text=True, check=True).stderr == ""
+    run[-1] = code.replace("import logging, palate;", "import logging, palate; logging.basicConfig();")
+    assert "heard" in subprocess.run(run, capture_output=True, text=True, check=True).stderr
 
 
 @pytest.mark.parametrize("name", [name for name in MODULES if not name.endswith(("__init__", "__main__"))])

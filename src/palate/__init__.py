@@ -1,109 +1,207 @@
-"""Palate: honest, evaluated, personal recommendations from a log of who touched what.
+"""Palate: evaluated, personal recommendations from a log of interactions.
 
     import palate
     train = palate.from_frame(log)                       # any dataframe with user and item columns
     model = palate.MLP.fast().fit(train)
     palate.Recommender.of(model, train).recommend(["ann"], k=5)
 
-Names are imported when they are first used, so that `import palate` stays light.
+Every public name is here; docs/api.md lists them. A name is imported when it is first used, so that ``import palate``
+loads neither torch nor polars. The library logs to the logger "palate", which is silent unless a handler is added.
 """
 
 from __future__ import annotations
 
 import importlib
+import logging
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from palate.base import Query, TrainOptions
     from palate.bundle import Bundle
+    from palate.data.audit import audit
     from palate.data.dataset import Dataset, Interactions
     from palate.data.frame import from_frame, to_frame
     from palate.data.readers import read_interactions
     from palate.data.splits.split import Candidates, Split, at_random, by_time, leave_one_out
     from palate.datasets.registry import load
     from palate.errors import PalateError
-    from palate.evaluation.evaluate import Report, evaluate, validation_callback
-    from palate.experiment import compare
-    from palate.models import RECIPES, make_recipe
-    from palate.models.neumf import GMF, MLP, NeuMF
-    from palate.models.popularity import Popularity
+    from palate.evaluation.evaluate import evaluate, evaluate_lists, validation_callback
+    from palate.evaluation.rating_prediction import RatingsReport, evaluate_ratings
+    from palate.evaluation.report import Report
+    from palate.experiment import compare, tune
+    from palate.models import (
+        BMF,
+        BPR,
+        EASE,
+        EDLAE,
+        GMF,
+        IALS,
+        MF,
+        MLP,
+        RECIPES,
+        WALS,
+        BidirectionalSASRec,
+        Ensemble,
+        ItemKNN,
+        LogisticMF,
+        MeanRating,
+        NeuMF,
+        Newest,
+        Popularity,
+        RecentEDLAE,
+        RecentPopularity,
+        SASRec,
+        SVDpp,
+        TwoStage,
+        TwoTower,
+        UserItemMeans,
+        make_recipe,
+    )
+    from palate.progress import Progress, ProgressEvent
     from palate.recommend import Recommender
     from palate.recommend.cold_start import ColdStart
+    from palate.recommend.onboarding import onboarding_items
     from palate.rules import Rules
     from palate.training.negative_sampling import draw_candidates
 
-_WHERE = {
-    "Bundle": "bundle",
-    "Candidates": "data.splits.split",
-    "ColdStart": "recommend.cold_start",
-    "Dataset": "data.dataset",
-    "GMF": "models.neumf",
-    "Interactions": "data.dataset",
-    "MLP": "models.neumf",
-    "NeuMF": "models.neumf",
-    "PalateError": "errors",
-    "Popularity": "models.popularity",
-    "Query": "base",
-    "RECIPES": "models",
-    "Recommender": "recommend",
-    "Report": "evaluation.report",
-    "Rules": "rules",
-    "TrainOptions": "base",
-    "Split": "data.splits.split",
-    "at_random": "data.splits.split",
-    "by_time": "data.splits.split",
-    "compare": "experiment",
-    "draw_candidates": "training.negative_sampling",
-    "evaluate": "evaluation.evaluate",
-    "from_frame": "data.frame",
-    "leave_one_out": "data.splits.split",
-    "load": "datasets.registry",
-    "make_recipe": "models",
-    "read_interactions": "data.readers",
-    "to_frame": "data.frame",
-    "validation_callback": "evaluation.evaluate",
+    __version__: str
+
+# Module of each name; a test holds this, the imports above, ``__all__`` and docs/api.md together.
+_NAMES = {
+    "base": ("Query", "TrainOptions"),
+    "bundle": ("Bundle",),
+    "data.audit": ("audit",),
+    "data.dataset": ("Dataset", "Interactions"),
+    "data.frame": ("from_frame", "to_frame"),
+    "data.readers": ("read_interactions",),
+    "data.splits.split": ("Candidates", "Split", "at_random", "by_time", "leave_one_out"),
+    "datasets.registry": ("load",),
+    "errors": ("PalateError",),
+    "evaluation.evaluate": ("evaluate", "evaluate_lists", "validation_callback"),
+    "evaluation.rating_prediction": ("RatingsReport", "evaluate_ratings"),
+    "evaluation.report": ("Report",),
+    "experiment": ("compare", "tune"),
+    "models": (
+        "RECIPES",
+        "make_recipe",
+        "BMF",
+        "BPR",
+        "EASE",
+        "EDLAE",
+        "GMF",
+        "IALS",
+        "MF",
+        "MLP",
+        "WALS",
+        "BidirectionalSASRec",
+        "Ensemble",
+        "ItemKNN",
+        "LogisticMF",
+        "MeanRating",
+        "NeuMF",
+        "Newest",
+        "Popularity",
+        "RecentEDLAE",
+        "RecentPopularity",
+        "SASRec",
+        "SVDpp",
+        "TwoStage",
+        "TwoTower",
+        "UserItemMeans",
+    ),
+    "progress": ("Progress", "ProgressEvent"),
+    "recommend": ("Recommender",),
+    "recommend.cold_start": ("ColdStart",),
+    "recommend.onboarding": ("onboarding_items",),
+    "rules": ("Rules",),
+    "training.negative_sampling": ("draw_candidates",),
 }
+_MODULE = {name: module for module, names in _NAMES.items() for name in names}
 
 __all__ = [
+    "BMF",
+    "BPR",
+    "EASE",
+    "EDLAE",
     "GMF",
+    "IALS",
+    "MF",
     "MLP",
     "RECIPES",
+    "WALS",
+    "BidirectionalSASRec",
     "Bundle",
     "Candidates",
     "ColdStart",
     "Dataset",
+    "Ensemble",
     "Interactions",
+    "ItemKNN",
+    "LogisticMF",
+    "MeanRating",
     "NeuMF",
+    "Newest",
     "PalateError",
     "Popularity",
+    "Progress",
+    "ProgressEvent",
     "Query",
+    "RatingsReport",
+    "RecentEDLAE",
+    "RecentPopularity",
     "Recommender",
     "Report",
     "Rules",
+    "SASRec",
+    "SVDpp",
     "Split",
     "TrainOptions",
+    "TwoStage",
+    "TwoTower",
+    "UserItemMeans",
+    "__version__",
     "at_random",
+    "audit",
     "by_time",
     "compare",
     "draw_candidates",
     "evaluate",
+    "evaluate_lists",
+    "evaluate_ratings",
     "from_frame",
     "leave_one_out",
     "load",
     "make_recipe",
+    "onboarding_items",
     "read_interactions",
     "to_frame",
+    "tune",
     "validation_callback",
 ]
 
+logging.getLogger("palate").addHandler(logging.NullHandler())
+
 
 def __getattr__(name: str) -> Any:
-    if name not in _WHERE:
+    if name == "__version__":
+        value: Any = _version()
+    elif name in _MODULE:
+        value = getattr(importlib.import_module(f"palate.{_MODULE[name]}"), name)
+    else:
         raise AttributeError(f"module 'palate' has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"palate.{_WHERE[name]}"), name)
     globals()[name] = value
     return value
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *__all__])
+    return sorted({*globals(), *__all__})
+
+
+def _version() -> str:
+    # Imported here: importlib.metadata takes longer to load than the rest of this module.
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("palate")
+    except PackageNotFoundError:  # a source tree on PYTHONPATH, without an installation
+        return "0+unknown"

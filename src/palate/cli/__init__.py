@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import sys
+from typing import Annotated
 
 import typer
 
+import palate
 from palate.cli import (
     check,
     cold_start,
@@ -37,6 +40,27 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"palate {palate.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_show_version, help="Print the version and exit.")
+    ] = False,
+    verbose: Annotated[bool, typer.Option("-v", "--verbose", help="Show the log of the library on stderr.")] = False,
+) -> None:
+    """Options that stand before the command."""
+    if verbose:
+        logging.basicConfig(format="%(asctime)s %(name)s: %(message)s", datefmt="%H:%M:%S")
+        logging.getLogger("palate").setLevel(logging.DEBUG)
+
+
 app.command("quickstart")(quickstart.quickstart)
 app.command("demo")(quickstart.demo)
 app.add_typer(data.app, name="data")

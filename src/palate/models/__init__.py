@@ -29,7 +29,35 @@ from palate.models.svdpp import SVDpp
 from palate.models.two_stage import TwoStage
 from palate.models.two_tower import TwoTower
 
-__all__ = ["RECIPES", "as_recipe", "make_recipe"]
+__all__ = [
+    "BMF",
+    "BPR",
+    "EASE",
+    "EDLAE",
+    "GMF",
+    "IALS",
+    "MF",
+    "MLP",
+    "RECIPES",
+    "WALS",
+    "BidirectionalSASRec",
+    "Ensemble",
+    "ItemKNN",
+    "LogisticMF",
+    "MeanRating",
+    "NeuMF",
+    "Newest",
+    "Popularity",
+    "RecentEDLAE",
+    "RecentPopularity",
+    "SASRec",
+    "SVDpp",
+    "TwoStage",
+    "TwoTower",
+    "UserItemMeans",
+    "as_recipe",
+    "make_recipe",
+]
 
 RECIPES: dict[str, type[Recipe[Any]]] = {
     recipe.name: recipe
