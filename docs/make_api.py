@@ -53,7 +53,7 @@ def entry(name: str) -> str:
 
 def described(name: str, value: Any) -> tuple[str, str]:
     """Signature and first sentence of a class or function."""
-    text = " ".join((inspect.getdoc(value) or "").split("\n\n")[0].split())
+    text = " ".join((inspect.getdoc(value) or "").split("\n\n")[0].split()).replace("``", "`")
     sentence = re.split(r"(?<=\.)\s+(?=[A-Z])", text)[0]
     if issubclass(type(value), type) and (issubclass(value, Exception) or getattr(value, "_is_protocol", False)):
         return f"palate.{name}", sentence
