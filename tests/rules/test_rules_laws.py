@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from typing import NamedTuple
-from unittest.mock import patch
 
 import numpy as np
 import polars as pl
@@ -12,11 +11,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import palate.rules.compiled
-import palate.rules.rerank
 from palate.data.dataset import History
 from palate.data.ids import IdMap
-from palate.rules import BoundRules, Catalog, Picked, Rules
+from palate.rules import Catalog, CompiledRules, Reranked, Rules, compile_rules, rerank
 from palate.top_k import top_k
 
 ITEMS = 14
@@ -46,7 +43,7 @@ laws = settings(deadline=None, max_examples=40)
 
 class Case(NamedTuple):
     rules: Rules
-    bound: BoundRules
+    compiled: CompiledRules
     scores: torch.Tensor
     history: History
     k: int
@@ -54,25 +51,23 @@ class Case(NamedTuple):
 
     def best(self, row, size):
         scores_BI = self.scores[torch.from_numpy(row)].clone()
-        hidden = self.bound.excluded(self.history).select(row)
+        hidden = self.compiled.excluded(self.history).select(row)
         scores_BI[np.repeat(np.arange(len(row)), hidden.counts), hidden.items] = -torch.inf
-        scores_BI[:, ~self.bound.allowed_I] = -torch.inf
+        scores_BI[:, ~self.compiled.allowed_I] = -torch.inf
         return top_k(scores_BI, size)
 
-    def lists(self, users: slice = slice(None)) -> Picked:
+    def lists(self, users: slice = slice(None), **options: int) -> Reranked:
         row = np.arange(len(self.scores))[users]
-        with (
-            patch.object(palate.rules.compiled, "POOL", self.pool),
-            patch.object(palate.rules.compiled, "POOL_PER_PLACE", 1),
-            patch.object(palate.rules.compiled, "WIDEN", 2),
-        ):
-            return self.bound.fill(
-                lambda part, size: self.best(row[part], size),
-                len(row),
-                self.k,
-                excluded=self.bound.excluded(self.history.select(row)),
-                pin_values_BN=self.scores[row][:, self.bound.pin_items],
-            )
+        return rerank(
+            self.compiled,
+            lambda part, size: self.best(row[part], size),
+            len(row),
+            self.k,
+            excluded=self.compiled.excluded(self.history.select(row)),
+            pin_values_BN=self.scores[row][:, self.compiled.pin_items],
+            pool=max(self.pool, self.k) if self.compiled.reorders else None,
+            **options,
+        )
 
     def free(self, user: int) -> list[int]:
         """Items that neither rules nor history keep from a user, best first."""
@@ -124,14 +119,13 @@ def cases(draw, data: st.SearchStrategy[dict] | None = None) -> Case:
         offsets, np.array([item for one in had for item in one], np.int32), np.ones(offsets[-1], np.float32)
     )
     rules = Rules.of(draw(rule_data() if data is None else data))
-    bound = rules.bind(
-        Catalog(IdMap.of(range(ITEMS)), FEATURES, seen=history, unit_items=draw(st.sampled_from([VECTORS, None])))
-    )
-    return Case(rules, bound, scores_BI, history, draw(st.integers(1, 10)), draw(st.integers(1, ITEMS)))
+    unit_items = draw(st.sampled_from([VECTORS, None]))
+    compiled = compile_rules(rules, Catalog(IdMap.of(range(ITEMS)), FEATURES, seen=history, unit_items=unit_items))
+    return Case(rules, compiled, scores_BI, history, draw(st.integers(1, 10)), draw(st.integers(1, ITEMS)))
 
 
-def rows(picked: Picked, user: int) -> list[int]:
-    listed = picked.items_BK[user].tolist()
+def rows(lists: Reranked, user: int) -> list[int]:
+    listed = lists.items_BK[user].tolist()
     end = listed.index(-1) if -1 in listed else len(listed)
     assert set(listed[end:]) <= {-1}, "an empty place before a filled one"
     return listed[:end]
@@ -149,22 +143,22 @@ def pins_of(case: Case, user: int) -> dict[int, int]:
 @laws
 @given(cases())
 def test_nothing_that_is_kept_out_is_listed_nothing_twice_and_no_cap_is_exceeded(case):
-    picked = case.lists()
+    lists = case.lists()
     for user in range(len(case.scores)):
-        listed = rows(picked, user)
+        listed = rows(lists, user)
         assert len(set(listed)) == len(listed)
         assert set(listed) <= set(case.free(user))
         assert all(count <= case.rules.caps[column] for (column, _), count in case.counts(listed).items())
-        assert picked.values_BK[user, : len(listed)].tolist() == case.scores[user, listed].tolist()
+        assert lists.values_BK[user, : len(listed)].tolist() == case.scores[user, listed].tolist()
 
 
 @laws
 @given(cases())
 def test_a_list_ends_early_only_if_no_item_can_be_added(case):
-    picked = case.lists()
+    lists = case.lists()
     for user in range(len(case.scores)):
-        listed = rows(picked, user)
-        assert bool(picked.short_B[user]) == (len(listed) < case.k)
+        listed = rows(lists, user)
+        assert bool(lists.short_B[user]) == (len(listed) < case.k)
         if len(listed) < case.k:
             assert not [item for item in case.free(user) if item not in listed and case.fits(item, listed)]
 
@@ -172,9 +166,9 @@ def test_a_list_ends_early_only_if_no_item_can_be_added(case):
 @laws
 @given(cases())
 def test_pins_stand_at_their_places_unless_history_or_a_cap_forbids_it(case):
-    picked = case.lists()
+    lists = case.lists()
     for user in range(len(case.scores)):
-        listed = rows(picked, user)
+        listed = rows(lists, user)
         for at, item in pins_of(case, user).items():
             place = listed.index(item) + 1
             assert place == at or (place < at and len(listed) < case.k)
@@ -183,11 +177,11 @@ def test_pins_stand_at_their_places_unless_history_or_a_cap_forbids_it(case):
 @laws
 @given(cases(data=rule_data().map(lambda data: data | {"diversity": 0.0})))
 def test_without_diversity_the_rows_that_are_not_pinned_keep_the_order_of_the_scores(case):
-    picked = case.lists()
+    lists = case.lists()
     pinned = {pin.item for pin in case.rules.pins}
     for user in range(len(case.scores)):
         free = case.free(user)
-        ranks = [free.index(item) for item in rows(picked, user) if item not in pinned]
+        ranks = [free.index(item) for item in rows(lists, user) if item not in pinned]
         assert ranks == sorted(ranks)
 
 
@@ -196,21 +190,20 @@ def test_without_diversity_the_rows_that_are_not_pinned_keep_the_order_of_the_sc
     cases(data=st.sampled_from([{}, {"diversity": 0.0}, {"exclude": "none"}, {"caps": {"genres": 99, "maker": 99}}]))
 )
 def test_rules_of_nothing_are_plain_top_k_without_a_trace(case):
-    picked = case.lists()
+    lists = case.lists()
     values, items = case.best(np.arange(len(case.scores)), case.k)
     filled = values > -torch.inf
-    assert torch.equal(picked.values_BK, values)
-    assert torch.equal(picked.items_BK[filled], items[filled])
+    assert torch.equal(lists.values_BK, values)
+    assert torch.equal(lists.items_BK[filled], items[filled])
     who, place = np.nonzero(filled.numpy())
-    assert set(picked.trace(who, place)) <= {""}
+    assert set(lists.trace(who, place)) <= {""}
 
 
 @laws
 @given(cases(), st.integers(1, 4000))
 def test_the_answer_of_a_user_depends_on_nobody_else(case, chunk_bytes):
     together = case.lists()
-    with patch.object(palate.rules.rerank, "CHUNK_BYTES", chunk_bytes):
-        again = case.lists()
+    again = case.lists(chunk_bytes=chunk_bytes)
     for whole, part in zip(together, again, strict=True):
         assert torch.equal(whole, part)
     for user in range(len(case.scores)):
@@ -222,14 +215,16 @@ def test_the_answer_of_a_user_depends_on_nobody_else(case, chunk_bytes):
 @given(cases())
 def test_each_place_holds_what_the_definition_puts_there(case):
     case = case._replace(pool=ITEMS)
-    strength, likeness_ID = case.rules.diversity or 0.0, case.bound.shape.likeness_ID
-    alike = np.zeros((ITEMS, ITEMS)) if likeness_ID is None else (likeness_ID @ likeness_ID.T).clamp(min=0).numpy()
-    picked = case.lists()
+    strength, similarity_ID = case.rules.diversity or 0.0, case.compiled.similarity_ID
+    alike = (
+        np.zeros((ITEMS, ITEMS)) if similarity_ID is None else (similarity_ID @ similarity_ID.T).clamp(min=0).numpy()
+    )
+    lists = case.lists()
     for user in range(len(case.scores)):
         free, score, pins = case.free(user), case.scores[user].tolist(), pins_of(case, user)
         low, high = (f([score[item] for item in free], default=0) for f in (min, max))
         before = list(pins.values())
-        for item in rows(picked, user):
+        for item in rows(lists, user):
             if item in pins.values():
                 continue
             able = [one for one in free if one not in before and case.fits(one, before)]
@@ -246,12 +241,12 @@ def test_each_place_holds_what_the_definition_puts_there(case):
 def test_more_diversity_gives_lists_of_less_similar_items(vectors):
     scores_BI = torch.randn(50, ITEMS, generator=torch.Generator().manual_seed(2))
     history = History(np.zeros(51, np.int64), np.zeros(0, np.int32), np.zeros(0, np.float32))
-    likeness_ID, mean = None, []
+    similarity_ID, mean = None, []
     for strength in (1.0, 0.6, 0.3, 0.0):
         rules = Rules(diversity=strength)
-        bound = rules.bind(Catalog(IdMap.of(range(ITEMS)), FEATURES, seen=history, unit_items=vectors))
-        likeness_ID = bound.shape.likeness_ID if likeness_ID is None else likeness_ID
-        vector_BKD = likeness_ID[Case(rules, bound, scores_BI, history, 4, ITEMS).lists().items_BK]
+        compiled = compile_rules(rules, Catalog(IdMap.of(range(ITEMS)), FEATURES, seen=history, unit_items=vectors))
+        similarity_ID = compiled.similarity_ID if similarity_ID is None else similarity_ID
+        vector_BKD = similarity_ID[Case(rules, compiled, scores_BI, history, 4, ITEMS).lists().items_BK]
         mean.append(float((vector_BKD @ vector_BKD.transpose(1, 2)).mean()))
     assert mean == sorted(mean)
     assert mean[0] < mean[-1] - 0.1

@@ -139,3 +139,11 @@ def test_a_request_adds_to_what_is_kept_out_and_replaces_what_shapes_the_list():
     )
     assert shop.merged(Rules()) == shop
     assert Rules().merged(shop) == shop
+
+
+def test_rules_are_keys_that_tell_values_of_different_types_apart():
+    data = {"deny": {"genres": ["Horror"]}, "caps": {"genres": 3}, "pins": [{"item": 1, "at": 2}]}
+    assert {Rules.of(data): "compiled"}[Rules.of(data)] == "compiled"
+    # In a text column each of these values denies other items.
+    assert len({Rules.of({"deny": {"maker": [value]}}) for value in (1, 1.0, True, "1")}) == 4
+    assert Rules() != Rules(diversity=0.0)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import polars as pl
 
     from palate.recommend import Recommender
-    from palate.rules import BoundRules
+    from palate.rules import CompiledRules
 
 __all__ = ["recommend", "similar"]
 
@@ -124,7 +124,7 @@ def _everybody(
     out: Path,
     k: int,
     exclude_seen: bool,
-    rules: BoundRules | None,
+    rules: CompiledRules | None,
     at: float | None,
     json: bool,
 ) -> None:
@@ -162,7 +162,7 @@ def _moment(text: str | None) -> float | None:
     return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
 
 
-def _rules(path: Path | None, recommender: Recommender, at: float | None) -> BoundRules | None:
+def _rules(path: Path | None, recommender: Recommender, at: float | None) -> CompiledRules | None:
     """The rules of a file, bound to the catalog; what is odd about them is noted."""
     if path is None:
         return None

@@ -43,7 +43,7 @@ from palate.recommend.why_not import WhyNot, why_not
 
 if TYPE_CHECKING:
     from palate.retrieval import Index, Kind
-    from palate.rules import BoundRules, Catalog, Rules
+    from palate.rules import Catalog, CompiledRules, Rules
 
 __all__ = ["Recommender"]
 
@@ -106,7 +106,7 @@ class Recommender:
         exclude_seen: bool = True,
         histories: Histories | None = None,
         features: UserFeatures | None = None,
-        rules: Rules | BoundRules | None = None,
+        rules: Rules | CompiledRules | None = None,
         at: float | datetime | None = None,
         cold: ColdStart | None = None,
         reasons: int = 0,
@@ -162,7 +162,7 @@ class Recommender:
         k: int = 10,
         *,
         exclude_seen: bool = True,
-        rules: Rules | BoundRules | None = None,
+        rules: Rules | CompiledRules | None = None,
         at: float | datetime | None = None,
         cold: ColdStart | None = None,
         progress: bool = False,
@@ -201,7 +201,7 @@ class Recommender:
         self,
         user: Id,
         item: Id,
-        rules: Rules | BoundRules | None = None,
+        rules: Rules | CompiledRules | None = None,
         k: int = 10,
         *,
         exclude_seen: bool = True,
@@ -270,11 +270,11 @@ class Recommender:
         """A note on the history items that the catalog lacks (``recommend`` leaves them out), or None."""
         return ask.unknown_items(histories, self.items, self.name)
 
-    def bind(self, rules: Rules | BoundRules | None, at: float | None = None) -> BoundRules | None:
-        """Rules as they work on this catalog: bind once what is used for many requests.
+    def bind(self, rules: Rules | CompiledRules | None, at: float | None = None) -> CompiledRules | None:
+        """Rules compiled for this catalog: compile once the rules of many requests.
 
         Args:
-            rules: bound ones are given back as they are.
+            rules: compiled ones are returned as they are.
             at: the moment that windows in days reach back from, seconds since 1970; the latest event if left out.
 
         Raises:
@@ -282,9 +282,9 @@ class Recommender:
         """
         if rules is None:
             return None
-        from palate.rules import Rules
+        from palate.rules import Rules, compile_rules
 
-        return rules.bind(replace(self.catalog, now=at)) if isinstance(rules, Rules) else rules
+        return compile_rules(rules, self.catalog, at) if isinstance(rules, Rules) else rules
 
     def histories_of(
         self, asked: pl.Series, histories: Histories | None, at: float | None

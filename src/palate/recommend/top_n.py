@@ -22,12 +22,12 @@ from palate.errors import ModelError
 from palate.models.dot_product import likes
 from palate.recommend.cold_start import PLAIN, ColdStart
 from palate.recommend.exploration import Best, Explored
+from palate.rules import CompiledRules, Reranked, rerank
 from palate.top_k import top_k
 
 if TYPE_CHECKING:
     from palate.recommend.recommender import Recommender
     from palate.retrieval import Index
-    from palate.rules import BoundRules, Picked
 
 __all__ = ["RecommendOptions", "answer", "chunks", "empty"]
 
@@ -46,7 +46,7 @@ class RecommendOptions:
     Args:
         k: list length.
         exclude_seen: leave out what the user has had.
-        rules: bound to the catalog, or None.
+        rules: compiled for the catalog, or None.
         at: time of the request in seconds since 1970, or None.
         cold: what answers where the model knows nothing.
         reasons: supporting items of the history named with each row; 0 for none.
@@ -54,7 +54,7 @@ class RecommendOptions:
 
     k: int
     exclude_seen: bool = True
-    rules: BoundRules | None = None
+    rules: CompiledRules | None = None
     at: float | None = None
     cold: ColdStart = PLAIN
     reasons: int = 0
@@ -65,7 +65,7 @@ class Lists(NamedTuple):
 
     values: Tensor
     items: Tensor
-    picked: Picked | None
+    picked: Reranked | None
 
 
 def chunks(users: int, recommender: Recommender) -> list[slice]:
@@ -285,7 +285,7 @@ def _picked(
     best = best if explored is None else explored.into(best)
     if wish.rules is None:
         return Lists(*best(np.arange(users), wish.k), None)
-    picked = wish.rules.fill(best, users, wish.k, excluded=hidden, pin_values_BN=pin_values_BN)
+    picked = rerank(wish.rules, best, users, wish.k, excluded=hidden, pin_values_BN=pin_values_BN)
     # A pin whose score is not known stands in its place all the same.
     values_BK = picked.values_BK.where(picked.items_BK >= 0, -torch.inf).nan_to_num(nan=0.0, neginf=-torch.inf)
     return Lists(values_BK, picked.items_BK, picked)

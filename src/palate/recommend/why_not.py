@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from palate.base import Query
 from palate.data.dataset import History
 from palate.recommend import request as ask
-from palate.rules import BoundRules, Rules
+from palate.rules import CompiledRules, Rules
 from palate.rules.rules import Exclude
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def why_not(
     recommender: Recommender,
     user: ask.Id,
     item: ask.Id,
-    rules: Rules | BoundRules | None = None,
+    rules: Rules | CompiledRules | None = None,
     k: int = 10,
     *,
     exclude_seen: bool = True,
@@ -94,7 +94,7 @@ def why_not(
     assert bound is not None
     unshaped = recommender.bind(replace(bound.rules, pins=(), caps={}, diversity=None))
 
-    def ranked(k: int, exclude_seen: bool, rules: BoundRules | None) -> _Ranked:
+    def ranked(k: int, exclude_seen: bool, rules: CompiledRules | None) -> _Ranked:
         frame = recommender.recommend(user, k, exclude_seen=exclude_seen, histories=histories, rules=rules)
         trace = frame["rule"] if rules is not None else pl.Series([""], dtype=pl.String)
         return _Ranked(recommender.items.rows(frame["item_id"]), frame["score"].to_numpy(), trace)
@@ -155,7 +155,7 @@ class _Way:
     recommender: Recommender
     user: ask.Id
     row: int
-    rules: BoundRules
+    rules: CompiledRules
     k: int
     hides: Exclude
     histories: ask.Histories | None
@@ -216,7 +216,7 @@ class _Way:
 
     def _overtaken(self, own: int) -> tuple[Stage, str] | None:
         """What put items of lower score before this one: a full cap, diversity or pins; None if the scores did it."""
-        pinned = {row for _, row in self.rules.shape.pins}
+        pinned = {row for _, row in self.rules.pins}
         lower = [row for row in self.listed.rows.tolist() if row not in pinned and (self.left.rank(row) or 0) > own]
         if own > self.k and not lower and len(self.listed.rows) == self.k:
             return None
@@ -239,7 +239,7 @@ class _Way:
 
     def _pin(self) -> str:
         """That the item is pinned beyond the end of the list."""
-        places = [place + 1 for place, row in self.rules.shape.pins if row == self.row and place >= self.k]
+        places = [place + 1 for place, row in self.rules.pins if row == self.row and place >= self.k]
         return f"; it is pinned at {places[0]}, beyond the list of {self.k}" if places else ""
 
     def _names(self, rows: Iterable[int]) -> str:

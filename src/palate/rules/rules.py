@@ -1,9 +1,9 @@
-"""Rules: what may be listed and how lists are shaped, as data that is read from TOML or comes with a request.
+"""Rules: which items may be listed and how lists are shaped, as data from a TOML file or a request.
 
     rules = Rules.load("rules.toml").merged(Rules.of({"deny": {"genres": ["Horror"]}}))
 
 The keys of the file are the fields of ``Rules``. Columns are those of the item features, and two more: ``item_id``, and
-``last_event`` (when the item was last touched) in ``recency``.
+``last_event`` (time of the item's latest interaction) in ``recency``.
 """
 
 from __future__ import annotations
@@ -15,17 +15,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from datetime import date
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field, TypeAdapter, ValidationError
 
 from palate.errors import RuleError
-
-if TYPE_CHECKING:
-    from palate.rules.catalog import Catalog
-    from palate.rules.compiled import BoundRules
-
-__all__ = ["ITEM_ID", "LAST_EVENT", "Condition", "Exclude", "Pin", "Recency", "Rules", "Value"]
 
 ITEM_ID = "item_id"
 LAST_EVENT = "last_event"
@@ -33,21 +27,17 @@ FORBID = {"extra": "forbid"}
 
 Value = bool | int | float | str | date
 Condition = Mapping[str, tuple[Value, ...]]
-"""Column names and the values that count; in a column of lists one value of the list is enough."""
+"""Column names and the values to match; in a column of lists one value of the list is enough."""
 Exclude = Literal["seen", "bought", "none"]
-
-
-def _tables(value: Any) -> Any:
-    """One table is a list of one."""
-    return [value] if isinstance(value, Mapping) else value
-
-
-Conditions = Annotated[tuple[Condition, ...], BeforeValidator(_tables)]
+# In TOML, [deny] is one table and [[deny]] is a list of tables: both are accepted.
+Conditions = Annotated[
+    tuple[Condition, ...], BeforeValidator(lambda value: [value] if isinstance(value, Mapping) else value)
+]
 
 
 @dataclass(frozen=True)
 class Pin:
-    """An item that stands at a place of its own, counted from 1."""
+    """An item at a fixed place of the list, counted from 1."""
 
     __pydantic_config__: ClassVar[dict[str, str]] = FORBID
 
@@ -57,12 +47,12 @@ class Pin:
 
 @dataclass(frozen=True)
 class Recency:
-    """A window: items whose date is older, or unknown, are kept out.
+    """A time window: items whose date is older, or unknown, are excluded.
 
     Args:
-        column: of dates, times or calendar years (numbers); or "last_event".
-        days: the window reaches back that many days from the time of the request.
-        since: or it begins on this day.
+        column: a column of dates, times or calendar years (numbers), or "last_event".
+        days: length of the window, back from the time of the request; or
+        since: first day of the window.
     """
 
     __pydantic_config__: ClassVar[dict[str, str]] = FORBID
@@ -76,20 +66,23 @@ class Recency:
             raise RuleError(f"recency on {self.column!r} needs one of days and since: days = 365 or since = 2020-01-31")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Rules:
-    """What may be listed and how lists are shaped; without a field set, nothing changes.
+    """Which items may be listed and how lists are shaped; without a field set, nothing changes.
+
+    Rules are hashable, so they can be the key of a cache of compiled rules. In deny and allow the values 1, 1.0, True
+    and "1" differ, as they do in a text column.
 
     Args:
-        exclude: which of the user's own items stay out: "seen", "bought" (events with a weight of at least
-            ``bought_from``) or "none"; None leaves it to the caller.
-        bought_from: the weight from which an event counts as bought.
-        deny: items with any of these values are kept out.
-        allow: items must have one of the values in every column that is named.
+        exclude: the user's own items to exclude: "seen", "bought" (events with a weight of at least ``bought_from``)
+            or "none". Default: None, the request decides.
+        bought_from: weight from which an event counts as bought.
+        deny: items with any of these values are excluded.
+        allow: items must have one of the values in every named column.
         flags: columns that must be true, or above 0; unknown is not true.
-        recency: windows, all of which must hold.
-        pins: items at places of their own.
-        caps: column to the most items per value that one list may hold; an item of several values counts for each.
+        recency: time windows, all of which must hold.
+        pins: items at fixed places.
+        caps: column to the maximum number of items per value in one list; an item of several values counts for each.
         diversity: strength of MMR, from 0 (order of the scores) to 1 (as unlike the items listed before as possible).
     """
 
@@ -117,12 +110,32 @@ class Rules:
         for item in _repeated(str(pin.item) for pin in self.pins):
             raise RuleError(f"item {item!r} is pinned twice: give it one place")
 
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Rules) and self._key == other._key
+
+    def __hash__(self) -> int:
+        return hash(self._key)
+
+    @property
+    def _key(self) -> tuple[Any, ...]:
+        # Conditions by their text: they are matched as text in text columns, where Python's 1 == True would let the
+        # cache of one rule answer for another.
+        conditions = repr((self.deny, self.allow))
+        caps = frozenset(self.caps.items())
+        shape = (self.flags, self.recency, self.pins, caps, self.diversity)
+        return (self.exclude, self.bought_from, conditions, *shape)
+
+    @property
+    def reads_request_time(self) -> bool:
+        """Whether a time window reaches back from the time of the request."""
+        return any(window.days is not None for window in self.recency)
+
     @classmethod
     def load(cls, path: str | Path) -> Rules:
         """The rules of a TOML file.
 
         Raises:
-            RuleError: the file cannot be read, is no TOML, or holds unknown keys or unfitting values.
+            RuleError: the file cannot be read, is not TOML, or holds unknown keys or invalid values.
         """
         try:
             plain = tomllib.loads(Path(path).read_text("utf-8"))
@@ -134,19 +147,19 @@ class Rules:
 
     @classmethod
     def of(cls, plain: Mapping[str, Any]) -> Rules:
-        """The rules of plain data, as it comes from TOML or JSON.
+        """The rules of plain data, as read from TOML or JSON.
 
         Raises:
-            RuleError: unknown keys or unfitting values.
+            RuleError: unknown keys or invalid values.
         """
         return _checked(plain, "")
 
     def merged(self, request: Rules) -> Rules:
         """These rules with those of one request on top.
 
-        What keeps items out adds up (deny, allow, flags, recency): a request never lets through what is kept out
-        already. What shapes the list is replaced: exclude, diversity, the cap of a column, the pin at a place or of
-        an item.
+        Rules that exclude items add up (deny, allow, flags, recency): a request never lets through an item that is
+        excluded already. Rules that shape the list are replaced: exclude, diversity, the cap of a column, the pin at
+        a place or of an item.
         """
         own = request if request.exclude is not None else self
         taken = {pin.at for pin in request.pins} | {str(pin.item) for pin in request.pins}
@@ -161,16 +174,6 @@ class Rules:
             caps={**self.caps, **request.caps},
             diversity=self.diversity if request.diversity is None else request.diversity,
         )
-
-    def bind(self, catalog: Catalog) -> BoundRules:
-        """These rules with the items of a catalog in place of names.
-
-        Raises:
-            RuleError: a column is missing or of the wrong kind, or diversity has nothing to compare items by.
-        """
-        from palate.rules.compiled import bind  # imports torch, which reading a file does not need
-
-        return bind(self, catalog)
 
 
 PARTS: dict[str, type] = {"pins": Pin, "recency": Recency}
@@ -198,7 +201,7 @@ def _checked(plain: Mapping[str, Any], where: str) -> Rules:
         # A key that is unknown explains one that is missing, so it comes first.
         first = min(error.errors(), key=lambda one: one["type"] != "unexpected_keyword_argument")
     path, message = [str(part) for part in first["loc"]], first["msg"].removeprefix("Value error, ")
-    if first["type"] == "value_error":  # one of the checks above
+    if first["type"] == "value_error":  # from a __post_init__ above, which names rule and remedy itself
         raise RuleError(f"{where}{message}")
     if first["type"] == "missing":
         raise RuleError(f"{where}rule {'.'.join(path)!r} is missing: add it")

@@ -12,7 +12,8 @@ import torch
 from palate.data.dataset import History
 from palate.data.ids import IdMap
 from palate.errors import RuleError
-from palate.rules import Catalog, Rules
+from palate.rules import Catalog, Rules, compile_rules, rerank
+from palate.rules.rerank import rerank_pool
 
 DAY = 86_400
 NOW = datetime(2026, 1, 31, tzinfo=UTC).timestamp()
@@ -36,9 +37,13 @@ SEEN = History(
 )
 
 
-def bind(data: dict, **more):
+def catalog_of(**more) -> Catalog:
     items = IdMap.of(["i0", "i1", "i2", "i3", "i4", "i5"])
-    return Rules.of(data).bind(Catalog(items, **{"features": FEATURES, "titles": TITLES, "seen": SEEN} | more))
+    return Catalog(items, **{"features": FEATURES, "titles": TITLES, "seen": SEEN} | more)
+
+
+def compiled_of(data: dict, now: float | None = None, **more):
+    return compile_rules(Rules.of(data), catalog_of(**more), now)
 
 
 @pytest.mark.parametrize(
@@ -68,18 +73,28 @@ def bind(data: dict, **more):
     ],
 )
 def test_each_rule_keeps_out_what_it_says(data, kept):
-    bound = bind(data)
-    assert bound.allowed_I.nonzero().squeeze(1).tolist() == kept
+    compiled = compiled_of(data)
+    assert compiled.allowed_I.nonzero().squeeze(1).tolist() == kept
     for item in range(6):
-        assert bool(bound.blocked_by(item)) == (item not in kept)
+        assert bool(compiled.blocked_by(item)) == (item not in kept)
 
 
 def test_days_are_counted_from_the_request_or_else_from_the_latest_event():
     data = {"recency": [{"column": "released", "days": 30}]}
-    later = bind(data, now=NOW + 20 * DAY)
+    later = compiled_of(data, now=NOW + 20 * DAY)
     assert later.allowed_I.nonzero().squeeze(1).tolist() == [3, 5]
     with pytest.raises(RuleError, match="time of the request, which is not known"):
-        bind(data, seen=None)
+        compiled_of(data, seen=None)
+
+
+def test_a_catalog_serves_requests_at_different_times():
+    catalog = catalog_of()
+    rules = Rules.of({"recency": [{"column": "last_event", "days": 10}], "caps": {"genres": 1}})
+    now, later = (compile_rules(rules, catalog, time) for time in (NOW, NOW + DAY))
+    assert now.allowed_I.nonzero().squeeze(1).tolist() == [0, 1]
+    assert later.allowed_I.nonzero().squeeze(1).tolist() == [0]
+    assert rules.reads_request_time
+    assert not Rules(flags=("in_stock",)).reads_request_time
 
 
 def test_flags_and_dates_may_be_texts_as_a_csv_file_has_them():
@@ -91,17 +106,19 @@ def test_flags_and_dates_may_be_texts_as_a_csv_file_has_them():
         }
     )
     data = {"flags": ["in_stock"], "recency": [{"column": "released", "since": "2026-01-01"}]}
-    assert bind(data, features=features).allowed_I.nonzero().squeeze(1).tolist() == [0, 3]
+    assert compiled_of(data, features=features).allowed_I.nonzero().squeeze(1).tolist() == [0, 3]
     with pytest.raises(RuleError, match="flag color: the column holds the text 'red': a flag is true or false"):
-        bind({"flags": ["color"]}, features=features)
+        compiled_of({"flags": ["color"]}, features=features)
     with pytest.raises(RuleError, match="recency color: the column holds the text 'red': a date begins like"):
-        bind({"recency": [{"column": "color", "days": 3}]}, features=features)
+        compiled_of({"recency": [{"column": "color", "days": 3}]}, features=features)
 
 
 def test_the_rules_that_keep_an_item_out_have_names():
-    bound = bind({"deny": {"genres": ["Horror"]}, "flags": ["in_stock"], "recency": [{"column": "year", "days": 365}]})
-    assert bound.blocked_by(1) == ["deny genres: Horror", "flag in_stock", "recency year: the last 365 days"]
-    assert bound.blocked_by(5) == []
+    compiled = compiled_of(
+        {"deny": {"genres": ["Horror"]}, "flags": ["in_stock"], "recency": [{"column": "year", "days": 365}]}
+    )
+    assert compiled.blocked_by(1) == ["deny genres: Horror", "flag in_stock", "recency year: the last 365 days"]
+    assert compiled.blocked_by(5) == []
 
 
 @pytest.mark.parametrize(
@@ -113,8 +130,8 @@ def test_the_rules_that_keep_an_item_out_have_names():
         ({"exclude": "none"}, []),
     ],
 )
-def test_what_the_user_has_had_or_bought_is_told(exclude, left):
-    excluded = bind(exclude).excluded(SEEN)
+def test_excluded_keeps_the_events_of_the_users_own_items(exclude, left):
+    excluded = compiled_of(exclude).excluded(SEEN)
     assert excluded.items.tolist() == left
     assert excluded.offsets.tolist() == [0, len(left) - (len(left) > 0), len(left)]
 
@@ -137,15 +154,15 @@ def test_what_the_user_has_had_or_bought_is_told(exclude, left):
 )
 def test_a_wrong_column_or_kind_of_value_is_an_error(data, message):
     with pytest.raises(RuleError) as caught:
-        bind(data)
+        compiled_of(data)
     assert message in str(caught.value)
 
 
 def test_diversity_needs_something_to_compare_items_by():
     with pytest.raises(RuleError, match="no item vectors and the items no features"):
-        bind({"diversity": 0.5}, features=None)
+        compiled_of({"diversity": 0.5}, features=None)
     with pytest.raises(RuleError, match="have no column 'genres': there are none"):
-        bind({"caps": {"genres": 1}}, features=None)
+        compiled_of({"caps": {"genres": 1}}, features=None)
 
 
 @pytest.mark.parametrize(
@@ -168,22 +185,22 @@ def test_diversity_needs_something_to_compare_items_by():
     ],
 )
 def test_what_may_become_untrue_as_the_catalog_changes_is_noted(data, note):
-    assert note in [str(one) for one in bind(data).notes]
+    assert note in [str(one) for one in compiled_of(data).notes]
 
 
 def test_rules_without_effect_have_no_notes():
-    assert bind({}).notes == ()
-    assert bind({"caps": {"genres": 2}, "diversity": 0.2, "pins": [{"item": "i0", "at": 1}]}).notes == ()
+    assert compiled_of({}).notes == ()
+    assert compiled_of({"caps": {"genres": 2}, "diversity": 0.2, "pins": [{"item": "i0", "at": 1}]}).notes == ()
 
 
 def trace(data: dict, scores: list[float], k: int = 4) -> list[tuple[str, str]]:
-    bound = bind(data)
-    scores_BI = torch.tensor([scores]).masked_fill(~bound.allowed_I, -torch.inf)
+    compiled = compiled_of(data)
+    scores_BI = torch.tensor([scores]).masked_fill(~compiled.allowed_I, -torch.inf)
     values, items = scores_BI.sort(descending=True, stable=True)
-    picked = bound.pick(values, items, k)
+    picked = rerank_pool(compiled, values, items, k)
     place = np.flatnonzero(picked.items_BK[0].numpy() >= 0)
     words = picked.trace(np.zeros_like(place), place)
-    return list(zip(bound.items.external(picked.items_BK[0, place].numpy()), words, strict=True))
+    return list(zip(compiled.items.external(picked.items_BK[0, place].numpy()), words, strict=True))
 
 
 def test_each_row_tells_what_brought_it_to_its_place():
@@ -212,36 +229,35 @@ def test_each_row_tells_what_brought_it_to_its_place():
 
 
 def test_a_pin_that_is_not_in_the_pool_has_the_score_it_is_given():
-    bound = bind({"pins": [{"item": "i5", "at": 1}]})
+    compiled = compiled_of({"pins": [{"item": "i5", "at": 1}]})
     values, items = torch.tensor([[2.0, 1.0]]), torch.tensor([[3, 4]])
-    without = bound.pick(values, items, 3)
+    without = rerank_pool(compiled, values, items, 3)
     assert without.items_BK.tolist() == [[5, 3, 4]]
     assert bool(without.values_BK[0, 0].isnan())
     assert without.trace(np.array([0, 0]), np.array([0, 1])).to_list() == [
         "pinned at 1",
         "rank 1 by score, lowered by pins",
     ]
-    told = bound.pick(values, items, 3, pin_values_BN=torch.tensor([[0.5]]))
-    assert told.values_BK.tolist() == [[0.5, 2.0, 1.0]]
+    scored = rerank_pool(compiled, values, items, 3, pin_values_BN=torch.tensor([[0.5]]))
+    assert scored.values_BK.tolist() == [[0.5, 2.0, 1.0]]
 
 
-def test_nobody_asked_for_gets_nothing():
-    picked = bind({"caps": {"genres": 1}, "diversity": 0.5}).pick(
-        torch.zeros(0, 3), torch.zeros(0, 3, dtype=torch.int64), 2
-    )
+def test_no_user_gets_no_list():
+    compiled = compiled_of({"caps": {"genres": 1}, "diversity": 0.5})
+    picked = rerank_pool(compiled, torch.zeros(0, 3), torch.zeros(0, 3, dtype=torch.int64), 2)
     assert picked.items_BK.shape == (0, 2)
 
 
 def test_a_pool_that_runs_out_is_said_and_made_wider():
-    bound = bind({"caps": {"genres": 1}})
+    compiled = compiled_of({"caps": {"genres": 1}})
     scores_BI = torch.tensor([[6.0, 5.0, 4.0, 3.0, 2.0, 1.0]])
     values, items = scores_BI.sort(descending=True)
-    assert bound.pick(values[:, :2], items[:, :2], 2).short_B.tolist() == [True]
+    assert rerank_pool(compiled, values[:, :2], items[:, :2], 2).short_B.tolist() == [True]
     asked = []
 
     def best(row, size):
         asked.append(size)
         return values[row, :size], items[row, :size]
 
-    assert bound.fill(best, 1, 3).items_BK.tolist() == [[0, 2, 3]]
+    assert rerank(compiled, best, 1, 3).items_BK.tolist() == [[0, 2, 3]]
     assert asked == [6]
