@@ -22,7 +22,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from palate.data.dataset import Dataset
-from palate.data.ids import IdMap
+from palate.data.ids import IdMap, stable_hashes
 from palate.errors import DataError
 
 __all__ = ["Encoded", "Feature", "FeatureSchema", "FeatureTable", "Kind"]
@@ -106,7 +106,7 @@ class Feature:
         values = _values(column, self.kind)
         if self.kind == "text":
             words = IdMap.of(values["value"])
-            hashed = (words.hashes % np.uint64(self.buckets)).astype(np.int32) if len(words) else np.zeros(0, np.int32)
+            hashed = (stable_hashes(words.ids) % np.uint64(self.buckets)).astype(np.int32)
             code = hashed[words.rows(values["value"])]
         else:
             code = IdMap(pl.Series("id", self.vocabulary, dtype=pl.String)).rows(values["value"])

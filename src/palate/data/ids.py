@@ -1,12 +1,20 @@
-"""IdMap: external id <-> row number, the only place where the two meet."""
+"""IdMap: external id <-> row number, the only place where the two meet.
+
+    users = IdMap.of(["bob", "ann", "bob"])     # ann is row 0, bob is row 1
+    users.rows(["bob", "eve"])                  # [1, -1]
+    users.external([0])                         # ["ann"]
+
+Lookups are binary searches in NumPy arrays: over the ids themselves where they are integers, over 32-bit hashes of them
+where they are strings. They need no thread pool, so they work in a forked process and in any number of threads.
+"""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -14,7 +22,12 @@ from numpy.typing import NDArray
 
 from palate.errors import DataError
 
-__all__ = ["IdMap"]
+CHUNK = 1 << 18  # ids hashed or looked up at a time: the temporary arrays stay in the cache
+FEW = 64  # ids up to which a loop is faster than a dozen NumPy calls
+INT64 = range(-(2**63), 2**63)
+WORD = 2**64 - 1
+UPPER = np.uint64(0xFFFFFFFF << 32)
+STEP, FIRST, SECOND = 0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
 
 
 @dataclass(frozen=True)
@@ -24,8 +37,8 @@ class IdMap:
     Args:
         ids: distinct, non-null ids as Int64 or String, shape (n,).
 
-    A new map is sorted, so it does not depend on the order of the rows it was made from. ``extend`` puts
-    new ids behind the old ones: a row number, once given, never changes.
+    A new map is sorted, so it does not depend on the order of the rows it was made from. ``extend`` appends new ids
+    after the old ones: a row number, once given, never changes.
     """
 
     ids: pl.Series
@@ -47,17 +60,52 @@ class IdMap:
 
     __hash__ = None  # type: ignore[assignment]
 
+    def row(self, value: str | int) -> int:
+        """Row number of one id; -1 where it is unknown. "42" finds the integer id 42, and 42 the text "42"."""
+        if not self._textual:
+            number = _as_integer(value)
+            if number is None:
+                return -1
+            values, order = self._by_value
+            place = int(values.searchsorted(np.int64(number)))
+            if place == len(values) or values[place] != number:
+                return -1
+            return place if order is None else int(order[place])
+        keys, row_of = self._by_hash
+        text = str(value)
+        key = np.uint32(_hash_one(text) >> 32)
+        # Of ten million ids some 20,000 share their 32 bits with another, so the texts decide.
+        for place in range(int(keys.searchsorted(key)), len(keys)):
+            if keys[place] != key:
+                break
+            if self.ids[row := int(row_of[place])] == text:
+                return row
+        return -1
+
     def rows(self, values: pl.Series | Sequence[Any] | NDArray[Any]) -> NDArray[np.int32]:
         """Row number of each value, shape (len(values),); -1 where the id is unknown.
 
         Values of the other kind are converted ("42" finds the integer id 42), since a command line or a URL
         only has strings.
         """
+        if len(values) <= FEW:
+            few = values.to_list() if isinstance(values, pl.Series) else list(values)
+            if all(type(value) in (str, int) for value in few):
+                return np.array([self.row(value) for value in few], dtype=np.int32)
         wanted = _as_ids(values)
         if wanted.dtype != self.ids.dtype:
             wanted = wanted.cast(self.ids.dtype, strict=False)
-        found = wanted.to_frame("id").join(self._table, on="id", how="left", maintain_order="left")["row"]
-        return found.fill_null(-1).to_numpy()
+        find = self._find_integers if self.ids.dtype == pl.Int64 else self._find_texts
+        found = np.full(len(wanted), -1, dtype=np.int32)
+        for first in range(0, len(wanted), CHUNK):
+            part = wanted.slice(first, CHUNK)
+            given = part.is_not_null().to_numpy()
+            place = slice(first, first + CHUNK)
+            if given.all():
+                found[place] = find(part)
+            else:
+                found[place][given] = find(part.drop_nulls())
+        return found
 
     def external(self, rows: NDArray[np.integer[Any]] | Sequence[int]) -> pl.Series:
         """The external ids of row numbers, in their order; a negative row number gives null."""
@@ -70,23 +118,150 @@ class IdMap:
         if given.dtype != self.ids.dtype:
             given = given.cast(self.ids.dtype)
         new = given.drop_nulls().unique().sort()
-        return IdMap(pl.concat([self.ids, new.filter(~new.is_in(self.ids.implode()))]))
+        return IdMap(pl.concat([self.ids, new.filter(self.rows(new) < 0)]))
 
-    @cached_property
-    def _table(self) -> pl.DataFrame:
-        return self.ids.to_frame("id").with_columns(pl.int_range(pl.len(), dtype=pl.Int32).alias("row"))
-
-    @cached_property
+    @property
     def hashes(self) -> NDArray[np.uint64]:
-        """A stable 64-bit hash of each id's text, shape (n,); 5 and "5" hash alike."""
-        texts = cast(Iterable[str], self.ids.cast(pl.String))
-        joined = b"".join(hashlib.blake2b(text.encode(), digest_size=8).digest() for text in texts)
-        return np.frombuffer(joined, dtype="<u8")
+        """A 64-bit hash of each id's text, shape (n,), equal on every machine; 5 and "5" hash alike."""
+        hashes = np.empty(len(self), dtype=np.uint64)
+        for first in range(0, len(self), CHUNK):
+            text = self.ids.slice(first, CHUNK).cast(pl.String)
+            hashes[first : first + CHUNK] = _hash_texts(text)
+        return hashes
 
     @cached_property
     def digest(self) -> str:
         """16 hex digits that identify the ids and their order; 5 and "5" count as the same id."""
         return hashlib.blake2b(self.hashes.tobytes(), digest_size=8).hexdigest()
+
+    @cached_property
+    def _textual(self) -> bool:
+        return self.ids.dtype == pl.String  # comparing types of polars takes as long as the search
+
+    # The tables below are built at the first lookup. Threads that come at the same time build equal tables, and one of
+    # them stays: a lock would save that work but could be held by another thread at the moment of a fork.
+
+    @cached_property
+    def _by_hash(self) -> tuple[NDArray[np.uint32], NDArray[np.uint32]]:
+        """Ascending upper halves of the hashes, and the row number of each: 8 bytes per id instead of 12."""
+        packed = self.hashes
+        packed &= UPPER
+        packed |= np.arange(len(packed), dtype=np.uint64)
+        packed.sort()  # sorting packed pairs is several times faster than argsort
+        return (packed >> np.uint64(32)).astype(np.uint32), packed.astype(np.uint32)
+
+    @cached_property
+    def _by_value(self) -> tuple[NDArray[np.int64], NDArray[np.int64] | None]:
+        """The integer ids ascending, and the row number of each (None where it is the position)."""
+        ids = self.ids.to_numpy()
+        if (ids[1:] > ids[:-1]).all():
+            return ids, None
+        order = np.argsort(ids)
+        return ids[order], order
+
+    def _find_integers(self, wanted: pl.Series | NDArray[np.int64]) -> NDArray[np.int64]:
+        values, order = self._by_value
+        if not len(values):
+            return np.full(len(wanted), -1)
+        numbers = wanted.to_numpy() if isinstance(wanted, pl.Series) else wanted
+        lowest, highest = int(values[0]), int(values[-1])
+        if highest - lowest < len(values):  # consecutive: the position is a subtraction
+            place = np.clip(numbers, lowest, highest) - lowest
+        elif len(numbers) > FEW:
+            # Searching in ascending order walks through the table once instead of missing the cache each time.
+            ascending = np.argsort(numbers)
+            place = np.empty(len(numbers), dtype=np.int64)
+            place[ascending] = values.searchsorted(numbers[ascending])
+        else:
+            place = values.searchsorted(numbers)
+        place = np.minimum(place, len(values) - 1)
+        found = place if order is None else order[place]
+        return np.where(values[place] == numbers, found, -1)
+
+    def _find_texts(self, wanted: pl.Series) -> NDArray[np.int64]:
+        keys, row_of = self._by_hash
+        packed = _hash_texts(wanted) & UPPER | np.arange(len(wanted), dtype=np.uint64)
+        packed.sort()
+        # Of the values not found yet: position in wanted, key, place among the keys.
+        left, key = (packed & ~UPPER).astype(np.int64), (packed >> np.uint64(32)).astype(np.uint32)
+        place = keys.searchsorted(key)
+        found = np.full(len(wanted), -1, dtype=np.int64)
+        while len(left):
+            # Where the next id has another hash, the value is unknown; where it has the same, the texts decide.
+            open_ = place < len(keys)
+            open_[open_] = keys[place[open_]] == key[open_]
+            left, key, place = left[open_], key[open_], place[open_]
+            rows = row_of[place].astype(np.int64)
+            equal = (self.ids.gather(rows) == wanted.gather(left)).to_numpy()
+            found[left[equal]] = rows[equal]
+            left, key, place = left[~equal], key[~equal], place[~equal] + 1
+        return found
+
+
+def _hash_texts(texts: pl.Series) -> NDArray[np.uint64]:
+    """A 64-bit hash of each string, shape (n,): words of 8 bytes, each mixed into the hash of those before it."""
+    array = texts.rechunk().to_arrow()
+    _, offsets, data = array.buffers()
+    if not len(texts):
+        return np.empty(0, dtype=np.uint64)
+    ends = np.frombuffer(offsets, np.int64)[array.offset : array.offset + len(texts) + 1]
+    # A string may begin at any byte, and NumPy copies a whole array to read it unaligned: two aligned words are read
+    # and shifted together, from a copy that ends in zeros so that the last read is inside.
+    first, last = int(ends[0]) & ~7, int(ends[-1])
+    raw = b"" if data is None else memoryview(data)[first:last]
+    words = np.frombuffer(b"".join([raw, bytes(16 + -len(raw) % 8)]), "<u8")
+    starts, lengths = ends[:-1] - first, np.diff(ends)
+    hashes = mix(lengths.astype(np.uint64) + np.uint64(STEP))
+    rows = np.flatnonzero(lengths)
+    done = 0
+    while len(rows):
+        start = starts[rows] + done
+        place, shift = start >> 3, (8 * (start & 7)).astype(np.uint64)
+        # In two steps, since a shift by 64 is undefined.
+        word = (words[place] >> shift) | ((words[place + 1] << (np.uint64(63) - shift)) << np.uint64(1))
+        beyond = (64 - 8 * np.minimum(lengths[rows] - done, 8)).astype(np.uint64)
+        hashes[rows] = mix(hashes[rows] ^ ((word << beyond) >> beyond))
+        done += 8
+        rows = rows[lengths[rows] > done]
+    return hashes
+
+
+def mix(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """The finalizer of SplitMix64 (Steele et al. 2014): every input bit reaches every output bit."""
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(FIRST)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(SECOND)
+    return x ^ (x >> np.uint64(31))
+
+
+def _hash_one(text: str) -> int:
+    """``_hash_texts`` of one string, in plain integers: a dozen NumPy calls take longer than the lookup."""
+    raw = text.encode()
+    hashed = _mix_one((len(raw) + STEP) & WORD)
+    for first in range(0, len(raw), 8):
+        hashed = _mix_one(hashed ^ int.from_bytes(raw[first : first + 8], "little"))
+    return hashed
+
+
+def _mix_one(x: int) -> int:
+    x = ((x ^ (x >> 30)) * FIRST) & WORD
+    x = ((x ^ (x >> 27)) * SECOND) & WORD
+    return x ^ (x >> 31)
+
+
+def stable_hashes(texts: pl.Series) -> NDArray[np.uint64]:
+    """BLAKE2b of each text, 64 bits, shape (n,): for seeds and hashed features, whose values must never change."""
+    hashed = (hashlib.blake2b(text.encode(), digest_size=8).digest() for text in texts.cast(pl.String).to_list())
+    return np.frombuffer(b"".join(hashed), dtype="<u8")
+
+
+def _as_integer(value: str | int) -> int | None:
+    """The integer that a value is or spells, as polars casts it; None where it is none, or has more than 64 bits."""
+    if isinstance(value, str):
+        digits = value[1:] if value[:1] in ("-", "+") else value
+        if not (digits.isascii() and digits.isdigit()):
+            return None
+        value = int(value)
+    return value if value in INT64 else None
 
 
 def _as_ids(values: pl.Series | Sequence[Any] | NDArray[Any]) -> pl.Series:

@@ -163,7 +163,7 @@ ENTRIES = (
         needs=(("u.data", "u.item", "u.user"),),
         remotes=_grouplens("ml-100k", 4_924_029, "0e33842e24a9c977be4e0107933c0723"),
         wheel="recbole==1.2.1",
-        digest="176c694c186c408f70b38cb82fe04f5f",
+        digest="f26ab00178c6dde0173daec11bc4715a",
     ),
     Entry(
         name="ml-1m",

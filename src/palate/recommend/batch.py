@@ -96,7 +96,7 @@ def _about(recommender: Recommender, wish: RecommendOptions, parts: list[slice])
         content.update(name.encode())
         content.update(np.ascontiguousarray(tensor.detach().cpu().numpy()).tobytes())
     for ids in (recommender.users, recommender.items):
-        content.update(ids.hashes.tobytes())
+        content.update(ids.digest.encode())
     for column in (recommender.seen.offsets, recommender.seen.items, recommender.popularity):
         content.update(np.ascontiguousarray(column).tobytes())
     index = None if recommender.index is None else dataclasses.asdict(recommender.index.about)

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from palate.data.dataset import History
-from palate.data.ids import IdMap
+from palate.data.ids import stable_hashes
 from palate.recommend.cold_start import DAY, ColdStart
 
 __all__ = ["Best", "Explored", "LessKnown"]
@@ -100,7 +100,7 @@ class Explored:
         most = int(np.ceil(policy.explore * width))
         items, places = (np.full((len(asked), most), -1, dtype=np.int64) for _ in range(2))
         # A generator for each user, so that a draw does not depend on who else is asked: the draw is what takes time.
-        for row, name in enumerate(IdMap(asked).hashes.tolist()):
+        for row, name in enumerate(stable_hashes(asked).tolist()):
             rng = np.random.default_rng((policy.seed, name))
             count = int(policy.explore * width + rng.random())
             place = np.sort(rng.choice(width, min(count, most), replace=False))
