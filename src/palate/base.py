@@ -108,6 +108,10 @@ class Query:
         """Events per user, (B,); zeros where the query carries no history."""
         return torch.zeros_like(self.user) if self.offsets is None else self.offsets.diff()
 
+    def owners(self) -> Tensor:
+        """The row of the query that each event belongs to, (H,)."""
+        return torch.repeat_interleave(torch.arange(len(self), device=self.user.device), self.counts())
+
     def part(self, first: int, count: int) -> Query:
         """The ``count`` rows from ``first`` on, fewer at the end."""
         rows = slice(first, first + count)

@@ -9,8 +9,10 @@ from hypothesis import strategies as st
 from palate.base import DataSpec, Query
 from palate.data.dataset import Dataset, Interactions
 from palate.data.ids import IdMap
-from palate.models import dot_product as factors
-from palate.models.dot_product import DotProductModel, Events, FoldIn, GradientFoldIn
+from palate.models import sampled_mf
+from palate.models.dot_product import DotProductModel, Events, FoldIn
+from palate.models.sampled_mf import GradientFoldIn
+from palate.training import layers
 
 
 class MeanOfLiked(FoldIn):
@@ -26,7 +28,7 @@ class MeanOfLiked(FoldIn):
 
 def model(bias: bool = True, users: int = 6, items: int = 9) -> DotProductModel:
     torch.manual_seed(0)
-    made = DotProductModel(DataSpec(users, items), 4, MeanOfLiked(), bias=bias, std=1.0)
+    made = DotProductModel(DataSpec(users, items), 4, MeanOfLiked(), bias=bias, init_std=1.0)
     torch.nn.init.normal_(made.item_table.weight)
     user = np.arange(users - 1, dtype=np.int32)  # the last user has no rows
     maps = IdMap.of(np.arange(users)), IdMap.of(np.arange(items))
@@ -83,7 +85,7 @@ def test_candidates_equal_the_catalog_however_small_the_chunks(monkeypatch):
     items = torch.tensor(np.random.default_rng(0).integers(0, 9, (5, 7)))
     expected = made.score(query).gather(1, items)
     torch.testing.assert_close(made.score(query, items), expected)
-    monkeypatch.setattr(factors, "CELLS", 40)
+    monkeypatch.setattr(layers, "SCORE_CELLS", 40)
     torch.testing.assert_close(made.score(query, items), expected)
 
 
@@ -119,7 +121,7 @@ def test_gradient_fold_in_is_the_likeliest_vector_under_the_distribution_of_trai
         torch.testing.assert_close(
             fold_in(item_IE.clone(), mean_D, inside), torch.stack(expected), rtol=0.01, atol=0.01
         )
-    monkeypatch.setattr(factors, "FOLD_CELLS", 40)
+    monkeypatch.setattr(sampled_mf, "FOLD_CELLS", 40)
     torch.testing.assert_close(fold_in(item_IE, mean_D, events), torch.stack(expected), rtol=0.01, atol=0.01)
 
 

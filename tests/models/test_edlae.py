@@ -143,22 +143,6 @@ def test_a_rebuilt_model_scores_alike(checkerboard: Split) -> None:
         assert torch.equal(again.score(query), model.score(query))
 
 
-@pytest.mark.parametrize(
-    ("fields", "message"),
-    [
-        ({"keep": 1.0}, "keep=1: must be between"),
-        ({"regularization": 0.0}, "regularization=0: must be a number above 0"),
-        ({"half_life": -1.0}, "half_life=-1: must be"),
-        ({"mix": -0.1}, "mix=-0.1: must not be below 0"),
-        ({"bins": 0}, "bins=0: must be at least 1"),
-        ({"max_items": 0}, "max_items=0: must be at least 1"),
-    ],
-)
-def test_hyperparameters_are_checked(fields: dict[str, float], message: str) -> None:
-    with pytest.raises(RecipeError, match=message):
-        RecentEDLAE(**fields)  # type: ignore[arg-type]
-
-
 def test_what_cannot_be_fitted_is_named(checkerboard: Split) -> None:
     rows = checkerboard.train.interactions
     timeless = checkerboard.train.with_rows(Interactions(rows.user, rows.item, rows.weight))

@@ -12,7 +12,6 @@ from palate.base import Query
 from palate.data.dataset import Dataset, Interactions
 from palate.data.ids import IdMap
 from palate.data.splits.split import Split
-from palate.errors import RecipeError
 from palate.evaluation.evaluate import evaluate
 from palate.models import item_knn as knn
 from palate.models.item_knn import ItemKNN
@@ -112,15 +111,6 @@ def test_a_dislike_lowers_what_is_alike() -> None:
     model = ItemKNN().fit(dataset([(0, 0), (0, 1), (1, 0), (1, 1), (2, 2), (2, 3)]))
     scores = model.score(Query.of([-1], dataset([(0, 0), (0, 2)], [-1.0, 5.0]).history))[0]
     assert scores[1] < 0 < scores[3]
-
-
-@pytest.mark.parametrize(
-    ("fields", "message"),
-    [({"neighbors": 0}, "neighbors=0"), ({"shrinkage": -1.0}, "shrinkage=-1"), ({"shrinkage": float("nan")}, "nan")],
-)
-def test_senseless_settings_are_refused(fields: dict[str, float], message: str) -> None:
-    with pytest.raises(RecipeError, match=message):
-        ItemKNN(**fields)  # type: ignore[arg-type]
 
 
 def test_it_beats_popularity_by_far(ml_100k_loo: Split) -> None:

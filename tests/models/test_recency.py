@@ -7,7 +7,6 @@ import torch
 from palate.base import Query
 from palate.data.dataset import Dataset, Interactions
 from palate.data.ids import IdMap
-from palate.errors import RecipeError
 from palate.models.ials import IALS
 from palate.models.logistic_mf import LogisticMF
 from palate.models.recency import Recency
@@ -64,10 +63,3 @@ def test_a_stranger_with_a_users_history_is_that_user(recipe):
     users = np.arange(data.n_users)
     strangers = Query.of(np.full(len(users), -1), data.history.select(users))
     torch.testing.assert_close(model.score(strangers), model.score(Query.of(users)), rtol=1e-4, atol=1e-4)
-
-
-@pytest.mark.parametrize("recipe", [IALS, LogisticMF])
-@pytest.mark.parametrize(("fields", "words"), [({"half_life_events": 0.0}, "above 0"), ({"floor": 1.5}, "floor=1.5")])
-def test_senseless_fields_are_refused(recipe, fields, words):
-    with pytest.raises(RecipeError, match=words):
-        recipe(**fields)

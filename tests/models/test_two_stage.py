@@ -24,7 +24,7 @@ from palate.models import make_recipe
 from palate.models.ease import EASE
 from palate.models.ensemble import Ensemble
 from palate.models.ensemble_members import standardized, table
-from palate.models.newest import Newest
+from palate.models.popularity import Newest
 from palate.models.two_stage import TwoStage, TwoStageModel
 from palate.models.two_stage.candidate_generation import Retrieval
 from palate.models.two_stage.ranker_training import cut

@@ -21,9 +21,7 @@ from palate.models.logistic_mf import LogisticMF
 from palate.models.means import MeanRating, UserItemMeans
 from palate.models.mf import MF
 from palate.models.neumf import GMF, MLP, NeuMF
-from palate.models.newest import Newest
-from palate.models.popularity import Popularity
-from palate.models.recent_popularity import RecentPopularity
+from palate.models.popularity import Newest, Popularity, RecentPopularity
 from palate.models.sasrec import SASRec
 from palate.models.svdpp import SVDpp
 from palate.models.two_stage import TwoStage

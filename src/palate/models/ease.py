@@ -4,21 +4,21 @@
     P = (X^T X + regularization I)^-1,   B_ji = -P_ji / P_ii,  B_ii = 0                   (eq. 8)
     score(u, i) = sum over the items j of u's history of  w_uj B_ji
 
-X holds 1 where a user touched an item and -1 where the weight is below zero (a dislike). What somebody touched last
-says more about what comes next, so the history may be weighted by how many events ago an item was touched (see
+X holds 1 where a user touched an item and -1 where the weight is below zero (a dislike). The latest items of a history
+predict the next one best, so the history may be weighted by the number of events since an item was touched (see
 ``recency``); without ``half_life_events`` all w are 1.
 
-With ``together`` only what a user touched at about the same time counts as seen together: X^T X becomes
-sum_u X_u^T K_u X_u with K = exp(-|t_a - t_b| / together) for two events of one user. The kernel is positive definite,
-so the rest stays as it is. That model knows of pages and sittings rather than of taste: one to blend with others.
+With ``cooccurrence_window`` only items that a user touched at about the same time co-occur: X^T X becomes
+sum_u X_u^T K_u X_u with K = exp(-|t_a - t_b| / cooccurrence_window) for two events of one user. The kernel is positive
+definite, so the rest stays as it is. This model learns pages and sessions rather than taste: a member for ensembles.
 
-Fold-in: there is nothing else. Everybody is answered by the history in the query, trained users too; a query without
-history, or with items only that training never saw, is answered by popularity.
+Fold-in: none is needed. All users are scored by the history in the query, trained users too; a query without history,
+or with items only that have no training rows, gets popularity.
 
 Memory: 12 I^2 bytes to train and 4 I^2 for the model (I items), 4.8 GB and 1.6 GB at the default bound of 20,000, and
 about 150 MB besides. Time to train grows with I^3: seconds at 4,000 items, many minutes at 20,000 on one core.
 
-Shape legend: B users, C candidates, I items, H history events of the whole query.
+Shape legend: B users, C candidates, I items, N entries of X, n entries of one user, H history events of the query.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ BLOCK_CELLS = 4_000_000  # cells of X^T X computed at once
 
 
 class EASEModel(nn.Module):
-    """Item-to-item weights (I, I): row j is what a touch of item j says about every item."""
+    """Item-to-item weights (I, I): row j is the contribution of item j to the score of every item."""
 
     trained_on: Fingerprint | None = None
     weights: Tensor
@@ -60,34 +60,34 @@ class EASEModel(nn.Module):
         self.register_buffer("popularity", torch.zeros(items))
 
     def score(self, query: Query, items: Tensor | None = None) -> Tensor:
-        """(B, C) or (B, I); popularity for those of whom nothing is known."""
-        knows_B = self.can_personalize(query)
-        if not bool(knows_B.any()):
+        """(B, C) or (B, I); popularity for users without a known item."""
+        known_B = self.can_personalize(query)
+        if not bool(known_B.any()):
             return self.popularity.expand(len(query), -1) if items is None else self.popularity[items]
         strength_H = self._strengths(query)
         step = len(query) if items is None else max(1, SCORE_CELLS // len(self.popularity))
         parts = []
         for first in range(0, len(query), step):
             part = slice(first, min(first + step, len(query)))
-            scores_BI = self._catalog(query, strength_H, part).where(knows_B[part, None], self.popularity)
+            scores_BI = self._catalog(query, strength_H, part).where(known_B[part, None], self.popularity)
             parts.append(scores_BI if items is None else scores_BI.gather(1, items[part]))
         return torch.cat(parts)
 
     def can_personalize(self, query: Query) -> Tensor:
-        """Whoever comes with a history that holds an item of the training rows, trained user or stranger."""
+        """Users, trained or new, whose history holds an item of the training rows, (B,)."""
         if query.items is None:
             return torch.zeros(len(query), dtype=torch.bool, device=self.popularity.device)
         met_H = (self.popularity[query.items] > 0).to(torch.int64)
-        return torch.zeros_like(query.user).index_add_(0, _owners(query), met_H) > 0
+        return torch.zeros_like(query.user).index_add_(0, query.owners(), met_H) > 0
 
     def contributions(self, query: Query, items: Tensor) -> Contributions:
-        """w_uj B_ji of each event; popularity is the rest for those of whom nothing is known, 0 for others."""
-        knows_B = self.can_personalize(query)
-        rest_BC = self.popularity[items].where(~knows_B[:, None], 0)
+        """w_uj B_ji of each event; the rest is popularity for users without a known item, 0 for others."""
+        known_B = self.can_personalize(query)
+        rest_BC = self.popularity[items].where(~known_B[:, None], 0)
         if query.items is None:
             return Contributions(rest_BC[:0], rest_BC)
-        owner_H = _owners(query)
-        strength_H = self._strengths(query) * knows_B[owner_H]
+        owner_H = query.owners()
+        strength_H = self._strengths(query) * known_B[owner_H]
         return Contributions(strength_H[:, None] * self.weights[query.items[:, None], items[owner_H]], rest_BC)
 
     def _catalog(self, query: Query, strength_H: Tensor, part: slice) -> Tensor:
@@ -106,10 +106,11 @@ class EASEModel(nn.Module):
         )
 
     def _strengths(self, query: Query) -> Tensor:
-        """How much each event counts, (H,): of several events of one user with one item only the latest does."""
+        """The weight of each event, (H,): of several events of one user with one item only the latest counts."""
         assert query.offsets is not None
         assert query.items is not None
-        owner_H, place_H = _owners(query), torch.arange(len(query.items), device=query.items.device)
+        owner_H, place_H = query.owners(), torch.arange(len(query.items), device=query.items.device)
+        # A user and an item as one number: one unique instead of a loop over users.
         pair, inverse_H = (owner_H * len(self.popularity) + query.items).unique(return_inverse=True)
         latest = torch.zeros_like(pair).scatter_reduce_(0, inverse_H, place_H, "amax", include_self=False)
         strength_H = (latest[inverse_H] == place_H).to(self.weights.dtype)
@@ -123,10 +124,10 @@ class EASE(Recipe[EASEModel]):
     """Item-to-item weights by one inversion; strong where the catalog is of moderate size.
 
     Args:
-        regularization: L2 weight; more data wants more of it (500 suits MovieLens 100K, 1,000 suits 1M).
+        regularization: L2 weight; more data needs more (500 suits MovieLens 100K, 1,000 suits 1M).
         half_life_events: history events after which an item counts half in the history; None counts all alike.
-        floor: the least that an item counts, however long ago, as a share of the latest.
-        together: seconds over which the chance that two touches belong together falls by a factor e; None counts all.
+        floor: the least weight of an item, however old, as a fraction of the latest.
+        cooccurrence_window: seconds over which a co-occurrence loses all but 1/e of its weight; None counts all alike.
         max_items: refuse larger catalogs, since memory grows with the square.
     """
 
@@ -135,7 +136,7 @@ class EASE(Recipe[EASEModel]):
     regularization: Positive = 500.0
     half_life_events: Positive | None = None
     floor: Fraction = 0.0
-    together: Positive | None = None
+    cooccurrence_window: Positive | None = None
     max_items: Count = 20_000
 
     def build(self, spec: DataSpec) -> EASEModel:
@@ -156,17 +157,19 @@ class EASE(Recipe[EASEModel]):
         """Invert the co-occurrences of the training rows; nothing is random.
 
         Raises:
-            RecipeError: more items than ``max_items``, ``regularization`` too small to invert, or ``together`` without
-                timestamps.
+            RecipeError: more items than ``max_items``, ``regularization`` too small to invert, or
+                ``cooccurrence_window`` without timestamps.
         """
         model = self.build(DataSpec(train.n_users, train.n_items))
         x_UI, time_N = _matrix(train)
-        if self.together is None:
+        if self.cooccurrence_window is None:
             gram_II = _gram(x_UI)
         elif time_N is None:
-            raise RecipeError(f"{train.name} has no timestamps: leave together={self.together:g} out")
+            raise RecipeError(
+                f"{train.name} has no timestamps: leave cooccurrence_window={self.cooccurrence_window:g} out"
+            )
         else:
-            gram_II = _gram_together(x_UI, time_N / self.together)
+            gram_II = _gram_together(x_UI, time_N / self.cooccurrence_window)
         gram_II[np.diag_indices_from(gram_II)] += self.regularization
         # Symmetric, so its transpose is the same matrix in the column order that LAPACK overwrites in place.
         factor, failed = lapack.dpotrf(gram_II.T, overwrite_a=True, clean=False)
@@ -185,6 +188,7 @@ def _matrix(train: Dataset) -> tuple[sparse.csr_array, NDArray[np.float64] | Non
     history = train.history
     owner = np.repeat(np.arange(len(history)), history.counts)
     pair = owner * train.n_items + history.items
+    # Reversed, since unique keeps the first of each pair and the latest event must decide.
     pair, from_end = np.unique(pair[::-1], return_index=True)
     value = np.where(history.weights[::-1][from_end] < 0, -1.0, 1.0)
     user, item = np.divmod(pair, max(1, train.n_items))
@@ -196,6 +200,7 @@ def _matrix(train: Dataset) -> tuple[sparse.csr_array, NDArray[np.float64] | Non
 def _gram(x_UI: sparse.csr_array) -> NDArray[np.float64]:
     """X^T X as a dense matrix, made in blocks of rows."""
     items = x_UI.shape[1]
+    # A sparse product of the whole would hold every cell with its column number: three times the dense matrix.
     gram_II = np.empty((items, items))
     x_IU = x_UI.T.tocsr()
     step = max(1, BLOCK_CELLS // max(1, items))
@@ -210,6 +215,7 @@ def _gram_together(x_UI: sparse.csr_array, time_N: NDArray[np.float64]) -> NDArr
     for user in np.flatnonzero(np.diff(x_UI.indptr)):
         part = slice(x_UI.indptr[user], x_UI.indptr[user + 1])
         item_n, value_n, time_n = x_UI.indices[part], x_UI.data[part], time_N[part]
+        # One user's block at a time: a kernel over all entries would take memory by the square of the rows.
         kernel_nn = np.exp(-np.abs(time_n[:, None] - time_n))
         gram_II[np.ix_(item_n, item_n)] += kernel_nn * np.outer(value_n, value_n)
     return gram_II
@@ -228,8 +234,3 @@ def _fill(weights_II: NDArray[np.float32], inverse_II: NDArray[np.float64]) -> N
         whole = np.concatenate([inverse_II[first:last, :first], square, above], axis=1)
         weights_II[first:last] = -whole / diagonal_I
     np.fill_diagonal(weights_II, 0.0)
-
-
-def _owners(query: Query) -> Tensor:
-    """The place in the query of the user of each event, (H,)."""
-    return torch.repeat_interleave(torch.arange(len(query), device=query.user.device), query.counts())

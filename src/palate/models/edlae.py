@@ -87,7 +87,7 @@ class EDLAEModel(nn.Module):
         rest_BC = self.prior[items].where(~self.can_personalize(query)[:, None], 0)
         if query.items is None:
             return Contributions(rest_BC[:0], rest_BC)
-        event_HC = self.weights[query.items[:, None], items[_owners(query)]]
+        event_HC = self.weights[query.items[:, None], items[query.owners()]]
         return Contributions(event_HC.where(self._counted(query)[:, None], 0), rest_BC)
 
     def _counted(self, query: Query) -> Tensor:
@@ -95,7 +95,7 @@ class EDLAEModel(nn.Module):
         assert query.items is not None
         place_H = torch.arange(len(query.items), device=query.items.device)
         liked_H = torch.ones_like(place_H, dtype=torch.bool) if query.weights is None else query.weights >= 0
-        pair, inverse_H = (_owners(query) * len(self.prior) + query.items).unique(return_inverse=True)
+        pair, inverse_H = (query.owners() * len(self.prior) + query.items).unique(return_inverse=True)
         first = torch.full_like(pair, -1)
         first.scatter_reduce_(0, inverse_H[liked_H], place_H[liked_H], "amin", include_self=False)
         return first[inverse_H] == place_H
@@ -114,7 +114,7 @@ class EDLAEModel(nn.Module):
         """Distinct (user of the query, item) as one number each, ascending; dislikes are left out."""
         if query.items is None:
             return query.user[:0]
-        pair_H = _owners(query) * len(self.prior) + query.items
+        pair_H = query.owners() * len(self.prior) + query.items
         liked_H = pair_H if query.weights is None else pair_H[query.weights >= 0]
         distinct_H: Tensor = liked_H.unique()
         return distinct_H
@@ -140,8 +140,8 @@ class RecentEDLAEModel(EDLAEModel):
         everybody_B = torch.arange(len(query), device=items.device)
         rest_BC += (self._novelty(query, everybody_B) * self.can_personalize(query)[:, None]).gather(1, items)
         spread_B1 = _spread(self._sums(everybody_B, self._pairs(query)))
-        scale_H1 = (self.mix * self._counted(query) / spread_B1[_owners(query), 0])[:, None]
-        added_HC = self.weights[query.items[:, None], items[_owners(query)]]
+        scale_H1 = (self.mix * self._counted(query) / spread_B1[query.owners(), 0])[:, None]
+        added_HC = self.weights[query.items[:, None], items[query.owners()]]
         return Contributions(scale_H1 * (added_HC - self.weights.mean(1)[query.items, None]), rest_BC)
 
     def _catalog(self, query: Query, row_B: Tensor, pair_H: Tensor) -> Tensor:
@@ -154,7 +154,7 @@ class RecentEDLAEModel(EDLAEModel):
         if query.times is None:
             return torch.zeros_like(self.prior).expand(len(row_B), -1)
         last_B = torch.full((len(query),), -torch.inf, dtype=torch.float64, device=row_B.device)
-        last_B = last_B.scatter_reduce(0, _owners(query), query.times.double(), "amax")[row_B]
+        last_B = last_B.scatter_reduce(0, query.owners(), query.times.double(), "amax")[row_B]
         return self.since * self.later[torch.searchsorted(self.edges, last_B, right=True)]
 
 
@@ -296,8 +296,3 @@ def _later(
 def _spread(sum_BI: Tensor) -> Tensor:
     """Standard deviation over the catalog, never 0, (B, 1)."""
     return sum_BI.std(1, correction=0, keepdim=True).clamp(min=1e-12)
-
-
-def _owners(query: Query) -> Tensor:
-    """The place in the query of the user of each event, (H,)."""
-    return torch.repeat_interleave(torch.arange(len(query), device=query.user.device), query.counts())

@@ -3,23 +3,30 @@
     L(P, Q) = sum_{(u,i) in S} w_ui (t_ui - p_u.q_i)^2 + a sum_{u,i} (p_u.q_i)^2 + sum_u l_u |p_u|^2 + sum_i l_i |q_i|^2
     l_u = l (sum_i w_ui + a I)^v,    l_i = l (sum_u w_ui + a U)^v
 
-S are the observed rows, a is the weight of the square of every score, observed or not, and l_u is scaled by how much
-data a row has (Rendle, Krichene, Zhang & Koren 2022, "Revisiting the Performance of iALS on Item Recommendation
+S are the observed rows, a is the weight of the square of every score, observed or not, and l_u is scaled by the amount
+of data of a row (Rendle, Krichene, Zhang & Koren 2022, "Revisiting the Performance of iALS on Item Recommendation
 Benchmarks", eq. 3 to 5, after Hu, Koren & Volinsky 2008).
 
     iALS   t = 1 (0 for a dislike), w = 1 or the row's weight: implicit feedback
-    WALS   t = rating - mean, w = 1, a = 0 unless asked: ratings; predicts mean + p_u.q_i (the mean is the items' bias)
+    WALS   t = rating - mean, w = 1, a = 0 by default: ratings; predicts mean + p_u.q_i (the mean is the items' bias)
 
 Rows are solved exactly, or in blocks of coordinates (see ``least_squares``). Where a > 0 the item vectors start from
-the leading singular vectors of the matrix w t, zero where nothing was observed: they would be the answer if all entries
-weighed the same. That takes a fraction of an epoch and saves half of the epochs or more.
+the leading singular vectors of the matrix w t, zero where nothing was observed: they would be the solution if all
+entries weighed the same. That takes a fraction of an epoch and saves half of the epochs or more.
 
-With ``half_life_events`` users' vectors are solved once more when the items are done, with w times the weight of
-recency (see ``recency``): what comes next looks like what came last.
+With ``half_life_events`` user vectors are solved once more after training, with w times the weight of recency (see
+``recency``): the next events resemble the latest ones.
 
-Fold-in of a stranger: the exact solution of their row, which is also what a trained user has.
+Fold-in of a new user: the exact solution of the user's row, which is also the vector of a trained user. The score is a
+sum over the events j of the history (Hu, Koren & Volinsky 2008, eq. 7):
 
-Shape legend: U users, I items, D width, S strangers; R rows of the side being solved, N columns of the other.
+    A_u p_u = sum_j w_j t_j q_j,    A_u = sum_j w_j q_j q_j^T + a Q^T Q + l_u
+    score(u, i) = p_u . q_i (+ b_i) = sum_j  w_j t_j q_i . A_u^-1 q_j  (+ b_i)
+
+A dislike has target 0 in iALS: it adds nothing, but changes A_u, and with it the parts of the others.
+
+Shape legend: U users, I items, D width, E width of an item vector; R rows of the side being solved, N columns of the
+other; B users of a query, C candidates, S new users, H events.
 """
 
 from __future__ import annotations
@@ -32,17 +39,89 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from palate.base import DataSpec, Recipe, TrainOptions
+from palate.base import Contributions, DataSpec, Query, Recipe, TrainOptions
 from palate.bounds import Fraction, NonNegative, Positive, Rounds, Width
 from palate.data.dataset import Dataset
 from palate.errors import RecipeError
-from palate.models.als_model import ALSModel
-from palate.models.least_squares import Floats, Rows, diagonal, leading_vectors, solve_rows
+from palate.models.dot_product import EVENLY, DotProductModel, Events, FoldIn, events_of, positive_events
+from palate.models.least_squares import Floats, Rows, diagonal, leading_vectors, solve_rows, solved_parts
+from palate.models.recency import Recency
 from palate.progress import ProgressEvent, silent
 
-__all__ = ["IALS", "WALS", "Alternation"]
-
 LOSS_CELLS = 4_000_000  # numbers gathered at once by ``Alternation.loss``
+
+
+class LeastSquares(FoldIn):
+    """The exact row of a new user, in double precision, so that a batch equals one by one.
+
+    Args:
+        recipe: regularization and weights of the training.
+    """
+
+    spectrum: Tensor
+    lowest: Tensor
+
+    def __init__(self, recipe: _Als) -> None:
+        super().__init__(Recency(recipe.half_life_events, recipe.floor))
+        self.recipe = recipe
+        self.register_buffer("spectrum", torch.zeros(recipe.dim))  # diagonal of Q^T Q
+        self.register_buffer("lowest", torch.zeros(()))  # the target of a dislike
+
+    def forward(self, item_IE: Tensor, typical_D: Tensor, events: Events) -> Tensor:
+        """Solutions (S, D)."""
+        solved = solve_rows(*self._problem(item_IE, events))
+        return torch.from_numpy(solved).to(item_IE.device, item_IE.dtype)
+
+    def parts(self, item_IE: Tensor, events: Events, items_SC: Tensor) -> Tensor:
+        """The part of each event in the scores of its user's candidates, (H, C)."""
+        parts = solved_parts(*self._problem(item_IE, events), items_SC.cpu().numpy())
+        return torch.from_numpy(parts).to(item_IE.device, item_IE.dtype)
+
+    def _problem(self, item_IE: Tensor, events: Events) -> tuple[Floats, Floats, Rows]:
+        """Item vectors (I, D), the penalty (D,) and the rows of the new users."""
+        item = item_IE.cpu().numpy()
+        offsets, columns, strength, recency = (t.cpu().numpy() for t in events)
+        recipe = self.recipe
+        bias = item[columns, recipe.dim] if recipe.bias else None
+        targets, weights = recipe.observed(strength, bias, float(self.lowest))
+        if self.recency != EVENLY:
+            weights = recency if weights is None else weights * recency
+        ridge = recipe.ridge(offsets, weights, len(item)).astype(np.float64)
+        penalty = recipe.unobserved_weight * self.spectrum.cpu().numpy().astype(np.float64)
+        return item[:, : recipe.dim], penalty, Rows(offsets, columns, targets.astype(np.float64), weights, ridge)
+
+
+class ALSModel(DotProductModel):
+    """User vectors, item vectors, and strangers solved exactly.
+
+    Args:
+        spec: rows of the tables.
+        recipe: what is minimized.
+    """
+
+    fold_in: LeastSquares
+
+    def __init__(self, spec: DataSpec, recipe: _Als) -> None:
+        init_std = recipe.init_std / recipe.dim**0.5
+        super().__init__(spec, recipe.dim, LeastSquares(recipe), bias=recipe.bias, init_std=init_std)
+
+    def contributions(self, query: Query, items: Tensor) -> Contributions:
+        """w t q_i . A^-1 q_j of each event; the rest is the bias, or the score of users without positive events."""
+        known_B = positive_events(query) > 0
+        item_IE = self.item_vectors()
+        unknown = Query(torch.full_like(query.user, -1))
+        rest_BC = self.score(unknown, items)
+        if self.bias:
+            rest_BC = item_IE[items, self.dim].where(known_B[:, None], rest_BC)
+        else:
+            rest_BC = rest_BC.where(~known_B[:, None], 0)
+        event_HC = rest_BC.new_zeros(int(query.counts().sum()), items.shape[1])
+        if bool(known_B.any()):
+            index_S = known_B.nonzero().squeeze(1)
+            events = events_of(query, index_S, self.fold_in.recency)
+            known_H = torch.repeat_interleave(known_B, query.counts())
+            event_HC[known_H] = self.fold_in.parts(item_IE, events, items[index_S])
+        return Contributions(event_HC, rest_BC)
 
 
 class Alternation:
@@ -66,7 +145,7 @@ class Alternation:
         )
         self.by_user, self.by_item = (self._rows(*side, targets, weights) for side in sides)
         start = np.random.default_rng(seed).standard_normal((train.n_items, recipe.dim), dtype=np.float32)
-        self.item_ID: Floats = start * np.float32(recipe.std / recipe.dim**0.5)
+        self.item_ID: Floats = start * np.float32(recipe.init_std / recipe.dim**0.5)
         if recipe.unobserved_weight > 0:
             self.item_ID += leading_vectors(self.by_user, self.by_item, start)
         self.user_UD: Floats = np.zeros((train.n_users, recipe.dim), np.float32)
@@ -79,13 +158,14 @@ class Alternation:
         order = np.argsort(mine, kind="stable")
         offsets = np.concatenate([[0], np.bincount(mine, minlength=size).cumsum()])
         weights = None if weights is None else weights[order]
+        # float32 here makes ``solve_rows`` work in single precision, twice as fast; the fold-in uses double.
         ridge = self.recipe.ridge(offsets, weights, others).astype(np.float32)
         return Rows(offsets, other[order], targets[order], weights, ridge)
 
     def epoch(self, last: bool = False) -> None:
-        """Item step and user step; between them, but for the last epoch, the item vectors are moved on."""
+        """Item step and user step, with momentum on the item vectors between them except in the last epoch."""
         self.solve_items()
-        if not last:
+        if not last:  # the model keeps solved vectors, not extrapolated ones
             self.extrapolate()
         self.solve_users()
 
@@ -103,7 +183,7 @@ class Alternation:
     def extrapolate(self) -> None:
         """Nesterov's momentum on the item vectors, (k - 1) / (k + 2); halves the epochs to the same objective.
 
-        It starts afresh where the step and the last change point apart (O'Donoghue & Candes 2015, "Adaptive Restart
+        It restarts where the step and the last change point apart (O'Donoghue & Candes 2015, "Adaptive Restart
         for Accelerated Gradient Schemes").
         """
         if len(self._past) < 3:
@@ -115,7 +195,7 @@ class Alternation:
 
     def _solve(self, other_ND: Floats, rows: Rows, start_RD: Floats) -> Floats:
         penalty = np.float32(self.recipe.unobserved_weight) * self.spectrum_D
-        # Blocks improve on where they start: from nowhere the first step is exact.
+        # A block sweep only improves its start, and zeros are no start: the first step is exact.
         block = self.recipe.block if start_RD.any() else None
         solved = solve_rows(other_ND, penalty, rows, start_RD, block)
         if not np.isfinite(solved).all():
@@ -142,18 +222,18 @@ class Alternation:
 
 @dataclass(frozen=True)
 class _Als(Recipe[ALSModel]):
-    """What both recipes share.
+    """Fields and training that both recipes share.
 
     Args:
-        epochs: item step and user step, after a first user step; momentum between them halves how many are needed.
+        epochs: item steps, each followed by a user step, after a first user step.
         dim: width D of the vectors.
         unobserved_weight: a, the weight of every squared score.
         regularization: l.
-        exponent: v; 1 scales the regularization by how much data a row has, 0 not at all.
+        exponent: v; 1 scales the regularization by the amount of data of a row, 0 not at all.
         block: width b of the coordinate blocks, None for exact solves; pays for D above 128.
-        std: of the first item vectors' length, apart from the singular vectors.
+        init_std: standard deviation of the first item vectors' length, apart from the singular vectors.
         half_life_events: history events after which an event counts half in its user's vector; None counts all alike.
-        floor: the least that an event counts there, however long ago, as a share of the latest.
+        floor: the least weight of an event there, however old, as a fraction of the latest.
     """
 
     name: ClassVar[str]
@@ -165,7 +245,7 @@ class _Als(Recipe[ALSModel]):
     regularization: Positive = 0.007
     exponent: NonNegative = 1.0
     block: Width | None = None
-    std: Positive = 0.1
+    init_std: Positive = 0.1
     half_life_events: Positive | None = None
     floor: Fraction = 0.0
 
@@ -221,7 +301,7 @@ class _Als(Recipe[ALSModel]):
         return model
 
     def check(self, train: Dataset) -> None:
-        """Refuse rows that nothing can be learned from."""
+        """Refuse rows that cannot be learned from."""
         if len(train) == 0:
             raise RecipeError(f"{train.name} has no rows to train on")
 
@@ -261,7 +341,7 @@ class IALS(_Als):
 class WALS(_Als):
     """Weighted alternating least squares on ratings: predicts mean rating + p_u.q_i, so it ranks by expected rating.
 
-    A stranger's history must carry ratings; a dislike counts as the lowest rating of training.
+    The history of a new user must carry ratings; a dislike counts as the lowest rating of training.
     """
 
     name: ClassVar[str] = "wals"
@@ -276,7 +356,7 @@ class WALS(_Als):
         return np.where(weight < 0, lowest, weight - bias).astype(np.float32), None
 
     def check(self, train: Dataset) -> None:
-        """Ratings that do not differ teach nothing."""
+        """Refuse ratings that are all equal."""
         super().check(train)
         weight = train.interactions.weight
         if weight.min() == weight.max():

@@ -76,7 +76,7 @@ class ItemKNNModel(nn.Module):
         if query.items is None:
             return torch.zeros(len(query), dtype=torch.bool, device=self.popularity.device)
         voter_H = (self.lists[query.items] > 0).to(torch.int64)
-        return torch.zeros_like(query.user).index_add_(0, _owners(query), voter_H) > 0
+        return torch.zeros_like(query.user).index_add_(0, query.owners(), voter_H) > 0
 
     def contributions(self, query: Query, items: Tensor) -> Contributions:
         """sim(i, j) of each event with j among the nearest of i; popularity is the rest where nothing is known."""
@@ -84,7 +84,7 @@ class ItemKNNModel(nn.Module):
         rest_BC = self.popularity[items].where(~knows_B[:, None], 0)
         if query.items is None:
             return Contributions(rest_BC[:0], rest_BC)
-        owner_H = _owners(query)
+        owner_H = query.owners()
         event_HC = rest_BC.new_zeros(len(owner_H), items.shape[1])
         for near_I, similarity_I in zip(self.neighbors.T, self.similarities.T, strict=True):
             voter_HC = near_I[items][owner_H] == query.items[:, None]
@@ -165,18 +165,13 @@ def _matrix(train: Dataset) -> sparse.csr_array:
     return sparse.csr_array((value, (rows.user, rows.item)), shape=(train.n_users, train.n_items))
 
 
-def _owners(query: Query) -> Tensor:
-    """The place in the query of the user of each event, (H,)."""
-    return torch.repeat_interleave(torch.arange(len(query), device=query.user.device), query.counts())
-
-
 def _history(query: Query, part: slice, width: int) -> Tensor:
     """How often each user of a part of the query touched each item, (B, I)."""
     assert query.offsets is not None
     assert query.items is not None
     users = len(query.user[part])
     events = slice(int(query.offsets[part.start]), int(query.offsets[part.start + users]))
-    owner = _owners(query)[events] - part.start
+    owner = query.owners()[events] - part.start
     history_BI = torch.zeros(users, width, device=owner.device)
     return history_BI.index_put_((owner, query.items[events]), _values(query)[events], accumulate=True)
 

@@ -1,100 +1,57 @@
-"""Dot-product matrix factorization trained with binary cross-entropy on observed and sampled rows.
+"""LogisticMF: matrix factorization trained with binary cross-entropy on observed and sampled rows.
 
     y_ui = sigmoid(p_u.q_i + b_i),   L = - sum_{(u,i) in S} [ ln y_ui + sum_{n negatives j of u} ln(1 - y_uj) ]
            + l/2 (|p_u|^2 + |q_i|^2) for each of these rows
 
 (Rendle, Krichene, Zhang & Anderson 2020, "Neural Collaborative Filtering vs. Matrix Factorization Revisited", sec. 3;
-Johnson 2014, "Logistic Matrix Factorization for Implicit Feedback Data"). Negatives are uniform over what the user
-has not touched. Instead of n draws for each row, a pool of them is drawn for a batch of users and weighted to the same
-expectation: less noise for less work. Adam, with a falling learning rate, takes the place of plain SGD.
+Johnson 2014, "Logistic Matrix Factorization for Implicit Feedback Data"). Negatives are uniform over the items that the
+user has not touched. Training, negatives and the fold-in of new users are those of ``sampled_mf``.
 
-Fold-in of a stranger: the likeliest vector given the same loss, with the items fixed and the distribution of the
-trained users' vectors as prior in place of the penalty (see ``GradientFoldIn``). With ``half_life_events`` trained
-users get their vectors in that way too, from events weighted by recency: items learn from all events, users lean on
-their latest.
+With ``half_life_events`` trained users get their final vectors by the fold-in too, from events weighted by recency:
+items learn from all events, users lean on their latest.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Self, cast
+from dataclasses import dataclass
+from typing import Any, ClassVar, Self
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from palate.base import DataSpec, Recipe, TrainOptions
-from palate.bounds import Count, Fraction, NonNegative, Positive, Rounds, Width
-from palate.data.dataset import Dataset
-from palate.models.dot_product import (
-    DotProductModel,
-    GradientFoldIn,
-    UserBatch,
-    decaying_adam,
-    penalty,
-    predict,
-    user_batches,
-)
+from palate.bounds import Count, Fraction, NonNegative, Positive
 from palate.models.recency import Recency
-from palate.training import trainer as training
-from palate.training.negative_sampling import epoch_rng
-
-__all__ = ["LogisticMF"]
+from palate.models.sampled_mf import SampledMF, UserBatch, penalty, predict
 
 
 @dataclass(frozen=True)
-class LogisticMF(Recipe[DotProductModel]):
-    """Dot product, item bias, binary cross-entropy.
+class LogisticMF(SampledMF):
+    """Dot product, item bias, binary cross-entropy; further fields are those of ``SampledMF``.
 
     Args:
-        epochs: passes over the users; the learning rates fall to zero over them.
-        dim: width D of the vectors.
         negatives: n, the weight of unseen items against each event.
-        pool: items drawn for each batch to stand for the unseen ones.
-        batch_users: users, with all their events, in one optimizer step.
-        user_learning_rate, item_learning_rate: initial learning rates of Adam; a user is in one step per
-            epoch, an item in nearly all.
-        regularization: l.
-        std: of the first vectors' length.
         half_life_events: history events after which an event counts half in its user's vector; None counts all alike.
-        floor: the least that an event counts there, however long ago, as a share of the latest.
+        floor: the least weight of an event there, however old, as a fraction of the latest.
     """
 
     name: ClassVar[str] = "logistic-mf"
 
-    epochs: Rounds = 40
-    dim: Width = 64
-    negatives: Count = 8
-    pool: Count = 512
-    batch_users: Count = 64
-    user_learning_rate: Positive = 0.2
-    item_learning_rate: Positive = 0.03
+    shared_negatives: Count = 512
     regularization: NonNegative = 0.005
-    std: Positive = 0.7
+    init_std: Positive = 0.7
+    negatives: Count = 8
     half_life_events: Positive | None = None
     floor: Fraction = 0.0
+
+    @property
+    def recency(self) -> Recency:
+        """How much events count by their age in a user's vector."""
+        return Recency(self.half_life_events, self.floor)
 
     @classmethod
     def fast(cls) -> Self:
         """Fewer epochs and smaller pools: seconds instead of minutes on two cores."""
-        return cls(epochs=15, dim=32, pool=256, item_learning_rate=0.05)
-
-    def build(self, spec: DataSpec) -> DotProductModel:
-        """An untrained model with tables of the given sizes."""
-        recency = Recency(self.half_life_events, self.floor)
-        fold_in = GradientFoldIn(self.dim, replace(self, regularization=0.0).objective, recency=recency)
-        return DotProductModel(spec, self.dim, fold_in, bias=True, std=self.std / self.dim**0.5)
-
-    def _fit(self, train: Dataset, options: TrainOptions) -> DotProductModel:
-        """Train on the rows of ``train`` as implicit feedback; a weight below 0 is a dislike."""
-        model = cast(DotProductModel, training.fit(self, train, options))
-        model.finish(train)
-        return model
-
-    def batches(self, train: Dataset, seed: int, epoch: int) -> Iterator[UserBatch]:
-        """All users in random order, each batch with a pool of its own."""
-        return user_batches(train, self.batch_users, self.pool, epoch_rng(seed, epoch))
+        return cls(epochs=15, dim=32, shared_negatives=256, item_learning_rate=0.05)
 
     def loss(self, module: Any, batch: UserBatch) -> Tensor:
         """Mean over the rows of the batch, negatives included."""
@@ -106,11 +63,6 @@ class LogisticMF(Recipe[DotProductModel]):
         event_H, pool_BN = predict(user_BD, item_IE, batch)
         negative_B = (batch.share * F.softplus(pool_BN)).sum(1)
         rows = (batch.strength * F.softplus(-batch.sign * event_H)).sum() + self.negatives * (
-            batch.sizes * negative_B
+            batch.counts * negative_B
         ).sum()
         return rows + self.regularization * penalty(user_BD, item_IE, batch, self.negatives)
-
-    def optimizers(self, module: Any) -> list[torch.optim.Optimizer]:
-        """Fused Adam, users and items at rates of their own."""
-        steps = self.epochs * -(-module.user_table.num_embeddings // self.batch_users)
-        return [decaying_adam(module, self.user_learning_rate, self.item_learning_rate, steps)]

@@ -195,13 +195,13 @@ class RatingFactors(DotProductModel):
         spec: rows of the tables.
         dim: K.
         fold_in: how strangers get a vector; it knows mean and scale.
-        std: of the normal distribution that p and q start from; biases start at 0.
+        init_std: of the normal distribution that p and q start from; biases start at 0.
     """
 
     fold_in: RidgeFoldIn
 
-    def __init__(self, spec: DataSpec, dim: int, fold_in: RidgeFoldIn, *, std: float = 0.1) -> None:
-        super().__init__(spec, fold_in.draws * (dim + 1), fold_in, bias=True, std=std)
+    def __init__(self, spec: DataSpec, dim: int, fold_in: RidgeFoldIn, *, init_std: float = 0.1) -> None:
+        super().__init__(spec, fold_in.draws * (dim + 1), fold_in, bias=True, init_std=init_std)
         self.width = dim
         with torch.no_grad():
             self.user_table.weight[:, dim] = 0

@@ -1,9 +1,9 @@
-"""How much an event of a history counts by how many events came after it: shared by EASE and the factor models.
+"""Weights of history events by the number of events since, shared by EASE and the dot-product models.
 
     w = floor + (1 - floor) 0.5 ** (events since / half_life_events)
 
-What somebody touched last says more about what comes next. Counting events instead of time needs no clock, and a pause
-of a year changes nothing.
+The latest events of a history predict the next one best. Age is a count of events rather than a time, so it needs no
+clock, and a pause of a year changes nothing.
 
 Shape legend: B users of a query, H their events together (CSR, oldest first).
 """
@@ -15,10 +15,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from palate.errors import RecipeError
-
-__all__ = ["Recency"]
-
 
 @dataclass(frozen=True)
 class Recency:
@@ -26,22 +22,11 @@ class Recency:
 
     Args:
         half_life_events: history events after which an event counts half; None counts all alike.
-        floor: the least that an event counts, however long ago, as a share of the latest.
-
-    Raises:
-        RecipeError: a half-life that is not above 0, or a floor outside 0 to 1.
+        floor: the least weight of an event, however old, as a fraction of the latest.
     """
 
     half_life_events: float | None = None
     floor: float = 0.0
-
-    def __post_init__(self) -> None:
-        if self.half_life_events is not None and not 0 < self.half_life_events < float("inf"):
-            raise RecipeError(
-                f"half_life_events={self.half_life_events:g}: must be a number of events above 0, or None"
-            )
-        if not 0 <= self.floor <= 1:
-            raise RecipeError(f"floor={self.floor:g}: must be a share between 0 and 1")
 
     def weights(self, offsets: Tensor) -> Tensor:
         """The weight of each event (H,), float32, for histories in compressed rows with ``offsets`` (B + 1,)."""

@@ -38,7 +38,7 @@ from palate.base import Batch, DataSpec, Recipe, TrainOptions
 from palate.data.dataset import Dataset
 from palate.data.features import FeatureSchema
 from palate.errors import RecipeError
-from palate.models.dot_product import UserBatch, predict
+from palate.models.sampled_mf import UserBatch, predict
 from palate.models.two_tower_network import TwoTowerModel
 from palate.training import trainer as training
 from palate.training.losses import bce, bpr, in_batch_softmax
@@ -181,7 +181,7 @@ class TwoTower(Recipe[TwoTowerModel]):
             return (batch.strength[:, None] * F.embedding(batch.owner, batch.share) * worse_HN).sum()
         negative_S = (batch.share * F.softplus(probe_SN)).sum(1)
         own = (batch.strength * F.softplus(-batch.sign * event_H)).sum()
-        return own + self.negatives * (batch.sizes * negative_S).sum()
+        return own + self.negatives * (batch.counts * negative_S).sum()
 
     def optimizers(self, module: nn.Module) -> list[torch.optim.Optimizer]:
         """One optimizer over both towers.

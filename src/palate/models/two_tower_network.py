@@ -29,7 +29,8 @@ from palate.base import DataSpec, Query
 from palate.data.dataset import Dataset, Fingerprint
 from palate.data.features import Encoded, FeatureSchema, FeatureTable
 from palate.errors import ModelError
-from palate.models.dot_product import GradientFoldIn, events_of, likes
+from palate.models.dot_product import events_of, positive_events
+from palate.models.sampled_mf import GradientFoldIn
 from palate.training.layers import dot_products, mlp
 
 if TYPE_CHECKING:
@@ -185,11 +186,11 @@ class TwoTowerModel(nn.Module):
 
     def can_personalize(self, query: Query) -> Tensor:
         """Trained users, strangers with a history, and those with features in the query or in the table."""
-        return self._trained(query) | (likes(query) > 0) | self._facts(query).told
+        return self._trained(query) | (positive_events(query) > 0) | self._facts(query).told
 
     def query_vectors(self, query: Query) -> Tensor:
         """User vectors (B, D): trained, folded in, from features alone, or the mean user."""
-        trained_B, folded_B, facts = self._trained(query), likes(query) > 0, self._facts(query)
+        trained_B, folded_B, facts = self._trained(query), positive_events(query) > 0, self._facts(query)
         vector_BD = self.user_mean.expand(len(query), -1)
         if bool(trained_B.any()):
             vector_BD = self.user_tower(self._row(query)).where(trained_B[:, None], vector_BD)

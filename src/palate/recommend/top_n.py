@@ -19,7 +19,7 @@ from torch import Tensor
 from palate.base import Query, Vectors
 from palate.data.dataset import History
 from palate.errors import ModelError
-from palate.models.dot_product import likes
+from palate.models.dot_product import positive_events
 from palate.recommend.cold_start import PLAIN, ColdStart
 from palate.recommend.exploration import Best, Explored
 from palate.rules import CompiledRules, Reranked, rerank
@@ -164,7 +164,7 @@ def scores(recommender: Recommender, query: Query, personal_B: Tensor, cold: Col
 
 def _withheld(query: Query, cold: ColdStart) -> Tensor:
     """(B,) bool: strangers whom the policy keeps from the model, for a short history or for features alone."""
-    likes_B = likes(query)
+    likes_B = positive_events(query)
     short_B = (likes_B > 0) & (likes_B < cold.min_history)
     return (query.user < 0) & (short_B if cold.features else short_B | (likes_B == 0))
 
@@ -190,7 +190,7 @@ def _sources(
     recommender: Recommender, query: Query, personal_B: NDArray[np.bool_], wish: RecommendOptions
 ) -> NDArray[np.int64]:
     """Who answers each user, (B,), as a place in ``SOURCES``."""
-    row_B, likes_B = query.user.cpu().numpy(), likes(query).cpu().numpy()
+    row_B, likes_B = query.user.cpu().numpy(), positive_events(query).cpu().numpy()
     stranger_B = np.where(likes_B > 0, FOLD_IN, FEATURES)
     source_B = np.where(personal_B, np.where(row_B >= 0, MODEL, stranger_B), POPULAR)
     if personal_B.all() or not _falls_back(recommender, wish.cold):

@@ -22,8 +22,7 @@ from palate.models.ease import EASE
 from palate.models.ials import IALS
 from palate.models.item_knn import ItemKNN
 from palate.models.neumf import MLP
-from palate.models.popularity import Popularity
-from palate.models.recent_popularity import RecentPopularity
+from palate.models.popularity import Popularity, RecentPopularity
 from palate.models.sasrec import SASRec
 from palate.reproduce.rows import Entry, Options, Row, from_report, in_words, published
 from palate.training.negative_sampling import draw_candidates

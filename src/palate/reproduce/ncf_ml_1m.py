@@ -14,8 +14,7 @@ from palate.models.ease import EASE
 from palate.models.ials import IALS
 from palate.models.logistic_mf import LogisticMF
 from palate.models.neumf import GMF, MLP
-from palate.models.popularity import Popularity
-from palate.models.recent_popularity import RecentPopularity
+from palate.models.popularity import Popularity, RecentPopularity
 from palate.models.sasrec import SASRec
 from palate.reproduce.rows import Entry, Options, Row, in_words, published, sampled_table
 

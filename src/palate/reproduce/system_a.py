@@ -32,8 +32,7 @@ from palate.errors import SourceError
 from palate.models.ease import EASE
 from palate.models.item_knn import ItemKNN
 from palate.models.neumf import MLP, NCFModel
-from palate.models.popularity import Popularity
-from palate.models.recent_popularity import RecentPopularity
+from palate.models.popularity import Popularity, RecentPopularity
 from palate.models.sasrec import SASRec
 from palate.reproduce.rows import Entry, Options, Row, in_words, published, sampled_table
 from palate.training.negative_sampling import NegativeSampler, draw_candidates, epoch_rng

@@ -12,8 +12,7 @@ from palate.data.splits.split import Split, leave_one_out
 from palate.datasets.registry import load
 from palate.models.ease import EASE
 from palate.models.neumf import GMF, MLP, NeuMF
-from palate.models.popularity import Popularity
-from palate.models.recent_popularity import RecentPopularity
+from palate.models.popularity import Popularity, RecentPopularity
 from palate.models.sasrec import SASRec
 from palate.reproduce.rows import Entry, Options, Row, in_words, published, sampled_table
 from palate.training.negative_sampling import draw_candidates

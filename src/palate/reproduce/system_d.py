@@ -62,7 +62,7 @@ BEST_BLEND = Ensemble(
         {"recipe": "ials", "dim": 32, "unobserved_weight": 0.1, "regularization": 0.02},
         {"recipe": "ials", "dim": 64, "unobserved_weight": 0.2, "regularization": 0.02},
         {"recipe": "ease", "regularization": 400},
-        {"recipe": "ease", "regularization": 50, "together": 60},
+        {"recipe": "ease", "regularization": 50, "cooccurrence_window": 60},
         {
             "recipe": "bidirectional-sasrec",
             "network": {"dropout": 0.4, "epochs": 30, "batch_size": 2048, "shuffle_ties": False},
@@ -79,7 +79,7 @@ PLAN: tuple[tuple[Role, Any, str], ...] = (
     (
         "best",
         BEST_BLEND,
-        "blend: 0.75 of that iALS, 0.3 with dim 64, 0.65 EASE, 0.3 EASE of touched together, 4 bidirectional-sasrec",
+        "blend: 0.75 of that iALS, 0.3 with dim 64, 0.65 EASE, 0.3 EASE of one visit, 4 bidirectional-sasrec",
     ),
 )
 

@@ -34,8 +34,7 @@ from palate.evaluation.evaluate import evaluate
 from palate.models.edlae import RecentEDLAE
 from palate.models.ensemble import Ensemble
 from palate.models.ensemble_members import table
-from palate.models.popularity import Popularity
-from palate.models.recent_popularity import RecentPopularity
+from palate.models.popularity import Popularity, RecentPopularity
 from palate.models.two_stage import TwoStage
 from palate.models.two_tower import TwoTower
 from palate.reproduce.intervals import clustered

@@ -16,8 +16,7 @@ from palate.data.ids import IdMap
 from palate.data.splits.split import by_time
 from palate.errors import RecipeError
 from palate.evaluation.evaluate import evaluate
-from palate.models.popularity import Popularity
-from palate.models.recent_popularity import RecentPopularity
+from palate.models.popularity import Popularity, RecentPopularity
 
 DAY = 86_400.0
 

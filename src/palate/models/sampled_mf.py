@@ -1,0 +1,256 @@
+"""Matrix factorization by gradients on sampled negatives: the base of BPR and LogisticMF, and their fold-in.
+
+Users are trained in batches with all their events, against one pool of items per batch. The pool stands for the unseen
+items of every user of the batch, weighted to the same expectation as independent draws: scoring hundreds of negatives
+is then one matrix product and costs less than a handful drawn for each event. Adam with a falling learning rate takes
+the place of the plain SGD of the papers.
+
+Fold-in of a new user: the likeliest vector under the same loss, with the items fixed and the distribution of the
+trained users' vectors as prior in place of the penalty (see ``GradientFoldIn``).
+
+Shape legend: B users of a batch, H their events together, N items of the pool, I items, S new users, D width of a user
+vector, E width of an item vector.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, NamedTuple, cast
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from palate.base import DataSpec, Recipe, TrainOptions
+from palate.bounds import Count, NonNegative, Positive, Rounds, Width
+from palate.data.dataset import Dataset
+from palate.models.dot_product import EVENLY, DotProductModel, Events, FoldIn, covariance_root
+from palate.models.recency import Recency
+from palate.training import trainer as training
+from palate.training.negative_sampling import epoch_rng
+
+FOLD_CELLS = 2_000_000  # numbers held at once by the fold-in, which runs often and has several arrays of this size
+
+
+class UserBatch(NamedTuple):
+    """B users with all their H events, and N items drawn for all of them.
+
+    user (B,) row numbers; counts (B,) events of each; owner (H,) place in the batch of each event's user; item (H,);
+    sign (H,) 1 or, for a dislike, -1; strength (H,) how much it counts, adding up to ``counts``; pool (N,) item rows;
+    share (B, N) chance of each to be the user's next negative: uniform over the items of the pool that the user has not
+    touched, 0 elsewhere.
+    """
+
+    user: Tensor
+    counts: Tensor
+    owner: Tensor
+    item: Tensor
+    sign: Tensor
+    strength: Tensor
+    pool: Tensor
+    share: Tensor
+
+
+Objective = Callable[[Tensor, Tensor, UserBatch], Tensor]
+"""(user vectors (B, D) of a batch, item vectors (I, E), the batch) -> the training loss summed over it."""
+
+
+def user_batches(train: Dataset, size: int, pool: int, rng: np.random.Generator) -> Iterator[UserBatch]:
+    """All users with rows in random order, ``size`` at a time, each time with a new uniform pool of distinct items.
+
+    The part of the pool that a user has not touched is uniform over all items that the user has not touched.
+    """
+    history = train.history
+    users = rng.permutation(np.flatnonzero(history.counts))
+    for first in range(0, len(users), size):
+        some = users[first : first + size]
+        chosen = history.select(some)
+        # Sorted, so that the batch finds a user's own items in it by binary search.
+        drawn = np.sort(rng.choice(train.n_items, min(pool, train.n_items), replace=False))
+        evenly = np.ones(len(chosen.items), np.float32)
+        arrays = (some, chosen.offsets, chosen.items.astype(np.int64), chosen.weights, evenly, drawn)
+        yield _user_batch(*(torch.from_numpy(array) for array in arrays))
+
+
+def predict(user_BD: Tensor, item_IE: Tensor, batch: UserBatch) -> tuple[Tensor, Tensor]:
+    """Scores of the events (H,) and of the pool (B, N)."""
+    dim = user_BD.shape[1]
+    event_HE, pool_NE = F.embedding(batch.item, item_IE), F.embedding(batch.pool, item_IE)
+    event_H = (F.embedding(batch.owner, user_BD) * event_HE[:, :dim]).sum(1) + event_HE[:, dim:].sum(1)
+    return event_H, user_BD @ pool_NE[:, :dim].T + pool_NE[:, dim:].sum(1)
+
+
+def penalty(user_BD: Tensor, item_IE: Tensor, batch: UserBatch, negatives: int) -> Tensor:
+    """Half the squared length of all vectors, each as often as it occurs in the events and their negatives."""
+    dim = user_BD.shape[1]
+    square_N = F.embedding(batch.pool, item_IE)[:, :dim].square().sum(1)
+    items = F.embedding(batch.item, item_IE)[:, :dim].square().sum() + negatives * (
+        batch.counts.float() @ batch.share @ square_N
+    )
+    return 0.5 * ((1 + negatives) * (batch.counts * user_BD.square().sum(1)).sum() + items)
+
+
+class GradientFoldIn(FoldIn):
+    """The likeliest vector p = m + L z of a new user: Adam with a falling rate from z = 0 on, the items fixed, on
+
+        training loss of the history, without its penalty, + |z|^2 / 2
+
+    where m and L L^T are mean and covariance of the trained users' vectors: their distribution is the prior of a new
+    one. Negatives are all items of a small catalog, or evenly spaced ones of a large one. Weights by recency are
+    scaled to add up to the number of events, so that loss and prior keep their balance. Memory is bounded: new users
+    are taken in chunks.
+
+    Args:
+        dim: width D of a user vector.
+        objective: the training loss, summed, without its penalty.
+        steps: of Adam.
+        learning_rate: its first learning rate.
+        probes: at most so many items stand for the catalog.
+        recency: see ``FoldIn``.
+    """
+
+    spread: Tensor
+
+    def __init__(
+        self,
+        dim: int,
+        objective: Objective,
+        *,
+        steps: int = 30,
+        learning_rate: float = 0.2,
+        probes: int = 1024,
+        recency: Recency = EVENLY,
+    ) -> None:
+        super().__init__(recency)
+        self.objective, self.steps, self.probes = objective, steps, probes
+        self.learning_rate = learning_rate
+        self.register_buffer("spread", torch.eye(dim))  # L, lower triangular
+
+    def settle(self, user_UD: Tensor) -> None:
+        """Measure the spread of the trained users' vectors."""
+        self.spread.copy_(covariance_root(user_UD))
+
+    def forward(self, item_IE: Tensor, typical_D: Tensor, events: Events) -> Tensor:
+        """Vectors (S, D)."""
+        count = min(self.probes, len(item_IE))
+        pool_N = torch.arange(count, device=item_IE.device) * len(item_IE) // count
+        # Objectives may hold a number for each event and probe.
+        chunk_S = events.offsets[:-1] * (count + item_IE.shape[1]) // FOLD_CELLS
+        counts = chunk_S.unique_consecutive(return_counts=True)[1].tolist()
+        # Scoring runs in inference mode; tensors made there carry no gradients, so the inputs are copied out of it.
+        with torch.inference_mode(False), torch.enable_grad():
+            # Only the item vectors in use are copied: a catalog may have millions.
+            used_M = torch.cat([pool_N, events.items]).unique()
+            pool_N, items_H = (torch.searchsorted(used_M, rows) for rows in (pool_N, events.items))
+            rest = (pool_N, events.offsets, items_H, events.weights, events.recency)
+            copied = (t.clone() for t in (typical_D, self.spread, *rest))
+            fixed = (item_IE[used_M], *copied)
+            firsts = itertools.accumulate(counts, initial=0)
+            return torch.cat([self._some(first, size, *fixed) for first, size in zip(firsts, counts, strict=False)])
+
+    def _some(
+        self, first: int, count: int, item_IE: Tensor, mean_D: Tensor, spread_DD: Tensor, *rest: Tensor
+    ) -> Tensor:
+        pool_N, offsets, items, weights, recency = rest
+        some = offsets[first : first + count + 1]
+        part = slice(int(some[0]), int(some[-1]))
+        user = torch.full((count,), -1, device=some.device)
+        batch = _user_batch(user, some - some[0], items[part], weights[part], recency[part], pool_N)
+        z_SD = mean_D.new_zeros(count, len(mean_D)).requires_grad_()
+        adam = torch.optim.Adam([z_SD], lr=self.learning_rate)
+        for step in range(self.steps):
+            adam.param_groups[0]["lr"] = self.learning_rate * (1 - step / self.steps)
+            loss = self.objective(mean_D + z_SD @ spread_DD.T, item_IE, batch) + z_SD.square().sum() / 2
+            (z_SD.grad,) = torch.autograd.grad(loss, [z_SD])
+            adam.step()
+        return (mean_D + z_SD @ spread_DD.T).detach()
+
+
+def _user_batch(
+    user: Tensor, offsets: Tensor, item: Tensor, weight: Tensor, recency: Tensor, pool: Tensor
+) -> UserBatch:
+    count = offsets.diff()
+    owner = torch.repeat_interleave(torch.arange(len(user), device=user.device), count)
+    place = torch.searchsorted(pool, item).clamp(max=len(pool) - 1)
+    inside = pool[place] == item
+    free = torch.ones(len(user), len(pool), device=user.device)
+    free[owner[inside], place[inside]] = 0
+    share = free / free.sum(1, keepdim=True).clamp(min=1)
+    sign = torch.where(weight < 0, -1.0, 1.0)
+    total = torch.zeros(len(user), device=user.device).index_add_(0, owner, recency)
+    strength = recency * (count / total)[owner]
+    return UserBatch(user, count, owner, item, sign, strength, pool, share)
+
+
+@dataclass(frozen=True)
+class SampledMF(Recipe[DotProductModel]):
+    """Fields and training that BPR and LogisticMF share.
+
+    Args:
+        epochs: passes over the users; the learning rates fall to zero over them.
+        dim: width D of the vectors.
+        shared_negatives: items drawn for each batch to stand for the unseen ones of its users.
+        batch_users: users, with all their events, in one optimizer step.
+        user_learning_rate, item_learning_rate: initial learning rates of Adam; a user is in one step per epoch, an item
+            in nearly all.
+        regularization: l.
+        init_std: standard deviation of the first vectors' length.
+    """
+
+    probes: ClassVar[int] = 1024  # items that stand for the catalog in a fold-in
+
+    epochs: Rounds = 40
+    dim: Width = 64
+    shared_negatives: Count = 64
+    batch_users: Count = 64
+    user_learning_rate: Positive = 0.2
+    item_learning_rate: Positive = 0.03
+    regularization: NonNegative = 0.003
+    init_std: Positive = 0.5
+
+    @property
+    def recency(self) -> Recency:
+        """How much events count by their age in a user's vector."""
+        return EVENLY
+
+    def build(self, spec: DataSpec) -> DotProductModel:
+        """An untrained model with tables of the given sizes."""
+        # The prior of the fold-in takes the place of the penalty, which would count twice.
+        objective = replace(self, regularization=0.0).objective
+        fold_in = GradientFoldIn(self.dim, objective, probes=self.probes, recency=self.recency)
+        return DotProductModel(spec, self.dim, fold_in, bias=True, init_std=self.init_std / self.dim**0.5)
+
+    def _fit(self, train: Dataset, options: TrainOptions) -> DotProductModel:
+        model = cast(DotProductModel, training.fit(self, train, options))
+        model.finish(train)
+        return model
+
+    def batches(self, train: Dataset, seed: int, epoch: int) -> Iterator[UserBatch]:
+        """All users in random order, each batch with a pool of its own."""
+        return user_batches(train, self.batch_users, self.shared_negatives, epoch_rng(seed, epoch))
+
+    def loss(self, module: Any, batch: UserBatch) -> Tensor:
+        """Mean over the events of the batch."""
+        return self.objective(module.user_table(batch.user), module.item_table.weight, batch) / len(batch.item)
+
+    def objective(self, user_BD: Tensor, item_IE: Tensor, batch: UserBatch) -> Tensor:
+        """L over the users of the batch, in expectation over their unseen items of the pool."""
+        raise NotImplementedError
+
+    def optimizers(self, module: Any) -> list[torch.optim.Optimizer]:
+        """Fused Adam, users and items at learning rates of their own that fall linearly to nearly zero."""
+        steps = self.epochs * -(-module.user_table.num_embeddings // self.batch_users)
+        groups = ((module.user_table, self.user_learning_rate), (module.item_table, self.item_learning_rate))
+        adam = torch.optim.Adam([{"params": t.parameters(), "lr": r, "initial_lr": r} for t, r in groups], fused=True)
+
+        def decay(optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
+            # A step from the present rate rather than a function of a step count: Lightning restores the rate of each
+            # group with the optimizer's state, so a resumed run decays on.
+            for group in optimizer.param_groups:
+                group["lr"] = max(group["lr"] - group["initial_lr"] / (steps + 1), 0.0)
+
+        adam.register_step_post_hook(decay)
+        return [adam]
