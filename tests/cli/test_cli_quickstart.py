@@ -7,7 +7,7 @@ import pytest
 from terminal import board, palate
 
 KEYS = {"data", "rows", "users", "items", "notes", "protocol", "validation", "best", "bundle", "reports", "examples"}
-REPORT_KEYS = {"model", "data", "protocol", "candidates", "ties", "users", "seen_removed", "fingerprints", "seconds",
+REPORT_KEYS = {"model", "data", "protocol", "candidates", "ties", "users", "exclude_seen", "fingerprints", "seconds",
                "notes", "measures", "segments", "exposure", "exposure_k", "popularity"}  # fmt: skip
 
 

@@ -53,7 +53,7 @@ def test_two_splits_never_share_a_table_and_both_fingerprints_are_named(split):
 
 
 def test_seen_items_and_tie_rules_must_agree(split):
-    with pytest.raises(EvaluationError, match=r"seen removed differ \(True against False\)"):
+    with pytest.raises(EvaluationError, match=r"exclude_seen differ \(True against False\)"):
         check_comparable([report(split), report(split, exclude_seen=False)])
     with pytest.raises(EvaluationError, match="their ties differ"):
         check_comparable([report(split), replace(report(split), ties="ties are broken at random")])

@@ -8,46 +8,15 @@ from math import log2
 
 import numpy as np
 import pytest
-import torch
-from torch import Tensor, nn
 
-from palate.base import Query
-from palate.data.dataset import Dataset, Fingerprint, Interactions
-from palate.data.ids import IdMap
+from boards import Fixed, make_split
+from palate.data.dataset import Dataset, Interactions
 from palate.data.splits.split import Candidates, Split, at_random
 from palate.errors import EvaluationError, LeakError, ModelError
 from palate.evaluation.evaluate import evaluate, validation_callback
 from palate.evaluation.metrics import METRICS
 from palate.models.popularity import Popularity
 from palate.training.negative_sampling import draw_candidates
-
-
-class Fixed(nn.Module):
-    """Scores given by a table (U, I), whatever the history."""
-
-    trained_on: Fingerprint | None = None
-
-    def __init__(self, table: object) -> None:
-        super().__init__()
-        self.register_buffer("table", torch.as_tensor(table, dtype=torch.float32))
-
-    def score(self, query: Query, items: Tensor | None = None) -> Tensor:
-        whole = self.table[query.user]
-        return whole if items is None else whole.gather(1, items)
-
-    def can_personalize(self, query: Query) -> Tensor:
-        return query.user >= 0
-
-
-def make_split(train: list[tuple[int, int]], test: list[tuple[int, int]], users: int, items: int) -> Split:
-    def rows(pairs: list[tuple[int, int]], start: float) -> Interactions:
-        array = np.array(pairs, dtype=np.int32).reshape(-1, 2)
-        return Interactions(
-            array[:, 0], array[:, 1], np.ones(len(array), np.float32), start + np.arange(len(array), dtype=np.float64)
-        )
-
-    data = Dataset("tiny", IdMap.of(np.arange(users)), IdMap.of(np.arange(items)), rows(train, 0))
-    return Split(data, data.with_rows(rows(test, 1000)), "by hand")
 
 
 @pytest.mark.parametrize("sampled", [False, True])
@@ -92,7 +61,7 @@ def test_seen_items_stay_when_asked() -> None:
     kept = evaluate(model, split, k=1, exclude_seen=False)
     assert kept.value("HitRate", 1) == 0
     assert "left in" in kept.candidates
-    assert not kept.seen_removed
+    assert not kept.exclude_seen
 
 
 def test_a_relevant_item_that_was_seen_in_training_is_said_to_be_lost() -> None:
@@ -170,7 +139,7 @@ def test_a_report_is_never_a_bare_number(checkerboard: Split) -> None:
     assert "Coverage" not in {m["metric"] for m in sampled["measures"]}
 
 
-def test_watch_measures_the_same_as_evaluate(checkerboard: Split) -> None:
+def test_the_validation_callback_measures_the_same_as_evaluate(checkerboard: Split) -> None:
     model = Fixed(np.random.default_rng(0).random((40, 40)))
     assert validation_callback(checkerboard, "NDCG", 5)(model) == pytest.approx(
         evaluate(model, checkerboard, k=5).value("NDCG", 5)

@@ -69,11 +69,11 @@ def test_what_lists_lack_or_hold_too_much_is_counted() -> None:
     assert report.value("Recall", 5) == pytest.approx(3 / 4)
     assert report.value("Coverage", 3) == pytest.approx(6 / 6)
     assert np.isnan(report.per_user["Novelty@3"][2])
-    assert not report.seen_removed
+    assert not report.exclude_seen
     notes = "\n".join(report.notes)
     for said in ("1 of 4 test users have no list and count as 0", "1 places hold an item that the user has in training",
                  "1 places repeat an item", "1 lists are of users who are not tested", "lists end at 3",
-                 "Novelty@5 says nothing about 1 of 4 users"):  # fmt: skip
+                 "Novelty@5 is undefined for 1 of 4 users"):  # fmt: skip
         assert said in notes
 
 

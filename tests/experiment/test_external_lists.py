@@ -53,7 +53,7 @@ def test_what_does_not_belong_is_left_out_and_counted(checkerboard):
         "1 places hold an item the split does not know: each counts as a miss",
     ]
     report = evaluate_lists(given, split, k=4, resamples=0)
-    assert report.seen_removed
+    assert report.exclude_seen
     assert report.per_user["MRR@4"][0] == 0.5
     assert report.value("HitRate", 4) == 1 / 40
 

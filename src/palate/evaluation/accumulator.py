@@ -1,4 +1,4 @@
-"""Collects the metrics of chunks of users: values per user, exposure per item, and what becomes of them in a report.
+"""Metrics of chunks of users, collected: values per user, exposure per item, and the parts of a report made of them.
 
 Shape legend: U test users, B users of a chunk, N (user, relevant item) pairs, K list length, I items.
 """
@@ -24,12 +24,10 @@ from palate.evaluation.beyond_accuracy import (
     popularity,
     popularity_bins,
 )
-from palate.evaluation.metrics import METRICS
+from palate.evaluation.metrics import METRICS, at_length
 from palate.evaluation.rankings import GroundTruth, Rankings, places
 from palate.evaluation.report import Measure, Segment, measured
 from palate.evaluation.segments import segmentation
-
-__all__ = ["BY_ITEM", "MetricAccumulator"]
 
 BY_ITEM = ("HitRate", "NDCG", "Recall")  # the others also depend on the relevant items of other segments
 MAIN_LENGTH = 10  # of the exposure curve, where it is measured
@@ -41,13 +39,16 @@ class MetricAccumulator:
     """Metrics of ranked users, filled chunk by chunk.
 
     Args:
-        ground: whom to measure.
+        ground: relevant items per test user.
         lengths: list lengths, ascending.
-        lists: whether there are lists of the whole catalog, whose items can be judged too.
+        lists: full ranking, whose listed items have metrics of their own (coverage, novelty, ...).
+        widest: longest list that there can be. Default: the number of items.
     """
 
-    def __init__(self, ground: GroundTruth, lengths: list[int], *, lists: bool) -> None:
-        self.lost = 0
+    def __init__(self, ground: GroundTruth, lengths: list[int], *, lists: bool, widest: int | None = None) -> None:
+        self.lost = self.repeated = 0
+        # k may be a billion; memory grows with the lists that exist, not with k.
+        self.longest = min(lengths[-1], widest or ground.split.train.n_items)
         self._ground, self._lengths, self._lists = ground, lengths, lists
         train, users = ground.split.train, len(ground.user_rows)
         self.items = ItemFacts.of(train)
@@ -64,7 +65,7 @@ class MetricAccumulator:
         self._exposure = np.zeros((len(lengths) if lists else 0, train.n_items), np.int64)
 
     def nbytes(self) -> int:
-        """What is held until the report is made, with the copies that intervals need, beside one chunk."""
+        """Bytes held until the report is made, with the copies that intervals need, beside one chunk."""
         columns = len(self.values) + sum(map(len, self._by_item))
         facts = 8 * (len(self._exposure) + 12) * len(self.items.rows)
         facts += 24 * self.items.vectors.nnz if self.items.vectors is not None else 0
@@ -75,15 +76,20 @@ class MetricAccumulator:
     def add(self, part: Rankings) -> None:
         """Measure one chunk."""
         users, rows = part.last - part.first, slice(part.first, part.last)
-        length = self._lengths[-1]
+        length = self.longest
         relevant_B = torch.from_numpy(self._ground.relevant[rows])
         hits_BK = places(part.rank, part.row, users, length)
         for name, metric in METRICS.items():
-            value_BK = metric(hits_BK, relevant_B).numpy()
+            value_BK = metric(hits_BK, relevant_B)
             for k in self._lengths:
-                self.values[name, k][rows] = value_BK[:, k - 1]
+                self.values[name, k][rows] = at_length(name, value_BK, k).numpy()
         self._add_by_item(part, rows)
-        self.lost += part.lost
+        if part.lost is not None:
+            self.lost += part.lost
+        else:
+            items, history = len(self.items.rows), part.history
+            trained = np.repeat(np.arange(users) * items, history.counts) + history.items
+            self.repeated += int(np.isin(part.row.numpy() * items + part.item.numpy(), trained).sum())
         if part.lists is None:
             return
         for place, k in enumerate(self._lengths):
@@ -93,7 +99,7 @@ class MetricAccumulator:
                 self.values[name, k][rows] = judge(list_BK, part)
 
     def measures(self, resamples: int) -> tuple[Measure, ...]:
-        """Every metric with its interval over users; one that says nothing about anybody is left out."""
+        """Every metric with its interval over users; metrics undefined for all users are omitted."""
         found = measured(self.values, resamples)
         every = [Measure(name, k, *found[name, k][:3]) for name, k in self.values if (name, k) in found]
         whole: tuple[tuple[str, Callable[[NDArray[np.int64]], float]], ...] = (("Coverage", coverage), ("Gini", gini))
@@ -103,14 +109,23 @@ class MetricAccumulator:
         return tuple(every)
 
     def notes(self) -> list[str]:
-        """Lost items, and users about whom a metric says nothing."""
+        """Relevant items that training holds too, and users for whom a metric is undefined."""
         users, k = len(self._ground.user_rows), self._lengths[-1]
-        lost = f"{self.lost} relevant items were seen in training and cannot be found in lists without seen items"
-        lines = [lost] if self.lost else []
+        lines = []
+        if self.lost:
+            lines.append(
+                f"{self.lost} relevant items were seen in training and cannot be found in lists without seen items"
+            )
+        # Times decide in the leak check, so trained rows without their times, or with rounded ones, pass it.
+        if self.repeated:
+            lines.append(
+                f"{self.repeated} of {len(self._ground.items)} relevant items are in the training rows of their user: "
+                "a model that repeats training rows finds them"
+            )
         for name in self._beyond:
             missing = int(np.isnan(self.values[name, k]).sum())
             if 0 < missing < users:
-                lines.append(f"{name}@{k} says nothing about {missing} of {users} users, who are left out of its mean")
+                lines.append(f"{name}@{k} is undefined for {missing} of {users} users; its mean is over the others")
         return lines
 
     def segments(self, resamples: int) -> tuple[Segment, ...]:
@@ -133,7 +148,7 @@ class MetricAccumulator:
         return tuple(result)
 
     def exposure(self) -> dict[str, Any]:
-        """The fields of a report about how the lists spread over the catalog."""
+        """The fields of a report on the spread of the lists over the catalog."""
         if not self._lists:
             return {}
         place = self._lengths.index(MAIN_LENGTH) if MAIN_LENGTH in self._lengths else len(self._lengths) - 1
@@ -144,16 +159,16 @@ class MetricAccumulator:
         }
 
     def _add_by_item(self, part: Rankings, rows: slice) -> None:
-        users, length = part.last - part.first, self._lengths[-1]
+        users, length = part.last - part.first, self.longest
         segment_N = torch.from_numpy(self._item_segments.places)[part.item]
         for place, values in enumerate(self._by_item):
             inside = segment_N == place
             relevant_B = torch.bincount(part.row[inside], minlength=users)
             hits_BK = places(part.rank[inside], part.row[inside], users, length)
             for name in BY_ITEM if values else ():
-                value_BK = METRICS[name](hits_BK, relevant_B.clamp(min=1)).numpy()
+                value_BK = METRICS[name](hits_BK, relevant_B.clamp(min=1))
                 for k in self._lengths:
-                    values[name, k][rows] = np.where(relevant_B > 0, value_BK[:, k - 1], np.nan)
+                    values[name, k][rows] = np.where(relevant_B > 0, at_length(name, value_BK, k), np.nan)
 
     def _beyond_metrics(self) -> dict[str, Callable[[NDArray[np.int64], Rankings], NDArray[np.float64]]]:
         items, vectors, mix = self.items, self.items.vectors, self.items.mix

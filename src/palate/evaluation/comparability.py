@@ -22,7 +22,7 @@ REMEDIES = {
     "split": "measure both on one saved split",
     "train": "train both on the training rows of one saved split",
     "candidates": "full ranking and sampled candidates go into separate tables, and sampled ones need the same draw",
-    "seen_removed": "remove seen items for both or for none",
+    "exclude_seen": "measure both with the same exclude_seen",
     "ties": "measure both with this version of Palate",
     "users": "measure both on the same users",
 }
@@ -45,7 +45,7 @@ def check_comparable(reports: Sequence[Report | RatingsReport | Mapping[str, Any
             mine, theirs = first.get(key), other.get(key)
             if mine != theirs:
                 raise EvaluationError(
-                    f"{first['model']} and {other['model']} cannot stand in one table, their {key.replace('_', ' ')} "
+                    f"{first['model']} and {other['model']} cannot stand in one table, their {key} "
                     f"differ ({_shown(key, mine)} against {_shown(key, theirs)}): {remedy}"
                 )
 
@@ -60,7 +60,7 @@ def comparability_line(report: Report | RatingsReport | Mapping[str, Any]) -> st
 def _facts(report: Any) -> dict[str, Any]:
     """What must agree, from a report or its dictionary; a report of ratings has fewer of them."""
     plain = report if isinstance(report, Mapping) else vars(report)
-    return {key: plain.get(key) for key in ("model", "seen_removed", "ties", "users")} | dict(plain["fingerprints"])
+    return {key: plain.get(key) for key in ("model", "exclude_seen", "ties", "users")} | dict(plain["fingerprints"])
 
 
 def _shown(key: str, value: Any) -> str:

@@ -9,20 +9,19 @@ Shape legend: U test users, L lists, K list length.
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import torch
 
 from palate.base import Model, reads_request_time
 from palate.data.splits.split import Candidates, Split
-from palate.errors import EvaluationError, LeakError
+from palate.errors import EvaluationError
 from palate.evaluation.accumulator import MetricAccumulator
-from palate.evaluation.metrics import METRICS
+from palate.evaluation.checks import check_model, check_split, list_lengths, memory_bytes
+from palate.evaluation.metrics import METRICS, at_length
 from palate.evaluation.rankings import (
     DEFAULT_CHUNK,
     GroundTruth,
@@ -38,7 +37,6 @@ from palate.evaluation.report import Measure, Report, Segment
 
 __all__ = ["REQUEST_TIME", "Lists", "Measure", "Report", "Segment", "evaluate", "evaluate_lists", "validation_callback"]
 
-UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "KI": 2**10, "MI": 2**20, "GI": 2**30}
 REQUEST_TIME = "each user asked at the time of the first held-out row"
 # What else is there for moments: parts of the training rows and of tied rows, resamples of the bootstrap.
 WORKING_BYTES = 24_000_000
@@ -76,25 +74,30 @@ def evaluate(
         EvaluationError: no test rows, k below 1, candidates of other users, or too little memory for one user.
         ModelError: the model gave NaN.
     """
-    lengths = _lengths(k)
-    _check(model, split, candidates, allow_trained_rows)
+    lengths = list_lengths(k)
+    check_model(model, split, allow_trained_rows)
+    if candidates is not None and not np.array_equal(split.test_users, candidates.users):
+        raise EvaluationError(
+            f"the candidates are for {len(candidates.users)} users, the test rows for {len(split.test_users)}: "
+            "draw candidates for this split"
+        )
     begin = time.perf_counter()
     ground = GroundTruth.of(split)
-    tally = MetricAccumulator(ground, lengths, lists=candidates is None)
+    accumulator = MetricAccumulator(ground, lengths, lists=candidates is None)
     if candidates is None:
-        budget = _budget(memory, tally, ground.catalog_bytes().max(), f"{split.train.n_items:,} items")
-        parts = by_catalog(model, ground, lengths[-1], budget, exclude_seen=exclude_seen)
+        budget = _budget(memory, accumulator, ground.catalog_bytes().max(), f"{split.train.n_items:,} items")
+        parts = by_catalog(model, ground, accumulator.longest, budget, exclude_seen=exclude_seen)
         words = f"all {split.train.n_items:,} items, seen items {'removed' if exclude_seen else 'left in'}"
     else:
         width = candidates.negatives.shape[1]
-        budget = _budget(memory, tally, ground.candidate_bytes(width).max(), f"{width:,} candidates")
-        parts = by_candidates(model, ground, lengths[-1], budget, candidates)
+        budget = _budget(memory, accumulator, ground.candidate_bytes(width).max(), f"{width:,} candidates")
+        parts = by_candidates(model, ground, accumulator.longest, budget, candidates)
         words = candidates.how
     for part in parts:
-        tally.add(part)
-    seen_removed = exclude_seen or candidates is not None
+        accumulator.add(part)
+    exclude_seen = exclude_seen or candidates is not None
     named = name or type(model).__name__
-    report = _report(tally, ground, named, words, seen_removed, candidates, begin, tally.notes(), resamples)
+    report = _report(accumulator, ground, named, words, exclude_seen, candidates, begin, accumulator.notes(), resamples)
     if ground.request_times is None or not reads_request_time(model):
         return report
     return replace(report, protocol=f"{report.protocol}; {REQUEST_TIME}")
@@ -123,22 +126,23 @@ def evaluate_lists(
     Raises:
         EvaluationError: no test rows, row numbers beyond those of the split, or a user with two lists.
     """
-    lists, lengths = Lists(*map(np.asarray, lists)), _lengths(k)
-    _check_rows(split)
+    lists, lengths = Lists(*map(np.asarray, lists)), list_lengths(k)
+    check_split(split)
     _check_lists(lists, split)
     begin = time.perf_counter()
     ground = GroundTruth.of(split)
-    tally = MetricAccumulator(ground, lengths, lists=True)
-    budget = _budget(memory, tally, 0, "given lists")
+    longest = lists.items.shape[1]
+    accumulator = MetricAccumulator(ground, lengths, lists=True, widest=max(longest, split.train.n_items))
+    budget = _budget(memory, accumulator, 0, "given lists")
     tested = np.isin(lists.users, ground.user_rows)
     seen = 0
-    for part in by_lists(lists, ground, lengths[-1], budget):
-        tally.add(part)
+    for part in by_lists(lists, ground, accumulator.longest, budget):
+        accumulator.add(part)
         seen += _seen_places(part, split.train.n_items)
     empty = len(ground.user_rows) - int(tested.sum())
     kept = lists.items[tested]
     repeats = int((kept >= 0).sum() - (without_repeats(kept) >= 0).sum())
-    others, longest = int((~tested).sum()), lists.items.shape[1]
+    others = int((~tested).sum())
     counted = (
         (empty, f"{empty:,} of {len(ground.user_rows):,} test users have no list and count as 0"),
         (seen, f"{seen:,} places hold an item that the user has in training; they stay"),
@@ -146,10 +150,10 @@ def evaluate_lists(
         (others, f"{others:,} lists are of users who are not tested, left out"),
         (lengths[-1] > longest, f"lists end at {longest}; places up to {lengths[-1]} are empty"),
     )
-    notes = [line for count, line in counted if count] + tally.notes()
+    notes = [line for count, line in counted if count] + accumulator.notes()
     words = f"given lists of up to {longest} of {split.train.n_items:,} items, seen items "
     words += "left in" if seen else "not in them"
-    return _report(tally, ground, name, words, not seen, None, begin, notes, resamples)
+    return _report(accumulator, ground, name, words, not seen, None, begin, notes, resamples)
 
 
 def validation_callback(
@@ -159,29 +163,31 @@ def validation_callback(
 
     Make the split from training rows: ``validation_callback(leave_one_out(split.train))``.
     """
-    ground = GroundTruth.of(split)
+    ground, length = GroundTruth.of(split), list_lengths(k)[0]
+    longest = min(length, split.train.n_items)
 
     def measure(model: Model) -> float:
         parts: Iterator[Rankings]
         if candidates is None:
-            parts = by_catalog(model, ground, k, DEFAULT_CHUNK)
+            parts = by_catalog(model, ground, longest, DEFAULT_CHUNK)
         else:
-            parts = by_candidates(model, ground, k, DEFAULT_CHUNK, candidates)
+            parts = by_candidates(model, ground, longest, DEFAULT_CHUNK, candidates)
         values = []
         for part in parts:
-            hits_BK = places(part.rank, part.row, part.last - part.first, k)
-            values.append(METRICS[metric](hits_BK, torch.from_numpy(ground.relevant[part.first : part.last]))[:, -1])
+            hits_BK = places(part.rank, part.row, part.last - part.first, longest)
+            relevant_B = torch.from_numpy(ground.relevant[part.first : part.last])
+            values.append(at_length(metric, METRICS[metric](hits_BK, relevant_B), length))
         return float(torch.cat(values).mean())
 
     return measure
 
 
 def _report(
-    tally: MetricAccumulator,
+    accumulator: MetricAccumulator,
     ground: GroundTruth,
     name: str,
     words: str,
-    seen_removed: bool,
+    exclude_seen: bool,
     candidates: Candidates | None,
     begin: float,
     notes: list[str],
@@ -194,28 +200,28 @@ def _report(
         data=split.test.name,
         protocol=split.how,
         candidates=words,
-        measures=tally.measures(resamples),
+        measures=accumulator.measures(resamples),
         users=len(ground.user_rows),
-        seen_removed=seen_removed,
+        exclude_seen=exclude_seen,
         fingerprints={
             "train": str(split.train.fingerprint.digest),
             "split": split.fingerprint,
             "candidates": candidates.fingerprint(split.train.users, split.train.items) if candidates else None,
         },
         seconds=seconds,
-        per_user={f"{metric}@{length}": values for (metric, length), values in tally.values.items()},
+        per_user={f"{metric}@{length}": values for (metric, length), values in accumulator.values.items()},
         user_rows=ground.user_rows,
         notes=tuple(notes),
-        segments=tally.segments(resamples),
-        **tally.exposure(),
+        segments=accumulator.segments(resamples),
+        **accumulator.exposure(),
     )
 
 
-def _budget(memory: int | str | None, tally: MetricAccumulator, one: int, what: str) -> int:
+def _budget(memory: int | str | None, accumulator: MetricAccumulator, one: int, what: str) -> int:
     """Bytes for one chunk of users under the bound, of which the values per user and per item are kept throughout."""
     if memory is None:
         return DEFAULT_CHUNK
-    total, kept = _bytes(memory), tally.nbytes() + WORKING_BYTES
+    total, kept = memory_bytes(memory), accumulator.nbytes() + WORKING_BYTES
     if total < kept + one:
         raise EvaluationError(
             f"memory={memory} is too small: results and working space take {kept / 1e6:,.1f} MB, ranking one user "
@@ -224,32 +230,12 @@ def _budget(memory: int | str | None, tally: MetricAccumulator, one: int, what: 
     return total - kept
 
 
-def _bytes(memory: int | str) -> int:
-    """Bytes of "512MB", "2 GiB" or a number."""
-    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMG]I?)?B?\s*", str(memory).upper())
-    if not found or (size := int(float(found[1]) * UNITS[found[2] or ""])) <= 0:
-        raise EvaluationError(f"memory={memory!r} is no size: write it like 512MB, 2GB or 1GiB")
-    return size
-
-
-def _lengths(k: int | Sequence[int]) -> list[int]:
-    lengths = sorted({k} if isinstance(k, int) else set(k))
-    if not lengths or lengths[0] < 1:
-        raise EvaluationError(f"k={lengths}: must be at least 1")
-    return lengths
-
-
 def _seen_places(part: Rankings, items: int) -> int:
     row = np.repeat(np.arange(len(part.history)), part.history.counts)
     assert part.lists is not None
     list_BK = part.lists
     key_BK = np.where(list_BK >= 0, np.arange(len(list_BK))[:, None] * items + list_BK, -1)
     return int(np.isin(key_BK, row * items + part.history.items).sum())
-
-
-def _check_rows(split: Split) -> None:
-    if not len(split.test):
-        raise EvaluationError(f"{split.test.name} has no test rows ({split.how}): choose another split")
 
 
 def _check_lists(lists: Lists, split: Split) -> None:
@@ -263,24 +249,4 @@ def _check_lists(lists: Lists, split: Split) -> None:
             raise EvaluationError(
                 f"lists hold {what} {rows.min()} to {rows.max()} of {known}: give row numbers of the split, "
                 "and -1 for an empty place"
-            )
-
-
-def _check(model: Any, split: Split, candidates: Candidates | None, allow_trained_rows: bool) -> None:
-    _check_rows(split)
-    if candidates is not None:
-        users = split.test_users
-        if not np.array_equal(users, candidates.users):
-            raise EvaluationError(
-                f"the candidates are for {len(candidates.users)} users, the test rows for {len(users)}: "
-                "draw candidates for this split"
-            )
-    trained = getattr(model, "trained_on", None)
-    if trained is not None and not allow_trained_rows:
-        found, checked = trained.overlap(split.test.fingerprint)
-        if found:
-            raise LeakError(
-                f"the model was trained on test rows: {found} of {checked} checked rows of {split.test.name} were in "
-                "its training data. Evaluate on held-out rows, or allow it knowingly (allow_trained_rows=True, "
-                "--allow-trained-rows)"
             )

@@ -51,6 +51,18 @@ def average_precision(hits_BK: Tensor, relevant_B: Tensor) -> Tensor:
     return (precision(hits_BK, relevant_B) * hits_BK).cumsum(1) / _best_hits(hits_BK, relevant_B)
 
 
+def at_length(metric: str, value_BK: Tensor, k: int) -> Tensor:
+    """The column of a metric for lists of length k, (B,).
+
+    No list is longer than the catalog, so K columns are enough for any k: behind the last item no metric changes, but
+    for the precision, which divides by k.
+    """
+    width = value_BK.shape[1]
+    if k <= width:
+        return value_BK[:, k - 1]
+    return value_BK[:, -1] * (width / k) if metric == "Precision" else value_BK[:, -1]
+
+
 def _places(hits_BK: Tensor) -> Tensor:
     """1 to K, (K,) float64."""
     return torch.arange(1, hits_BK.shape[1] + 1, dtype=torch.float64, device=hits_BK.device)

@@ -43,7 +43,8 @@ class Rankings(NamedTuple):
 
     ``history`` holds their training rows; ``row`` (within the chunk) and ``item`` (N,) are the relevant pairs and
     ``rank`` (N,) float32 their ranks, infinity where the list does not hold them; ``lists`` (B, K) are item rows, -1
-    where a list ends, or None for sampled candidates. ``lost`` relevant items were removed as seen.
+    where a list ends, or None for sampled candidates. ``lost`` relevant items were removed as seen, None where seen
+    items are not removed.
     """
 
     first: int
@@ -53,7 +54,7 @@ class Rankings(NamedTuple):
     item: Tensor
     rank: Tensor
     lists: NDArray[np.int64] | None
-    lost: int = 0
+    lost: int | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -199,7 +200,7 @@ def places(rank_N: Tensor, row_N: Tensor, users: int, length: int) -> Tensor:
 
 def _full(
     model: Model, query: Query, history: History, row_N: Tensor, item_N: Tensor, length: int, exclude_seen: bool
-) -> tuple[Tensor, NDArray[np.int64], int]:
+) -> tuple[Tensor, NDArray[np.int64], int | None]:
     """Ranks, lists and the number of lost relevant items; a function, so that its scores are gone before the next.
 
     The scores are ranked in blocks that stay in the cache, each a copy, for what a model gives may be a view of itself.
@@ -220,7 +221,7 @@ def _full(
             lost += int((block_BI[row, item] == -torch.inf).sum())
         list_BK = torch.cat(lists)
         list_BK = torch.nn.functional.pad(list_BK, (0, length - list_BK.shape[1]), value=-1)
-        return torch.cat(ranks), list_BK.numpy(), lost
+        return torch.cat(ranks), list_BK.numpy(), lost if exclude_seen else None
 
 
 def _remove(block_BI: Tensor, history: History, first: int) -> None:

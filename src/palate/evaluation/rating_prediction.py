@@ -23,7 +23,8 @@ from torch import Tensor, nn
 
 from palate.base import Query
 from palate.data.splits.split import Split
-from palate.errors import EvaluationError, LeakError, ModelError
+from palate.errors import EvaluationError, ModelError
+from palate.evaluation.checks import check_model
 from palate.evaluation.significance import interval
 
 __all__ = ["RatingMeasure", "RatingModel", "RatingsReport", "Slice", "evaluate_ratings", "rating_validation_callback"]
@@ -187,22 +188,13 @@ def rating_validation_callback(validation: Split) -> Callable[[Any], float]:
 
 
 def _check(model: RatingModel, split: Split, fallback: tuple[Fallback, ...], allow_trained_rows: bool) -> None:
-    if not len(split.test):
-        raise EvaluationError(f"{split.test.name} has no test rows ({split.how}): choose another split")
+    check_model(model, split, allow_trained_rows)
     if not split.train.explicit:
         raise EvaluationError(f"{split.train.name} has no ratings to predict: use evaluate, which measures lists")
     if unknown := set(fallback) - set(FALLBACKS):
         raise EvaluationError(f"fallback={sorted(unknown)}: choose from {', '.join(FALLBACKS)}")
     if not callable(getattr(model, "predict", None)):
         raise ModelError(f"{type(model).__name__} predicts no ratings: use MF, SVDpp, BMF or the means")
-    trained = getattr(model, "trained_on", None)
-    if trained is not None and not allow_trained_rows:
-        found, checked = trained.overlap(split.test.fingerprint)
-        if found:
-            raise LeakError(
-                f"the model was trained on test rows: {found} of {checked} checked rows of {split.test.name} were in "
-                "its training data. Evaluate on held-out rows, or allow it knowingly (allow_trained_rows=True)"
-            )
 
 
 def _predicted(model: RatingModel, split: Split, rows: NDArray[np.int64]) -> NDArray[np.float64]:

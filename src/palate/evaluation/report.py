@@ -1,4 +1,4 @@
-"""What an evaluation gives back: numbers with intervals, and all that is needed to know what they mean."""
+"""The result of an evaluation: metrics with intervals, and everything needed to know what they mean."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 
 from palate.errors import EvaluationError
 from palate.evaluation.significance import intervals
+from palate.evaluation.tables import Tabular
 from palate.top_k import TIE_RULE
 
-__all__ = ["Measure", "Report", "Segment", "measured"]
+__all__ = ["Measure", "Report", "Segment"]
 
 Key = TypeVar("Key", bound=Hashable)
 
@@ -32,7 +33,7 @@ class Measure:
         return f"{self.metric}@{self.k}"
 
     def to_dict(self) -> dict[str, Any]:
-        """Ready for JSON: what is not a number becomes None."""
+        """Ready for JSON: NaN becomes None."""
         numbers = {name: getattr(self, name) for name in ("value", "low", "high")}
         return {"metric": self.metric, "k": self.k, **{n: None if np.isnan(v) else v for n, v in numbers.items()}}
 
@@ -61,27 +62,28 @@ class Segment:
         return {**plain, "measures": [one.to_dict() for one in self.measures]}
 
 
-@dataclass(frozen=True)
-class Report:
-    """What was measured, and everything needed to know what it means.
+@dataclass(frozen=True, repr=False)
+class Report(Tabular):
+    """Ranking metrics of one model on one split, and everything needed to know what they mean.
 
     Args:
         model: name of the model.
         data: name of the data set.
         protocol: how the rows were split, in words.
-        candidates: which items each relevant item had to beat, in words.
-        measures: the numbers.
-        users: how many users were measured.
-        seen_removed: whether the lists are free of items of the user's training rows.
+        candidates: the items that each relevant item is ranked among, in words.
+        measures: the metrics.
+        users: number of measured users.
+        exclude_seen: whether the lists are free of items of the user's training rows.
         fingerprints: of "train", "split" and "candidates" (None for full ranking).
         seconds: time for scoring and ranking.
-        per_user: values per user and measure, (U,) each, in the order of ``user_rows``; NaN where one says nothing.
+        per_user: values per user and metric, (U,) each by "NDCG@10", in the order of ``user_rows``; NaN where a metric
+            is undefined for the user.
         user_rows: (U,) row numbers of the measured users.
-        notes: what else a reader should know.
-        segments: results by user activity and by item popularity.
+        notes: remarks on the rows and the metrics.
+        segments: metrics by user activity and by item popularity.
         exposure: Lorenz curve of the lists: (share of the catalog, least listed first; its share of places).
         popularity: (bin, share of the catalog, of the training users' items, of places), most popular first.
-        exposure_k: the list length of these two; None in a report on sampled candidates, which makes no lists.
+        exposure_k: list length of these two; None in a report on sampled candidates, which makes no lists.
         ties: the tie rule.
     """
 
@@ -91,7 +93,7 @@ class Report:
     candidates: str
     measures: tuple[Measure, ...]
     users: int
-    seen_removed: bool
+    exclude_seen: bool
     fingerprints: dict[str, str | None]
     seconds: float
     per_user: dict[str, NDArray[np.float64]] = field(repr=False)
@@ -103,29 +105,49 @@ class Report:
     exposure_k: int | None = None
     ties: str = TIE_RULE
 
-    def measure(self, metric: str, k: int) -> Measure:
-        """The measure of that name and k.
+    def __repr__(self) -> str:
+        shown = [one for one in self.measures if one.k == self.measures[-1].k][:4]
+        numbers = ", ".join(f"{one} {one.value:.4f}" for one in shown)
+        intervals = f" ({shown[0].low:.4f} to {shown[0].high:.4f})" if shown and shown[0].low == shown[0].low else ""
+        return (
+            f"<Report of {self.model} on {self.data}: {self.users:,} users, {len(self.measures)} metrics\n"
+            f"  {numbers.replace(',', intervals + ',', 1)}\n  {self.candidates}; {self.ties}\n  {self.protocol}>"
+        )
+
+    def measure(self, metric: str, k: int | None = None) -> Measure:
+        """One metric with its interval.
+
+        Args:
+            metric: "NDCG", in any case, with ``k``; or "NDCG@10".
+            k: list length. Default: that after the "@", or the only one measured.
 
         Raises:
             EvaluationError: it was not measured.
         """
-        for one in self.measures:
-            if one.metric == metric and one.k == k:
-                return one
-        raise EvaluationError(f"{metric}@{k} was not measured: there are {', '.join(map(str, self.measures))}")
+        name, _, after = str(metric).partition("@")
+        wanted = k if k is not None or not after else (int(after) if after.isdecimal() else -1)
+        found = [one for one in self.measures if one.metric.lower() == name.lower() and wanted in {one.k, None}]
+        if len(found) != 1:
+            asked = metric if k is None or after else f"{metric}@{k}"
+            there = ", ".join(map(str, self.measures))
+            raise EvaluationError(
+                f"{asked} was measured for several k: say which of {', '.join(map(str, found))}" if found
+                else f"{asked} was not measured: there are {there}"
+            )  # fmt: skip
+        return found[0]
 
-    def value(self, metric: str, k: int) -> float:
-        """The number alone."""
+    def value(self, metric: str, k: int | None = None) -> float:
+        """The value of one metric: ``value("NDCG@10")`` or ``value("ndcg", 10)``, as for ``measure``."""
         return self.measure(metric, k).value
 
     def rows(self) -> list[dict[str, Any]]:
-        """One row per number that still says what it means when it stands alone, as in a bundle."""
-        what = {"candidates": self.candidates, "ties": self.ties, "users": self.users, "protocol": self.protocol}
-        return [{**one.to_dict(), **what} for one in self.measures]
+        """One row per metric that keeps its meaning outside of this report, as in a bundle."""
+        facts = {"candidates": self.candidates, "ties": self.ties, "users": self.users, "protocol": self.protocol}
+        return [{"model": self.model, **one.to_dict(), **facts} for one in self.measures]
 
     def to_dict(self) -> dict[str, Any]:
         """Everything but the values per user, ready for JSON."""
-        words = ("model", "data", "protocol", "candidates", "ties", "users", "seen_removed", "fingerprints", "seconds")
+        words = ("model", "data", "protocol", "candidates", "ties", "users", "exclude_seen", "fingerprints", "seconds")
         return {
             **{name: getattr(self, name) for name in words},
             "notes": list(self.notes),
@@ -140,7 +162,7 @@ class Report:
 
 
 def measured(columns: Mapping[Key, NDArray[np.float64]], resamples: int) -> dict[Key, tuple[float, float, float, int]]:
-    """Mean, low and high over the users that have a value, and their number; no entry where nobody has one.
+    """Mean, low and high over the users that have a value, and their number; no entry where no user has one.
 
     Columns (U,) with values for the same users share their resamples.
     """

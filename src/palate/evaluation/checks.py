@@ -1,0 +1,96 @@
+"""Checks of the arguments of an evaluation, made before anything is scored."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+from palate.data.splits.split import Split
+from palate.errors import EvaluationError, LeakError
+
+UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "KI": 2**10, "MI": 2**20, "GI": 2**30}
+
+
+def check_model(model: Any, split: Any, allow_trained_rows: bool) -> None:
+    """Refuse what is not a fitted model and a split, a model of other ids, and a model that was trained on test rows.
+
+    Raises:
+        EvaluationError: an argument of the wrong kind, or no test rows.
+        ModelError: the model was trained on other ids.
+        LeakError: the model was trained on test rows.
+    """
+    if isinstance(model, Split):
+        raise EvaluationError("the split comes second: evaluate(model, split)")
+    check_split(split)
+    if isinstance(model, list | tuple | set | dict):
+        names = [one if isinstance(one, str) else getattr(one, "name", type(one).__name__) for one in model]
+        raise EvaluationError(
+            f"evaluate measures one fitted model, {len(names)} were given: "
+            f"fit and measure recipes by palate.compare(split, {names!r})"
+        )
+    if isinstance(model, str):
+        raise EvaluationError(
+            f"{model!r} names a recipe, which is not fitted yet: "
+            f"evaluate(palate.make_recipe({model!r}).fit(split.train), split)"
+        )
+    if callable(getattr(model, "fit", None)):
+        raise EvaluationError(
+            f"{type(model).__name__} is a recipe, which is not fitted yet: evaluate(recipe.fit(split.train), split)"
+        )
+    trained = getattr(model, "trained_on", None)
+    if trained is None:
+        return
+    trained.check_same_ids(split.train.users, split.train.items)
+    if allow_trained_rows:
+        return
+    found, checked = trained.overlap(split.test.fingerprint)
+    if found:
+        raise LeakError(
+            f"the model was trained on test rows: {found} of {checked} checked rows of {split.test.name} were in "
+            "its training data. Evaluate on held-out rows, or allow it knowingly (allow_trained_rows=True, "
+            "--allow-trained-rows)"
+        )
+
+
+def check_split(split: Any) -> None:
+    """Refuse what is not a split with test rows.
+
+    Raises:
+        EvaluationError: another type, or no test rows.
+    """
+    if not isinstance(split, Split):
+        raise EvaluationError(
+            f"split is a {type(split).__name__}, not a Split: make one with palate.by_time(dataset), "
+            "palate.leave_one_out(dataset) or palate.at_random(dataset)"
+        )
+    if not len(split.test):
+        raise EvaluationError(f"{split.test.name} has no test rows ({split.how}): choose another split")
+
+
+def list_lengths(k: Any) -> list[int]:
+    """The distinct list lengths, ascending.
+
+    Raises:
+        EvaluationError: not an integer of at least 1, or a sequence of such.
+    """
+    given = list(k) if isinstance(k, Iterable) and not isinstance(k, str | bytes) else [k]
+    # bool is an int too, and k=True is a slip rather than a length.
+    lengths = {int(n) for n in given if isinstance(n, int | np.integer) and not isinstance(n, bool) and n >= 1}
+    if not given or len(lengths) < len(set(map(str, given))):
+        raise EvaluationError(f"k={k!r}: must be an integer of at least 1, or several: k=10 or k=(5, 10)")
+    return sorted(lengths)
+
+
+def memory_bytes(memory: int | str) -> int:
+    """Bytes of "512MB", "2 GiB" or a number.
+
+    Raises:
+        EvaluationError: another text, or 0.
+    """
+    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMG]I?)?B?\s*", str(memory).upper())
+    if not found or (size := int(float(found[1]) * UNITS[found[2] or ""])) <= 0:
+        raise EvaluationError(f"memory={memory!r} is no size: write it like 512MB, 2GB or 1GiB")
+    return size
