@@ -12,6 +12,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from palate.data.ids import STEP, IdMap, mix
+from palate.data.order import group_by_user, renumbered
 from palate.errors import DataError, ModelError
 
 __all__ = ["Dataset", "Fingerprint", "History", "Interactions", "Note"]
@@ -52,10 +53,9 @@ class Interactions:
 
     def history(self, n_users: int) -> History:
         """The rows grouped by user, oldest first; equal times keep the order of the source."""
-        order = np.argsort(self.user, kind="stable") if self.time is None else np.lexsort((self.time, self.user))
         counts = np.bincount(self.user, minlength=n_users)
         offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
-        rows = self.take(order)
+        rows = self.take(group_by_user(self.user, self.time))
         return History(offsets, rows.item, rows.weight, rows.time)
 
 
@@ -238,13 +238,13 @@ class Dataset:
     def compact(self) -> Dataset:
         """The same rows with maps, features and titles cut down to the ids that occur in them."""
         rows = self.interactions
-        kept_users, user = np.unique(rows.user, return_inverse=True)
-        kept_items, item = np.unique(rows.item, return_inverse=True)
+        kept_users, new_user = renumbered(rows.user, self.n_users)
+        kept_items, new_item = renumbered(rows.item, self.n_items)
         return replace(
             self,
             users=IdMap(self.users.ids.gather(kept_users)),
             items=IdMap(self.items.ids.gather(kept_items)),
-            interactions=replace(rows, user=user.astype(np.int32), item=item.astype(np.int32)),
+            interactions=replace(rows, user=new_user[rows.user], item=new_item[rows.item]),
             user_features=None if self.user_features is None else self.user_features[kept_users],
             item_features=None if self.item_features is None else self.item_features[kept_items],
             titles=None if self.titles is None else self.titles.gather(kept_items),

@@ -65,15 +65,23 @@ def min_interactions(dataset: Dataset, user: int = 0, item: int = 0, repeat: boo
         DataError: no such rows exist.
     """
     rows = dataset.interactions
-    keep = np.ones(len(rows), dtype=np.bool_)
+    left = np.arange(len(rows))
+    users, items = rows.user, rows.item
+    counts = np.bincount(users, minlength=dataset.n_users), np.bincount(items, minlength=dataset.n_items)
+    # Each round looks at the rows that are left only, and takes those that go from the counts: most go in the first
+    # rounds, and there are the more rounds the larger the data set is.
     while True:
-        users = np.bincount(rows.user[keep], minlength=dataset.n_users)
-        items = np.bincount(rows.item[keep], minlength=dataset.n_items)
-        fewer = keep & (users >= user)[rows.user] & (items >= item)[rows.item]
-        settled = not repeat or int(fewer.sum()) == int(keep.sum())
-        keep = fewer
-        if settled:
+        ok = (counts[0] >= user)[users] & (counts[1] >= item)[items]
+        gone = ~ok
+        if not gone.any():
             break
+        counts[0][:] -= np.bincount(users[gone], minlength=dataset.n_users)
+        counts[1][:] -= np.bincount(items[gone], minlength=dataset.n_items)
+        left, users, items = left[ok], users[ok], items[ok]
+        if not repeat:
+            break
+    keep = np.zeros(len(rows), dtype=np.bool_)
+    keep[left] = True
     largest_user, largest_item = np.bincount(rows.user).max(initial=0), np.bincount(rows.item).max(initial=0)
     limits = f"user={user}, item={item}" + (", repeat=True" if repeat else "")
     largest = f"({len(rows):,} rows, largest user has {largest_user:,}, largest item {largest_item:,})"

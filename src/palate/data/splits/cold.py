@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from palate.data.dataset import Dataset, Interactions, Note
+from palate.data.order import group_by_user
 from palate.data.splits.split import Split
 from palate.errors import DataError
 
@@ -50,7 +51,7 @@ def reveal(split: Split, events: int) -> Split:
     if events < -1:
         raise DataError(f"events={events}: give how many rows to reveal, or -1 for all but the latest")
     held = split.test.interactions
-    order = np.argsort(held.user, kind="stable") if held.time is None else np.lexsort((held.time, held.user))
+    order = group_by_user(held.user, held.time)
     held = held.take(order)
     counts = np.bincount(held.user, minlength=split.test.n_users)
     place = np.arange(len(held)) - np.repeat(np.cumsum(counts) - counts, counts)

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from palate.data.dataset import Dataset, Interactions, Note
 from palate.data.ids import IdMap
+from palate.data.order import group_by_user, latest, renumbered
 from palate.errors import DataError
 
 __all__ = [
@@ -213,7 +214,7 @@ def by_time(
     time = _times(dataset)
     in_test = np.zeros(len(time), dtype=bool)
     if rows is not None:
-        in_test[np.argsort(time, kind="stable")[_cut_index(len(time), rows, "rows") :]] = True
+        in_test = latest(time, len(time) - _cut_index(len(time), rows, "rows"))
         what = f"the last {rows:.4g} of the time-sorted rows, equal times in the order of the source"
     elif span is not None:
         _check_share(span, "span")
@@ -248,7 +249,7 @@ def at_random(
         user = dataset.interactions.user
         counts = np.bincount(user, minlength=dataset.n_users)
         starts = np.cumsum(counts) - counts
-        order = np.lexsort((rng.random(n), user))
+        order = group_by_user(user, rng.random(n))
         quota = np.floor(np.round(share * counts, 6)).astype(np.int64)
         in_test[order] = np.arange(n) - starts[user[order]] < quota[user[order]]
         few = f"rows of {int(((counts > 0) & (quota == 0)).sum()):,} users with too few rows, all in train"
@@ -274,19 +275,13 @@ def _cut(
     if cold == "keep":
         return Split(dataset.with_rows(known), dataset.with_rows(held), how, (*notes, *left_out))
     train = dataset.with_rows(known).compact()
-    new_user, new_item = _renumbered(known.user, dataset.n_users), _renumbered(known.item, dataset.n_items)
+    new_user, new_item = renumbered(known.user, dataset.n_users)[1], renumbered(known.item, dataset.n_items)[1]
     held = replace(held, user=new_user[held.user], item=new_item[held.item])
     held = held.take((held.user >= 0) & (held.item >= 0))
     if not len(held):
         lost = "; ".join(map(str, left_out))
         raise DataError(f"cold='drop' left no test rows ({lost}): use cold='keep' or cut elsewhere")
     return Split(train, train.with_rows(held), how, (*notes, *left_out))
-
-
-def _renumbered(kept: NDArray[np.int32], n: int) -> NDArray[np.int32]:
-    """(n,) new row numbers once the maps are cut to the ``kept`` rows, as Dataset.compact does; -1 is gone."""
-    there = np.bincount(kept, minlength=n) > 0
-    return np.where(there, np.cumsum(there) - 1, -1).astype(np.int32)
 
 
 def cold_notes(known: Interactions, held: Interactions, dataset: Dataset, fate: str) -> tuple[Note, ...]:
