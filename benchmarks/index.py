@@ -3,12 +3,12 @@
     OMP_NUM_THREADS=1 python benchmarks/index.py [--vectors fitted] [--items 1000000] [--kinds ivf hnsw] [--rounds 9]
 
 Vectors, `fitted`: iALS (64 factors) is fitted to ml-1m; each vector is one of its item vectors plus two differences
-between other items and the centres of their k-means cells (100 cells), each times a normal number of spread 0.5.
-Queries are the vectors of its 6,040 users. `drawn`: 4,000 normal centres whose coordinate d has spread d^-0.25, cluster
+between other items and the centers of their k-means cells (100 cells), each times a normal number of spread 0.5.
+Queries are the vectors of its 6,040 users. `drawn`: 4,000 normal centers whose coordinate d has spread d^-0.25, cluster
 sizes rank^-0.8, half of that spread within a cluster, lengths log-normal (0.25); a query is the mean of 8 items of 3
 clusters. Neither is white noise.
 
-Printed, for each kind: what was built, its seconds; for single queries (k = 100) that neither tuned nor measured it:
+Printed, for each kind: parameters, seconds to build; for single queries (k = 100) that neither tuned nor measured it:
 recall@100 against exact, p50 and p99 of wall time, and the median of CPU time, which other processes on the machine
 disturb less; the size of the codes, and the memory of the vectors. Then exact against FAISS's IndexFlatIP, alternating,
 for 1 and for 32 queries: medians and their ratio; also for the 3,706 item vectors of ml-1m.
@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from palate.retrieval import Approximate, Exact, build
+from palate.retrieval import Approximate, Exact, build_index
 
 DIM = 64
 
@@ -56,15 +56,15 @@ def fitted(items: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray
     return rows.astype(np.float32), user_UD[rng.permutation(len(user_UD))].astype(np.float32)
 
 
-def drawn(items: int, rng: np.random.Generator, centres: int = 4_000, users: int = 3_000) -> tuple[Any, Any]:
+def drawn(items: int, rng: np.random.Generator, centers: int = 4_000, users: int = 3_000) -> tuple[Any, Any]:
     spread = np.arange(1, DIM + 1) ** -0.25
-    share = np.arange(1, centres + 1) ** -0.8
+    share = np.arange(1, centers + 1) ** -0.8
     share /= share.sum()
-    center = rng.standard_normal((centres, DIM)) * spread
-    cluster = np.sort(rng.choice(centres, items, p=share))
+    center = rng.standard_normal((centers, DIM)) * spread
+    cluster = np.sort(rng.choice(centers, items, p=share))
     rows = center[cluster] + 0.5 * rng.standard_normal((items, DIM)) * spread
     rows *= np.exp(0.25 * rng.standard_normal((items, 1)))
-    first = np.searchsorted(cluster, np.arange(centres + 1))
+    first = np.searchsorted(cluster, np.arange(centers + 1))
     tastes = cluster[rng.integers(items, size=(users, 3))]
     of = tastes[np.arange(users)[:, None], rng.integers(3, size=(users, 8))]
     liked = first[of] + (rng.random((users, 8)) * (first[of + 1] - first[of])).astype(int)
@@ -79,10 +79,10 @@ def timed(call: Callable[[], Any]) -> tuple[float, float]:
 
 
 def approximate(exact: Exact, kind: Any, query: torch.Tensor, asked: int) -> None:
-    index = build(exact.vectors, kind, queries_QD=query[asked:])
+    index = build_index(exact.vectors, kind, queries_QD=query[asked:])
     assert isinstance(index, Approximate)
-    about = index.about
-    print(f"{kind}: {about.parameters}, recorded recall@{about.k} {about.recall:.4f} over {about.queries} queries")
+    info = index.info
+    print(f"{kind}: {info.parameters}, recorded recall@{info.k} {info.recall:.4f} over {info.queries} queries")
     truth = exact.search(query[:asked], 100).items.tolist()
     index.search(query[asked : asked + 5], 100)
     found, taken = [], []
@@ -94,7 +94,7 @@ def approximate(exact: Exact, kind: Any, query: torch.Tensor, asked: int) -> Non
     import faiss
 
     megabytes = len(faiss.serialize_index(index.codes.index)) / 2**20
-    print(f"  build, tuning and measuring included   {about.seconds:8.1f} s")
+    print(f"  build, tuning and measuring included   {info.build_seconds:8.1f} s")
     print(f"  recall@100 of {asked} other queries       {recall:8.4f}")
     print(f"  single query, wall p50 / p99            {median(wall):8.3f} / {np.quantile(wall, 0.99):.3f} ms")
     print(f"  single query, CPU median                {median(cpu):8.3f} ms")

@@ -31,7 +31,7 @@ from palate.data.ids import IdMap
 from palate.errors import BundleError
 from palate.models import RECIPES
 from palate.models.two_tower import TwoTower, TwoTowerModel
-from palate.retrieval import build
+from palate.retrieval import build_index
 
 IDS: dict[str, Callable[[int], Any]] = {
     "int": lambda n: 7 * n - 3,
@@ -246,7 +246,7 @@ def forge(folder: Path, change: Callable[[dict[str, Any]], Any]) -> None:
         (lambda m: m["files"].pop("seen"), "malformed"),
         (lambda m: m["recipe"].update(name="oracle"), "unknown recipe 'oracle'.*upgrade"),
         (lambda m: m["recipe"]["fields"].update(magic=1), "recipe neumf has no field 'magic'.*upgrade"),
-        (lambda m: m["recipe"]["fields"].update(epochs="many"), "recipe neumf, field 'epochs'"),
+        (lambda m: m["recipe"]["fields"].update(epochs="many"), "recipe neumf, field epochs='many'"),
         (lambda m: m["recipe"]["fields"].update(dim=3), "does not fit the recipe neumf"),
         (lambda m: m["sizes"].update(items=3), "does not fit the recipe neumf"),
         (lambda m: m["files"]["seen"].update(name="../seen"), "which no save writes"),
@@ -334,7 +334,7 @@ def big(seed: int) -> Bundle:
 
 def big_indexed(seed: int) -> Bundle:
     one = bundle("bpr", dataset("int", 200, 500, seed=seed), seed=seed)
-    index = build(one.recommender.model.item_vectors(), "ivf")  # type: ignore[attr-defined]
+    index = build_index(one.recommender.model.item_vectors(), "ivf")  # type: ignore[attr-defined]
     return dataclasses.replace(one, recommender=dataclasses.replace(one.recommender, index=index))
 
 
@@ -455,7 +455,7 @@ def test_saves_and_loads_at_the_same_time(tmp_path: Path) -> None:
 @pytest.fixture(params=["exact", "ivf", "hnsw"])
 def indexed(request: pytest.FixtureRequest) -> Bundle:
     one = bundle("bpr", dataset(users=40, items=600))
-    index = build(one.recommender.model.item_vectors(), request.param)  # type: ignore[attr-defined]
+    index = build_index(one.recommender.model.item_vectors(), request.param)  # type: ignore[attr-defined]
     return dataclasses.replace(one, recommender=dataclasses.replace(one.recommender, index=index))
 
 
@@ -465,10 +465,10 @@ def test_an_index_comes_back_and_answers_the_same(indexed: Bundle, tmp_path: Pat
     one, index = indexed.recommender.index, two.recommender.index
     assert one is not None
     assert index is not None
-    assert index.about == one.about
+    assert index.info == one.info
     info = Bundle.info(folder)
-    assert info["index"] == dataclasses.asdict(one.about)
-    assert ("index" in info["files"]) == (one.about.kind != "exact")
+    assert info["index"] == dataclasses.asdict(one.info)
+    assert ("index" in info["files"]) == (one.info.kind != "exact")
     query = torch.randn(30, one.vectors.shape[1], generator=torch.Generator().manual_seed(0))
     for a, b in zip(one.search(query, 20), index.search(query, 20), strict=True):
         assert torch.equal(a, b)
@@ -491,7 +491,7 @@ def test_damage_to_an_index_is_found(indexed: Bundle, tmp_path: Path) -> None:
         with pytest.raises(BundleError, match=r"index-.* holds 600 items .* but the model has 600 of width"):
             Bundle.load(folder)
         forge(folder, lambda m: m["files"].pop("index"))
-        with pytest.raises(BundleError, match=r"tells of an index .* that it lacks"):
+        with pytest.raises(BundleError, match=r"records an index .* whose file it lacks"):
             Bundle.load(folder)
     forge(folder, lambda m: m["index"].update(magic=1))
     with pytest.raises(BundleError, match="index cannot be read"):

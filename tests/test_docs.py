@@ -162,7 +162,7 @@ def test_every_public_name_is_on_its_page():
 
 def test_the_architecture_page_shows_the_layers_that_are_checked():
     contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
-    (layers,) = [one["layers"] for one in contracts if one["type"] == "layers"]
+    (layers,) = [one["layers"] for one in contracts if one["name"] == "layers"]
     shown = "\n".join(f"    {layer}" for layer in layers)
     assert f"\n\n{shown}\n\n" in (ROOT / "ARCHITECTURE.md").read_text()
 

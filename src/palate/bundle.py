@@ -180,7 +180,7 @@ class Bundle:
     def _about(self) -> dict[str, Any]:
         from pydantic_core import to_json
 
-        from palate.retrieval.stored import record
+        from palate.retrieval.build import index_record
 
         model, data = self.recommender.model, self.recommender
         recipe = {"name": self.recipe.name, "fields": asdict(cast(Any, self.recipe))}
@@ -197,7 +197,7 @@ class Bundle:
             "candidates": self.candidates,
             "metrics": self.metrics,
             "versions": dict(self.versions),
-            "index": None if data.index is None else record(data.index, model),
+            "index": None if data.index is None else index_record(data.index, model),
             "cold": asdict(data.cold),
         }
         plain: dict[str, Any] = json.loads(to_json(about, inf_nan_mode="null", fallback=lambda number: number.item()))
@@ -231,7 +231,7 @@ class Bundle:
     @classmethod
     def _read(cls, folder: Path, manifest: dict[str, Any], device: str) -> Bundle:
         from palate.recommend import Recommender
-        from palate.retrieval.stored import restored
+        from palate.retrieval.build import index_of_record
 
         parts = [*PARTS, *(part for part in ("index",) if part in manifest["files"])]
         files = {part: checked(folder, manifest["files"][part]) for part in parts}
@@ -254,7 +254,7 @@ class Bundle:
             user_features=_features(users),
             item_features=_features(items),
             name=manifest["data"],
-            index=None if about_index is None else restored(about_index, model, files.get("index")),
+            index=None if about_index is None else index_of_record(about_index, model, files.get("index")),
             cold=_policy(manifest.get("cold", {})),
         )
         about = (manifest[key] for key in ("split", "candidates", "versions", "created"))

@@ -23,7 +23,7 @@ from palate.models.two_tower import TwoTower
 from palate.recommend import Recommender
 from palate.recommend.cold_start import ColdStart, Fallback
 from palate.recommend.exploration import LessKnown
-from palate.retrieval import build
+from palate.retrieval import build_index
 from palate.rules import Rules
 
 SIZE, COLD = 40, 4
@@ -346,7 +346,7 @@ def test_exploration_obeys_the_rules() -> None:
 
 
 def test_an_index_finds_new_items_and_explored_ones_too() -> None:
-    index = build(cast(Any, towers().model).item_vectors().detach())
+    index = build_index(cast(Any, towers().model).item_vectors().detach())
     indexed = replace(towers(), index=index)
     policy = ColdStart(explore=0.3)
     asked = ["u00", "u01", "nobody"]

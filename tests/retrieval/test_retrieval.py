@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,9 +19,17 @@ from palate.data.dataset import History
 from palate.data.splits.split import Split
 from palate.errors import BundleError, ModelError
 from palate.models import RECIPES
-from palate.retrieval import KINDS, About, Approximate, Exact, Found, Index, build, index_of
-from palate.retrieval.cells import Cells
-from palate.retrieval.faiss_index import ivf, read
+from palate.retrieval import (
+    KINDS,
+    Approximate,
+    Exact,
+    Index,
+    IndexInfo,
+    SearchResult,
+    build_index,
+    build_model_index,
+)
+from palate.retrieval.faiss_index import Cells, ivf, read
 from palate.top_k import top_k
 
 APPROXIMATE = ("ivf", "hnsw")
@@ -59,7 +68,7 @@ def brute(
     return value, np.where(np.isinf(value), -1, order)
 
 
-def same(found: Found, expected: tuple[np.ndarray, np.ndarray]) -> None:
+def same(found: SearchResult, expected: tuple[np.ndarray, np.ndarray]) -> None:
     np.testing.assert_array_equal(found.items.numpy(), expected[1])
     np.testing.assert_allclose(found.values.numpy(), expected[0], rtol=1e-4, atol=1e-4)
 
@@ -72,7 +81,7 @@ def shared(one: Tensor, two: Tensor) -> float:
 @pytest.fixture(scope="module")
 def built() -> dict[str, Index]:
     vectors, queries = draw(4_000)
-    return {kind: build(vectors, kind, queries_QD=queries) for kind in ("exact", *APPROXIMATE)}  # type: ignore[arg-type]
+    return {kind: build_index(vectors, kind, queries_QD=queries) for kind in ("exact", *APPROXIMATE)}  # type: ignore[arg-type]
 
 
 # Exact.
@@ -97,11 +106,11 @@ def test_exact_is_brute_force_with_ties_by_lower_row(data: st.DataObject) -> Non
             np.testing.assert_array_equal(found.values.numpy(), expected[0])
 
 
-def test_a_catalog_of_many_chunks_is_searched_like_one(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_catalog_of_many_chunks_is_searched_like_one() -> None:
     vectors, queries = draw(3_000, 50)
     exclude = histories([list(range(row, 3_000, 7)) for row in range(50)])
-    monkeypatch.setattr("palate.retrieval.exact.CELLS", 7 * 3_000)
-    same(Exact.of(vectors).search(queries, 10, exclude=exclude), brute(vectors, queries, 10, exclude))
+    index = replace(Exact.of(vectors), max_scores=7 * 3_000)
+    same(index.search(queries, 10, exclude=exclude), brute(vectors, queries, 10, exclude))
 
 
 # The laws of every kind.
@@ -181,28 +190,27 @@ def test_new_items_get_the_next_rows_and_are_found_without_a_rebuild(built: dict
 @pytest.mark.parametrize("kind", APPROXIMATE)
 def test_the_recorded_recall_is_true(kind: str) -> None:
     vectors, queries = draw(6_000, 900)
-    index = build(vectors, kind, queries_QD=queries[:500], recall=0.95, k=50)  # type: ignore[arg-type]
-    about = index.about
-    assert (about.kind, about.items, about.dim, about.k, about.queries) == (kind, 6_000, 16, 50, 250)
+    index = build_index(vectors, kind, queries_QD=queries[:500], recall=0.95, k=50)  # type: ignore[arg-type]
+    info = index.info
+    assert (info.kind, info.items, info.dim, info.k, info.queries) == (kind, 6_000, 16, 50, 250)
     found = index.search(queries[500:], 50).items.tolist()
     truth = brute(vectors, queries[500:], 50)[1].tolist()
     fresh = np.mean([len(set(a) & set(b)) / 50 for a, b in zip(found, truth, strict=True)])
-    assert about.recall > 0.94
-    assert fresh == pytest.approx(about.recall, abs=0.02)
+    assert info.recall > 0.94
+    assert fresh == pytest.approx(info.recall, abs=0.02)
 
 
-def test_a_higher_wish_takes_more_effort() -> None:
+def test_a_higher_target_takes_more_effort() -> None:
     vectors, queries = draw(6_000, 300)
-    low, high = (build(vectors, "ivf", queries_QD=queries, recall=wish).about for wish in (0.7, 0.99))
+    low, high = (build_index(vectors, "ivf", queries_QD=queries, recall=target).info for target in (0.7, 0.99))
     assert low.parameters["nprobe"] < high.parameters["nprobe"]
     assert low.recall < high.recall
 
 
-def test_auto_is_exact_for_small_catalogs_and_approximate_for_large(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_auto_is_exact_for_small_catalogs_and_approximate_for_large() -> None:
     vectors, _ = draw(3_000)
-    assert build(vectors).about.kind == "exact"
-    monkeypatch.setattr(sys.modules["palate.retrieval.build"], "EXACT_UP_TO", 2_000)
-    assert build(vectors).about.kind == "ivf"
+    assert build_index(vectors).info.kind == "exact"
+    assert build_index(vectors, exact_up_to=2_000).info.kind == "ivf"
     assert set(KINDS) == {"auto", "exact", "ivf", "hnsw"}
 
 
@@ -210,7 +218,7 @@ def test_auto_is_exact_for_small_catalogs_and_approximate_for_large(monkeypatch:
 @pytest.mark.parametrize("items", [2, 3, 40])
 def test_tiny_catalogs_can_be_indexed(kind: str, items: int) -> None:
     vectors, queries = draw(items, 5)
-    index = build(vectors, kind)  # type: ignore[arg-type]
+    index = build_index(vectors, kind)  # type: ignore[arg-type]
     same(index.search(queries, 10), brute(vectors, queries, 10))
     nothing = index.search(torch.zeros(1, 16), 1)
     assert nothing.values.item() == 0
@@ -221,8 +229,8 @@ def test_tiny_catalogs_can_be_indexed(kind: str, items: int) -> None:
 def test_what_was_written_answers_the_same(built: dict[str, Index], kind: str, tmp_path: Path) -> None:
     index, query = built[kind], draw(4_000)[1]
     index.codes.write(tmp_path / "codes")  # type: ignore[attr-defined]
-    codes = read(tmp_path / "codes", index.vectors, index.about.parameters.get("longest", 0.0))
-    again = type(index)(Exact.of(index.vectors), codes, index.about)  # type: ignore[call-arg]
+    codes = read(tmp_path / "codes", index.vectors, index.info.parameters.get("max_norm", 0.0))
+    again = type(index)(Exact.of(index.vectors), codes, index.info)  # type: ignore[call-arg]
     for one, two in zip(index.search(query, 30), again.search(query, 30), strict=True):
         assert torch.equal(one, two)
     (tmp_path / "codes").write_bytes(b"text")
@@ -249,7 +257,7 @@ def test_a_query_alone_gets_what_it_gets_among_others(built: dict[str, Index], k
 def test_a_query_alone_gets_ties_by_lower_row() -> None:
     vectors, queries = draw(3_000)
     twice = torch.cat([vectors, vectors])  # everything ties with its double
-    index = build(twice, "ivf", queries_QD=queries, recall=0.99)
+    index = build_index(twice, "ivf", queries_QD=queries, recall=0.99)
     for row in range(20):
         found = index.search(queries[row : row + 1], 11)
         order = np.lexsort((found.items[0].numpy(), -found.values[0].numpy()))
@@ -261,31 +269,31 @@ def test_levels_that_reach_the_best_items_find_more_of_them() -> None:
     vectors, queries = draw(6_000, 400)
     vectors = vectors * torch.from_numpy(rng.lognormal(0, 0.5, (6_000, 1)).astype(np.float32))  # a long tail
     truth = Exact.of(vectors).search(queries, 50).items
-    anybody = torch.from_numpy(rng.permutation(6_000)[:500])
+    random = torch.from_numpy(rng.permutation(6_000)[:500])
     shortest = vectors.norm(dim=1).argsort()[:500]
     found = [
-        shared(truth[200:], torch.from_numpy(codes.nominate(queries[200:], 75, codes.most)))
-        for codes in (ivf(vectors, 64, answers) for answers in (truth[:200], anybody, shortest))
+        shared(truth[200:], torch.from_numpy(codes.candidates(queries[200:], 75, codes.most)))
+        for codes in (ivf(vectors, 64, answers) for answers in (truth[:200], random, shortest))
     ]
     assert found[0] > 0.95
     assert found[0] > found[1] - 0.01
     assert found[0] > found[2] + 0.1
 
 
-def test_coarser_wishes_nominate_fewer() -> None:
+def test_a_lower_target_takes_fewer_candidates() -> None:
     vectors, queries = draw(6_000, 300)
-    low, high = (build(vectors, "ivf", queries_QD=queries, recall=wish).about for wish in (0.7, 0.999))
-    assert low.parameters["spare"] < high.parameters["spare"]
+    low, high = (build_index(vectors, "ivf", queries_QD=queries, recall=target).info for target in (0.7, 0.999))
+    assert low.parameters["oversampling"] < high.parameters["oversampling"]
 
 
-def test_of_two_cells_with_one_centre_the_wide_one_is_looked_at_first() -> None:
-    centre_DC = np.array([[1.0, 1.0, 1.5, -2.0], [0.0, 0.0, 0.0, 0.0]], np.float32)
+def test_of_two_cells_with_one_center_the_wide_one_is_looked_at_first() -> None:
+    center_DC = np.array([[1.0, 1.0, 1.5, -2.0], [0.0, 0.0, 0.0, 0.0]], np.float32)
     query_BD = np.array([[1.0, 0.0], [10.0, 0.0]], np.float32)
-    cells = Cells(centre_DC, np.array([0.1, 0.9, 0.0, 0.0], np.float32))
+    cells = Cells(center_DC, np.array([0.1, 0.9, 0.0, 0.0], np.float32))
     for probes, expected in [(1, {1}), (2, {1, 2}), (3, {0, 1, 2}), (4, {0, 1, 2, 3})]:
         cell_BP, score_BP = cells.best(query_BD, probes)
         assert [set(one) for one in cell_BP.tolist()] == [expected, expected]  # whatever the query's length
-        np.testing.assert_array_equal(score_BP, np.take_along_axis(query_BD @ centre_DC, cell_BP, 1))
+        np.testing.assert_array_equal(score_BP, np.take_along_axis(query_BD @ center_DC, cell_BP, 1))
 
 
 def test_codes_of_eight_bits_that_older_versions_wrote_still_answer(tmp_path: Path) -> None:
@@ -295,18 +303,18 @@ def test_codes_of_eight_bits_that_older_versions_wrote_still_answer(tmp_path: Pa
     rows = vectors.numpy()
     kmeans = faiss.Kmeans(16, 64, niter=4, seed=0, min_points_per_centroid=1)
     kmeans.train(rows)
-    centres, nearest = faiss.IndexFlatIP(16), faiss.IndexFlatL2(16)
-    centres.add(kmeans.centroids)
+    centers, nearest = faiss.IndexFlatIP(16), faiss.IndexFlatL2(16)
+    centers.add(kmeans.centroids)
     nearest.add(kmeans.centroids)
     eight_bits = faiss.ScalarQuantizer.QT_8bit_uniform
-    old = faiss.IndexIVFScalarQuantizer(centres, 16, 64, eight_bits, faiss.METRIC_INNER_PRODUCT, False)
+    old = faiss.IndexIVFScalarQuantizer(centers, 16, 64, eight_bits, faiss.METRIC_INNER_PRODUCT, False)
     old.train(np.repeat(np.float32([[rows.min()], [rows.max()]]), 16, axis=1))
     cell = nearest.search(rows, 1)[1].ravel()
     old.add_core(len(rows), faiss.swig_ptr(rows), None, faiss.swig_ptr(cell))
     faiss.write_index(old, str(tmp_path / "codes"))
 
-    about = About("ivf", 6_000, 16, {"cells": 64, "nprobe": 40}, recall=0.98, k=50, queries=100, wished=0.98)
-    index = Approximate(Exact.of(vectors), read(tmp_path / "codes", vectors, 0.0), about)
+    info = IndexInfo("ivf", 6_000, 16, {"nlist": 64, "nprobe": 40}, recall=0.98, k=50, queries=100, target_recall=0.98)
+    index = Approximate(Exact.of(vectors), read(tmp_path / "codes", vectors, 0.0), info)
     truth = torch.from_numpy(brute(vectors, queries, 50)[1])
     assert shared(truth, index.search(queries, 50).items) > 0.97
     assert shared(truth[:1], index.search(queries[:1], 50).items) > 0.9
@@ -340,9 +348,9 @@ def test_the_index_of_a_model_finds_what_it_scores_highest(checkerboard: Split) 
         model = recipe.fast().fit(train)
         if name in {"gmf", "neumf", "item-knn", "popularity"}:
             with pytest.raises(ModelError, match=r"no dot products|no item vectors"):
-                index_of(model, train.history)
+                build_model_index(model, train.history)
             continue
-        index = index_of(model, train.history)
+        index = build_model_index(model, train.history)
         query = Query.of(np.arange(train.n_users), train.history)
         with torch.inference_mode():
             expected = top_k(model.score(query), 5)
@@ -373,9 +381,9 @@ def test_what_does_not_fit_is_refused(built: dict[str, Index]) -> None:
         ({"kind": "ivf", "queries_QD": torch.zeros(0, 16)}, "no query to measure with"),
     ]:
         with pytest.raises(ModelError, match=message):
-            build(draw(100)[0], **wrong)  # type: ignore[arg-type]
+            build_index(draw(100)[0], **wrong)  # type: ignore[arg-type]
     with pytest.raises(ModelError, match="1 items are too few"):
-        build(torch.ones(1, 4), "ivf")
+        build_index(torch.ones(1, 4), "ivf")
 
 
 WITHOUT = """
@@ -383,11 +391,11 @@ import sys
 sys.modules["faiss"] = None  # as where the extra is not installed
 import torch
 from palate.errors import ModelError
-from palate.retrieval import build
+from palate.retrieval import build_index
 rows = torch.eye(8)
-print(build(rows).search(rows, 1).items.squeeze(1).tolist())
+print(build_index(rows).search(rows, 1).items.squeeze(1).tolist())
 try:
-    build(rows, "ivf")
+    build_index(rows, "ivf")
 except ModelError as error:
     print(error)
 """

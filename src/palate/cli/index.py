@@ -1,10 +1,10 @@
-"""`palate index`: give a bundle an index over its item vectors, and say what it finds."""
+"""`palate index`: add an index over the item vectors to a bundle, and report its recall."""
 
 from __future__ import annotations
 
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -23,7 +23,7 @@ def index(
     bundle: Annotated[Path, typer.Argument(help="Folder of a bundle; it is replaced by one with the index.")],
     kind: Annotated[
         Literal["auto", "exact", "ivf", "hnsw", "none"],
-        typer.Option("--kind", help="auto: exact up to 100,000 items, then ivf. none takes the index away."),
+        typer.Option("--kind", help="auto: exact up to 100,000 items, then ivf. none removes the index."),
     ] = "auto",
     recall: Annotated[
         float, typer.Option("--recall", min=0, max=1, help="Share of the exact best 100 that must be found.")
@@ -31,9 +31,9 @@ def index(
     seed: options.Seed = 0,
     json: options.Json = False,
 ) -> None:
-    """Search the item vectors by an index instead of scoring the whole catalog: for large catalogs.
+    """Add an index over the item vectors, which replaces scoring the whole catalog: for large catalogs.
 
-    Its recall against exact search is measured with vectors of known users and kept in the bundle.
+    Its recall against exact search is measured with vectors of known users and saved in the bundle.
 
     Example: palate index bundles/shop --kind ivf --recall 0.99
     """
@@ -44,7 +44,7 @@ def index(
     made = bare if kind == "none" else bare.indexed(kind, recall=recall, seed=seed)
     replace(loaded, recommender=made).save(bundle)
     if json:
-        print_json(None if made.index is None else asdict(made.index.about))
+        print_json(None if made.index is None else asdict(made.index.info))
     else:
         console().print(f"{bundle}: {show_index(made)}", markup=False, soft_wrap=True)
 
@@ -66,13 +66,12 @@ def index_if_large(recommender: Recommender) -> Recommender:
 
 
 def show_index(recommender: Recommender) -> str:
-    """One line about the index of a recommender."""
+    """One line that describes the index of a recommender."""
     if recommender.index is None:
         return "no index: the whole catalog is scored"
-    about = recommender.index.about
-    if about.kind == "exact":
+    info = recommender.index.info
+    if info.kind == "exact":
         return f"exact index of {len(recommender.index):,} items"
-    how: dict[str, Any] = dict(about.parameters)
-    settings = ", ".join(f"{name} {value:g}" for name, value in how.items())
-    found = f"recall@{about.k} {about.recall:.3f} of {about.queries} users (wished {about.wished:g})"
-    return f"{about.kind} index of {about.items:,} items ({settings}): {found}, built in {about.seconds:.1f} s"
+    settings = ", ".join(f"{name} {value:g}" for name, value in info.parameters.items())
+    recall = f"recall@{info.k} {info.recall:.3f} of {info.queries} users (target {info.target_recall:g})"
+    return f"{info.kind} index of {info.items:,} items ({settings}): {recall}, built in {info.build_seconds:.1f} s"

@@ -99,7 +99,7 @@ def _about(recommender: Recommender, wish: RecommendOptions, parts: list[slice])
         content.update(ids.digest.encode())
     for column in (recommender.seen.offsets, recommender.seen.items, recommender.popularity):
         content.update(np.ascontiguousarray(column).tobytes())
-    index = None if recommender.index is None else dataclasses.asdict(recommender.index.about)
+    index = None if recommender.index is None else dataclasses.asdict(recommender.index.info)
     rules = None if wish.rules is None else dataclasses.asdict(wish.rules.rules)
     asked = {
         "k": wish.k,

@@ -257,14 +257,14 @@ class Recommender:
         return with_items(self, table)
 
     def indexed(self, kind: Kind = "auto", *, recall: float = 0.98, seed: int = 0) -> Recommender:
-        """The same recommender with an index over the model's item vectors: see ``palate.retrieval.index_of``.
+        """The same recommender with an index over the model's item vectors: see ``palate.retrieval.build_model_index``.
 
         Raises:
             ModelError: the model's score is no dot product, or FAISS is needed and not installed.
         """
-        from palate.retrieval import index_of
+        from palate.retrieval import build_model_index
 
-        return replace(self, index=index_of(self.model, self.seen, kind, recall=recall, seed=seed))
+        return replace(self, index=build_model_index(self.model, self.seen, kind, recall=recall, seed=seed))
 
     def unknown_items(self, histories: Histories) -> Note | None:
         """A note on the history items that the catalog lacks (``recommend`` leaves them out), or None."""

@@ -1,4 +1,4 @@
-"""Exact: the scores of all items, and the best of them.
+"""Exact search: the scores of all items, and the best of them.
 
     score(b, i) = q_b . v_i
 
@@ -13,70 +13,72 @@ import torch
 from torch import Tensor
 
 from palate.data.dataset import History
-from palate.retrieval.base import About, Found, Hidden, check_allowed, hidden, vectors_of
+from palate.retrieval.index import ExcludedPairs, IndexInfo, SearchResult, as_vectors, check_allowed
 from palate.top_k import top_k
 
-__all__ = ["Exact"]
-
-CELLS = 32_000_000  # scores held at once: bounds the memory to about 130 MB
 # A mask that allows a smaller share of the items than this is answered from a copy of their vectors.
 GATHERED_SHARE = 0.25
 
 
 @dataclass(frozen=True, eq=False)
 class Exact:
-    """Every item is looked at.
+    """An index that scores every item.
 
     Args:
         vectors: (I, D) float32, on any device; see ``Exact.of``.
-        about: the same for all of its kind.
+        info: the same for every exact index.
+        max_scores: scores held at once. Default: 32 million, about 130 MB.
     """
 
     vectors: Tensor
-    about: About = field(repr=False)
+    info: IndexInfo = field(repr=False)
+    max_scores: int = 32_000_000
 
     @classmethod
     def of(cls, vectors_ID: Tensor) -> Exact:
         """The index of items' vectors, which are not copied if they are contiguous float32.
 
         Raises:
-            ModelError: they are no table, or not numbers.
+            ModelError: they are not a table, or not numbers.
         """
-        rows = vectors_of(vectors_ID, None, "item vectors")
-        return cls(rows, About("exact", *rows.shape))
+        rows = as_vectors(vectors_ID, None, "item vectors")
+        return cls(rows, IndexInfo("exact", *rows.shape))
 
     def __len__(self) -> int:
         return len(self.vectors)
 
     def search(
         self, query_BD: Tensor, k: int, *, exclude: History | None = None, allowed_I: Tensor | None = None
-    ) -> Found:
+    ) -> SearchResult:
         """The k best items of each query: see ``Index``."""
-        query_BD = vectors_of(query_BD, self.vectors.shape[1], "queries").to(self.vectors.device)
+        query_BD = as_vectors(query_BD, self.vectors.shape[1], "queries").to(self.vectors.device)
         check_allowed(allowed_I, len(self))
-        hide = hidden(exclude, len(query_BD), len(self))
-        return self.among(query_BD, min(k, len(self)), hide, allowed_I)
+        excluded = ExcludedPairs.of(exclude, len(query_BD), len(self))
+        return self.search_checked(query_BD, min(k, len(self)), excluded, allowed_I)
 
-    def among(self, query_BD: Tensor, k: int, hide: Hidden, allowed_I: Tensor | None) -> Found:
-        """``search`` of checked queries, k at most I, with the hidden pairs already at hand."""
+    def search_checked(
+        self, query_BD: Tensor, k: int, excluded: ExcludedPairs, allowed_I: Tensor | None
+    ) -> SearchResult:
+        """``search`` of checked queries, with k at most I."""
         device = self.vectors.device
         rows, column_J, barred_I = self.vectors, None, None
+        query_H, item_H = (torch.from_numpy(part).to(device) for part in excluded)
         allowed_I = None if allowed_I is None else allowed_I.to(device)
         if allowed_I is not None and int(allowed_I.sum()) < GATHERED_SHARE * len(self):
             column_J = allowed_I.nonzero().squeeze(1)
             rows = rows[column_J]
-        elif allowed_I is not None:
-            barred_I = torch.zeros(len(self), device=device).masked_fill_(~allowed_I, -torch.inf)
-        query_H, item_H = (torch.from_numpy(part).to(device) for part in hide)
-        if column_J is not None:
+            # Excluded items by their place among the allowed ones; items that are not allowed are out anyway.
             place = torch.searchsorted(column_J, item_H).clamp(max=max(0, len(column_J) - 1))
             kept = column_J[place] == item_H if len(column_J) else torch.zeros_like(item_H, dtype=torch.bool)
             query_H, item_H = query_H[kept], place[kept]
+        elif allowed_I is not None:
+            barred_I = torch.zeros(len(self), device=device).masked_fill_(~allowed_I, -torch.inf)
         values = torch.full((len(query_BD), k), -torch.inf, device=device)
         items = torch.full((len(query_BD), k), -1, dtype=torch.int64, device=device)
-        step, width = max(1, CELLS // max(1, len(rows))), min(k, len(rows))
+        step, width = max(1, self.max_scores // max(1, len(rows))), min(k, len(rows))
         for start in range(0, len(query_BD) if width else 0, step):
             part = query_BD[start : start + step]
+            # A matrix product of one row is up to twice as slow as the matrix-vector product.
             score_BJ = torch.mv(rows, part[0])[None] if len(part) == 1 else part @ rows.T
             if barred_I is not None:
                 score_BJ += barred_I
@@ -87,9 +89,9 @@ class Exact:
             column = column if column_J is None else column_J[column]
             values[start : start + step, :width] = value
             items[start : start + step, :width] = torch.where(value > -torch.inf, column, -1)
-        return Found(values, items)
+        return SearchResult(values, items)
 
     def add(self, vectors_ND: Tensor) -> Exact:
         """An index that also holds N new items: see ``Index``."""
-        new = vectors_of(vectors_ND, self.vectors.shape[1], "new vectors").to(self.vectors.device)
-        return Exact(torch.cat([self.vectors, new]), self.about)
+        new = as_vectors(vectors_ND, self.vectors.shape[1], "new vectors").to(self.vectors.device)
+        return Exact(torch.cat([self.vectors, new]), self.info, self.max_scores)
