@@ -1,15 +1,15 @@
 """Onboarding: NDCG@10 after five answers, for users who were not in training, against popularity.
 
-    python benchmarks/onboarding.py [RECIPE ...] [--data ml-100k] [--share 0.1] [--validate] [--json FILE]
+    python benchmarks/onboarding.py [RECIPE ...] [--data ml-100k] [--test-size 0.1] [--validate] [--json FILE]
 
-A tenth of the users is held out. Each is asked about items until five answers are there or 30 questions were asked; an
-item of the history is one they know. The model, fitted on the other users (fast presets unless --full), is told the
+A tenth of the users is held out. Each is asked about items until five answers are there or 30 questions were asked;
+users know the items of their history. The model, fitted on the other users (fast presets unless --full), gets the
 answers alone; the rest of the history is relevant, and popularity is measured for the same users and candidates. Four
-ways of asking: see ``palate.evaluation.onboarding``.
+strategies: see ``palate.evaluation.onboarding``.
 
---validate compares the ways of asking with each other: a quarter of each user's rows is hidden from the questions and
-is what is relevant, whichever way was asked. The users of the table above are left out of this one altogether, since it
-is what the criterion and its settings were chosen on.
+--validate compares the strategies with each other: a quarter of each user's rows is hidden from the questions and
+is relevant under every strategy. The users of the table above are left out of this one altogether, because the
+criterion and its settings were chosen on it.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ import torch
 
 from palate.base import TrainOptions
 from palate.datasets.registry import load
-from palate.evaluation.onboarding import evaluate_onboarding, newcomers
+from palate.evaluation.onboarding import evaluate_onboarding, held_out_users
 from palate.models import RECIPES
 
 HIDDEN = 0.25
@@ -34,20 +34,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("recipes", nargs="*", default=["ials", "ease", "two-tower"])
     parser.add_argument("--data", default="ml-100k")
-    parser.add_argument("--share", type=float, default=0.1, help="of the users, held out of training")
+    parser.add_argument("--test-size", type=float, default=0.1, help="of the users, held out of training")
     parser.add_argument("--answers", type=int, default=5)
     parser.add_argument("--questions", type=int, default=30)
-    parser.add_argument("--validate", action="store_true", help="compare ways of asking on other users")
+    parser.add_argument("--validate", action="store_true", help="compare strategies on other users")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--full", action="store_true", help="the recipes' defaults instead of their fast presets")
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     torch.set_num_threads(1)
-    data, run = load(args.data, progress=False), TrainOptions(seed=args.seed)
+    data, options = load(args.data, progress=False), TrainOptions(seed=args.seed)
     if args.validate:
         rows = data.interactions
-        tested = newcomers(data, args.share, args.seed)
-        data, run = data.with_rows(rows.take(~np.isin(rows.user, tested))), TrainOptions(seed=args.seed + 1)
+        tested = held_out_users(data, args.test_size, args.seed)
+        data, options = data.with_rows(rows.take(~np.isin(rows.user, tested))), TrainOptions(seed=args.seed + 1)
     results: list[dict[str, object]] = []
     for name in args.recipes:
         report = evaluate_onboarding(
@@ -55,19 +55,17 @@ def main() -> None:
             data,
             answers=args.answers,
             questions=args.questions,
-            share=args.share,
-            hidden=HIDDEN if args.validate else 0.0,
-            run=run,
+            test_size=args.test_size,
+            hidden_size=HIDDEN if args.validate else 0.0,
+            options=options,
         )
         if not results:
             print(report.how, *report.notes, sep="\n")
-            print(
-                f"{'recipe':12} {'asked':10} {'questions':>9} {'answers':>7} {'NDCG@10':>8} {'popular':>8}  difference"
-            )
-        for one in report.asked:
+            print(f"{'recipe':12} {'strategy':10} questions answers  NDCG@10  popular  difference")
+        for one in report.results:
             means = f"{one.questions:9.1f} {one.answers:7.2f} {one.ndcg:8.4f} {one.popularity:8.4f}"
             test = f"{one.difference:+.4f} [{one.low:+.4f}, {one.high:+.4f}]  p {one.p:.4f}"
-            print(f"{name:12} {one.way:10} {means}  {test}", flush=True)
+            print(f"{name:12} {one.strategy:10} {means}  {test}", flush=True)
             results.append({"recipe": name, "data": args.data, "how": report.how, **asdict(one)})
     if args.json:
         args.json.write_text(json.dumps(results, indent=2))

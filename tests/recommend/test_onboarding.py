@@ -22,9 +22,9 @@ GROUPS, SIZE = 4, 12
 
 
 def make_tastes(users: int = 240, seed: int = 0) -> Dataset:
-    """Everybody knows two thirds of the items of their own group (item // SIZE) and a twentieth of the others.
+    """Users know two thirds of the items of their own group (item // SIZE) and a twentieth of the others.
 
-    The first item is known to nearly everybody, so it tells nobody apart.
+    The first item is known to nearly all users, so it does not tell them apart.
     """
     rng = np.random.default_rng(seed)
     group = np.arange(users) % GROUPS
@@ -43,7 +43,7 @@ def recommender() -> Recommender:
     return Recommender.of(EASE(regularization=20).fit(data), data)
 
 
-def test_the_first_questions_cover_all_tastes_and_leave_out_what_everybody_can_personalize(recommender):
+def test_the_first_questions_cover_all_tastes_and_leave_out_items_that_all_users_know(recommender):
     items = onboarding_items(recommender, GROUPS)["item_id"].to_numpy()
     assert set(items // SIZE) == set(range(GROUPS))
     assert 0 not in items
@@ -79,12 +79,12 @@ def test_an_interview_asks_on_where_the_answers_point(recommender):
         interview.answer(place, group == np.arange(GROUPS))
         asked.append(group)
     asked = np.stack(asked, axis=1)
-    # Whoever belongs to a group is asked mostly about that group once one item of it was known.
+    # A user of a group is asked mostly about that group once one item of it was known.
     later = (asked[:, 5:] == np.arange(GROUPS)[:, None]).mean()
     assert later > 0.6
     assert later > (asked[:, :2] == np.arange(GROUPS)[:, None]).mean() + 0.2
     place = np.array([int(np.flatnonzero(tastes.item == item)[0]) for item in range(5, GROUPS * SIZE, SIZE)])
-    chances = np.stack([interview.chance(np.full(GROUPS, one)) for one in place])
+    chances = np.stack([interview.probability(np.full(GROUPS, one)) for one in place])
     assert (chances.argmax(0) == np.arange(GROUPS)).all()
 
 
@@ -154,8 +154,8 @@ def test_mistakes_are_named(recommender):
     for wrong, words in (
         ({"answers": 0}, "answers=0"),
         ({"questions": 3}, "questions=3"),
-        ({"ways": ("telepathy",)}, "telepathy"),
-        ({"share": 1.0}, "share=1"),
+        ({"strategies": ("telepathy",)}, "telepathy"),
+        ({"test_size": 1.0}, "test_size=1"),
         ({"answers": 30}, "has more than 30 items"),
     ):
         with pytest.raises(DataError, match=words):
@@ -167,48 +167,51 @@ def test_a_like_weighs_what_likes_weigh_in_training(recommender, ml_100k):
     assert like_weight(Recommender.of(Popularity().fit(ml_100k), ml_100k)) == 4.0
 
 
-def test_popularity_told_the_answers_is_still_popularity():
-    report = evaluate_onboarding(Popularity(), make_tastes(), ways=("interview", "random"), share=0.3)
-    for one in report.asked:
+def test_popularity_with_the_answers_is_still_popularity():
+    report = evaluate_onboarding(Popularity(), make_tastes(), strategies=("interview", "random"), test_size=0.3)
+    for one in report.results:
         assert one.difference == 0.0
         assert one.ndcg == one.popularity > 0
 
 
-def test_interviews_in_chunks_are_the_same(monkeypatch):
-    data = make_tastes(users=80)
-    whole = evaluate_onboarding(Popularity(), data, ways=("interview",), share=0.5)
-    monkeypatch.setattr("palate.evaluation.onboarding.TOGETHER", 7)
-    assert evaluate_onboarding(Popularity(), data, ways=("interview",), share=0.5).asked == whole.asked
+def test_interviews_in_chunks_are_the_same():
+    options = {"strategies": ("interview",), "test_size": 0.5}
+    whole, chunks = (
+        evaluate_onboarding(Popularity(), make_tastes(users=80), users_at_once=users, **options) for users in (1_024, 7)
+    )
+    assert chunks.results == whole.results
 
 
 def test_users_with_too_few_rows_are_counted():
     data = make_tastes()
     rows = data.interactions
     short = rows.take((rows.user % 3 > 0) | (np.arange(len(rows)) - np.searchsorted(rows.user, rows.user) < 3))
-    report = evaluate_onboarding(Popularity(), data.with_rows(short), ways=("list",), share=0.5)
+    report = evaluate_onboarding(Popularity(), data.with_rows(short), strategies=("list",), test_size=0.5)
     assert report.of("list").users + sum(note.rows for note in report.notes) == 120
     assert report.notes[0].rows > 20
     with pytest.raises(DataError, match="'random' was not measured"):
         report.of("random")
 
 
-def test_the_tastes_board_is_won_by_few_answers():
-    report = evaluate_onboarding(EASE(regularization=20), make_tastes(), share=0.3, answers=3, hidden=0.3)
-    interview, listed, popular = (report.of(way) for way in ("interview", "list", "popular"))
+def test_few_answers_win_on_data_with_clear_tastes():
+    report = evaluate_onboarding(EASE(regularization=20), make_tastes(), test_size=0.3, answers=3, hidden_size=0.3)
+    interview, listed, popular = (report.of(strategy) for strategy in ("interview", "list", "popular"))
     assert interview.low > 0.1
     assert listed.ndcg > popular.ndcg
     assert interview.questions < popular.questions
     # Hidden rows are the same whichever way the answers came.
-    assert len({one.popularity for one in report.asked}) == 1
+    assert len({one.popularity for one in report.results}) == 1
 
 
 def test_five_answers_beat_popularity_on_movielens(ml_100k):
-    report = evaluate_onboarding(IALS.fast(), ml_100k, share=0.2, ways=("interview", "list"), run=TrainOptions(seed=0))
-    for one in report.asked:
+    report = evaluate_onboarding(
+        IALS.fast(), ml_100k, test_size=0.2, strategies=("interview", "list"), options=TrainOptions(seed=0)
+    )
+    for one in report.results:
         assert one.low > 0.02, one
         assert one.p < 0.01
-    interview, listed = report.asked
+    interview, listed = report.results
     assert interview.answers > 4
     assert interview.questions < listed.questions < 30
-    assert report.frame["way"].to_list() == ["interview", "list"]
+    assert report.frame["strategy"].to_list() == ["interview", "list"]
     assert "188 users not in training" in report.how

@@ -1,4 +1,4 @@
-"""`palate onboard`: what to ask somebody new, and the lists that the answers give."""
+"""`palate onboard`: items to ask a new user about, and the lists that follow from the answers."""
 
 from __future__ import annotations
 
@@ -13,8 +13,6 @@ from palate.cli.console import frame_table, note, print_json
 
 if TYPE_CHECKING:
     from palate.recommend import Recommender
-
-__all__ = ["onboard"]
 
 Reply = Literal["like", "dislike", "unknown", "stop"]
 KEYS: dict[str, Reply] = {
@@ -33,7 +31,7 @@ def onboard(
     k: options.K = 10,
     json: options.Json = False,
 ) -> None:
-    """Items for somebody new to rate, chosen to tell tastes apart; with --ask the lists that the answers give.
+    """Items for a new user to rate, chosen to tell tastes apart; with --ask, lists from the answers.
 
     Example: palate onboard bundles/demo -n 12
 
@@ -48,16 +46,18 @@ def onboard(
         if json:
             print_json(frame.to_dicts())
         else:
-            frame_table(f"Ask somebody new about these, from {bundle}", frame)
+            frame_table(f"Items to ask a new user about, from {bundle}", frame)
         return
-    told = _interview(recommender, answers)
-    somebody = _nobody(recommender)
-    frame = recommender.recommend([somebody], k, histories={somebody: list(told.items())}).drop("user_id")
+    weights = _interview(recommender, answers)
+    user = "you"
+    while recommender.users.rows([user])[0] >= 0:  # the id must be unknown, or the training rows would count too
+        user += "'"
+    frame = recommender.recommend([user], k, histories={user: list(weights.items())}).drop("user_id")
     if json:
-        given = [{"item_id": item, "weight": weight} for item, weight in told.items()]
+        given = [{"item_id": item, "weight": weight} for item, weight in weights.items()]
         print_json({"answers": given, "recommendations": frame.to_dicts()})
     else:
-        frame_table(f"Recommendations after {len(told)} answers", frame)
+        frame_table(f"Recommendations after {len(weights)} answers", frame)
 
 
 def _interview(recommender: Recommender, wanted: int) -> dict[int | str, float]:
@@ -68,9 +68,9 @@ def _interview(recommender: Recommender, wanted: int) -> dict[int | str, float]:
 
     tastes = Tastes.of(recommender)
     interview, like = Interview(tastes), like_weight(recommender)
-    told: dict[int | str, float] = {}
+    weights: dict[int | str, float] = {}
     note("l like, d dislike, Enter don't know, q stop")
-    while len(told) < wanted:
+    while len(weights) < wanted:
         place = interview.next()
         if place[0] < 0:
             note("there is nothing left to ask about")
@@ -78,17 +78,17 @@ def _interview(recommender: Recommender, wanted: int) -> dict[int | str, float]:
         row = tastes.item[place]
         item = recommender.items.external(row)[0]
         name = item if recommender.titles is None else recommender.titles[int(row[0])] or item
-        reply = _reply(f"{len(told) + 1} of {wanted}: {name}? ")
+        reply = _reply(f"{len(weights) + 1} of {wanted}: {name}? ")
         if reply == "stop":
             break
         if reply != "unknown":
-            told[item] = like if reply == "like" else -1.0
+            weights[item] = like if reply == "like" else -1.0
         interview.answer(place, np.array([float(reply != "unknown")]))
-    return told
+    return weights
 
 
 def _reply(question: str) -> Reply:
-    """What was typed, asked for again until it means something; the end of the input stops."""
+    """The reply to a question, which is repeated until the reply is valid; the end of the input stops."""
     while True:
         sys.stderr.write(question)
         sys.stderr.flush()
@@ -98,11 +98,3 @@ def _reply(question: str) -> Reply:
         if (key := line.strip().lower()) in KEYS:
             return KEYS[key]
         note(f"{key!r} is no answer: type l, d, Enter or q")
-
-
-def _nobody(recommender: Recommender) -> str:
-    """An id that no user of the training data has."""
-    name = "you"
-    while recommender.users.rows([name])[0] >= 0:
-        name += "'"
-    return name

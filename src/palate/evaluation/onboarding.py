@@ -1,16 +1,16 @@
-"""How much better than popularity a few answers make the lists, measured on users whose histories are hidden.
+"""The gain of a few onboarding answers over popularity, measured on users whose histories are held out.
 
     report = evaluate_onboarding(EASE(), load("ml-100k"))
     print(report.frame)
 
-Some users are held out of training altogether. Each is asked about items until 5 answers are there: an item of their
-history is one they know. The answers are then all that the model is told of them, by fold-in, and the rest of their
-history is what the lists should hold. Popularity is measured for the same users, relevant items and candidates.
+Some users are held out of training altogether. Each is asked about items until 5 answers are there: a user knows the
+items of the own history. The model gets the answers alone, by fold-in, and the rest of the history is relevant.
+Popularity is measured for the same users, relevant items and candidates.
 
-Four ways of asking: "interview", each question chosen by the answers before it; "list", the same questions for all;
-"popular", the most known items; "random", not asked at all but told of five random items of the history.
+Four strategies: "interview", each question chosen by the answers before it; "list", the same questions for all users;
+"popular", the most known items; "random", no questions but five random items of the history.
 
-Shape legend: B held-out users, M items that may be asked about, I items, T questions.
+Shape legend: B held-out users, N answers, M items that may be asked about, I items, T questions.
 """
 
 from __future__ import annotations
@@ -34,26 +34,22 @@ from palate.models.popularity import Popularity
 from palate.recommend import Recommender
 from palate.recommend.onboarding import Interview, Tastes
 
-__all__ = ["WAYS", "Asked", "OnboardingReport", "evaluate_onboarding", "newcomers"]
-
-WAYS = ("interview", "list", "popular", "random")
-TOGETHER = 1_024  # users interviewed at once: a few hundred MB at most
-_REST = ("the rest of their rows", "the answers")
+STRATEGIES = ("interview", "list", "popular", "random")
 
 
 @dataclass(frozen=True)
-class Asked:
-    """One way of asking, and what its answers are worth.
+class StrategyResult:
+    """The measured gain of one strategy.
 
     Args:
-        way: of asking.
-        users: measured.
+        strategy: name.
+        users: number of measured users.
         questions, answers: mean number per user.
-        ndcg, popularity: mean NDCG@k of the model told the answers, and of popularity.
+        ndcg, popularity: mean NDCG@k of the model given the answers, and of popularity.
         difference, low, high, p: of the two, paired over users, with a 95 % interval (see ``significance.paired``).
     """
 
-    way: str
+    strategy: str
     users: int
     questions: float
     answers: float
@@ -67,47 +63,48 @@ class Asked:
 
 @dataclass(frozen=True)
 class OnboardingReport:
-    """What was measured, by way of asking.
+    """Results by strategy.
 
     Args:
         recipe, data: names.
         how: users, questions, relevant items and candidates in words.
-        asked: one entry per way.
-        notes: users that were left out, counted.
+        results: one entry per strategy.
+        notes: number of users that were left out.
     """
 
     recipe: str
     data: str
     how: str
-    asked: tuple[Asked, ...]
+    results: tuple[StrategyResult, ...]
     notes: tuple[Note, ...] = ()
 
     @property
     def frame(self) -> pl.DataFrame:
-        """One row per way of asking."""
-        return pl.DataFrame([asdict(one) for one in self.asked])
+        """One row per strategy."""
+        return pl.DataFrame([asdict(one) for one in self.results])
 
-    def of(self, way: str) -> Asked:
-        """The entry of one way.
+    def of(self, strategy: str) -> StrategyResult:
+        """The result of one strategy.
 
         Raises:
             DataError: it was not measured.
         """
-        for one in self.asked:
-            if one.way == way:
+        for one in self.results:
+            if one.strategy == strategy:
                 return one
-        raise DataError(f"way={way!r} was not measured: there are {', '.join(one.way for one in self.asked)}")
+        names = ", ".join(one.strategy for one in self.results)
+        raise DataError(f"strategy={strategy!r} was not measured: there are {names}")
 
 
-class _Held(NamedTuple):
-    """Users (B,) out of training, their distinct rows that questions may touch, and those that are relevant or None."""
+class _HeldOut(NamedTuple):
+    """Users (B,) out of training, their distinct rows that questions may touch, and hidden rows that are relevant."""
 
     users: NDArray[np.int64]
     known: Interactions
     hidden: Interactions | None
 
 
-class _Told(NamedTuple):
+class _Answers(NamedTuple):
     """Answers as (user (N,), item (N,)) in the order they were given, and the questions asked of each user (B,)."""
 
     user: NDArray[np.int64]
@@ -115,8 +112,8 @@ class _Told(NamedTuple):
     questions: NDArray[np.int64]
 
 
-class _Newcomers(nn.Module):
-    """A model that knows of each user only what was answered; popularity answers where it can say nothing personal."""
+class _NewUsers(nn.Module):
+    """A model that gets only the answers of each user; popularity scores where it cannot personalize."""
 
     def __init__(self, recommender: Recommender, answers: History) -> None:
         super().__init__()
@@ -124,16 +121,16 @@ class _Newcomers(nn.Module):
         self.trained_on: Fingerprint | None = recommender.model.trained_on
 
     def score(self, query: Query, items: Tensor | None = None) -> Tensor:
-        """As the recommender scores strangers."""
-        told = Query.of(np.full(len(query), -1), self.answers.select(query.user.cpu().numpy()))
-        told = told.to(self.recommender.device)
+        """Scores as the recommender gives them to new users."""
+        answered = Query.of(np.full(len(query), -1), self.answers.select(query.user.cpu().numpy()))
+        answered = answered.to(self.recommender.device)
         model = self.recommender.model
         popular = self.recommender.popular
         fallback = popular.expand(len(query), -1) if items is None else popular[items]
-        return model.score(told, items).where(model.can_personalize(told)[:, None], fallback)
+        return model.score(answered, items).where(model.can_personalize(answered)[:, None], fallback)
 
     def can_personalize(self, query: Query) -> Tensor:
-        """Everybody is answered."""
+        """True for all users: popularity is an answer too."""
         return torch.ones(len(query), dtype=torch.bool)
 
 
@@ -143,73 +140,74 @@ def evaluate_onboarding(
     *,
     answers: int = 5,
     questions: int = 30,
-    ways: tuple[str, ...] = WAYS,
-    share: float = 0.1,
-    hidden: float = 0.0,
+    strategies: tuple[str, ...] = STRATEGIES,
+    test_size: float = 0.1,
+    hidden_size: float = 0.0,
     k: int = 10,
-    run: TrainOptions = TrainOptions(),
+    options: TrainOptions = TrainOptions(),
+    users_at_once: int = 1_024,
 ) -> OnboardingReport:
-    """Fit without some users, ask them, and measure the lists that their answers give.
+    """Fit without some users, ask them, and measure the lists that follow from their answers.
 
     Args:
         recipe: fitted once, on the other users.
         dataset: all rows.
-        answers: a user is asked until so many items were known.
-        questions: but not more often than this.
-        ways: of asking, of ``WAYS``.
-        share: of the users, held out. Those with too few rows to leave any behind the answers are not measured.
-        hidden: share of each user's rows that no question touches. With 0 the rest of the history is relevant, which
-            differs from one way of asking to the next. Above 0 the hidden rows are, and all others leave the lists:
-            so ways of asking can be compared with each other.
-        k: length of the lists.
-        run: how to fit; its seed also chooses the users.
+        answers: number of known items after which questions end. Default: 5.
+        questions: maximum number of questions per user. Default: 30.
+        strategies: of ``STRATEGIES``.
+        test_size: share of the users to hold out. Users with too few rows to leave any behind the answers are not
+            measured. Default: 0.1.
+        hidden_size: share of each user's rows that no question touches. With 0 the rest of the history is relevant,
+            which differs between strategies. Above 0 the hidden rows are relevant and all others leave the lists, so
+            that strategies can be compared with each other.
+        k: list length. Default: 10.
+        options: training options; the seed also chooses the users.
+        users_at_once: users interviewed at once; bounds the memory to a few hundred MB.
 
     Raises:
-        DataError: a number out of range, an unknown way, or nobody to measure.
+        DataError: a number out of range, an unknown strategy, or no user to measure.
     """
-    _check(answers, questions, ways, share, hidden)
-    rng = np.random.default_rng([run.seed, 1])
-    held, notes = _held_out(dataset, answers, share, hidden, run.seed, rng)
-    rows = dataset.interactions
-    train = dataset.with_rows(rows.take(~np.isin(rows.user, held.users)))
-    recommender = Recommender.of(recipe.fit(train, run), train)
-    popularity = Popularity().fit(train)
-    asked = []
-    for way in ways:
-        told = _ask(way, recommender, held, answers, questions, rng)
-        split, history = _split(train, held, told)
-        models = (_Newcomers(recommender, history).eval(), popularity)
-        ours, theirs = (evaluate(model, split, k=k, resamples=0).per_user[f"NDCG@{k}"] for model in models)
-        difference, low, high, p, _ = astuple(paired(ours, theirs))
-        counts = float(told.questions.mean()), len(told.item) / len(held.users)
-        means = float(ours.mean()), float(theirs.mean())
-        asked.append(Asked(way, len(ours), *counts, *means, difference, low, high, p))
-    what, others = (f"the hidden {hidden:.0%} of their rows", "their other rows") if hidden else _REST
-    how = f"{len(held.users):,} users not in training, asked until {answers} answers or {questions} questions; "
-    how += f"relevant: {what}; candidates: all {dataset.n_items:,} items but {others}"
-    return OnboardingReport(recipe.name, dataset.name, how, tuple(asked), notes)
-
-
-def _check(answers: int, questions: int, ways: tuple[str, ...], share: float, hidden: float) -> None:
     if answers < 1 or questions < answers:
         raise DataError(f"answers={answers}, questions={questions}: ask for at least 1 answer in as many questions")
-    if unknown := [way for way in ways if way not in WAYS]:
-        raise DataError(f"ways={unknown}: choose among {', '.join(WAYS)}")
-    if not (0 < share < 1 and 0 <= hidden < 1):
-        raise DataError(f"share={share:g}, hidden={hidden:g}: shares are below 1, that of the users above 0")
+    if unknown := [one for one in strategies if one not in STRATEGIES]:
+        raise DataError(f"strategies={unknown}: choose among {', '.join(STRATEGIES)}")
+    if not (0 < test_size < 1 and 0 <= hidden_size < 1):
+        raise DataError(f"test_size={test_size:g}, hidden_size={hidden_size:g}: give shares below 1, test_size above 0")
+    rng = np.random.default_rng([options.seed, 1])
+    held, notes = _held_out(dataset, answers, test_size, hidden_size, options.seed, rng)
+    rows = dataset.interactions
+    train = dataset.with_rows(rows.take(~np.isin(rows.user, held.users)))
+    recommender = Recommender.of(recipe.fit(train, options), train)
+    popularity = Popularity().fit(train)
+    results = []
+    for strategy in strategies:
+        given = _ask(strategy, recommender, held, answers, questions, rng, users_at_once)
+        split, history = _split(train, held, given)
+        models = (_NewUsers(recommender, history).eval(), popularity)
+        ours, theirs = (evaluate(model, split, k=k, resamples=0).per_user[f"NDCG@{k}"] for model in models)
+        difference, low, high, p, _ = astuple(paired(ours, theirs))
+        counts = float(given.questions.mean()), len(given.item) / len(held.users)
+        means = float(ours.mean()), float(theirs.mean())
+        results.append(StrategyResult(strategy, len(ours), *counts, *means, difference, low, high, p))
+    relevant, removed = "the rest of their rows", "the answers"
+    if hidden_size:
+        relevant, removed = f"the hidden {hidden_size:.0%} of their rows", "their other rows"
+    how = f"{len(held.users):,} users not in training, asked until {answers} answers or {questions} questions; "
+    how += f"relevant: {relevant}; candidates: all {dataset.n_items:,} items but {removed}"
+    return OnboardingReport(recipe.name, dataset.name, how, tuple(results), notes)
 
 
-def newcomers(dataset: Dataset, share: float, seed: int = 0) -> NDArray[np.int32]:
+def held_out_users(dataset: Dataset, test_size: float, seed: int = 0) -> NDArray[np.int32]:
     """The random users that ``evaluate_onboarding`` holds out, ascending: choose settings on the rows of the others."""
-    there = np.unique(dataset.interactions.user)
-    return np.sort(np.random.default_rng(seed).permutation(there)[: max(1, int(share * len(there)))])
+    users = np.unique(dataset.interactions.user)
+    return np.sort(np.random.default_rng(seed).permutation(users)[: max(1, int(test_size * len(users)))])
 
 
 def _held_out(
-    dataset: Dataset, answers: int, share: float, hidden: float, seed: int, rng: np.random.Generator
-) -> tuple[_Held, tuple[Note, ...]]:
+    dataset: Dataset, answers: int, test_size: float, hidden_size: float, seed: int, rng: np.random.Generator
+) -> tuple[_HeldOut, tuple[Note, ...]]:
     """Random users with more rows than answers, and a note on those with fewer."""
-    rows, chosen = dataset.interactions, newcomers(dataset, share, seed)
+    rows, chosen = dataset.interactions, held_out_users(dataset, test_size, seed)
     mine = rows.take(np.isin(rows.user, chosen))
     once = mine.take(np.unique(_pairs(mine.user, mine.item, dataset.n_items), return_index=True)[1])
     count_U = np.bincount(once.user, minlength=dataset.n_users)
@@ -219,10 +217,10 @@ def _held_out(
     if not len(users):
         raise DataError(f"none of {few} held-out users has more than {answers} items: ask for fewer answers")
     once = once.take(np.isin(once.user, users))
-    if not hidden:
-        return _Held(users, once, None), notes
-    aside = _turns(once.user, rng) < np.maximum(1, np.floor(hidden * count_U))[once.user]
-    return _Held(users, once.take(~aside), once.take(aside)), notes
+    if not hidden_size:
+        return _HeldOut(users, once, None), notes
+    hidden = _turns(once.user, rng) < np.maximum(1, np.floor(hidden_size * count_U))[once.user]
+    return _HeldOut(users, once.take(~hidden), once.take(hidden)), notes
 
 
 def _pairs(user: NDArray[Any], item: NDArray[Any], items: int) -> NDArray[np.int64]:
@@ -231,7 +229,7 @@ def _pairs(user: NDArray[Any], item: NDArray[Any], items: int) -> NDArray[np.int
 
 
 def _turns(user: NDArray[Any], rng: np.random.Generator) -> NDArray[np.int64]:
-    """The place of each row among those of its user, in random order."""
+    """The position of each row among those of its user, in random order."""
     order = np.lexsort((rng.random(len(user)), user))
     turn = np.empty(len(user), np.int64)
     turn[order] = np.arange(len(user)) - np.searchsorted(user[order], user[order])
@@ -239,13 +237,20 @@ def _turns(user: NDArray[Any], rng: np.random.Generator) -> NDArray[np.int64]:
 
 
 def _ask(
-    way: str, recommender: Recommender, held: _Held, answers: int, questions: int, rng: np.random.Generator
-) -> _Told:
-    """What the users answered when they were asked in one way."""
+    strategy: str,
+    recommender: Recommender,
+    held: _HeldOut,
+    answers: int,
+    questions: int,
+    rng: np.random.Generator,
+    users_at_once: int,
+) -> _Answers:
+    """The answers of all users under one strategy."""
     known = held.known
-    if way == "random":
+    if strategy == "random":
         first = known.take(_turns(known.user, rng) < answers)
-        return _Told(first.user.astype(np.int64), first.item.astype(np.int64), np.zeros(len(held.users), np.int64))
+        none = np.zeros(len(held.users), np.int64)
+        return _Answers(first.user.astype(np.int64), first.item.astype(np.int64), none)
     tastes = Tastes.of(recommender)
     place_I = np.full(len(recommender.items), -1)
     place_I[tastes.item] = np.arange(len(tastes.item))
@@ -253,36 +258,29 @@ def _ask(
     place = place_I[known.item]
     known_BM[np.searchsorted(held.users, known.user)[place >= 0], place[place >= 0]] = True
     questions = min(questions, len(tastes.item))
-    if way == "interview":
-        place_BT = _interviews(tastes, known_BM, questions)
+    place_BT = np.empty((len(held.users), questions), np.int64)
+    if strategy == "interview":
+        # All questions are asked of all users, so that a chunk stays together; the surplus is cut off below.
+        for start in range(0, len(known_BM), users_at_once):
+            known_CM, place_CT = (table[start : start + users_at_once] for table in (known_BM, place_BT))
+            interview, user_C = Interview(tastes, len(known_CM)), np.arange(len(known_CM))
+            for turn in range(questions):
+                place_CT[:, turn] = interview.next()
+                interview.answer(place_CT[:, turn], known_CM[user_C, place_CT[:, turn]])
     else:
-        places = tastes.first(questions) if way == "list" else np.arange(questions)
-        place_BT = np.broadcast_to(places, (len(held.users), questions))
+        place_BT[:] = tastes.questions(questions) if strategy == "list" else np.arange(questions)
     yes_BT = np.take_along_axis(known_BM, place_BT, axis=1)
-    # Nobody is asked on when the answers are there.
-    asked_BT = np.cumsum(yes_BT, axis=1) - yes_BT < answers
-    row, turn = np.nonzero(yes_BT & asked_BT)
-    return _Told(held.users[row], tastes.item[place_BT[row, turn]], asked_BT.sum(axis=1))
+    asked_BT = np.cumsum(yes_BT, axis=1) - yes_BT < answers  # questions end when the answers are there
+    row, turn_N = np.nonzero(yes_BT & asked_BT)
+    return _Answers(held.users[row], tastes.item[place_BT[row, turn_N]], asked_BT.sum(axis=1))
 
 
-def _interviews(tastes: Tastes, known_BM: NDArray[np.bool_], questions: int) -> NDArray[np.int64]:
-    """Places (B, T) that each user is asked about, in turn, whether or not the answers were there before."""
-    place_BT = np.empty((len(known_BM), questions), np.int64)
-    for first in range(0, len(known_BM), TOGETHER):
-        known, place = known_BM[first : first + TOGETHER], place_BT[first : first + TOGETHER]
-        interview, rows = Interview(tastes, len(known)), np.arange(len(known))
-        for turn in range(questions):
-            place[:, turn] = interview.next()
-            interview.answer(place[:, turn], known[rows, place[:, turn]])
-    return place_BT
-
-
-def _split(train: Dataset, held: _Held, told: _Told) -> tuple[Split, History]:
+def _split(train: Dataset, held: _HeldOut, given: _Answers) -> tuple[Split, History]:
     """The split to measure on, and the answers as histories: in the order they were given, after all training rows."""
     known, rows = held.known, train.interactions
     pair = _pairs(known.user, known.item, train.n_items)
     order = np.argsort(pair)
-    row = order[np.searchsorted(pair[order], _pairs(told.user, told.item, train.n_items))]
+    row = order[np.searchsorted(pair[order], _pairs(given.user, given.item, train.n_items))]
     answered = known.take(row)
     if rows.time is not None:
         answered = replace(answered, time=np.full(len(row), rows.time.max()))
@@ -290,12 +288,10 @@ def _split(train: Dataset, held: _Held, told: _Told) -> tuple[Split, History]:
         removed, relevant = answered, known.take(np.setdiff1d(np.arange(len(known)), row))
     else:
         removed, relevant = known, held.hidden
-    test = train.with_rows(relevant)
-    split = Split(train.with_rows(_joined(rows, removed)), test, "onboarding: answers of users not in training")
+    columns = {
+        name: np.concatenate([getattr(rows, name), getattr(removed, name)]) for name in ("user", "item", "weight")
+    }
+    timed = rows.time is not None and removed.time is not None
+    seen = Interactions(**columns, time=np.concatenate([rows.time, removed.time]) if timed else None)
+    split = Split(train.with_rows(seen), train.with_rows(relevant), "onboarding: answers of users not in training")
     return split, answered.history(train.n_users)
-
-
-def _joined(first: Interactions, second: Interactions) -> Interactions:
-    time = None if first.time is None or second.time is None else np.concatenate([first.time, second.time])
-    user, item, weight = (np.concatenate([getattr(first, c), getattr(second, c)]) for c in ("user", "item", "weight"))
-    return Interactions(user, item, weight, time)

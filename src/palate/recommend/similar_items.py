@@ -1,4 +1,4 @@
-"""Items like an item: found by id or title, compared by the model's item vectors or by the users they share.
+"""Items similar to an item: looked up by id or title, compared by the model's item vectors or by common users.
 
 Shape legend: I items, D width of a vector.
 """
@@ -8,11 +8,13 @@ from __future__ import annotations
 import difflib
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import polars as pl
 import torch
 from numpy.typing import NDArray
+from scipy import sparse
 from torch import Tensor, nn
 
 from palate.base import Model
@@ -21,12 +23,18 @@ from palate.data.ids import IdMap
 from palate.errors import DataError
 from palate.top_k import top_k
 
-__all__ = ["SimilarItems"]
+
+@runtime_checkable
+class ItemVectors(Protocol):
+    """Optional power of a model: vectors that compare items; unlike ``Vectors``, its score need not be a product."""
+
+    def item_vectors(self) -> Tensor:
+        """(I, D)."""
 
 
 @dataclass(frozen=True, eq=False)
 class SimilarItems:
-    """The catalog of a fitted model, to be searched for the neighbors of an item.
+    """Nearest neighbors among the items of a fitted model.
 
     Args:
         model: a fitted model, with or without item vectors.
@@ -41,13 +49,13 @@ class SimilarItems:
     titles: pl.Series | None = None
 
     def to(self, item: int | str, k: int) -> pl.DataFrame:
-        """The k items most like one item, best first: item_id, rank, score, source, title (if titles are known).
+        """The k most similar items, best first: item_id, rank, score, source, title (if titles are known).
 
         Source "model" is the cosine of item vectors; source "co-occurrence", for models without them, is that of the
         sets of users, n_ij / sqrt(n_i n_j), where only items with n_ij > 0 are listed.
 
         Raises:
-            DataError: the item is unknown; the message names what was perhaps meant.
+            DataError: the item is unknown; the message suggests similar names.
         """
         row = self.row(item)
         if self.unit_items is None:
@@ -85,10 +93,7 @@ class SimilarItems:
             if len(same) > 1:
                 ids = ", ".join(str(i) for i in self.items.external(same[:5]))
                 raise DataError(f"{len(same)} items are called {text!r} (item ids {ids}): give one of the ids")
-        raise DataError(f"unknown item {text!r}: {self._meant(text)}")
-
-    def _meant(self, text: str) -> str:
-        """What somebody who typed ``text`` perhaps meant: titles that contain it, then near misses."""
+        # Suggestions: titles that contain the text, then near misses of titles and ids.
         near: list[str] = []
         if self.titles is not None:
             names = self.titles.drop_nulls().unique(maintain_order=True)
@@ -96,35 +101,34 @@ class SimilarItems:
             near = names.filter(names.str.to_lowercase().str.contains(text.lower(), literal=True)).head(3).to_list()
             near += [folded[name] for name in difflib.get_close_matches(text.lower(), folded, n=3)]
         near += difflib.get_close_matches(text, self.items.ids.cast(pl.String).to_list(), n=3)
-        names_text = " or ".join(repr(name) for name in list(dict.fromkeys(near))[:3])
-        return f"did you mean {names_text}?" if near else "give an item id or a title of the catalog"
+        suggested = " or ".join(repr(name) for name in list(dict.fromkeys(near))[:3])
+        hint = f"did you mean {suggested}?" if near else "give an item id or a title of the catalog"
+        raise DataError(f"unknown item {text!r}: {hint}")
 
     @cached_property
     def unit_items(self) -> Tensor | None:
         """Item vectors of length one, or None where the model has none."""
-        vectors = getattr(self.model, "item_vectors", None)
-        if vectors is None:
+        if not isinstance(self.model, ItemVectors):
             return None
         with torch.inference_mode():
-            return nn.functional.normalize(vectors().to(torch.float32), dim=1)
+            return nn.functional.normalize(self.model.item_vectors().to(torch.float32), dim=1)
 
     def _shared_users(self, row: int) -> Tensor:
-        """Cosine of item ``row`` with every item over the users who have them, (I,); -inf where nobody has both."""
-        once = self._seen_once
-        users = np.searchsorted(once.offsets, np.flatnonzero(once.items == row), side="right") - 1
-        both = np.bincount(once.select(users).items, minlength=len(self.items))
-        scale = np.sqrt(np.maximum(self._users_per_item * self._users_per_item[row], 1.0))
+        """Cosine of item ``row`` with every item over their users, (I,); -inf without a common user."""
+        by_user, by_item = self._incidence
+        both = np.bincount(by_user[by_item[[row]].indices].indices, minlength=len(self.items))
+        users_I: NDArray[np.float64] = np.diff(by_item.indptr).astype(np.float64)
+        scale = np.sqrt(np.maximum(users_I * users_I[row], 1.0))
         return torch.from_numpy(np.where(both > 0, both / scale, -np.inf).astype(np.float32))
 
     @cached_property
-    def _seen_once(self) -> History:
-        """The training history with each item once per user, however often it was touched."""
-        owner = np.repeat(np.arange(len(self.seen), dtype=np.int64), self.seen.counts)
-        user, item = np.divmod(np.unique(owner * len(self.items) + self.seen.items), len(self.items))
-        offsets = np.concatenate([[0], np.cumsum(np.bincount(user, minlength=len(self.seen)))])
-        return History(offsets, item.astype(np.int32), np.ones(len(item), np.float32))
+    def _incidence(self) -> tuple[sparse.csr_array, sparse.csr_array]:
+        """Users by items and items by users, 1 where the user has the item, however often.
 
-    @cached_property
-    def _users_per_item(self) -> NDArray[np.float64]:
-        """Users per item (I,)."""
-        return np.bincount(self._seen_once.items, minlength=len(self.items)).astype(np.float64)
+        Both orders are kept, so that one request reads only the users of its item and their items.
+        """
+        owner = np.repeat(np.arange(len(self.seen)), self.seen.counts)
+        ones = np.ones(len(owner), np.int8)
+        by_user = sparse.csr_array((ones, (owner, self.seen.items)), shape=(len(self.seen), len(self.items)))
+        by_user.sum_duplicates()
+        return by_user, by_user.T.tocsr()
