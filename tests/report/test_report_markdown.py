@@ -69,5 +69,5 @@ def test_what_is_missing_is_left_out(comparison: dict[str, Any]) -> None:
     assert not set(re.findall("^## (.*)", text, re.MULTILINE)) & {
         "Predicted ratings",
         "Example recommendations",
-        "The data",
+        "Data audit",
     }

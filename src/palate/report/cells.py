@@ -1,4 +1,4 @@
-"""What tables are made of: cells of text, grouped columns, and the numbers of a report as cells."""
+"""Parts of tables: cells of text, grouped columns, numbers as cells; the order and the meaning of the metrics."""
 
 from __future__ import annotations
 
@@ -8,11 +8,45 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, NamedTuple
 
-__all__ = ["Cell", "Column", "Table", "cells", "interval", "measure", "over_seeds", "shown"]
+ACCURACY = ("NDCG", "HitRate", "Recall", "Precision", "MRR", "MAP")
+BEYOND = ("Coverage", "Novelty", "Diversity", "Popularity", "Gini", "Calibration")
+RATINGS = ("RMSE", "MAE", "MSE")
+
+BETTER = {
+    **dict.fromkeys(ACCURACY, "higher"),
+    **dict.fromkeys(RATINGS, "lower"),
+    "Coverage": "higher",
+    "Novelty": "depends",
+    "Diversity": "depends",
+    "Popularity": "depends",
+    "Gini": "lower",
+    "Calibration": "lower",
+}
+
+MEANING = {
+    "NDCG": "Rank quality of the held-out items in the list. 1 means they fill the first places; an item further down "
+    "counts less, an item outside the list counts 0.",
+    "HitRate": "The share of users whose list holds at least one of their held-out items.",
+    "Recall": "The share of a user's held-out items that are in the list, averaged over users.",
+    "Precision": "The share of the places in the list that hold a held-out item. With one held-out item per user and "
+    "ten places it cannot exceed 0.1.",
+    "MRR": "1 divided by the place of the first held-out item in the list, 0 if there is none: 0.5 is second place.",
+    "MAP": "The precision at the place of each held-out item, averaged: it rewards several hits near the top.",
+    "Coverage": "The share of the catalog that is in at least one user's list.",
+    "Novelty": "Rarity of the listed items, in bits: an item that one user in 8 has interacted with counts 3 bits.",
+    "Diversity": "Dissimilarity of the items of one list by their features, such as genres: 0 if all are alike.",
+    "Popularity": "Mean number of training rows of the listed items.",
+    "Gini": "Inequality of exposure over the catalog: 0 if every item gets as many places, 1 if one item gets all.",
+    "Calibration": "Difference between the genres in a list and in the user's own history (Kullback-Leibler "
+    "divergence): 0 if they are the same.",
+    "RMSE": "The typical error of a predicted rating, in rating points; large errors weigh more.",
+    "MAE": "The average error of a predicted rating, in rating points.",
+    "MSE": "The average squared error of a predicted rating.",
+}
 
 
 class Cell(NamedTuple):
-    """One cell: its text, a smaller second line, whether it is the best of its column, a class for its looks."""
+    """One cell: its text, a smaller second line, whether it is the best of its column, a CSS class."""
 
     text: str
     detail: str = ""
@@ -21,7 +55,7 @@ class Cell(NamedTuple):
 
 
 class Column(NamedTuple):
-    """One column: its label, the group it stands under, whether it holds numbers."""
+    """One column: its label, its group, whether it holds numbers."""
 
     label: str
     group: str = ""

@@ -1,16 +1,14 @@
-"""The doors of the report: read a saved comparison, write it as HTML, Markdown or JSON."""
+"""Read a saved comparison, write it as HTML, Markdown or JSON."""
 
 from __future__ import annotations
 
 import json
 import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
 from palate.errors import DataError, PalateError
-
-__all__ = ["read", "write_html", "write_json", "write_markdown"]
+from palate.storage import replacing
 
 NAME = "comparison.json"
 NEEDED = ("data", "split", "k", "lengths", "candidates", "seeds", "protocol", "models", "tests", "winner", "audit")
@@ -18,10 +16,10 @@ EXTRA = ("altair", "jinja2", "markupsafe", "vl_convert")
 
 
 def read(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """A saved comparison, from its JSON file or the folder it lies in.
+    """A saved comparison, from its JSON file or its folder.
 
     Raises:
-        DataError: there is none, or the file is no comparison.
+        DataError: the file is missing, or is not a comparison.
     """
     file = Path(path) / NAME if Path(path).is_dir() else Path(path)
     if not file.is_file():
@@ -64,16 +62,6 @@ def write_json(comparison: dict[str, Any], path: str | os.PathLike[str]) -> Path
 
 
 def _write(text: str, path: str | os.PathLike[str]) -> Path:
-    """The file appears under its name only when it is whole."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
-    return path
+    with replacing(Path(path)) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+    return Path(path)

@@ -1,4 +1,4 @@
-"""The comparison as Markdown: the same tables and sentences as the page, without plots."""
+"""The comparison as Markdown: the tables and sentences of the HTML page, without plots."""
 
 from __future__ import annotations
 
@@ -7,9 +7,6 @@ from typing import Any
 
 from palate.report import tables
 from palate.report.cells import Cell, Table
-from palate.report.examples import examples
-
-__all__ = ["markdown"]
 
 
 def markdown(comparison: dict[str, Any]) -> str:
@@ -22,7 +19,7 @@ def markdown(comparison: dict[str, Any]) -> str:
         _table(tables.main_table(comparison)),
     ]
     parts += [_escaped(remark) for remark in tables.remarks(comparison)]
-    parts += ["## Is the difference real?", _table(tables.tests_table(comparison))] if comparison["tests"] else []
+    parts += ["## Significance tests", _table(tables.tests_table(comparison))] if comparison["tests"] else []
     optional = {
         "Beyond accuracy": tables.beyond_table(comparison),
         "Predicted ratings": tables.ratings_table(comparison),
@@ -30,23 +27,20 @@ def markdown(comparison: dict[str, Any]) -> str:
     }
     for title, table in optional.items():
         parts += [f"## {title}", _table(table)] if table is not None else []
-    parts += ["## Every number", *map(_table, tables.every_number(comparison))]
-    parts += [*_segments(comparison), *_examples(comparison)]
+    parts += ["## All list lengths", *map(_table, tables.every_number(comparison))]
+    segments = tables.segments_tables(comparison)
+    parts += ["## Segments", *map(_table, segments)] if segments else []
+    parts += _examples(comparison)
     parts += ["## Settings", _table(tables.settings_table(comparison))]
     checks = [] if audit is None else [tables.audit_table(audit), tables.passed_table(audit)]
-    parts += ["## The data", *(_table(one) for one in checks if one is not None)] if checks else []
+    parts += ["## Data audit", *(_table(one) for one in checks if one is not None)] if checks else []
     parts += ["## Protocol", *(f"- {_escaped(sentence)}" for sentence in comparison["protocol"])]
-    parts += [_table(tables.ground(comparison))]
+    parts += [_table(tables.comparability_table(comparison))]
     return "\n\n".join(parts) + "\n"
 
 
-def _segments(comparison: dict[str, Any]) -> list[str]:
-    found = tables.segments_tables(comparison)
-    return ["## Segments", *map(_table, found)] if found else []
-
-
 def _examples(comparison: dict[str, Any]) -> list[str]:
-    users = examples(comparison)
+    users = tables.examples(comparison)
     parts = ["## Example recommendations"] if users else []
     for one in users:
         earlier = f"{one['earlier']:,} earlier, then " if one["earlier"] else ""

@@ -1,8 +1,7 @@
-"""The plots of a comparison, drawn by Altair and vl-convert as SVG without a network or a browser.
+"""The plots of a comparison and of the audit of its data.
 
-Each plot is drawn 340 units wide, so that text stays legible on a phone and several stand side by side on a desk. A
-model has the same color and marker in every plot; the key of colors stands in the page. Colors: Okabe & Ito 2008,
-with gray for black and a darker yellow, so that all eight are seen on white and on black.
+A model has the same color and marker in every plot; the page holds the key. Colors: Okabe & Ito 2008, with gray for
+black and a darker yellow, so that all eight are visible on white and on black.
 """
 
 from __future__ import annotations
@@ -10,38 +9,30 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import Any
 
 import altair as alt
 
 from palate.report.cells import measure, shown
-from palate.report.svg import AnyChart, draw
-
-__all__ = ["Figure", "Marker", "Plots", "diagonal", "figure", "fold", "markers"]
+from palate.report.figure import GRAY, AnyChart, Figure, diagonal, figure
 
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#767676", "#A89600")
 SHAPES = (
     ("circle", "●"), ("square", "■"), ("triangle-up", "▲"), ("diamond", "◆"), ("cross", "✚"), ("triangle-down", "▼"),
 )  # fmt: skip
-GRAY = "#8a8f98"
 SMALL = 200  # height, in the units of the width
 LETTER = 6.8  # width of a letter in a wide font
 LINES = r"split(datum.label, '\n')"  # the labels of an axis in lines; their values are folded
 CURVES = {"full": ("NDCG", "HitRate", "Recall", "Precision"), "sampled": ("NDCG", "HitRate")}
+BAR = "#0072B2"
+FLAT = 30  # letters that fit side by side under an axis
 RANKING = {"full": "full ranking", "sampled": "sampled candidates"}
 
 
 @dataclass(frozen=True)
-class Figure:
-    """A plot as SVG, with its numbers in words for those who cannot see it, and its title."""
-
-    title: str
-    svg: str
-
-
-@dataclass(frozen=True)
 class Marker:
-    """How a model looks in every plot: color, Vega shape, and the character that looks like it."""
+    """The look of a model in every plot: color, Vega shape, and the character that resembles it."""
 
     color: str
     shape: str
@@ -110,7 +101,7 @@ class Plots:
                 yield figure(f"{metric}@{self.k} by {by}", chart, _in_words(rows), height=height)
 
     def exposure(self) -> Figure | None:
-        """How unevenly the places in the lists are spread over the catalog, a Lorenz curve."""
+        """Concentration of the places in the lists on few items, a Lorenz curve."""
         rows = [
             {"model": one["name"], "x": point["items"], "y": point["lists"]}
             for one in self.models
@@ -121,7 +112,7 @@ class Plots:
         lines = self._lines(rows, "share of the catalog", "share of the places", ".0%", points=False)
         ginis = [(one["name"], measure(one["full"], "Gini", self.k)) for one in self.models]
         words = "; ".join(f"{name} {shown(gini['value'], 3)}" for name, gini in ginis if gini is not None)
-        title = "Who gets the places in the lists"
+        title = "Concentration of the lists on few items"
         return figure(title, alt.layer(diagonal(0, 1), lines), f"Lorenz curves; Gini of exposure: {words}")
 
     def popularity(self) -> Figure | None:
@@ -218,19 +209,6 @@ class Plots:
         )
 
 
-def figure(title: str, chart: AnyChart, words: str, *, height: int = 250) -> Figure:
-    """Draw a chart under a title, with its numbers in words."""
-    return Figure(title, draw(chart, height, f"{title}. {words}."))
-
-
-def diagonal(low: float, high: float, x: str = "x", y: str = "y") -> alt.Chart:
-    """The dashed line of equality between two fields."""
-    ends = [{x: low, y: low}, {x: high, y: high}]
-    line = alt.Chart({"values": ends}).mark_line(stroke=GRAY, strokeDash=[4, 4], strokeWidth=1.5)
-    dashed: alt.Chart = line.encode(x=alt.X(f"{x}:Q"), y=alt.Y(f"{y}:Q"))
-    return dashed
-
-
 def _named(field: str, labels: Sequence[str]) -> alt.Y:
     """A vertical axis of folded names in the given order, with room for fonts of any width."""
     room = LETTER * max(len(line) for label in labels for line in label.split("\n"))
@@ -259,3 +237,61 @@ def _in_words(rows: Sequence[dict[str, Any]]) -> str:
         + f" {shown(row['value'])} ({shown(row['low'])} to {shown(row['high'])})"
         for row in rows
     )
+
+
+def profile_figures(profile: dict[str, Any]) -> Iterator[Figure]:
+    """Ratings, ratings per user, popularity and activity over time, as far as the audit has them."""
+    if profile["ratings"]:
+        rows = [{"x": f"{one['value']:g}", "y": one["rows"]} for one in profile["ratings"]]
+        yield _bars("Ratings given", rows, "rating", "rows")
+    if profile["ratings_per_user"]:
+        rows = [{"x": _range(one["low"], one["high"]), "y": one["users"]} for one in profile["ratings_per_user"]]
+        yield _bars("Rows per user", rows, "rows of a user", "users")
+    if profile["popularity"]:
+        yield _concentration(profile["popularity"])
+    if profile["activity"]:
+        yield _activity(profile["activity"])
+
+
+def _bars(title: str, rows: list[dict[str, Any]], x: str, y: str) -> Figure:
+    flat = sum(len(row["x"]) for row in rows) <= FLAT
+    labels = alt.Axis(labelAngle=0) if flat else alt.Axis(labelAngle=-45, labelOverlap="greedy")
+    chart = alt.Chart({"values": rows}).mark_bar(color=BAR)
+    chart = chart.encode(
+        x=alt.X("x:N", sort=None, title=x, axis=labels), y=alt.Y("y:Q", title=y, axis=alt.Axis(format="~s"))
+    )
+    return figure(title, chart, "; ".join(f"{row['x']}: {row['y']:,} {y}" for row in rows))
+
+
+def _concentration(points: list[dict[str, Any]]) -> Figure:
+    share = alt.Axis(format=".0%", tickCount=5)
+    middle = min(points, key=lambda one: abs(one["items"] - 0.5))
+    end = "least" if middle["rows"] <= middle["items"] else "most"
+    line = alt.Chart({"values": points}).mark_line(color=BAR)
+    line = line.encode(
+        x=alt.X("items:Q", title=f"share of the items, {end} popular first", axis=share),
+        y=alt.Y("rows:Q", title="share of the rows", axis=share),
+    )
+    words = f"The {end} popular {middle['items']:.0%} of the items have {middle['rows']:.1%} of the rows"
+    return figure("Concentration of the rows on few items", alt.layer(diagonal(0, 1, "items", "rows"), line), words)
+
+
+def _activity(periods: list[dict[str, Any]]) -> Figure:
+    starts = [datetime.fromisoformat(one["start"]) for one in periods]
+    length = starts[-1] - starts[-2] if len(starts) > 1 else timedelta(days=1)
+    # One more point, where the last period ends: otherwise it would have no width.
+    rows = [*periods, {"start": (starts[-1] + length).isoformat(), "rows": periods[-1]["rows"]}]
+    chart = alt.Chart({"values": rows}).mark_area(color=BAR, opacity=0.75, interpolate="step-after")
+    chart = chart.encode(
+        x=alt.X("start:T", title=None, scale=alt.Scale(type="utc"), axis=alt.Axis(tickCount=4, format="%b %Y")),
+        y=alt.Y("rows:Q", title="rows", axis=alt.Axis(format="~s")),
+    )
+    busiest = max(periods, key=lambda one: one["rows"])
+    words = (
+        f"From {periods[0]['start']} to {periods[-1]['start']}; most rows from {busiest['start']}: {busiest['rows']:,}"
+    )
+    return figure("Activity over time", chart, words)
+
+
+def _range(low: float, high: float) -> str:
+    return f"{low:,}" if low == high else f"{low:,}–{high:,}"

@@ -1,7 +1,6 @@
 """The tables of a comparison, the same for HTML and Markdown: captions, grouped columns and cells of text.
 
-A table never mixes full ranking and sampled candidates in one column: they stand in labeled groups, or in tables of
-their own.
+A column never mixes full ranking and sampled candidates: they are in labeled groups, or in separate tables.
 """
 
 from __future__ import annotations
@@ -9,32 +8,30 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from palate.report.cells import Cell, Column, Table, cells, interval, measure, over_seeds, shown
-from palate.report.words import ACCURACY, BETTER, BEYOND, RATINGS
-
-__all__ = [
-    "audit_table",
-    "beyond_table",
-    "every_number",
-    "ground",
-    "headline",
-    "main_table",
-    "passed_table",
-    "ratings_table",
-    "remarks",
-    "seeds_table",
-    "segments_tables",
-    "settings_table",
-    "tests_table",
-]
+from palate.report.cells import (
+    ACCURACY,
+    BETTER,
+    BEYOND,
+    RATINGS,
+    Cell,
+    Column,
+    Table,
+    cells,
+    interval,
+    measure,
+    over_seeds,
+    shown,
+)
 
 HEADLINE = ("NDCG", "HitRate", "Recall", "MRR")
+HISTORY = 12  # latest items shown of each example user
 SEVERITIES = ("problem", "warning", "info")
+DIRECTION = {"higher": "higher is better", "lower": "lower is better", "depends": "depends on the goal"}
 ROLES = {"model": "model", "baseline": "baseline", "external": "another system"}
 
 
 def main_table(comparison: dict[str, Any]) -> Table:
-    """Every model with full and sampled metrics in groups of their own, seconds and memory."""
+    """Every model with full and sampled metrics in separate groups, seconds and memory."""
     models, k = comparison["models"], comparison["k"]
     columns = [Column("Model", number=False)]
     parts: list[list[Cell]] = [[Cell(one["name"], ROLES.get(one["role"], one["role"]))] for one in models]
@@ -46,25 +43,25 @@ def main_table(comparison: dict[str, Any]) -> Table:
     for part, one in zip(parts, models, strict=True):
         part += [Cell(shown(one["train_seconds"], 1)), Cell(shown(one["score_seconds"], 2))]
         part.append(Cell(shown(one["peak_memory_mb"], 0)))
-    note = "Small print: the 95 % interval. Bold: the highest of its column, which alone does not make a model better."
+    note = "Small print: 95 % interval. Bold: highest value of the column, which alone does not show a better model."
     users = models[0]["full"]["users"] if models else 0
     return _table(f"All models on the same {users:,} users", columns, parts, note)
 
 
 def headline(comparison: dict[str, Any]) -> str:
-    """The verdict in a few words."""
+    """The result in a few words."""
     name = comparison["winner"]["name"]
     return "No clear winner." if name is None else f"The winner is {name}."
 
 
 def remarks(comparison: dict[str, Any]) -> list[str]:
-    """What else there is to say about the results: remarks of the comparison, and models that failed."""
+    """Remarks of the comparison, and models that failed."""
     failed = [f"{one['name']} failed and is not in the tables: {one['why']}" for one in comparison.get("failed", ())]
     return [*comparison.get("remarks", ()), *failed]
 
 
-def ground(comparison: dict[str, Any]) -> Table:
-    """What all numbers stand on: data, split, candidates and their fingerprints."""
+def comparability_table(comparison: dict[str, Any]) -> Table:
+    """Conditions under which numbers are comparable: data, split, candidates and their fingerprints."""
     data, split, candidates = comparison["data"], comparison["split"], comparison["candidates"]
     prints = comparison["models"][0]["full"]["fingerprints"] if comparison["models"] else {}
     size = f"{data['rows']:,} rows, {data['users']:,} users, {data['items']:,} items"
@@ -77,9 +74,9 @@ def ground(comparison: dict[str, Any]) -> Table:
     if candidates:
         rows.append([Cell("Sampled candidates"), Cell(candidates["how"]), Cell(candidates["fingerprint"])])
     rows.append([Cell("Seeds"), Cell(", ".join(map(str, comparison["seeds"]))), Cell("–")])
-    columns = [Column(label, number=False) for label in ("What", "How", "Fingerprint")]
-    note = "Numbers of two reports may stand side by side only where these fingerprints are equal."
-    return _table("What all numbers stand on", columns, rows, note)
+    columns = [Column(label, number=False) for label in ("Part", "Description", "Fingerprint")]
+    note = "Numbers of two reports are comparable only if these fingerprints are equal."
+    return _table("Data, split and candidates of all numbers", columns, rows, note)
 
 
 def tests_table(comparison: dict[str, Any]) -> Table:
@@ -92,7 +89,8 @@ def tests_table(comparison: dict[str, Any]) -> Table:
     rows = [
         [
             Cell(one["model"]), Cell(one["baseline"]), Cell(f"{one['metric']}@{one['k']}"), Cell(one["ranking"]),
-            Cell(_signed(one["difference"]), interval(one)), Cell(_p(one["p"])), Cell(_p(one["p_holm"])),
+            Cell("–" if one["difference"] is None else f"{one['difference']:+.4f}", interval(one)),
+            Cell(_p(one["p"])), Cell(_p(one["p_holm"])),
             _verdict(one),
         ]
         for one in comparison["tests"]
@@ -101,12 +99,15 @@ def tests_table(comparison: dict[str, Any]) -> Table:
 
 
 def beyond_table(comparison: dict[str, Any]) -> Table | None:
-    """What accuracy does not say, from full ranking; None where nothing of it was measured."""
+    """Metrics beyond accuracy, from full ranking; None where none was measured."""
     models, k = comparison["models"], comparison["k"]
     metrics = _measured(models, "full", BEYOND, k)
     if not metrics:
         return None
-    columns = [Column("Model", number=False), *(Column(f"{metric}@{k}", _wanted(metric)) for metric in metrics)]
+    columns = [
+        Column("Model", number=False),
+        *(Column(f"{metric}@{k}", DIRECTION[BETTER[metric]]) for metric in metrics),
+    ]
     parts = [[Cell(one["name"])] for one in models]
     for metric in metrics:
         _extend(parts, _measures(models, "full", metric, k, digits=3))
@@ -129,7 +130,7 @@ def ratings_table(comparison: dict[str, Any]) -> Table | None:
 
 
 def seeds_table(comparison: dict[str, Any]) -> Table | None:
-    """Mean and range over seeds, full ranking and sampled apart; None with a single seed."""
+    """Mean and range over seeds, full ranking and sampled in separate groups; None with a single seed."""
     if len(comparison["seeds"]) < 2:
         return None
     trained = [one for one in comparison["models"] if one["seeds"]]
@@ -143,17 +144,17 @@ def seeds_table(comparison: dict[str, Any]) -> Table | None:
             _extend(parts, [over_seeds(values) for values in runs])
     columns.append(Column("Training, s", "Cost"))
     _extend(parts, [over_seeds([run["train_seconds"] for run in one["seeds"]], 1) for one in trained])
-    caption = f"The same with {len(comparison['seeds'])} seeds: the mean, and the lowest to the highest"
+    caption = f"Results over {len(comparison['seeds'])} seeds: mean, lowest to highest"
     return _table(caption, columns, parts)
 
 
 def settings_table(comparison: dict[str, Any]) -> Table:
-    """How every model was set up: hyperparameters, and how they were chosen."""
-    columns = [Column(label, number=False) for label in ("Model", "Hyperparameters", "How they were chosen")]
+    """Hyperparameters of every model, and the way they were chosen."""
+    columns = [Column(label, number=False) for label in ("Model", "Hyperparameters", "Chosen by")]
     rows = [
         [
             Cell(one["name"], ROLES.get(one["role"], one["role"])),
-            Cell(_fields(one["recipe"])),
+            Cell("–" if one["recipe"] is None else _fields(one["recipe"])),
             Cell(one["tuned"] or ("finished lists" if one["role"] == "external" else "as given")),
         ]
         for one in comparison["models"]
@@ -161,9 +162,7 @@ def settings_table(comparison: dict[str, Any]) -> Table:
     return _table("Settings", columns, rows)
 
 
-def _fields(recipe: dict[str, Any] | None) -> str:
-    if recipe is None:
-        return "–"
+def _fields(recipe: dict[str, Any]) -> str:
     fields = ", ".join(f"{name}={value}" for name, value in recipe["fields"].items())
     return f"{recipe['recipe']}: {fields or 'none'}"
 
@@ -182,7 +181,7 @@ def every_number(comparison: dict[str, Any]) -> list[Table]:
                 cells = [column[place] for column in by_length]
                 if any(cell.text != "–" for cell in cells):
                     rows.append([Cell(one["name"]), Cell(metric), *cells])
-        tables.append(_table(f"Every length. {group}", columns, rows))
+        tables.append(_table(f"All list lengths. {group}", columns, rows))
     return tables
 
 
@@ -211,13 +210,13 @@ def _segment(model: dict[str, Any], by: str, segment: str) -> dict[str, Any] | N
 
 
 def audit_table(audit: dict[str, Any]) -> Table:
-    """What was found about the data, the most severe first."""
-    columns = [Column(label, number=False) for label in ("Severity", "Found", "Why it matters", "What to do")]
+    """Findings about the data, the most severe first."""
+    columns = [Column(label, number=False) for label in ("Severity", "Finding", "Consequence", "Remedy")]
     found = [one for one in audit["findings"] if one["severity"] != "ok"]
     rows = [
         [
             Cell(one["severity"], one["kind"], kind=one["severity"]),
-            Cell(one["what"], _examples(one["examples"])),
+            Cell(one["what"], f"for example {'; '.join(map(str, one['examples']))}" if one["examples"] else ""),
             Cell(one["why"]),
             Cell(one["remedy"]),
         ]
@@ -227,11 +226,11 @@ def audit_table(audit: dict[str, Any]) -> Table:
 
 
 def passed_table(audit: dict[str, Any]) -> Table | None:
-    """What the audit looked for and did not find; None where everything was found."""
+    """Checks of the audit without a finding; None where every check has one."""
     passed = [one for one in audit["findings"] if one["severity"] == "ok"]
     columns = [Column(label, number=False) for label in ("Check", "Result")]
     rows = [[Cell(one["kind"]), Cell(one["what"])] for one in passed]
-    return _table("Checks that found nothing", columns, rows) if passed else None
+    return _table("Checks without findings", columns, rows) if passed else None
 
 
 def _rankings(comparison: dict[str, Any]) -> list[tuple[str, str]]:
@@ -259,10 +258,6 @@ def _measures(models: Sequence[dict[str, Any]], ranking: str, metric: str, k: in
     return cells(found, lower=BETTER[metric] == "lower", mark=BETTER[metric] != "depends", digits=digits)
 
 
-def _wanted(metric: str) -> str:
-    return {"higher": "higher is better", "lower": "lower is better"}.get(BETTER[metric], "depends on what is wanted")
-
-
 def _verdict(test: dict[str, Any]) -> Cell:
     if test["better"] is None:
         return Cell("no difference shown", test["test"])
@@ -270,18 +265,10 @@ def _verdict(test: dict[str, Any]) -> Cell:
     return Cell(word, test["test"], kind=word)
 
 
-def _signed(value: float | None) -> str:
-    return "–" if value is None else f"{value:+.4f}"
-
-
 def _p(value: float | None) -> str:
     if value is None:
         return "–"
     return "< 0.0001" if value < 0.0001 else f"{value:.4f}"
-
-
-def _examples(examples: Sequence[str]) -> str:
-    return f"for example {'; '.join(map(str, examples))}" if examples else ""
 
 
 def _extend(parts: list[list[Cell]], column: Sequence[Cell]) -> None:
@@ -291,3 +278,26 @@ def _extend(parts: list[list[Cell]], column: Sequence[Cell]) -> None:
 
 def _table(caption: str, columns: Sequence[Column], rows: Iterable[Sequence[Cell]], note: str = "") -> Table:
     return Table(caption, tuple(columns), tuple(tuple(row) for row in rows), note)
+
+
+def examples(comparison: dict[str, Any]) -> list[dict[str, Any]]:
+    """The example users, each with history, held-out items and the list of every model that has one.
+
+    Long histories are cut to their latest items; ``earlier`` is the number of items before them.
+    """
+    users: dict[str, dict[str, Any]] = {}
+    for model in comparison["models"]:
+        for one in model["examples"]:
+            history = one["history"]
+            user = users.setdefault(
+                str(one["user"]),
+                {
+                    "user": one["user"],
+                    "history": history[-HISTORY:],
+                    "earlier": max(0, len(history) - HISTORY),
+                    "held_out": one["held_out"],
+                    "lists": [],
+                },
+            )
+            user["lists"].append({"model": model["name"], "recommended": one["recommended"]})
+    return list(users.values())
