@@ -132,7 +132,7 @@ def before_the_command():
 def test_every_command_and_every_option_is_documented():
     text = (ROOT / "docs" / "cli.md").read_text()
     sections = dict(re.findall(r"^## (.+?)\n(.*?)(?=^## |\Z)", text, re.MULTILINE | re.DOTALL))
-    shared = sections["Options for reading"] + sections["Common options"]
+    shared = sections["Options for reading"] + sections["Common options"] + sections["Options of a request"]
     missing = [name for name in before_the_command() if f"`{name}`" not in sections["Common options"]]
     for path, command in walk(typer.main.get_command(app)):
         section = sections[" ".join(path[:2])]

@@ -31,10 +31,12 @@ from palate.errors import DataError, RecipeError
 from palate.progress import Progress, silent
 
 __all__ = [
+    "AddsItems",
     "Batch",
     "Contributions",
     "DataSpec",
     "Explains",
+    "GeneratesCandidates",
     "Model",
     "Query",
     "ReadsRequestTime",
@@ -179,6 +181,22 @@ class ReadsRequestTime(Protocol):
 def reads_request_time(model: object) -> bool:
     """Is it a model that was trained to read the time of request?"""
     return isinstance(model, ReadsRequestTime) and model.reads_request_time
+
+
+@runtime_checkable
+class AddsItems(Protocol):
+    """Optional power of a model: it scores items by their features, so items without training rows can be added."""
+
+    def with_items(self, features: pl.DataFrame) -> Self:
+        """A copy of the model whose catalog ends with one more item per row of a feature table."""
+
+
+@runtime_checkable
+class GeneratesCandidates(Protocol):
+    """Optional power of a model: a first stage chooses the candidates that a second stage ranks."""
+
+    def candidates(self, query: Query) -> Tensor:
+        """(B, P) item rows of the candidates of each user, -1 in empty places."""
 
 
 class Contributions(NamedTuple):

@@ -55,7 +55,7 @@ def test_a_known_user_is_asked_by_title_and_the_tables_are_cut():
 def test_a_learned_vector_is_explained_as_the_stranger_it_would_be():
     shown = palate("explain", "bpr", "u0", "i6").ok().out
     assert "Leave-one-out" in shown
-    assert "the score of a stranger with this history" in shown
+    assert "the score of a new user with this history" in shown
 
 
 def test_an_unknown_user_is_told_how_popular_the_item_is():

@@ -41,7 +41,7 @@ def test_known_users_get_their_kind_of_item_and_nothing_they_had():
 
 
 def test_keep_seen_leaves_them_in():
-    rows = palate("recommend", "b", "u0", "-k", 24, "--keep-seen", "--json").ok().json
+    rows = palate("recommend", "b", "u0", "-k", 24, "--include-seen", "--json").ok().json
     assert len(rows) == 24
     assert len(palate("recommend", "b", "u0", "-k", 24, "--json").ok().json) == 24 - 11
 
@@ -127,13 +127,13 @@ def test_the_time_of_the_request_is_told_and_may_change_the_list(tmp_path, monke
     sets = [part for field in (*fields, "request_time=true") for part in ("--set", field)]
     palate("train", "sasrec", "waits.csv", "--split", "none", *sets, "--out", "b").ok()
     last, when = int(item_UL[0, -1]), datetime.fromtimestamp(int(time_UL[0, -1]), tz=UTC)
-    asked = ("recommend", "b", "0", "-k", 1, "--keep-seen", "--json", "--at")
+    asked = ("recommend", "b", "0", "-k", 1, "--include-seen", "--json", "--at")
     soon, late = when + timedelta(seconds=1), when + timedelta(days=1)
     for at in (soon.timestamp(), soon.isoformat(), soon.replace(tzinfo=None).isoformat()):
         assert palate(*asked, at).ok().json[0]["item_id"] == (last + 1) % 20
     assert palate(*asked, late.isoformat()).ok().json[0]["item_id"] == (last - 1) % 20
     for at, file in ((soon, "soon.parquet"), (late, "late.parquet")):
-        palate("recommend", "b", "--all", "--out", file, "-k", 1, "--keep-seen", "--at", at.isoformat()).ok()
+        palate("recommend", "b", "--all", "--out", file, "-k", 1, "--include-seen", "--at", at.isoformat()).ok()
     assert not pl.read_parquet("soon.parquet").equals(pl.read_parquet("late.parquet"))
     for wrong in ("tomorrow", "nan", "1e999"):
         said = mistake(palate("recommend", "b", "0", "--at", wrong))

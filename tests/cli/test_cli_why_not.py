@@ -56,7 +56,9 @@ def test_a_stranger_is_asked_for_with_a_history():
     assert told.json["stage"] == "seen"
     assert "history items unknown to clicks (nothing): 1 row" in told.err
     kept = (
-        palate("why-not", "b", "somebody", "i4", "--history", "i0,i2,i4", "--keep-seen", "-k", 24, "--json").ok().json
+        palate("why-not", "b", "somebody", "i4", "--history", "i0,i2,i4", "--include-seen", "-k", 24, "--json")
+        .ok()
+        .json
     )
     assert kept["stage"] == "listed"
 

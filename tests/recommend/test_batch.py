@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import signal
 import subprocess
@@ -16,6 +15,7 @@ import pytest
 import torch
 from polars.testing import assert_frame_equal
 
+from palate import storage
 from palate.data.dataset import Dataset, Interactions
 from palate.data.ids import IdMap
 from palate.errors import DataError
@@ -31,12 +31,12 @@ from palate.recommend import top_n as answering
 from palate.recommend import batch
 torch.set_num_threads(1)
 answering.CHUNK_BYTES = 5 * answering.CELL_BYTES * 50
-slow = batch._write
-def one(frame, path):
-    slow(frame, path)
+slow = batch._write_part
+def one(state, part, options, path):
+    slow(state, part, options, path)
     print(path.name, flush=True)
     time.sleep(float(sys.argv[2]))
-batch._write = one
+batch._write_part = one
 make().recommend_all(sys.argv[1], 5)
 """
 
@@ -98,10 +98,8 @@ def test_parts_of_another_model_or_wish_do_not_count(tmp_path: Path, monkeypatch
 def test_two_writers_of_one_file_are_refused(tmp_path: Path) -> None:
     folder = tmp_path / ".all.parquet.parts"
     folder.mkdir()
-    with open(folder / ".lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        with pytest.raises(DataError, match="another process is writing"):
-            make().recommend_all(tmp_path / "all.parquet")
+    with storage.lock(folder / ".lock"), pytest.raises(DataError, match="another process is writing"):
+        make().recommend_all(tmp_path / "all.parquet")
     make().recommend_all(tmp_path / "all.parquet")
     assert [file.name for file in tmp_path.iterdir()] == ["all.parquet"]
 

@@ -204,7 +204,7 @@ def test_who_is_not_known_is_told_how_popular_the_item_is():
     told = dataclasses.replace(explainer(), seen=one).because(
         query, np.array([0, 0]), np.array([unseen, one.items[0]]), np.zeros(2, bool)
     )
-    assert told["why"].to_list() == ["new: nobody had it yet", "popular: 1 of 1 users had it"]
+    assert told["why"].to_list() == ["new: no user had it yet", "popular: 1 of 1 users had it"]
 
 
 def test_nobody_asked_and_nothing_raised_are_answers_too():

@@ -185,10 +185,13 @@ def test_unknown_history_items_are_counted() -> None:
         (lambda r: r.recommend([1.5]), "cast them first"),
         (lambda r: r.recommend([1, "a"]), "all integers or all strings"),
         (lambda r: r.recommend([0], histories={"0": ["i1"], "b": ["i2"]}), "'b', who is not asked for"),
-        (lambda r: r.recommend([0], histories={0: "i1"}), "put it into a list"),
-        (lambda r: r.recommend([0], at=float("nan")), "at=nan: no moment"),
-        (lambda r: r.recommend_all("lists.parquet", at=float("inf")), "at=inf: no moment"),
-        (lambda r: r.recommend([0], histories={"0": [("i1", 1.0, float("inf"))]}), "an infinite time"),
+        (lambda r: r.recommend([0], histories={0: "i1"}), "put the item ids into a list"),
+        (lambda r: r.recommend([0], at=float("nan")), "at=nan: not a time"),
+        (lambda r: r.recommend_all("lists.parquet", at=float("inf")), "at=inf: not a time"),
+        (
+            lambda r: r.recommend([0], histories={"0": [("i1", 1.0, float("inf"))]}),
+            "the time inf: give a finite number",
+        ),
         (lambda r: r.recommend_all("/nowhere/at/all.parquet"), "existing, writable folder"),
     ],
 )

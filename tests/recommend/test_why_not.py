@@ -12,7 +12,6 @@ from palate.errors import DataError
 from palate.models import make_recipe
 from palate.models.popularity import Popularity
 from palate.recommend import Recommender
-from palate.recommend.why_not import why_not
 from palate.rules import Rules
 
 ITEMS = 12
@@ -49,7 +48,7 @@ def shop() -> Recommender:
 
 
 def ask(shop: Recommender, item: str, rules: dict | None = None, k: int = 4, user: str = "nobody", **more):
-    told = why_not(shop, user, item, None if rules is None else Rules.of(rules), k, **more)
+    told = shop.why_not(user, item, None if rules is None else Rules.of(rules), k, **more)
     listed = shop.recommend(user, k, rules=None if rules is None else Rules.of(rules), **more)["item_id"].to_list()
     assert (told.place is not None) == (item in listed)
     assert told.place is None or listed[told.place - 1] == item
@@ -137,16 +136,16 @@ def test_diversity_that_put_others_before_it_is_told(shop):
 
 
 def test_an_item_is_asked_for_by_title_and_an_unknown_one_is_told(shop):
-    assert why_not(shop, "nobody", "thing 3").item == "i03"
+    assert shop.why_not("nobody", "thing 3").item == "i03"
     with pytest.raises(DataError, match="unknown item 'Thing 99': did you mean"):
-        why_not(shop, "nobody", "Thing 99")
+        shop.why_not("nobody", "Thing 99")
 
 
 def test_an_item_that_no_retriever_of_a_two_stage_model_found_is_told(checkerboard):
     train = checkerboard.train
     fields = {"members": ["popularity", "ease"], "ranker": "cross", "n_candidates": 3, "users": 50}
     recommender = Recommender.of(make_recipe("two-stage", fields, fast=True).fit(train), train)
-    stages = {why_not(recommender, 0, item, k=3).stage for item in range(8)}
+    stages = {recommender.why_not(0, item, k=3).stage for item in range(8)}
     assert stages == {"listed", "seen", "retrieval"}
     # Nobody has retrieved anything for somebody of whom nothing is known: popular items answer.
-    assert {why_not(recommender, "nobody", item, k=3).stage for item in range(8)} == {"listed", "score"}
+    assert {recommender.why_not("nobody", item, k=3).stage for item in range(8)} == {"listed", "score"}

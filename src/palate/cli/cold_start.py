@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from palate.cli import options
 from palate.cli.console import note, print_json, table
-from palate.errors import DataError
 
 if TYPE_CHECKING:
-    from palate.recommend import Recommender
-
-__all__ = ["cold_start", "told_features", "with_new_items", "with_policy"]
+    pass
 
 
 @options.reads_rows
@@ -68,35 +63,3 @@ def cold_start(
     table(f"{found.recipe} on {found.data}: cold start", columns, rows, caption=found.how)
     for line in found.notes:
         note(f"  {line}")
-
-
-def with_policy(recommender: Recommender, **wished: Any) -> Recommender:
-    """The recommender under its own policy with the fields changed that are not None."""
-    given = {name: value for name, value in wished.items() if value is not None}
-    return replace(recommender, cold=replace(recommender.cold, **given)) if given else recommender
-
-
-def with_new_items(recommender: Recommender, path: Path | None) -> Recommender:
-    """The recommender with the items of the table of --new-items in its catalog, if there is one."""
-    if path is None:
-        return recommender
-    from palate.data.readers import read_table
-
-    grown = recommender.with_items(read_table(path))
-    note(f"{len(grown.items) - len(recommender.items):,} new items of {path} join {len(recommender.items):,}")
-    return grown
-
-
-def told_features(users: Sequence[str], pairs: Sequence[str] | None) -> dict[str, dict[str, str]] | None:
-    """The pairs column=value of --user-features, which belong to the one user asked for."""
-    if not pairs:
-        return None
-    if len(users) != 1:
-        raise DataError(f"--user-features belong to one user, {len(users)} were given: ask for one at a time")
-    values = {}
-    for pair in pairs:
-        column, sign, value = pair.partition("=")
-        if not sign:
-            raise DataError(f"--user-features {pair!r} is not column=value: write it like --user-features gender=F")
-        values[column] = value
-    return {users[0]: values}

@@ -1,4 +1,4 @@
-"""`palate explain`: what of a history supports an item, and what speaks against it."""
+"""`palate explain`: the items of a history that support an item, and those that speak against it."""
 
 from __future__ import annotations
 
@@ -8,39 +8,31 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from palate.cli import options
-from palate.cli.console import console, frame_table, note, print_json
+from palate.cli.console import console, frame_table, print_json
+from palate.cli.request import Request, asks
 
 if TYPE_CHECKING:
     from palate.recommend.explain import Why
 
-__all__ = ["explain"]
 
-
+@asks
 def explain(
     bundle: Annotated[Path, typer.Argument(help="Folder of a bundle.")],
-    user: Annotated[str, typer.Argument(help="A user id; anybody with --history.")],
+    user: Annotated[str, typer.Argument(help="A user id, known or not.")],
     item: Annotated[str, typer.Argument(help="An item id, or its title.")],
-    history: Annotated[
-        str | None, typer.Option("--history", help="Comma-separated item ids, oldest first, that USER touched.")
-    ] = None,
+    request: Request = Request(),
     top: Annotated[int, typer.Option("--top", min=1, help="Items of the history shown on each side.")] = 10,
+    k: options.K = 10,
     json: options.Json = False,
 ) -> None:
-    """Why an item suits a user: what in the history supports it, and what speaks against it.
+    """Why an item suits a user: the items of the history that support it, and those that speak against it.
+
+    Score and source are those of the list that palate recommend gives under the same options.
 
     Example: palate explain bundles/demo 196 "Toy Story (1995)"
     """
-    from palate.bundle import Bundle
-    from palate.recommend.explain import explain as explained
-
-    recommender = Bundle.load(bundle).recommender
-    histories = None
-    if history is not None:
-        histories = {user: [part.strip() for part in history.split(",") if part.strip()]}
-        unknown = recommender.unknown_items(histories)
-        if unknown is not None:
-            note(unknown)
-    why = explained(recommender, user, item, histories=histories)
+    recommender = request.recommender(bundle)
+    why = recommender.explain(user, item, k, **request.arguments(recommender, [user]))
     if json:
         print_json(why.to_dict(top))
     else:
@@ -48,30 +40,24 @@ def explain(
 
 
 def _show(why: Why, top: int) -> None:
-    """The answer, a table for each side, and how it was computed."""
-    to, told = console(), why.explanation
+    """The answer, a table for each side, and the method."""
+    to, known = console(), why.explanation
     to.print(f"{why.title or why.item} for {why.user}: {why.text}", style="bold", markup=False, soft_wrap=True)
     to.print(f"score {why.score:,.4f}, source {why.source}", style="dim")
-    if told is None:
+    if known is None:
         return
     for support, title in ((True, "What supports it"), (False, "What speaks against it")):
         side = why.side(support)
         if len(side):
             shown = side.head(top) if support else side.head(top).drop("share")
             frame_table(title, shown, f"{len(side) - top:,} more" if len(side) > top else None)
-    to.print(_how(why), style="dim", markup=False, soft_wrap=True)
-
-
-def _how(why: Why) -> str:
-    told = why.explanation
-    assert told is not None
-    if told.method == "exact":
-        total = float(told.effects["effect"].sum())
-        line = f"Exact: the effects add up to {total:,.4f}, with a rest of {told.rest:,.4f} to {told.score:,.4f}"
+    if known.method == "exact":
+        total = float(known.effects["effect"].sum())
+        line = f"Exact: the effects add up to {total:,.4f}, with a rest of {known.rest:,.4f} to {known.score:,.4f}"
     else:
-        line = f"Leave-one-out: an effect is what a score of {told.score:,.4f} loses without the item"
-    if abs(told.score - why.score) > 1e-4 * abs(why.score):
-        line += ", the score of a stranger with this history"
-    if told.untested:
-        line += f"; the oldest {told.untested:,} items of the history were not tested"
-    return line + "."
+        line = f"Leave-one-out: an effect is the part of a score of {known.score:,.4f} that is lost without the item"
+    if abs(known.score - why.score) > 1e-4 * abs(why.score):
+        line += ", the score of a new user with this history"
+    if known.untested:
+        line += f"; the oldest {known.untested:,} items of the history were not tested"
+    to.print(line + ".", style="dim", markup=False, soft_wrap=True)

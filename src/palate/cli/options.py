@@ -99,22 +99,30 @@ class Reading:
         return Source(data, self, items)
 
 
-def reads_rows(command: Callable[..., None]) -> Callable[..., None]:
-    """A command with the options of ``Reading`` in the place of its parameter ``reading``."""
-    own = inspect.signature(command, eval_str=True)
-    hints = get_type_hints(Reading, include_extras=True)
-    kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
-    inside = [inspect.Parameter(f.name, kind, default=f.default, annotation=hints[f.name]) for f in fields(Reading)]
-    parameters = [one for p in own.parameters.values() for one in (inside if p.annotation is Reading else [p])]
+def expand(kind: type[Any]) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """A decorator that gives a command the options of a dataclass in the place of its parameter of that type."""
+    hints = get_type_hints(kind, include_extras=True)
+    place = inspect.Parameter.POSITIONAL_OR_KEYWORD
+    inside = [inspect.Parameter(f.name, place, default=f.default, annotation=hints[f.name]) for f in fields(kind)]
 
-    @wraps(command)
-    def wrapped(**values: Any) -> None:
-        reading = Reading(**{one.name: values.pop(one.name) for one in inside})
-        command(**values, reading=reading)
+    def expanded(command: Callable[..., None]) -> Callable[..., None]:
+        own = inspect.signature(command, eval_str=True)
+        name = next(p.name for p in own.parameters.values() if p.annotation is kind)
+        parameters = [one for p in own.parameters.values() for one in (inside if p.name == name else [p])]
 
-    wrapped.__signature__ = own.replace(parameters=parameters)  # type: ignore[attr-defined]
-    wrapped.__annotations__ = {one.name: one.annotation for one in parameters}
-    return wrapped
+        @wraps(command)
+        def wrapped(**values: Any) -> None:
+            given = kind(**{one.name: values.pop(one.name) for one in inside})
+            command(**values, **{name: given})
+
+        wrapped.__signature__ = own.replace(parameters=parameters)  # type: ignore[attr-defined]
+        wrapped.__annotations__ = {one.name: one.annotation for one in parameters}
+        return wrapped
+
+    return expanded
+
+
+reads_rows = expand(Reading)
 
 
 @dataclass(frozen=True)

@@ -86,7 +86,8 @@ class History:
         """The history of each listed user, in that order; a negative or unknown row number has none."""
         known = (users >= 0) & (users < len(self))
         safe = np.where(known, users, 0)
-        counts = np.where(known, self.counts[safe] if len(self) else 0, 0)
+        # Not ``self.counts[safe]``, which would take the difference of all offsets to answer for one user.
+        counts = np.where(known, self.offsets[safe + 1] - self.offsets[safe] if len(self) else 0, 0)
         offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
         starts = np.repeat(self.offsets[safe] - offsets[:-1], counts)
         index = starts + np.arange(offsets[-1])

@@ -125,7 +125,7 @@ class _NewUsers(nn.Module):
         answered = Query.of(np.full(len(query), -1), self.answers.select(query.user.cpu().numpy()))
         answered = answered.to(self.recommender.device)
         model = self.recommender.model
-        popular = self.recommender.popular
+        popular = torch.from_numpy(self.recommender.popularity).to(self.recommender.device)
         fallback = popular.expand(len(query), -1) if items is None else popular[items]
         return model.score(answered, items).where(model.can_personalize(answered)[:, None], fallback)
 

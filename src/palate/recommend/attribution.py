@@ -5,10 +5,9 @@
 
     share(j) = effect(j) / sum of all effects above 0;  an item supports where its effect is above 0
 
-What is explained is the answer to a stranger with the user's history. Most models give trained users that very answer;
-where a trained user has a learned vector, the answer is the one that the fold-in of the same history gives. Leave-one-
-out asks the model once per item of the history, all candidates of a user at a time; of long histories the latest items
-are tested.
+The explained score is that of a new user with the same history. Most models give trained users that score; where a
+trained user has a learned vector, it is the score after a fold-in of the same history. Leave-one-out scores once per
+item of the history, all candidates of a user at a time; of long histories the latest items are tested.
 
 Shape legend: B users, C candidates of each, H events, P distinct (user, item) pairs of the histories, R listed rows.
 """
@@ -31,20 +30,18 @@ from palate.base import Explains, Model, Query
 from palate.data.dataset import History
 from palate.data.ids import IdMap
 
-__all__ = ["Effects", "Explainer", "Explanation", "effects", "method"]
-
 LONGEST = 100  # items of a history that are left out one by one, the latest
-LEFT_OUT_EVENTS = 500_000  # events of the histories asked for at once: 12 MB, and what the model makes of them
+LEFT_OUT_EVENTS = 500_000  # events of the histories scored at once: 12 MB, and the intermediate tensors of the model
 CELLS = 4_000_000  # effects held at once while reasons are chosen
 USERS = 256  # users of a chunk at most, for models that score the catalog of each
 WHOLE = "your history as a whole: no single item of it raises the score"
-NEW = "new: nobody had it yet"
+NEW = "new: no user had it yet"
 PROFILE = "your profile: there is no history"
 NOISE = 1e-5  # an effect below this share of the score is rounding
 
 
 class Effects(NamedTuple):
-    """What each item of the histories does for its user's candidates.
+    """The effect of each item of the histories on its user's candidates.
 
     owner (P,): place of the user in the query, ascending; item (P,): row; weight (P,): of its latest event; effect
     (P, C): above 0 where the item supports; untested (B,): items of each history that were too far back to be tested.
@@ -63,7 +60,7 @@ def method(model: Model) -> Literal["exact", "leave-one-out"]:
 
 
 def effects(model: Model, query: Query, items: Tensor, *, longest: int = LONGEST) -> Effects:
-    """What each distinct item of the histories does for the scores of ``items`` (B, C).
+    """The effect of each distinct item of the histories on the scores of ``items`` (B, C).
 
     Args:
         model: a fitted model.
@@ -109,12 +106,12 @@ class _Pairs(NamedTuple):
         return cls(owner_H[latest], query.items[latest], weight_H[latest], rank[inverse_H])
 
     def since(self, users: int) -> Tensor:
-        """How many items of the same user were touched later, (P,)."""
+        """Number of items of the same user with a later event, (P,)."""
         end_B = torch.bincount(self.owner, minlength=users).cumsum(0)
         return end_B[self.owner] - 1 - torch.arange(len(self.owner), device=self.owner.device)
 
     def where(self, mask: Tensor) -> _Pairs:
-        """Some of the pairs; ``of_event`` is of no use then."""
+        """Some of the pairs; ``of_event`` is empty then."""
         return _Pairs(self.owner[mask], self.item[mask], self.weight[mask], self.of_event[:0])
 
 
@@ -125,12 +122,12 @@ def _left_out(model: Model, query: Query, items: Tensor, pairs: _Pairs, tested_P
     if not bool(tested_P.any()):
         return effect_PC
     base_BC = torch.cat(
-        [model.score(_strangers(query, part), items[part]) for part in _split(count_B, LEFT_OUT_EVENTS)]
+        [model.score(_new_users(query, part), items[part]) for part in _split(count_B, LEFT_OUT_EVENTS)]
     ).float()
     tested = tested_P.nonzero().squeeze(1)
     for part in _split(count_B[pairs.owner[tested]], LEFT_OUT_EVENTS):
         pair, owner = tested[part], pairs.owner[tested[part]]
-        left_RC = model.score(_strangers(query, owner, pairs.of_event, pair), items[owner]).float()
+        left_RC = model.score(_new_users(query, owner, pairs.of_event, pair), items[owner]).float()
         drop_RC = base_BC[owner] - left_RC
         effect_PC[pair] = drop_RC.where(drop_RC.abs() > NOISE * base_BC[owner].abs(), 0)
     return effect_PC
@@ -143,8 +140,8 @@ def _split(size_R: Tensor, limit: int) -> Iterator[Tensor]:
     yield from torch.arange(len(size_R), device=size_R.device).split(sizes)
 
 
-def _strangers(query: Query, owner: Tensor, pair_of_event: Tensor | None = None, pair: Tensor | None = None) -> Query:
-    """The histories of the users ``owner`` (R,), told as nobody's; each without the events of its ``pair`` (R,)."""
+def _new_users(query: Query, owner: Tensor, pair_of_event: Tensor | None = None, pair: Tensor | None = None) -> Query:
+    """The histories of the users ``owner`` (R,) as those of new users; each without the events of its ``pair`` (R,)."""
     if query.offsets is None:
         return Query(torch.full_like(owner, -1), at=None if query.at is None else query.at[owner])
     count_R = query.counts()[owner]
@@ -160,15 +157,15 @@ def _strangers(query: Query, owner: Tensor, pair_of_event: Tensor | None = None,
 
 
 class Explanation(NamedTuple):
-    """Why one item is where it is for one user.
+    """The effects behind the score of one item for one user.
 
     Args:
         method: "exact" or "leave-one-out".
-        score: of the item, for a stranger with this history.
-        rest: exact: what of the score comes from no event, the effects being the rest of it; None otherwise.
+        score: of the item, for a new user with this history.
+        rest: exact: the part of the score that comes from no event, so effects and rest add up to it; None otherwise.
         untested: items of the history that were too far back to be tested.
         effects: item_id, title, weight, effect (in units of the score, largest first) and share of the support, null
-            for what speaks against the item.
+            where the effect is not above 0.
     """
 
     method: str
@@ -203,7 +200,7 @@ class Explainer:
             query: the B users with all their events.
             who: (R,) place in the query of each row's user.
             item: (R,) row number of each row's item.
-            personal: (B,) whether the model knows the user; the others are told how popular the item is.
+            personal: (B,) whether the model itself answers; the reason of other rows is the popularity of the item.
             top: supporting items named for each row, the largest share first; only items that raise the score.
         """
         asked = np.flatnonzero(personal[who])
@@ -221,7 +218,7 @@ class Explainer:
         )
 
     def explain(self, query: Query, item: int) -> Explanation:
-        """All that the history of one user does for one item, whether it supports it or speaks against it."""
+        """All effects of one user's history on one item, for and against it."""
         candidate = torch.tensor([[item]], device=query.user.device)
         found = effects(self.model, query, candidate)
         columns = (found.item, found.weight, found.effect[:, 0].double())
@@ -230,7 +227,7 @@ class Explainer:
         share = pl.when(pl.col("effect") > 0).then(support / support.sum())
         frame = self._named(frame.sort("effect", descending=True, maintain_order=True), "item")
         with torch.inference_mode():
-            score = float(self.model.score(_strangers(query, torch.zeros_like(query.user)), candidate))
+            score = float(self.model.score(_new_users(query, torch.zeros_like(query.user)), candidate))
         how = method(self.model)
         return Explanation(
             how,
@@ -252,7 +249,7 @@ class Explainer:
         owner = torch.from_numpy(user.astype(np.int64)).to(query.user.device)
         for some in _split(query.counts()[owner] * max(1, row_BC.shape[1]), CELLS):
             for part in some.split(USERS):
-                found = effects(self.model, _strangers(query, owner[part]), item_BC[part.cpu()].to(owner.device))
+                found = effects(self.model, _new_users(query, owner[part]), item_BC[part.cpu()].to(owner.device))
                 parts.append(_top(found, row_BC[part.cpu().numpy()], top))
         return pl.concat(parts).sort("row", maintain_order=True)
 
@@ -265,7 +262,7 @@ class Explainer:
     def _without_reasons(
         self, item: NDArray[np.int64], personal: NDArray[np.bool_], history: NDArray[np.bool_]
     ) -> pl.Series:
-        """What is said of rows (R,) that no item of the history supports."""
+        """The text for rows (R,) that no item of the history supports."""
         wanted, place = np.unique(np.where(personal, -1, item), return_inverse=True)
         had = self._users_of(wanted)[place]
         people = int((self.seen.counts > 0).sum())
@@ -275,7 +272,7 @@ class Explainer:
         return pl.select(pl.when(pl.Series(personal)).then(whole).otherwise(popular)).to_series()
 
     def _users_of(self, wanted: NDArray[np.int64]) -> NDArray[np.int64]:
-        """How many users had each of some ascending item rows; none had -1."""
+        """Number of users with each of some ascending item rows; 0 for -1."""
         if wanted[-1:].max(initial=-1) < 0:
             return np.zeros(len(wanted), np.int64)
         event = np.flatnonzero(np.isin(self.seen.items, wanted))
@@ -285,7 +282,7 @@ class Explainer:
 
     @cached_property
     def _usual_weight(self) -> float:
-        """The mean weight of the training rows: what weighs less was not liked."""
+        """The mean weight of the training rows: events below it are not called likes."""
         return float(self.seen.weights.mean(dtype=np.float64)) if len(self.seen.weights) else 1.0
 
 
@@ -309,7 +306,7 @@ def _top(found: Effects, row_BC: NDArray[np.int64], top: int) -> pl.DataFrame:
 
 
 def _verb(usual: float) -> pl.Expr:
-    """What the user did with an item, by the weight of the event."""
+    """The verb for an event, by its weight."""
     liked = pl.when(pl.col("weight") >= usual).then(pl.lit("liked")).otherwise(pl.lit("had"))
     return pl.when(pl.col("weight") < 0).then(pl.lit("disliked")).otherwise(liked).alias("verb")
 

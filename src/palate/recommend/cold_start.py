@@ -1,62 +1,61 @@
-"""Cold start: what answers where the model has learned nothing about a person, as one policy that is plain data.
+"""Cold start: the answer where the model has learned nothing about a user, as one policy that is plain data.
 
     ColdStart()                                     # the most popular items
-    ColdStart("recent", half_life=14)               # what is popular now
-    ColdStart(segment="occupation")                 # what is popular among people like this one
+    ColdStart("recent", half_life=14)               # items that are popular now
+    ColdStart(segment="occupation")                 # items popular among users with the same occupation
     ColdStart(explore=0.1)                          # a tenth of the places to less known items
 
-The first of these that can be had answers a request, and every row of the answer says which it was:
+The first of these that is available answers a request, and every row of the answer names it as its source:
 
     model       a user of the training data
-    fold-in     somebody else with a history of ``min_history`` events, which every model folds in by its own rule
-    features    somebody known by features only, where the model has a feature tower
-    segment     nothing of that, but the policy names a user feature whose value is known:
+    fold-in     another user with a history of ``min_history`` events, which every model folds in by its own rule
+    features    a user known by features only, where the model has a feature tower
+    segment     none of these, but the policy names a user feature whose value is known:
                 score(i | v) = n_iv + shrink * n_i / n
-    recent      nothing at all: score(i) = sum over the events of i of 0.5 ** ((t_last - t) / half_life)
-    popular     nothing at all: score(i) = n_i, events of item i
+    recent      nothing is known: score(i) = sum over the events of i of 0.5 ** ((t_last - t) / half_life)
+    popular     nothing is known: score(i) = n_i, the number of events of item i
 
-with n_iv the events of item i by people of value v, and n all events, each counting by its age under "recent".
-``shrink`` events shared out as everybody shares theirs pull small segments toward the whole: the mean of the posterior
-under a Dirichlet prior, but for a constant. Under "recent" only the age counts, not the moment of asking: that would
-scale all scores alike. Two sources belong to single rows: "explore" (see ``explore``) and "new-item", an item without
-training rows that the model ranks by its features.
+with n_iv the events of item i by users of value v, and n all events, each weighted by its age under "recent". The
+``shrink`` events, distributed like all events, pull small segments toward the whole: the mean of the posterior under a
+Dirichlet prior, up to a constant. Under "recent" only the age of events counts, not the time of the request, which
+would scale all scores alike. Two sources belong to single rows: "explore" (see ``exploration``) and "new-item", an item
+without training rows that the model ranks by its features.
 
-Shape legend: I items, V segments, R strangers.
+Shape legend: I items, V segments, R users without a personal answer.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal, get_args
+from typing import Any, ClassVar, Literal, get_args
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
 from palate.data.dataset import History
+from palate.data.ids import IdMap
 from palate.errors import DataError
 
-__all__ = ["PLAIN", "ColdStart", "Fallback"]
-
 DAY = 86_400.0
-SEGMENT_CELLS = 50_000_000  # scores of all segments together: 400 MB while they are counted
+SEGMENT_CELLS = 50_000_000  # scores of all segments together: 400 MB while the events are counted
 
 Kind = Literal["popular", "recent"]
 
 
 @dataclass(frozen=True)
 class ColdStart:
-    """Who gets what when nothing was learned: saved with a bundle, and may be set for each request.
+    """The policy for users about whom nothing was learned: saved with a bundle, and may be set for each request.
 
     Args:
-        fallback: "popular" or "recent", for those about whom nothing is known.
-        half_life: days after which an event counts half, for "recent".
-        segment: a user feature; strangers whose value is known get what is popular among people of that value.
-        shrink: events of the whole population that a segment's own are mixed with.
-        min_history: events that somebody must have had before the model folds them in; who has fewer gets the fallback.
-        features: whether those known by features only are answered by the model, where it has a feature tower.
-        explore: share of the places of every list that less known items get, 0 to 1.
-        seed: of the exploration; a user's draw depends on nothing else but the user.
+        fallback: "popular" or "recent", for users about whom nothing is known. Default: "popular".
+        half_life: days after which an event counts half, for "recent". Default: 30.
+        segment: a user feature; new users whose value is known get the items popular among users of that value.
+        shrink: events of the whole population that are mixed with those of a segment. Default: 1,000.
+        min_history: events that a new user needs before the model folds them in; others get the fallback. Default: 1.
+        features: whether the model answers users known by features only, where it has a feature tower. Default: True.
+        explore: share of the places of every list given to less known items, 0 to 1. Default: 0.
+        seed: seed of the exploration; the draw of a user depends on the seed and the user only.
     """
 
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
@@ -86,7 +85,7 @@ class ColdStart:
 
     @property
     def is_plain(self) -> bool:
-        """Whether strangers about whom nothing is known get the most popular items."""
+        """Whether users about whom nothing is known get the most popular items."""
         return self.fallback == "popular" and self.segment is None
 
 
@@ -95,30 +94,30 @@ PLAIN = ColdStart()
 
 @dataclass(frozen=True, eq=False)
 class Fallback:
-    """Scores of all items for those whom the model does not know.
+    """Scores of all items for users without a personal answer.
 
     Args:
-        source: "popular" or "recent", of the overall scores.
+        source: "popular" or "recent", the source of the overall scores.
         overall: (I,) float32.
         segment: the user feature of the segments, or None.
-        values: its values as text, ascending, (V,).
+        values: its values as text, ascending, (V,), as an id map, so that a request looks up its own without a join.
         by_value: (V, I) float32.
     """
 
     source: Kind
     overall: NDArray[np.float32]
     segment: str | None = None
-    values: pl.Series | None = None
+    values: IdMap | None = None
     by_value: NDArray[np.float32] | None = None
 
     @classmethod
     def of(
         cls, policy: ColdStart, seen: History, popularity: NDArray[np.float32], features: pl.DataFrame | None
     ) -> Fallback:
-        """Count the events of ``seen`` as the policy says.
+        """Count the events of ``seen`` by a policy.
 
         Args:
-            policy: what to count.
+            policy: the policy.
             seen: the training history, one per user row.
             popularity: (I,) events per item.
             features: one row per user, or None.
@@ -137,32 +136,31 @@ class Fallback:
         if policy.segment is None:
             return cls(policy.fallback, overall)
         column = _column(features, policy.segment)
-        values = column.drop_nulls().unique().sort()
+        values = IdMap.of(column)
         cells = len(values) * len(popularity)
         if cells > SEGMENT_CELLS:
             raise DataError(
                 f"segment={policy.segment!r} has {len(values):,} values for {len(popularity):,} items, at most "
                 f"{SEGMENT_CELLS // len(popularity):,} fit: choose a feature with fewer values"
             )
-        value_U = _places(column, values)
-        value_H = np.repeat(value_U, seen.counts)
-        told = value_H >= 0
-        cell = value_H[told] * len(popularity) + seen.items[told]
-        counts = np.bincount(cell, strength[told], cells).reshape(len(values), len(popularity))
+        value_H = np.repeat(values.rows(column), seen.counts)
+        known = value_H >= 0
+        cell = value_H[known].astype(np.int64) * len(popularity) + seen.items[known]
+        counts = np.bincount(cell, strength[known], cells).reshape(len(values), len(popularity))
         prior = policy.shrink * overall / max(float(overall.sum()), 1e-12)
         return cls(policy.fallback, overall, policy.segment, values, (counts + prior).astype(np.float32))
 
-    def places(self, strangers: int, features: pl.DataFrame | None) -> NDArray[np.int64]:
-        """The segment of each of so many strangers (R,), -1 for none; ``features`` has one row each, or is None."""
+    def places(self, users: int, features: pl.DataFrame | None) -> NDArray[np.integer[Any]]:
+        """The segment of each user, (R,), -1 for none; ``features`` has one row per user, or is None."""
         if self.segment is None or self.values is None or features is None:
-            return np.full(strangers, -1, dtype=np.int64)
-        return _places(_column(features, self.segment), self.values)
+            return np.full(users, -1, dtype=np.int64)
+        return self.values.rows(_column(features, self.segment))
 
-    def scores(self, strangers: int, features: pl.DataFrame | None) -> NDArray[np.float32]:
-        """Scores (R, I) of so many strangers: of their segment, or overall."""
-        place_R = self.places(strangers, features)
-        score_RI = np.repeat(self.overall[None], strangers, axis=0)
+    def scores(self, users: int, features: pl.DataFrame | None) -> NDArray[np.float32]:
+        """Scores (R, I) of new users: of their segment, or overall."""
+        score_RI = np.repeat(self.overall[None], users, axis=0)
         if self.by_value is not None:
+            place_R = self.places(users, features)
             score_RI[place_R >= 0] = self.by_value[place_R[place_R >= 0]]
         return score_RI
 
@@ -175,10 +173,3 @@ def _column(features: pl.DataFrame | None, name: str) -> pl.Series:
     if features[name].dtype.is_nested():
         raise DataError(f"segment={name!r} holds lists: choose a feature with one value per user")
     return features[name].cast(pl.String)
-
-
-def _places(column: pl.Series, values: pl.Series) -> NDArray[np.int64]:
-    """The place of each text among ``values``, -1 where it is null or not one of them."""
-    table = pl.DataFrame({"value": values, "place": pl.Series(range(len(values)), dtype=pl.Int64)})
-    found = pl.DataFrame({"value": column}).join(table, on="value", how="left", maintain_order="left")
-    return found["place"].fill_null(-1).to_numpy()

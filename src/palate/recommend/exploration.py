@@ -2,13 +2,13 @@
 
 Less known are the items with at most as many events as the median item. Each user draws among them by Thompson sampling
 (Thompson 1933, "On the likelihood that one unknown probability exceeds another", Biometrika): a rate of events per day
-is drawn from what the history leaves open about it, and the highest draws win,
+is drawn from its posterior given the training history, and the highest draws win,
 
     rate_i ~ Gamma(shape 1 + n_i, rate 1 / r + age_i)
 
-with n_i events since the item was first touched, age_i days ago, and a prior that says what less known items do on
-average, r events a day. An item that nobody has touched has only the prior, one that was left alone for long has a low
-rate for sure. The draw is a function of (seed, user): who else is asked changes nothing.
+with n_i events since the first event of the item, age_i days ago, and a prior with the average rate of less known
+items, r events a day. An item without events has only the prior; one without events for a long time has a low rate.
+The draw is a function of (seed, user) and does not depend on the other users of a request.
 
 Shape legend: B users of a chunk, I items, L less known items, P places of a pool, M explored places at most.
 """
@@ -19,21 +19,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-import polars as pl
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from palate.data.dataset import History
-from palate.data.ids import stable_hashes
 from palate.recommend.cold_start import DAY, ColdStart
-
-__all__ = ["Best", "Explored", "LessKnown"]
 
 Best = Callable[[NDArray[np.int64], int], tuple[Tensor, Tensor]]
 """(rows (R,) of the chunk, P) -> the best values (R, P) and items (R, P), -inf in empty places."""
 
-ASKED = 10_000  # less known items that one user draws among, where there are more
+SAMPLED = 10_000  # less known items that one user draws among, where there are more
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,8 +56,8 @@ class LessKnown:
 
     def draw(self, rng: np.random.Generator, places: int, blocked_I: NDArray[np.bool_]) -> NDArray[np.int64]:
         """The items with the highest draws, at most ``places`` of them, none of them blocked."""
-        if len(self.items) > ASKED:
-            among = rng.choice(len(self.items), ASKED, replace=False)
+        if len(self.items) > SAMPLED:
+            among = rng.choice(len(self.items), SAMPLED, replace=False)
         else:
             among = np.arange(len(self.items))
         rate = rng.standard_gamma(self.shape[among]) * self.scale[among]
@@ -82,26 +78,26 @@ class Explored:
         cls,
         policy: ColdStart,
         less: LessKnown,
-        asked: pl.Series,
+        keys: NDArray[np.uint64],
         width: int,
         hidden: History | None,
         allowed_I: NDArray[np.bool_],
     ) -> Explored:
-        """Draw for each asked user.
+        """Draw for each user.
 
         Args:
             policy: share of the places, and the seed.
             less: the less known items.
-            asked: (B,) distinct ids.
+            keys: (B,) hashes of the user ids.
             width: places of a list.
-            hidden: what must not be listed, one history per user.
-            allowed_I: what may be listed at all.
+            hidden: events whose items must not be listed, one history per user.
+            allowed_I: items that may be listed at all.
         """
         most = int(np.ceil(policy.explore * width))
-        items, places = (np.full((len(asked), most), -1, dtype=np.int64) for _ in range(2))
-        # A generator for each user, so that a draw does not depend on who else is asked: the draw is what takes time.
-        for row, name in enumerate(stable_hashes(asked).tolist()):
-            rng = np.random.default_rng((policy.seed, name))
+        items, places = (np.full((len(keys), most), -1, dtype=np.int64) for _ in range(2))
+        # A generator for each user, so that a draw does not depend on the other users of the request.
+        for row, key in enumerate(keys.tolist()):
+            rng = np.random.default_rng((policy.seed, key))
             count = int(policy.explore * width + rng.random())
             place = np.sort(rng.choice(width, min(count, most), replace=False))
             blocked_I = ~allowed_I

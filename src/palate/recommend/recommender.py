@@ -1,102 +1,56 @@
-"""Recommender: from a fitted model to lists of external ids, for people known, new and unknown.
+"""Recommender: from a fitted model to lists of external ids, for known users, new users and new items.
 
     recommender = Recommender.of(model, train)
     recommender.recommend([196, 22], k=10)      # user_id, item_id, rank, score, source, title
 
-Every row says where it came from: "model" (a user of the training data), "fold-in" (somebody else, known by a
-history that was given with the request), "features" (known by features alone) or "popular" (nothing personal can be
-said, so the most popular items answer). ``palate.recommend.cold_start`` names the others and what decides.
-
-Shape legend: I items.
+Every row names its source: "model" (a user of the training data), "fold-in" (another user, known by a history of the
+request), "features" (known by features alone) or "popular" (nothing personal is known, so the most popular items
+answer). ``palate.recommend.cold_start`` describes the others and their order.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+import logging
+from dataclasses import replace
 from datetime import datetime
 from functools import cached_property
-from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any
 
+import narwhals.stable.v2 as nw
 import numpy as np
 import polars as pl
-import torch
-from numpy.typing import NDArray
-from torch import Tensor, nn
 
-from palate.base import Model, Query
-from palate.data.dataset import Dataset, History, Interactions, Note
-from palate.data.ids import IdMap
+from palate.data.columns import listed
+from palate.data.dataset import Dataset, Interactions, Note
+from palate.data.ids import stable_hashes
 from palate.data.splits.split import Split
 from palate.errors import DataError
-from palate.recommend import request as ask
+from palate.progress import Progress, silent
+from palate.recommend import request, top_n
 from palate.recommend.attribution import Explainer
 from palate.recommend.batch import write_all
-from palate.recommend.cold_start import PLAIN, ColdStart, Fallback
-from palate.recommend.exploration import LessKnown
-from palate.recommend.new_entities import UserFeatures, features_of, with_items
-from palate.recommend.request import Histories, Id, Ids
-from palate.recommend.similar_items import SimilarItems
-from palate.recommend.top_n import RecommendOptions, answer, chunks, empty
-from palate.recommend.why_not import WhyNot, why_not
+from palate.recommend.cold_start import ColdStart
+from palate.recommend.explain import Why, WhyNot, explain, why_not
+from palate.recommend.new_items import with_items
+from palate.recommend.request import Histories, Id, Ids, UserFeatures
+from palate.recommend.state import State
+from palate.recommend.top_n import SOURCES, RecommendOptions
+from palate.rules import CompiledRules, Rules
+from palate.rules.rerank import traces
 
 if TYPE_CHECKING:
-    from palate.retrieval import Index, Kind
-    from palate.rules import Catalog, CompiledRules, Rules
+    from palate.retrieval import Kind
 
-__all__ = ["Recommender"]
-
-KEPT_FALLBACKS = 8  # policies whose scores are kept
+SOURCE_NAMES = pl.Series("source", SOURCES)
+logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, eq=False)
-class Recommender:
-    """A fitted model with the ids, histories and titles that turn its scores into lists.
+class Recommender(State):
+    """A fitted model behind external ids and dataframes; the fields are those of ``State``.
 
     It needs no training data, and answering changes nothing in it, so threads may share one.
-
-    Args:
-        model: a fitted model; it is put into evaluation mode.
-        users, items: the id maps of the training data.
-        seen: the training history, one (perhaps empty) history per user row.
-        popularity: (I,) float32 interactions per item, the answer when nothing personal can be said.
-        titles: one readable name per item row, or None.
-        user_features, item_features: one row per id in map order, or None.
-        name: the name of the data set.
-        index: over the model's item vectors, asked instead of scoring the whole catalog; or None.
-        cold: what answers where the model knows nothing, unless a request says otherwise.
     """
-
-    model: Model
-    users: IdMap
-    items: IdMap
-    seen: History
-    popularity: NDArray[np.float32]
-    titles: pl.Series | None = None
-    user_features: pl.DataFrame | None = None
-    item_features: pl.DataFrame | None = None
-    name: str = ""
-    index: Index | None = None
-    cold: ColdStart = PLAIN
-
-    def __post_init__(self) -> None:
-        cast(nn.Module, self.model).eval()
-
-    @classmethod
-    def of(cls, model: Model, train: Dataset) -> Recommender:
-        """The recommender of a model and the rows it was trained on, which are what counts as seen."""
-        return cls(
-            model=model,
-            users=train.users,
-            items=train.items,
-            seen=train.history,
-            popularity=np.bincount(train.interactions.item, minlength=train.n_items).astype(np.float32),
-            titles=train.titles,
-            user_features=train.user_features,
-            item_features=train.item_features,
-            name=train.name,
-        )
 
     def recommend(
         self,
@@ -104,6 +58,7 @@ class Recommender:
         k: int = 10,
         *,
         exclude_seen: bool = True,
+        items: Ids | None = None,
         histories: Histories | None = None,
         features: UserFeatures | None = None,
         rules: Rules | CompiledRules | None = None,
@@ -111,50 +66,58 @@ class Recommender:
         cold: ColdStart | None = None,
         reasons: int = 0,
     ) -> pl.DataFrame:
-        """The k best items of each user, best first: user_id (as asked), item_id, rank, score, source, title.
+        """The k best items of each user, best first: user_id (as given), item_id, rank, score, source, title.
 
         Args:
-            users: one id or many; an id asked for twice is answered once. Unknown ids are answered too.
-            k: list length. Lists are shorter where fewer items are left after ``exclude_seen`` and the rules.
-            exclude_seen: leave out what the user had in the training rows or has in ``histories``.
-            histories: events per asked user, oldest first: item ids, pairs (id, weight), where a weight below 0 is a
-                dislike, or triples (id, weight, seconds since 1970). They introduce an unknown user; for a known one
-                they come after the training history. Items that the catalog lacks are left out: see
+            users: one id or many; an id given twice is answered once. Unknown ids are answered too.
+            k: list length. Lists are shorter where fewer items are left by ``exclude_seen``, ``items`` and ``rules``.
+            exclude_seen: leave out the items of the training rows of a user and of ``histories``. Default: True.
+            items: ids of the items to rank. Default: the whole catalog. Unknown ids are left out and logged.
+            histories: events per user of the request, oldest first: item ids, pairs (id, weight), where a weight below
+                0 is a dislike, or triples (id, weight, seconds since 1970). They introduce an unknown user; those of a
+                known user follow the training history. Items that the catalog lacks are left out: see
                 ``unknown_items``.
-            features: values by name of user feature, per asked user, for strangers; see ``cold_start``.
-            rules: what must and must not be listed; a column ``rule`` then says what they did to each row.
-            at: time of the request, and of events in ``histories`` that tell none; the latest of the training rows if
-                left out.
-            cold: what answers where the model knows nothing; the recommender's own policy if left out.
-            reasons: name that many items of the history that support each row: a column ``because`` holds them with
+            features: values by name of user feature, per user of the request, for new users; see ``cold_start``.
+            rules: what must and must not be listed; a column ``rule`` then holds their effect on each row.
+            at: time of the request, and of events in ``histories`` without one. Default: the latest training row.
+            cold: the policy for users without a personal answer. Default: that of the recommender.
+            reasons: number of items of the history named in support of each row: a column ``because`` holds them with
                 their shares, ``why`` says it in words. See ``attribution``; slow for models with a gradient fold-in.
 
-        Scores compare within one list only; for "popular" they are the model's own if it is not personal at all, and
-        interaction counts otherwise. ``title`` is there if titles are known.
+        Returns:
+            A polars DataFrame, or a pandas one where ``users`` is a pandas Series. Scores compare within one list
+            only; those of "popular" are the model's own if it is not personal at all, and interaction counts
+            otherwise. ``title`` is there if titles are known.
 
         Raises:
-            DataError: k is below 1, an id is neither integer nor string, ``histories`` or ``features`` name somebody
-                not asked for, or features or policy do not fit what is known about users.
+            DataError: k is below 1, an id is neither integer nor string, ``histories`` or ``features`` name a user
+                that was not asked for, or features or policy do not fit the data.
             RuleError: the rules do not fit the catalog.
         """
-        ask.check_k(k)
-        now = ask.as_seconds(at)
-        wish = RecommendOptions(k, exclude_seen, self.bind(rules, now), now, cold or self.cold, reasons)
-        asked = ask.as_ids("user_id", users).unique(maintain_order=True)
-        rows, history = self.histories_of(asked, histories, wish.at)
-        told = features_of(self.user_features, asked, self.users.rows(asked), features)
-        parts = (
-            answer(
-                self,
-                asked[part],
-                rows[part],
-                history.select(np.arange(len(rows))[part]),
-                wish,
-                None if told is None else told[part],
-            )
-            for part in chunks(len(rows), self)
-        )
-        return pl.concat([empty(self, asked.dtype, wish), *parts])
+        options = self._options(k, exclude_seen, rules, at, cold, items)
+        asked = request.as_users(users)
+        rows = self.users.rows(asked)
+        given = None if histories is None else request.given_events(asked, histories, self.items)
+        table = request.features_of(self.user_features, asked, rows, features) if features else None
+        keys = stable_hashes(asked) if options.cold.explore else None
+        answer = top_n.recommend(self, rows, options, given=given, features=table, keys=keys)
+        owner = answer.owners
+        columns = [
+            asked[owner],
+            self.items.ids[answer.items].alias("item_id"),
+            pl.Series("rank", answer.ranks.astype(np.int32)),
+            pl.Series("score", answer.scores),
+            SOURCE_NAMES[answer.sources],
+        ]
+        if self.titles is not None:
+            columns.append(self.titles[answer.items].alias("title"))
+        if answer.moved is not None and answer.by_score is not None:
+            columns.append(traces(answer.by_score, answer.moved, answer.ranks).alias("rule"))
+        frame = pl.DataFrame(columns)
+        if reasons:
+            query = top_n.ask(self, rows, options, given, table).query
+            frame = frame.hstack(self.explainer.because(query, owner, answer.items, answer.personal, reasons))
+        return frame.to_pandas() if _is_pandas(users) else frame
 
     def recommend_all(
         self,
@@ -165,24 +128,21 @@ class Recommender:
         rules: Rules | CompiledRules | None = None,
         at: float | datetime | None = None,
         cold: ColdStart | None = None,
-        progress: bool = False,
+        progress: Progress = silent,
     ) -> int:
         """Write the lists of all known users to one Parquet file in bounded memory; the number of rows written.
 
-        The file appears under its name only when it is whole; a file of that name is replaced. A call that was killed
-        goes on where it was (see ``palate.recommend.batch``).
+        The file appears under its name only when it is complete; a file of that name is replaced. A call that was
+        killed is resumed (see ``palate.recommend.batch``).
 
         Raises:
             DataError: k is below 1, or ``path`` cannot be written.
             RuleError: the rules do not fit the catalog.
         """
-        ask.check_k(k)
-        now = ask.as_seconds(at)
-        wish = RecommendOptions(k, exclude_seen, self.bind(rules, now), now, cold or self.cold)
-        return write_all(self, Path(path), wish, progress=progress)
+        return write_all(self, Path(path), self._options(k, exclude_seen, rules, at, cold), progress=progress)
 
     def similar(self, item: Id, k: int = 10) -> pl.DataFrame:
-        """The k items most like one item, by cosine: item_id, rank, score, source, title.
+        """The k items most similar to one item, by cosine: item_id, rank, score, source, title.
 
         Source "model": cosine of the model's item vectors. Source "co-occurrence", for models without item vectors:
         the share of users two items have in common, n_ij / sqrt(n_i n_j), where only items with n_ij > 0 are listed.
@@ -192,10 +152,32 @@ class Recommender:
             k: list length.
 
         Raises:
-            DataError: k is below 1, or the item is unknown; the message names what was perhaps meant.
+            DataError: k is below 1, or the item is unknown; the message names near matches.
         """
-        ask.check_k(k)
-        return self.similar_items.to(item, k)
+        return self.similar_items.to(item, request.as_k(k))
+
+    def explain(
+        self,
+        user: Id,
+        item: Id,
+        k: int = 10,
+        *,
+        exclude_seen: bool = True,
+        items: Ids | None = None,
+        histories: Histories | None = None,
+        features: UserFeatures | None = None,
+        rules: Rules | CompiledRules | None = None,
+        at: float | datetime | None = None,
+        cold: ColdStart | None = None,
+    ) -> Why:
+        """Why an item is listed for a user, or would be, seen or not; arguments as for ``recommend``.
+
+        Raises:
+            DataError: the item is unknown; the message names near matches. Or as ``recommend``.
+            RuleError: the rules do not fit the catalog.
+        """
+        options = self._options(k, exclude_seen, rules, at, cold, items)
+        return explain(self, self.explainer, user, item, options, histories, features)
 
     def why_not(
         self,
@@ -205,15 +187,20 @@ class Recommender:
         k: int = 10,
         *,
         exclude_seen: bool = True,
+        items: Ids | None = None,
         histories: Histories | None = None,
+        features: UserFeatures | None = None,
+        at: float | datetime | None = None,
+        cold: ColdStart | None = None,
     ) -> WhyNot:
-        """Why an item is not among the k recommended to a user, or that it is; arguments as for ``recommend``.
+        """Why an item is not among the k recommended to a user, or its place there; arguments as for ``recommend``.
 
         Raises:
-            DataError: the item is unknown; the message names what was perhaps meant.
+            DataError: the item is unknown; the message names near matches. Or as ``recommend``.
             RuleError: the rules do not fit the catalog.
         """
-        return why_not(self, user, item, rules, k, exclude_seen=exclude_seen, histories=histories)
+        options = self._options(k, exclude_seen, rules, at, cold, items)
+        return why_not(self, user, item, options, histories, features)
 
     def against(self, test: Dataset) -> Split:
         """A split with this recommender's history as its training side and ``test``, in its row numbers, as the other.
@@ -244,14 +231,14 @@ class Recommender:
         return Split(train, replace(train.with_rows(held), name=test.name), how, shown)
 
     def with_items(self, table: pl.DataFrame) -> Recommender:
-        """A recommender whose catalog holds the items of a feature table too; this one stays as it is.
+        """A recommender whose catalog also holds the items of a feature table; this one is unchanged.
 
         Args:
             table: one row per new item: a column item_id, or else the first, the features that the model reads, and
                 perhaps a title. Lists may be written as text with | between the values.
 
         Raises:
-            DataError: an id is null, there twice or in the catalog already, or a feature is missing or does not fit.
+            DataError: an id is null, duplicated or in the catalog already, or a feature is missing or does not fit.
             ModelError: the model cannot rank an item by its features.
         """
         return with_items(self, table)
@@ -268,102 +255,43 @@ class Recommender:
 
     def unknown_items(self, histories: Histories) -> Note | None:
         """A note on the history items that the catalog lacks (``recommend`` leaves them out), or None."""
-        return ask.unknown_items(histories, self.items, self.name)
-
-    def bind(self, rules: Rules | CompiledRules | None, at: float | None = None) -> CompiledRules | None:
-        """Rules compiled for this catalog: compile once the rules of many requests.
-
-        Args:
-            rules: compiled ones are returned as they are.
-            at: the moment that windows in days reach back from, seconds since 1970; the latest event if left out.
-
-        Raises:
-            RuleError: they name a column that the items do not have, or contradict each other.
-        """
-        if rules is None:
-            return None
-        from palate.rules import Rules, compile_rules
-
-        return compile_rules(rules, self.catalog, at) if isinstance(rules, Rules) else rules
-
-    def histories_of(
-        self, asked: pl.Series, histories: Histories | None, at: float | None
-    ) -> tuple[NDArray[np.int64], History]:
-        """Row numbers of the asked users, -1 for strangers, and all events of each."""
-        rows = self.users.rows(asked)
-        history = self.seen.select(rows)
-        # Somebody without a training row has no learned parameters, in the map or not: a stranger.
-        rows_B = np.where(history.counts > 0, rows, -1).astype(np.int64)
-        if histories is None:
-            return rows_B, history
-        # What is given happened after the training rows; which second it was may not be known.
-        latest = None if self.seen.times is None else float(self.seen.times.max(initial=0.0))
-        now = at if at is not None and latest is not None else latest
-        return rows_B, ask.joined(history, ask.given(asked, histories, self.items, now))
-
-    @cached_property
-    def device(self) -> torch.device:
-        """Where the model is."""
-        module = cast(nn.Module, self.model)
-        first = next(chain(module.parameters(), module.buffers()), None)
-        return torch.device("cpu") if first is None else first.device
-
-    @cached_property
-    def popular(self) -> Tensor:
-        """Popularity (I,) on the model's device."""
-        return torch.tensor(self.popularity, device=self.device)
-
-    def fallback(self, cold: ColdStart) -> Fallback:
-        """What a policy scores for those whom the model does not know, kept for the next request.
-
-        Raises:
-            DataError: the policy does not fit what is known about users.
-        """
-        key = replace(cold, min_history=1, features=True, explore=0.0, seed=0)
-        found = self._fallbacks.get(key)
-        if found is None:
-            found = Fallback.of(key, self.seen, self.popularity, self.user_features)
-            if len(self._fallbacks) < KEPT_FALLBACKS:
-                self._fallbacks[key] = found
-        return found
-
-    @cached_property
-    def _fallbacks(self) -> dict[ColdStart, Fallback]:
-        return {}
-
-    @cached_property
-    def less_known(self) -> LessKnown:
-        """What exploration draws from."""
-        return LessKnown.of(self.seen, len(self.items))
-
-    @cached_property
-    def is_personal(self) -> bool:
-        """Whether the model says anything personal to the user it has most rows of."""
-        if not len(self.seen):
-            return True
-        most = np.array([self.seen.counts.argmax()])
-        with torch.inference_mode():
-            return bool(self.model.can_personalize(Query.of(most, self.seen.select(most)).to(self.device)).item())
-
-    @cached_property
-    def similar_items(self) -> SimilarItems:
-        """The catalog as neighbors of items."""
-        return SimilarItems(self.model, self.items, self.seen, self.titles)
+        return request.unknown_items(histories, self.items, self.name)
 
     @cached_property
     def explainer(self) -> Explainer:
-        """Reasons for what is listed."""
+        """The reasons of listed rows."""
         return Explainer(self.model, self.items, self.seen, self.titles)
 
-    @cached_property
-    def catalog(self) -> Catalog:
-        """The catalog as rules see it."""
-        from palate.rules import Catalog
+    def _options(
+        self,
+        k: int,
+        exclude_seen: bool,
+        rules: Rules | CompiledRules | None,
+        at: float | datetime | None,
+        cold: ColdStart | None,
+        items: Any = None,
+    ) -> RecommendOptions:
+        now = request.as_seconds(at)
+        rows = None
+        if items is not None:
+            ids = request.as_ids("items", items)
+            rows = self.items.rows(ids)
+            unknown = ids.filter(pl.Series(rows < 0)).cast(pl.String).fill_null("null")
+            rows = rows[rows >= 0]
+            if len(unknown) and not len(rows):
+                raise DataError(f"none of the {len(ids):,} items is in the catalog of {self.name}: give ids it holds")
+            if len(unknown):
+                logger.warning("%d items are unknown and left out: %s", len(unknown), listed(unknown.head(5).to_list()))
+        return RecommendOptions(request.as_k(k), exclude_seen, self.bind(rules, now), now, cold or self.cold, rows)
 
-        return Catalog(
-            items=self.items,
-            features=self.item_features,
-            titles=self.titles,
-            seen=self.seen,
-            unit_items=self.similar_items.unit_items,
-        )
+    def __repr__(self) -> str:
+        index = "" if self.index is None else f", {self.index.info.kind} index"
+        users, items = f"{len(self.users):,} users", f"{len(self.items):,} items"
+        return f"<Recommender {self.name}: {type(self.model).__name__}, {users}, {items}{index}>"
+
+
+def _is_pandas(users: Any) -> bool:
+    if isinstance(users, list | tuple | str | int | np.ndarray | pl.Series):
+        return False  # the common cases, without the checks of narwhals
+    native = nw.from_native(users, pass_through=True, allow_series=True)
+    return isinstance(native, nw.Series) and native.implementation.is_pandas_like()

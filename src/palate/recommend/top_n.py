@@ -1,8 +1,12 @@
-"""The answer to one chunk of users: scores, what must not be listed, the list under the rules, external ids.
+"""The one function that answers: rows and histories in, item rows, scores and sources out.
 
-    scores (or an index over item vectors) -> hidden items out -> pool of the best -> rules pick k -> rows
+    scores (or a search of the index) -> excluded items removed -> pool of the best -> rules choose k -> lists
 
-Shape legend: B users of a chunk, I items, P places of a pool, K list length, H history events.
+It works on integers and arrays: no external id, no dataframe of answers. ``Recommender``, batches, ``explain`` and
+``why_not`` all call it, so they cannot disagree. Apart from the scores of the catalog, the work of a request does not
+grow with the number of users or training events.
+
+Shape legend: B users of a chunk, I items, N listed rows of all users, P places of a pool, K list length, H events.
 """
 
 from __future__ import annotations
@@ -19,226 +23,345 @@ from torch import Tensor
 from palate.base import Query, Vectors
 from palate.data.dataset import History
 from palate.errors import ModelError
-from palate.models.dot_product import positive_events
 from palate.recommend.cold_start import PLAIN, ColdStart
 from palate.recommend.exploration import Best, Explored
+from palate.recommend.state import State
 from palate.rules import CompiledRules, Reranked, rerank
 from palate.top_k import top_k
 
 if TYPE_CHECKING:
-    from palate.recommend.recommender import Recommender
     from palate.retrieval import Index
 
-__all__ = ["RecommendOptions", "answer", "chunks", "empty"]
-
-SOURCES = pl.Series(["popular", "recent", "segment", "features", "fold-in", "model", "new-item", "explore"])
-POPULAR, RECENT, SEGMENT, FEATURES, FOLD_IN, MODEL, NEW_ITEM, EXPLORE = range(8)
-# What one chunk of users may take while it is scored: a score, its copy, and the sort keys of top_k per cell.
+SOURCES = ("popular", "recent", "segment", "features", "fold-in", "model", "new-item", "explore")
+POPULAR, RECENT, SEGMENT, FEATURES, FOLD_IN, MODEL, NEW_ITEM, EXPLORE = range(len(SOURCES))
+# Memory of one chunk of users while it is scored: per cell a score, its copy, and the sort keys of top_k.
 CHUNK_BYTES = 256 << 20
 CELL_BYTES = 48
-INDEXED_USERS = 1024  # users of a chunk where an index searches and nobody scores the catalog
+INDEXED_USERS = 1024  # users of a chunk at least where an index searches and the catalog is not scored
 
 
 @dataclass(frozen=True, eq=False)
 class RecommendOptions:
-    """What a request wants, apart from who asks.
+    """The options of a request, apart from its users.
 
     Args:
         k: list length.
-        exclude_seen: leave out what the user has had.
+        exclude_seen: leave out the items of each user's history.
         rules: compiled for the catalog, or None.
         at: time of the request in seconds since 1970, or None.
-        cold: what answers where the model knows nothing.
-        reasons: supporting items of the history named with each row; 0 for none.
+        cold: the policy for users without a personal answer.
+        items: rows of the items that may be listed, or None for the whole catalog.
     """
 
-    k: int
+    k: int = 10
     exclude_seen: bool = True
     rules: CompiledRules | None = None
     at: float | None = None
     cold: ColdStart = PLAIN
-    reasons: int = 0
+    items: NDArray[np.integer[Any]] | None = None
 
 
-class Lists(NamedTuple):
-    """values (B, K), -inf in empty places; items (B, K); what the rules did, or None without rules."""
+class Answer(NamedTuple):
+    """The lists of B users behind each other, best first.
+
+    Args:
+        offsets: (B + 1,) int64; user b has the places offsets[b] to offsets[b + 1] of the arrays below.
+        items: (N,) int64 item rows.
+        scores: (N,) float32.
+        sources: (N,) int8, places in ``SOURCES``.
+        personal: (B,) bool, whether the model itself answered.
+        by_score: (N,) int64 rank of each row by score among the allowed items, 0 if unknown; None without rules.
+        moved: (N,) uint8, why the rules moved the row (``palate.rules.rerank.traces``); None without rules.
+    """
+
+    offsets: NDArray[np.int64]
+    items: NDArray[np.int64]
+    scores: NDArray[np.float32]
+    sources: NDArray[np.int8]
+    personal: NDArray[np.bool_]
+    by_score: NDArray[np.int64] | None = None
+    moved: NDArray[np.uint8] | None = None
+
+    @property
+    def owners(self) -> NDArray[np.int64]:
+        """(N,) place of each row's user among the B users."""
+        return np.repeat(np.arange(len(self.personal)), np.diff(self.offsets))
+
+    @property
+    def ranks(self) -> NDArray[np.int64]:
+        """(N,) place of each row in its list, from 1."""
+        return np.arange(1, len(self.items) + 1) - np.repeat(self.offsets[:-1], np.diff(self.offsets))
+
+
+class Asked(NamedTuple):
+    """A chunk of users as the model is asked: the query, all events of each user, and their positive events (B,)."""
+
+    query: Query
+    history: History
+    positive: NDArray[np.int64]
+
+
+class _Lists(NamedTuple):
+    """values (B, K), -inf in empty places; items (B, K); how the rules moved the rows, or None without rules."""
 
     values: Tensor
     items: Tensor
     picked: Reranked | None
 
 
-def chunks(users: int, recommender: Recommender) -> list[slice]:
+def recommend(
+    state: State,
+    users: NDArray[np.integer[Any]],
+    options: RecommendOptions,
+    *,
+    given: History | None = None,
+    features: pl.DataFrame | None = None,
+    keys: NDArray[np.uint64] | None = None,
+) -> Answer:
+    """The k best items of each user.
+
+    Args:
+        state: the model and everything around it.
+        users: (B,) user rows; -1 is a user that the id map does not hold.
+        options: see ``RecommendOptions``.
+        given: one history per user with the events of the request, after those of training; times may be NaN.
+        features: one row of user features per user. Default: those of the training data.
+        keys: (B,) ``stable_hashes`` of the user ids, from which exploration draws; needed where the policy explores.
+
+    Raises:
+        ModelError: the model is of another catalog, or its scores are not numbers.
+        DataError: the cold-start policy does not fit the user features or the times of events.
+    """
+    options = _narrowed(options, len(state.items))
+    slices = chunks(len(users), state)
+    if len(slices) == 1:  # one request of the server: no copies of its arrays
+        return _answer(state, users, options, given, features, keys)
+    parts = [_answer(state, users[:0], options, None, None, keys if keys is None else keys[:0])]
+    for part in slices:
+        some = None if given is None else given.select(np.arange(part.start, part.stop))
+        table, hashes = (None if x is None else x[part] for x in (features, keys))
+        parts.append(_answer(state, users[part], options, some, table, hashes))  # type: ignore[arg-type]
+    ends = np.concatenate([np.diff(part.offsets) for part in parts]).cumsum()
+    columns = zip(*(part[1:] for part in parts), strict=True)
+    arrays = [None if column[0] is None else np.concatenate(column) for column in columns]
+    return Answer(np.concatenate([[0], ends]), *arrays)  # type: ignore[arg-type]
+
+
+def chunks(users: int, state: State) -> list[slice]:
     """Slices of users whose scores fit into bounded memory."""
-    step = max(1, CHUNK_BYTES // (CELL_BYTES * max(1, len(recommender.items))))
-    if recommender.index is not None:
+    step = max(1, CHUNK_BYTES // (CELL_BYTES * max(1, len(state.items))))
+    if state.index is not None:
         step = max(step, INDEXED_USERS)
     return [slice(start, min(start + step, users)) for start in range(0, users, step)]
 
 
-def answer(
-    recommender: Recommender,
-    asked: pl.Series,
-    rows: NDArray[np.integer[Any]],
-    history: History,
-    wish: RecommendOptions,
+def ask(
+    state: State,
+    users: NDArray[np.integer[Any]],
+    options: RecommendOptions,
+    given: History | None = None,
     features: pl.DataFrame | None = None,
-) -> pl.DataFrame:
-    """The rows of a chunk of users: row numbers (B,), -1 for strangers, all their events and, if any, features."""
-    at = None if wish.at is None else torch.full((len(rows),), wish.at, dtype=torch.float64)
-    query = replace(Query.of(rows, history, at), features=None if (rows >= 0).all() else features)
-    query = query.to(recommender.device)
-    hidden = _hidden(history, wish)
-    explored = _explored(recommender, asked, hidden, wish)
+) -> Asked:
+    """The query of some users, with all their events; arguments as for ``recommend``."""
+    history = state.seen.select(users)
+    # A user without training rows has no learned parameters, in the map or not: new to the model.
+    row_B = np.where(history.counts > 0, users, -1).astype(np.int64)
+    if given is not None:
+        history = _joined(history, given, _now(state, options))
+    at = None if options.at is None else torch.full((len(row_B),), options.at, dtype=torch.float64)
+    query = Query.of(row_B, history, at)
+    if (row_B < 0).any() or options.cold.segment is not None:
+        if features is None and state.user_features is not None:
+            features = rows_of(state.user_features, users)
+        query = replace(query, features=features)
+    if state.device.type != "cpu":
+        query = query.to(state.device)
+    before = np.concatenate([[0], np.cumsum(history.weights >= 0)])
+    return Asked(query, history, np.diff(before[history.offsets]))
+
+
+def rows_of(table: pl.DataFrame, rows: NDArray[np.integer[Any]]) -> pl.DataFrame:
+    """Rows of a table, nulls for -1."""
+    index = pl.Series(rows).cast(pl.get_index_type(), strict=False)  # unsigned: -1 becomes null
+    # Column by column: a gather inside ``select`` waits for polars' threads, which a forked process does not have.
+    return pl.DataFrame([column[index] for column in table])
+
+
+def _now(state: State, options: RecommendOptions) -> float | None:
+    """The time of events that the request gives without one: they happened after the training rows."""
+    return options.at if options.at is not None and state.latest is not None else state.latest
+
+
+def _joined(first: History, second: History, now: float | None) -> History:
+    """Per user, the events of ``first`` and behind them those of ``second``, at time ``now`` where it is NaN."""
+    if not len(second.items):
+        return first
+    # Places are computed, not sorted: user u's new events stand behind all events of the users up to u.
+    place_one = np.arange(len(first.items)) + np.repeat(second.offsets[:-1], first.counts)
+    place_two = np.arange(len(second.items)) + np.repeat(first.offsets[1:], second.counts)
+
+    def merged(one: NDArray[Any], two: NDArray[Any]) -> NDArray[Any]:
+        both = np.empty(len(one) + len(two), one.dtype)
+        both[place_one], both[place_two] = one, two
+        return both
+
+    times = None
+    if first.times is not None and second.times is not None and now is not None:
+        times = merged(first.times, np.where(np.isnan(second.times), now, second.times))
+    items, weights = merged(first.items, second.items), merged(first.weights, second.weights)
+    return History(first.offsets + second.offsets, items, weights, times)
+
+
+def _narrowed(options: RecommendOptions, items: int) -> RecommendOptions:
+    """Options whose k is no longer than the catalog, and whose rules know the subset of items."""
+    rules = options.rules
+    pins = () if rules is None else rules.pins
+    # A pin beyond the end of the catalog moves up to the end of the list, so its place must exist.
+    k = min(options.k, max([items, *(place + 1 for place, _ in pins)]))
+    if options.items is not None and rules is not None:
+        rules = replace(rules, allowed_I=rules.allowed_I & _mask(options.items, items))
+    return options if k == options.k and rules is options.rules else replace(options, k=k, rules=rules)
+
+
+def _mask(rows: NDArray[np.integer[Any]], items: int) -> Tensor:
+    mask = torch.zeros(items, dtype=torch.bool)
+    mask[torch.from_numpy(rows.astype(np.int64))] = True
+    return mask
+
+
+def _answer(
+    state: State,
+    users: NDArray[np.integer[Any]],
+    options: RecommendOptions,
+    given: History | None,
+    features: pl.DataFrame | None,
+    keys: NDArray[np.uint64] | None,
+) -> Answer:
+    """The answer to one chunk of users."""
+    if not len(users):
+        none = np.zeros(0, np.int64)
+        answer = Answer(np.zeros(1, np.int64), none, none.astype(np.float32), none.astype(np.int8), none > 0)
+        return answer if options.rules is None else answer._replace(by_score=none, moved=none.astype(np.uint8))
+    asked = ask(state, users, options, given, features)
+    query, history = asked.query, asked.history
+    exclude = None if options.rules is None else options.rules.rules.exclude
+    hidden: History | None = history
+    if exclude == "none" or (exclude is None and not options.exclude_seen) or not len(history.items):
+        hidden = None
+    elif options.rules is not None:
+        hidden = options.rules.excluded(history)
+    allowed_I = None if options.rules is None else options.rules.allowed_I
+    if allowed_I is None and options.items is not None:
+        allowed_I = _mask(options.items, len(state.items))
     with torch.inference_mode():
-        personal_B = recommender.model.can_personalize(query) & ~_withheld(query, wish.cold)
-        found = _found(recommender, query, personal_B, hidden, wish, explored)
-    who, place = (found.values > -torch.inf).nonzero(as_tuple=True)
-    item, score, who_n, place_n = (
-        t.cpu().numpy() for t in (found.items[who, place], found.values[who, place], who, place)
-    )
-    source = _sources(recommender, query, personal_B.cpu().numpy(), wish)[who_n]
-    if hasattr(recommender.model, "with_items"):
-        source = np.where((source >= FEATURES) & (recommender.popularity[item] == 0), NEW_ITEM, source)
+        personal_B = state.model.can_personalize(query).cpu().numpy() & ~_withheld(query, asked.positive, options.cold)
+        explored = None
+        if options.cold.explore:
+            assert keys is not None, "exploration draws from the hashes of user ids"
+            allowed = np.ones(len(state.items), bool) if allowed_I is None else allowed_I.numpy()
+            width = min(options.k, len(state.items))
+            explored = Explored.of(options.cold, state.less_known, keys, width, hidden, allowed)
+        lists = _found(state, query, personal_B, hidden, allowed_I, options, explored)
+    value_BK, item_BK = lists.values.cpu().numpy(), lists.items.cpu().numpy()
+    kept_BK = value_BK > -np.inf  # empty places are at the end of a list
+    count_B = kept_BK.sum(1)
+    item = item_BK[kept_BK]
+    source = np.repeat(_sources(state, asked, personal_B, options.cold), count_B)
+    if state.new_items is not None:
+        source = np.where((source >= FEATURES) & state.new_items[item], NEW_ITEM, source)
     if explored is not None:
-        source = np.where(explored.has(found.items.cpu().numpy())[who_n, place_n], EXPLORE, source)
-    columns = {
-        "user_id": asked.gather(who_n),
-        "item_id": recommender.items.external(item),
-        "rank": pl.Series(place_n + 1, dtype=pl.Int32),
-        "score": pl.Series(score, dtype=pl.Float32),
-        "source": SOURCES.gather(source),
-    }
-    if recommender.titles is not None:
-        columns["title"] = recommender.titles.gather(item)
-    if found.picked is not None:
-        columns["rule"] = found.picked.trace(who_n, place_n)
-    frame = pl.DataFrame(columns)
-    if wish.reasons:
-        personal = personal_B.cpu().numpy()
-        frame = frame.hstack(recommender.explainer.because(query, who_n, item, personal, wish.reasons))
-    return frame
+        source = np.where(explored.has(item_BK)[kept_BK], EXPLORE, source)
+    offsets = np.concatenate([[0], np.cumsum(count_B)])
+    answer = Answer(offsets, item, value_BK[kept_BK], source.astype(np.int8), personal_B)
+    if lists.picked is None:
+        return answer
+    by_score, moved = (x.cpu().numpy()[kept_BK] for x in (lists.picked.rank_BK, lists.picked.moved_BK))
+    return answer._replace(by_score=by_score, moved=moved)
 
 
-def empty(recommender: Recommender, user_type: pl.DataType, wish: RecommendOptions) -> pl.DataFrame:
-    """The columns of an answer without a row."""
-    item_type = recommender.items.ids.dtype
-    named = {"item_id": item_type, "title": pl.String(), "weight": pl.Float32(), "share": pl.Float64()}
-    return pl.DataFrame(
-        schema={
-            "user_id": user_type,
-            "item_id": item_type,
-            "rank": pl.Int32(),
-            "score": pl.Float32(),
-            "source": pl.String(),
-            **({} if recommender.titles is None else {"title": pl.String()}),
-            **({} if wish.rules is None else {"rule": pl.String()}),
-            **({} if not wish.reasons else {"because": pl.List(pl.Struct(named)), "why": pl.String()}),
-        }
-    )
+def _withheld(query: Query, positive_B: NDArray[np.int64], cold: ColdStart) -> NDArray[np.bool_]:
+    """(B,) bool: new users whom the policy keeps from the model, for a short history or for features alone."""
+    short_B = (positive_B > 0) & (positive_B < cold.min_history)
+    if not cold.features:
+        short_B |= positive_B == 0
+    return (query.user.cpu().numpy() < 0) & short_B
 
 
-def scores(recommender: Recommender, query: Query, personal_B: Tensor, cold: ColdStart = PLAIN) -> Tensor:
-    """Scores (B, I) that the caller may write to; the fallback's for those about whom nothing personal can be said.
+def _falls_back(state: State, cold: ColdStart) -> bool:
+    """Whether the policy scores users without a personal answer; a model that knows no user is asked itself."""
+    return state.is_personal or not cold.is_plain
 
-    Raises:
-        ModelError: the model is of another catalog, or its scores are not numbers.
-        DataError: the policy does not fit what is known about users.
-    """
-    falls_back = _falls_back(recommender, cold)
+
+def _scores(state: State, query: Query, personal_B: NDArray[np.bool_], cold: ColdStart) -> Tensor:
+    """Scores (B, I) that the caller may write to; those of the policy for users without a personal answer."""
+    falls_back = _falls_back(state, cold)
     if falls_back and not personal_B.any():
-        return _fallback(recommender, query, cold)
+        fallback_BI = state.fallback(cold).scores(len(query), query.features)
+        return torch.from_numpy(fallback_BI).to(state.device)
     # The copy: a model may answer with a view of its own table, or one row expanded over all users.
-    score_BI = recommender.model.score(query).to(torch.float32, copy=True, memory_format=torch.contiguous_format)
-    if score_BI.shape != (len(query), len(recommender.items)):
+    score_BI = state.model.score(query).to(torch.float32, copy=True, memory_format=torch.contiguous_format)
+    if score_BI.shape != (len(query), len(state.items)):
         raise ModelError(
-            f"the model scored {score_BI.shape[1]:,} items but the catalog has {len(recommender.items):,}: "
+            f"the model scored {score_BI.shape[1]:,} items but the catalog has {len(state.items):,}: "
             "use the data set it was trained on"
         )
-    if score_BI.isnan().any():
-        raise ModelError("the model's scores are not numbers (NaN): train it again with a lower learning rate")
     if falls_back and not personal_B.all():
-        score_BI[~personal_B] = _fallback(recommender, _strangers(query, ~personal_B), cold)
+        other = np.flatnonzero(~personal_B)
+        features = None if query.features is None else query.features[other]
+        fallback_RI = state.fallback(cold).scores(len(other), features)
+        score_BI[torch.from_numpy(other)] = torch.from_numpy(fallback_RI).to(score_BI.device)
     return score_BI
 
 
-def _withheld(query: Query, cold: ColdStart) -> Tensor:
-    """(B,) bool: strangers whom the policy keeps from the model, for a short history or for features alone."""
-    likes_B = positive_events(query)
-    short_B = (likes_B > 0) & (likes_B < cold.min_history)
-    return (query.user < 0) & (short_B if cold.features else short_B | (likes_B == 0))
-
-
-def _falls_back(recommender: Recommender, cold: ColdStart) -> bool:
-    """Whether the policy answers those whom the model does not know; a model that knows nobody is asked itself."""
-    return recommender.is_personal or not cold.is_plain
-
-
-def _fallback(recommender: Recommender, query: Query, cold: ColdStart) -> Tensor:
-    score_BI = recommender.fallback(cold).scores(len(query), query.features)
-    return torch.from_numpy(score_BI).to(recommender.device)
-
-
-def _strangers(query: Query, chosen_B: Tensor) -> Query:
-    """Some rows of a query, without history."""
-    row = chosen_B.nonzero().squeeze(1)
-    features = None if query.features is None else query.features[row.cpu().numpy()]
-    return Query(query.user[row], features=features)
-
-
-def _sources(
-    recommender: Recommender, query: Query, personal_B: NDArray[np.bool_], wish: RecommendOptions
-) -> NDArray[np.int64]:
-    """Who answers each user, (B,), as a place in ``SOURCES``."""
-    row_B, likes_B = query.user.cpu().numpy(), positive_events(query).cpu().numpy()
-    stranger_B = np.where(likes_B > 0, FOLD_IN, FEATURES)
-    source_B = np.where(personal_B, np.where(row_B >= 0, MODEL, stranger_B), POPULAR)
-    if personal_B.all() or not _falls_back(recommender, wish.cold):
+def _sources(state: State, asked: Asked, personal_B: NDArray[np.bool_], cold: ColdStart) -> NDArray[np.int64]:
+    """The source of each user's list, (B,), as a place in ``SOURCES``."""
+    new_user_B = np.where(asked.positive > 0, FOLD_IN, FEATURES)
+    source_B = np.where(personal_B, np.where(asked.query.user.cpu().numpy() >= 0, MODEL, new_user_B), POPULAR)
+    if personal_B.all() or not _falls_back(state, cold):
         return source_B
-    fallback = recommender.fallback(wish.cold)
+    fallback = state.fallback(cold)
     overall = RECENT if fallback.source == "recent" else POPULAR
-    source_B[~personal_B] = np.where(fallback.places(len(query), query.features) >= 0, SEGMENT, overall)[~personal_B]
+    segment_B = fallback.places(len(personal_B), asked.query.features)
+    source_B[~personal_B] = np.where(segment_B >= 0, SEGMENT, overall)[~personal_B]
     return source_B
 
 
-def _explored(
-    recommender: Recommender, asked: pl.Series, hidden: History | None, wish: RecommendOptions
-) -> Explored | None:
-    """The explored items of a chunk, or None where nobody asked for exploration."""
-    if not wish.cold.explore:
-        return None
-    items = len(recommender.items)
-    allowed_I = np.ones(items, dtype=bool) if wish.rules is None else wish.rules.allowed_I.cpu().numpy()
-    return Explored.of(wish.cold, recommender.less_known, asked, min(wish.k, items), hidden, allowed_I)
-
-
 def _found(
-    recommender: Recommender,
+    state: State,
     query: Query,
-    personal_B: Tensor,
+    personal_B: NDArray[np.bool_],
     hidden: History | None,
-    wish: RecommendOptions,
+    allowed_I: Tensor | None,
+    options: RecommendOptions,
     explored: Explored | None,
-) -> Lists:
-    """The lists of all users of a chunk; an index answers for those whom the model knows."""
-    index, model = recommender.index, recommender.model
-    if index is None or not isinstance(model, Vectors) or not bool(personal_B.any()):
-        return _lists(recommender, query, personal_B, hidden, wish, explored)
+) -> _Lists:
+    """The lists of a chunk: searched in the index where the model answers, out of scores for all others."""
+    index, model = state.index, state.model
+    if index is None or not isinstance(model, Vectors) or not personal_B.any():
+        return _scored(state, query, personal_B, hidden, allowed_I, options, explored)
     vector_BD = model.query_vectors(query).to(torch.float32)
-    allowed_I = None if wish.rules is None else wish.rules.allowed_I
     parts = []
     for indexed_B in (personal_B, ~personal_B):
-        row = indexed_B.nonzero().squeeze(1)
-        row_n = row.cpu().numpy()
-        hide = None if hidden is None else hidden.select(row_n)
-        some = None if explored is None else explored.take(row_n)
+        row = np.flatnonzero(indexed_B)
+        hide = None if hidden is None else hidden.select(row)
+        some = None if explored is None else explored.take(row)
         if indexed_B is personal_B:
-            search = _searching(index, vector_BD[row], hide, allowed_I)
-            parts.append((row, _picked(search, len(row), hide, wish, None, some)))
+            search = _searching(index, vector_BD[torch.from_numpy(row)], hide, allowed_I)
+            parts.append((row, _picked(search, len(row), hide, options, None, some)))
         elif len(row):
-            asked = _strangers(query, indexed_B)
-            parts.append((row, _lists(recommender, asked, personal_B[row], hide, wish, some)))
-    return parts[0][1] if len(parts) == 1 else _interleaved(*parts)
+            features = None if query.features is None else query.features[row]
+            new_users = Query(query.user[torch.from_numpy(row)], features=features)
+            parts.append((row, _scored(state, new_users, personal_B[row], hide, allowed_I, options, some)))
+    if len(parts) == 1:
+        return parts[0][1]
+    order = torch.from_numpy(np.concatenate([row for row, _ in parts]).argsort())
+    one, two = (lists for _, lists in parts)
+    values, items = (torch.cat(pair)[order] for pair in zip(one[:2], two[:2], strict=True))
+    picked = None
+    if one.picked is not None and two.picked is not None:
+        tables = (torch.cat(pair)[order] for pair in zip(one.picked, two.picked, strict=True))
+        picked = type(one.picked)(*tables)
+    return _Lists(values, items, picked)
 
 
 def _searching(index: Index, vector_BD: Tensor, hidden: History | None, allowed_I: Tensor | None) -> Best:
@@ -250,61 +373,47 @@ def _searching(index: Index, vector_BD: Tensor, hidden: History | None, allowed_
     return best
 
 
-def _lists(
-    recommender: Recommender,
+def _scored(
+    state: State,
     query: Query,
-    personal_B: Tensor,
+    personal_B: NDArray[np.bool_],
     hidden: History | None,
-    wish: RecommendOptions,
+    allowed_I: Tensor | None,
+    options: RecommendOptions,
     explored: Explored | None,
-) -> Lists:
+) -> _Lists:
     """The lists of users for whom the whole catalog is scored."""
-    score_BI = scores(recommender, query, personal_B, wish.cold)
-    pin_values_BN = None if wish.rules is None else score_BI[:, wish.rules.pin_items]
+    score_BI = _scores(state, query, personal_B, options.cold)
+    pin_values_BN = None if options.rules is None else score_BI[:, options.rules.pin_items]
     if hidden is not None:
         owner_H = np.repeat(np.arange(len(hidden)), hidden.counts)
         score_BI[torch.from_numpy(owner_H), torch.from_numpy(hidden.items.astype(np.int64))] = -torch.inf
-    if wish.rules is not None:
-        score_BI[:, ~wish.rules.allowed_I] = -torch.inf
+    if allowed_I is not None:
+        score_BI.masked_fill_(~allowed_I.to(score_BI.device), -torch.inf)
 
     def best(row: NDArray[np.int64], size: int) -> tuple[Tensor, Tensor]:
-        return top_k(score_BI if len(row) == len(score_BI) else score_BI[torch.from_numpy(row)], size)
+        values, items = top_k(score_BI if len(row) == len(score_BI) else score_BI[torch.from_numpy(row)], size)
+        # top_k puts NaN first, so looking at the list is enough: the catalog need not be read once more.
+        if bool(values.isnan().any()):
+            raise ModelError("the model's scores are not numbers (NaN): train it again with a lower learning rate")
+        return values, items
 
-    return _picked(best, len(query), hidden, wish, pin_values_BN, explored)
+    return _picked(best, len(query), hidden, options, pin_values_BN, explored)
 
 
 def _picked(
     best: Best,
     users: int,
     hidden: History | None,
-    wish: RecommendOptions,
+    options: RecommendOptions,
     pin_values_BN: Tensor | None,
     explored: Explored | None,
-) -> Lists:
-    """The best k, with explored items among them if asked for, or what the rules pick."""
+) -> _Lists:
+    """The best k, with explored items among them if asked for, or the choice of the rules."""
     best = best if explored is None else explored.into(best)
-    if wish.rules is None:
-        return Lists(*best(np.arange(users), wish.k), None)
-    picked = rerank(wish.rules, best, users, wish.k, excluded=hidden, pin_values_BN=pin_values_BN)
-    # A pin whose score is not known stands in its place all the same.
+    if options.rules is None:
+        return _Lists(*best(np.arange(users), options.k), None)
+    picked = rerank(options.rules, best, users, options.k, excluded=hidden, pin_values_BN=pin_values_BN)
+    # A pin whose score is unknown keeps its place.
     values_BK = picked.values_BK.where(picked.items_BK >= 0, -torch.inf).nan_to_num(nan=0.0, neginf=-torch.inf)
-    return Lists(values_BK, picked.items_BK, picked)
-
-
-def _hidden(history: History, wish: RecommendOptions) -> History | None:
-    """The events whose items must not come back, or None."""
-    exclude = None if wish.rules is None else wish.rules.rules.exclude
-    if exclude == "none" or (exclude is None and not wish.exclude_seen) or not len(history.items):
-        return None
-    return history if wish.rules is None else wish.rules.excluded(history)
-
-
-def _interleaved(one: tuple[Tensor, Lists], two: tuple[Tensor, Lists]) -> Lists:
-    """Two parts of a chunk as one."""
-    order = torch.cat([one[0], two[0]]).argsort()
-    values, items = (torch.cat(pair)[order] for pair in zip(one[1][:2], two[1][:2], strict=True))
-    picked = None
-    if one[1].picked is not None and two[1].picked is not None:
-        tables = (torch.cat(pair)[order] for pair in zip(one[1].picked, two[1].picked, strict=True))
-        picked = type(one[1].picked)(*tables)
-    return Lists(values, items, picked)
+    return _Lists(values_BK, picked.items_BK, picked)

@@ -54,29 +54,36 @@ class Reranked(NamedTuple):
     short_B: Tensor
 
     def trace(self, user: NDArray[np.integer], place: NDArray[np.integer]) -> pl.Series:
-        """The reason, in words, for the place of some rows; empty where the place is the rank by score.
-
-        Args:
-            user, place: (n,) the rows, as positions in the tensors.
-        """
+        """The words of ``traces`` for some rows: user, place (n,) as positions in the tensors."""
         rank, moved = (table[user, place].cpu().numpy() for table in (self.rank_BK, self.moved_BK))
-        # All combinations of bits and direction are put into words once, then looked up: a list has few of them.
-        text = np.full((32, 3), "", dtype=object)
-        for bits in range(32):
-            up = [word for bit, word in ((BY_CAPS, "caps"), (BY_DIVERSITY, "diversity")) if bits & bit]
-            down = [word for bit, word in ((BEHIND_PIN, "pins"), (BEHIND_DIVERSE, "diversity")) if bits & bit]
-            text[bits, 2] = f"raised by {' and '.join(up or ['pins'])}"
-            text[bits, 0] = f"lowered by {' and '.join(down)}"
-        words = pl.Series(text[moved, np.sign(rank - (place + 1)) + 1], dtype=pl.String)
-        frame = pl.DataFrame({"rank": rank, "place": place + 1, "words": words, "pinned": (moved & PINNED) > 0})
-        by_score = pl.when(pl.col("rank") > 0).then(pl.format(" (rank {} by score)", "rank")).otherwise(pl.lit(""))
-        return frame.select(
-            trace=pl.when("pinned")
-            .then(pl.concat_str(pl.format("pinned at {}", "place"), by_score))
-            .when(pl.col("words") != "")
-            .then(pl.format("rank {} by score, {}", "rank", "words"))
-            .otherwise(pl.lit(""))
-        )["trace"]
+        return traces(rank, moved, place + 1)
+
+
+def traces(rank: NDArray[np.integer], moved: NDArray[np.integer], place: NDArray[np.integer]) -> pl.Series:
+    """The reason, in words, for the place of some rows; empty where the place is the rank by score.
+
+    Args:
+        rank: (n,) rank by score, 0 if unknown.
+        moved: (n,) bits of ``Reranked.moved_BK``.
+        place: (n,) place in the list, from 1.
+    """
+    # All combinations of bits and direction are put into words once, then looked up: a list has few of them.
+    text = np.full((32, 3), "", dtype=object)
+    for bits in range(32):
+        up = [word for bit, word in ((BY_CAPS, "caps"), (BY_DIVERSITY, "diversity")) if bits & bit]
+        down = [word for bit, word in ((BEHIND_PIN, "pins"), (BEHIND_DIVERSE, "diversity")) if bits & bit]
+        text[bits, 2] = f"raised by {' and '.join(up or ['pins'])}"
+        text[bits, 0] = f"lowered by {' and '.join(down)}"
+    words = pl.Series(text[moved, np.sign(rank - place) + 1], dtype=pl.String)
+    frame = pl.DataFrame({"rank": rank, "place": place, "words": words, "pinned": (moved & PINNED) > 0})
+    by_score = pl.when(pl.col("rank") > 0).then(pl.format(" (rank {} by score)", "rank")).otherwise(pl.lit(""))
+    return frame.select(
+        trace=pl.when("pinned")
+        .then(pl.concat_str(pl.format("pinned at {}", "place"), by_score))
+        .when(pl.col("words") != "")
+        .then(pl.format("rank {} by score, {}", "rank", "words"))
+        .otherwise(pl.lit(""))
+    )["trace"]
 
 
 def rerank(

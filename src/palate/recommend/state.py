@@ -1,0 +1,173 @@
+"""State: everything that an answer reads, fixed when a recommender is made and shared by all threads.
+
+It holds the model, the id maps, the training history as arrays and what is derived from them. Derived values are
+computed once, on first use; no request changes anything, so neither locks nor copies are needed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import chain
+from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
+
+import numpy as np
+import polars as pl
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from palate.base import AddsItems, Model, Query
+from palate.data.dataset import Dataset, History
+from palate.data.ids import IdMap
+from palate.recommend.cold_start import PLAIN, ColdStart, Fallback
+from palate.recommend.exploration import LessKnown
+from palate.recommend.similar_items import SimilarItems
+from palate.rules import Catalog, CompiledRules, Rules, compile_rules
+
+if TYPE_CHECKING:
+    from palate.retrieval import Index
+
+T = TypeVar("T")
+CACHED = 8  # fallback policies, and bound rules, that are kept for the next request
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class State:
+    """A fitted model with the ids, histories and titles that turn its scores into lists.
+
+    Args:
+        model: a fitted model; it is put into evaluation mode.
+        users, items: the id maps of the training data.
+        seen: the training history, one (perhaps empty) history per user row.
+        popularity: (I,) float32 interactions per item: the scores where nothing personal is known.
+        titles: one readable name per item row, or None.
+        user_features, item_features: one row per id in map order, or None.
+        name: the name of the data set.
+        index: an index over the model's item vectors, searched instead of scoring the whole catalog; or None.
+        cold: the cold-start policy of requests that give none. Default: the most popular items.
+    """
+
+    model: Model
+    users: IdMap
+    items: IdMap
+    seen: History
+    popularity: NDArray[np.float32]
+    titles: pl.Series | None = None
+    user_features: pl.DataFrame | None = None
+    item_features: pl.DataFrame | None = None
+    name: str = ""
+    index: Index | None = None
+    cold: ColdStart = PLAIN
+
+    def __post_init__(self) -> None:
+        cast(nn.Module, self.model).eval()
+
+    @classmethod
+    def of(cls, model: Model, train: Dataset) -> Self:
+        """The state of a model and the rows it was trained on, which count as seen."""
+        return cls(
+            model=model,
+            users=train.users,
+            items=train.items,
+            seen=train.history,
+            popularity=np.bincount(train.interactions.item, minlength=train.n_items).astype(np.float32),
+            titles=train.titles,
+            user_features=train.user_features,
+            item_features=train.item_features,
+            name=train.name,
+        )
+
+    @cached_property
+    def device(self) -> torch.device:
+        """The device of the model."""
+        module = cast(nn.Module, self.model)
+        first = next(chain(module.parameters(), module.buffers()), None)
+        return torch.device("cpu") if first is None else first.device
+
+    @cached_property
+    def latest(self) -> float | None:
+        """Time of the latest training event, or None where times are unknown."""
+        return None if self.seen.times is None else float(self.seen.times.max(initial=0.0))
+
+    @cached_property
+    def is_personal(self) -> bool:
+        """Whether the model is personal for the user with most training rows; assumed where there are no rows."""
+        if not len(self.seen):
+            return True
+        most = np.array([self.seen.counts.argmax()])
+        with torch.inference_mode():
+            return bool(self.model.can_personalize(Query.of(most, self.seen.select(most)).to(self.device)).item())
+
+    @cached_property
+    def new_items(self) -> NDArray[np.bool_] | None:
+        """(I,) bool, items without training rows, which the model ranks by their features; None if there are none."""
+        new_I = self.popularity == 0
+        return new_I if isinstance(self.model, AddsItems) and new_I.any() else None
+
+    @cached_property
+    def less_known(self) -> LessKnown:
+        """The items that exploration draws from."""
+        return LessKnown.of(self.seen, len(self.items))
+
+    @cached_property
+    def similar_items(self) -> SimilarItems:
+        """The catalog as neighbors of items."""
+        return SimilarItems(self.model, self.items, self.seen, self.titles)
+
+    @cached_property
+    def catalog(self) -> Catalog:
+        """The catalog as rules see it."""
+        return Catalog(
+            items=self.items,
+            features=self.item_features,
+            titles=self.titles,
+            seen=self.seen,
+            unit_items=self.similar_items.unit_items,
+        )
+
+    def fallback(self, cold: ColdStart) -> Fallback:
+        """The scores of a policy for users without a personal answer, kept for the next request.
+
+        Raises:
+            DataError: the policy does not fit the user features or the times of events.
+        """
+        # The other fields of a policy do not change the scores.
+        key = replace(cold, min_history=1, features=True, explore=0.0, seed=0)
+        return _kept(self._fallbacks, key, lambda: Fallback.of(key, self.seen, self.popularity, self.user_features))
+
+    def bind(self, rules: Rules | CompiledRules | None, at: float | None = None) -> CompiledRules | None:
+        """Rules compiled for this catalog, kept for the next request with the same rules.
+
+        Args:
+            rules: compiled ones are returned as they are.
+            at: the moment that windows in days reach back from, seconds since 1970. Default: the latest event.
+
+        Raises:
+            RuleError: they name a column that the items do not have, or contradict each other.
+        """
+        if not isinstance(rules, Rules):
+            return rules
+        # Only windows in days depend on the time of the request, which differs with every request.
+        moment = at if any(window.days is not None for window in rules.recency) else None
+        return _kept(self._compiled, (repr(rules), moment), lambda: compile_rules(rules, self.catalog, moment))
+
+    @cached_property
+    def _fallbacks(self) -> dict[Hashable, Any]:
+        return {}
+
+    @cached_property
+    def _compiled(self) -> dict[Hashable, Any]:
+        return {}
+
+
+def _kept(cache: dict[Hashable, Any], key: Hashable, make: Callable[[], T]) -> T:
+    found = cache.get(key)
+    if found is None:
+        found = make()
+        # Each step is atomic in CPython; a race costs a second computation, never a wrong value.
+        if len(cache) >= CACHED:
+            cache.pop(next(iter(cache), None), None)
+        cache[key] = found
+    return cast(T, found)
