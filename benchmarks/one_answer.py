@@ -4,9 +4,9 @@
 
 Everything runs in one process on one thread, alternating call by call, in three rounds, so that other load on the
 machine hits all alike. The bare path is the least that any answer costs: a matrix-vector product, the seen items
-masked, the ten best sorted, on the same arrays, in NumPy and in torch. Printed, for random vectors and 20 seen items per
-user: the median over all calls of wall-clock and of CPU time of the thread, which other load does not lengthen as much,
-and the ratio of the CPU time to that of the bare path in torch, the library of the models.
+masked, the ten best sorted, on the same arrays, in NumPy and in torch. Printed, for random vectors and 20 seen items
+per user: the median over all calls of wall-clock time and of the CPU time of the thread, which other load lengthens
+less, and the ratio of the latter to that of the bare path in torch, the library of the models.
 """
 
 from __future__ import annotations

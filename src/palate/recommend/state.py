@@ -66,7 +66,13 @@ class State:
 
     @classmethod
     def of(cls, model: Model, train: Dataset) -> Self:
-        """The state of a model and the rows it was trained on, which count as seen."""
+        """The state of a model and the rows it was trained on, which count as seen.
+
+        Raises:
+            ModelError: the model was trained on other ids, or on the same ids in another order.
+        """
+        if model.trained_on is not None:
+            model.trained_on.check_same_ids(train.users, train.items)
         return cls(
             model=model,
             users=train.users,
