@@ -143,7 +143,12 @@ def test_every_command_and_every_option_is_documented():
 
 
 def test_no_option_is_documented_that_does_not_exist():
-    real = {name for _, command in walk(typer.main.get_command(app)) for one in command.params for name in one.opts}
+    real = {
+        name
+        for _, command in walk(typer.main.get_command(app))
+        for one in command.params
+        for name in [*one.opts, *one.secondary_opts]
+    }
     real |= {"--help", "-h", "--install-completion", "--show-completion", *before_the_command()}
     for page in PAGES:
         named = set(re.findall(r"(?<!\w)`(--?[a-z][a-z-]*)[^`]*`", BLOCK.sub("", page.read_text())))

@@ -63,12 +63,12 @@ def test_mistakes_end_with_one_line(words, message):
 
 
 def test_a_recipe_is_measured_on_what_it_has_never_met():
-    words = ("clicks.csv", "--items", "items.csv", "--cold-users", "0.3", "--cold-items", "0.2", "--told", 2)
+    words = ("clicks.csv", "--items", "items.csv", "--cold-users", "0.3", "--cold-items", "0.2", "--history", 2)
     found = palate("cold-start", "ease", *words, "--json").ok().json
-    told = {(row["who"], row["told"], row["by"]) for row in found["rows"]}
-    assert ("cold users", "first 2 rows", "fold-in") in told
-    assert ("cold users", "all rows but the latest", "fold-in") in told
-    assert ("cold items", "among cold items", "model") in told
+    measured = {(row["group"], row["provided"], row["source"]) for row in found["rows"]}
+    assert ("cold users", "first 2 rows", "fold-in") in measured
+    assert ("cold users", "all rows but the latest", "fold-in") in measured
+    assert ("cold items", "among cold items", "model") in measured
     shown = palate("cold-start", "ease", *words).ok()
     assert "cold start" in shown.out
     assert "ease has no item tower" in shown.err

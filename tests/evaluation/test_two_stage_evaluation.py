@@ -13,7 +13,7 @@ from palate.data.dataset import Dataset
 from palate.data.splits.split import Split, by_time
 from palate.errors import EvaluationError, LeakError
 from palate.evaluation.evaluate import evaluate
-from palate.evaluation.two_stage import Stages, evaluate_stages
+from palate.evaluation.two_stage import StagesReport, evaluate_stages
 from palate.models import make_recipe
 from palate.models.popularity import Popularity
 from palate.models.two_stage import TwoStage, TwoStageModel
@@ -31,12 +31,12 @@ def model(halves: Split) -> TwoStageModel:
 
 
 @pytest.fixture(scope="module")
-def measured(model: TwoStageModel, halves: Split) -> Stages:
+def measured(model: TwoStageModel, halves: Split) -> StagesReport:
     return evaluate_stages(model, halves, k=10)
 
 
 def test_the_lists_are_those_that_each_stage_alone_would_give(
-    measured: Stages, model: TwoStageModel, halves: Split
+    measured: StagesReport, model: TwoStageModel, halves: Split
 ) -> None:
     assert [stage.name for stage in measured.stages] == [*model.names, "all, fused", "two stages"]  # and no scorer
     for stage, one in zip(measured.stages[:3], model.retrieval.models[:3], strict=True):
@@ -50,7 +50,9 @@ def test_the_lists_are_those_that_each_stage_alone_would_give(
     assert measured.over_fused.difference == pytest.approx(measured.stages[-1].ndcg - measured.stages[-2].ndcg)
 
 
-def test_the_ceiling_is_the_recall_of_the_candidates(measured: Stages, model: TwoStageModel, halves: Split) -> None:
+def test_the_ceiling_is_the_recall_of_the_candidates(
+    measured: StagesReport, model: TwoStageModel, halves: Split
+) -> None:
     test = halves.test.interactions
     shares, counts = [], []
     for user in halves.test_users:
@@ -69,14 +71,16 @@ def test_the_ceiling_is_the_recall_of_the_candidates(measured: Stages, model: Tw
         assert one.candidates <= 50
 
 
-def test_it_prints_as_a_table_and_as_json(measured: Stages) -> None:
+def test_it_prints_as_a_table_and_as_json(measured: StagesReport) -> None:
     text = str(measured)
     assert all(
         name in text for name in ("popularity", "ials", "all, fused", "two stages", "recall ceiling at 50", "p = ")
     )
     plain = json.loads(json.dumps(measured.to_dict(), allow_nan=False))
-    assert [one["name"] for one in plain["stages"]] == [row[0] for row in measured.rows()]
+    assert [one["name"] for one in plain["stages"]] == [row[0] for row in measured.cells()[1]]
     assert plain["lift"]["difference"] == measured.lift.difference
+    assert measured.to_frame()["ndcg"].to_list() == [one.ndcg for one in measured.stages]
+    assert len(repr(measured).splitlines()) <= 5
     assert all(one.milliseconds > 0 for one in measured.stages)
 
 

@@ -25,11 +25,13 @@ def cold_start(
     published: Annotated[
         bool, typer.Option("--published", help="Published defaults instead of the fast preset.")
     ] = False,
-    users: Annotated[float, typer.Option("--cold-users", help="Share of the users to hold out entirely.")] = 0.1,
-    items_share: Annotated[float, typer.Option("--cold-items", help="Share of the items to hold out entirely.")] = 0.1,
+    users: Annotated[float, typer.Option("--cold-users", help="Fraction of the users to hold out entirely.")] = 0.1,
+    cold_items: Annotated[
+        float, typer.Option("--cold-items", help="Fraction of the items to hold out entirely.")
+    ] = 0.1,
     histories: Annotated[
         list[int] | None,
-        typer.Option("--told", min=1, help="First rows told of a cold user; may be repeated. Default: 1 and 5."),
+        typer.Option("--history", min=1, help="First rows provided of a cold user; may be repeated. Default: 1, 5."),
     ] = None,
     reading: options.Reading = options.Reading(),
     items: options.ItemFeatures = None,
@@ -41,7 +43,7 @@ def cold_start(
 ) -> None:
     """Hold out whole users and whole items, fit a recipe on the rest, and measure it on both, and on warm users.
 
-    Cold users are asked by their first rows, by all rows but the latest, by their features and by nothing.
+    Cold users are measured with their first rows provided, all rows but the latest, their features, and nothing.
 
     Example: palate cold-start two-tower ml-100k
     """
@@ -53,8 +55,8 @@ def cold_start(
     assert name is not None
     source = reading.of(data, items)
     found = evaluate_cold_start(
-        make_recipe(name, fields, fast=not published), source.dataset(), users=users, items=items_share,
-        histories=(*(histories or (1, 5)), -1), k=k, seed=seed, run=options.make_run(seed, device, threads),
+        make_recipe(name, fields, fast=not published), source.dataset(), users=users, items=cold_items,
+        histories=(*(histories or (1, 5)), -1), k=k, seed=seed, options=options.make_run(seed, device, threads),
     )  # fmt: skip
     if json:
         print_json(found.to_dict())

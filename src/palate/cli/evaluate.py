@@ -29,11 +29,15 @@ def evaluate(
         str | None,
         typer.Option("--split", help="leave-one-out, time or random: measure on that part of DATA. Default: all rows."),
     ] = None,
-    share: Annotated[float, typer.Option("--share", help="Held-out share of the rows for time and random.")] = 0.2,
+    test_size: Annotated[
+        float, typer.Option("--test-size", help="Test fraction of the rows for time and random.")
+    ] = 0.2,
     negatives: Annotated[
         int, typer.Option("--negatives", min=0, help="Also measure against this many sampled candidates.")
     ] = 0,
-    keep_seen: Annotated[bool, typer.Option("--keep-seen", help="Leave seen items in the lists.")] = False,
+    exclude_seen: Annotated[
+        bool, typer.Option("--exclude-seen/--include-seen", help="Take items of the training rows out of the lists.")
+    ] = True,
     allow_trained_rows: Annotated[
         bool, typer.Option("--allow-trained-rows", help="Measure even rows the model was trained on.")
     ] = False,
@@ -64,7 +68,7 @@ def evaluate(
     source = reading.of(data)
     rows = source.ready_made()
     if rows is None and split is not None:
-        rows = options.split_rows(source, split, share, seed)
+        rows = options.split_rows(source, split, test_size, seed)
     if rows is None or (rows.train.users, rows.train.items) != (loaded.recommender.users, loaded.recommender.items):
         rows = loaded.recommender.against(source.dataset() if rows is None else rows.test)
         for line in rows.notes:
@@ -72,7 +76,7 @@ def evaluate(
     rows = options.with_negatives(rows, negatives, seed)
     reports = options.measure(
         loaded.recommender.model, rows, k or 10, loaded.recipe.name,
-        exclude_seen=not keep_seen, allow_trained_rows=allow_trained_rows, memory=memory,
+        exclude_seen=exclude_seen, allow_trained_rows=allow_trained_rows, memory=memory,
     )  # fmt: skip
     ratings = options.measure_ratings(
         loaded.recommender.model, rows, loaded.recipe.name, allow_trained_rows=allow_trained_rows
@@ -83,11 +87,11 @@ def evaluate(
 
         stages = evaluate_stages(
             cast("TwoStageModel", loaded.recommender.model), rows, (k or [10])[0],
-            exclude_seen=not keep_seen, allow_trained_rows=allow_trained_rows,
+            exclude_seen=exclude_seen, allow_trained_rows=allow_trained_rows,
         )  # fmt: skip
     if json:
-        told = [report.to_dict() for part in (reports, ratings) for report in part]
-        print_json(told if stages is None else [*told, {"stages": stages.to_dict()}])
+        plain = [report.to_dict() for part in (reports, ratings) for report in part]
+        print_json(plain if stages is None else [*plain, {"stages": stages.to_dict()}])
         return
     show_reports(reports)
     if segments:
@@ -96,8 +100,7 @@ def evaluate(
     if stages is not None:
         table(
             f"stages of two-stage on {stages.data}; {stages.users} users",
-            stages.columns,
-            stages.rows(),
+            *stages.cells(),
             caption="\n".join(stages.lifts()),
         )
 

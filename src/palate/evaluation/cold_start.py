@@ -1,14 +1,14 @@
-"""How good is a recipe for people and items it has never met? Cold users and cold items, measured apart.
+"""Cold-start evaluation: metrics for users and items without training interactions, apart from those of warm users.
 
     print(evaluate_cold_start(TwoTower.fast(), load("ml-100k")))
 
-One fit on the warm part of the rows: those of warm users on warm items, without each user's latest. Measured are
+The recipe is fitted once on the warm part of the rows: those of warm users on warm items, without each user's latest.
 
-    warm users     their latest row, which is what a leave-one-out split measures
-    cold users     by what is told about them: their first rows (the later ones are relevant), features only, nothing
+    warm users     their latest row, as a leave-one-out split measures it
+    cold users     by the information provided: their first rows (later rows are relevant), features only, or nothing
     cold items     the rows of warm users on them, ranked among cold items only, and among all items
 
-Cold users are asked as strangers: no row number, only their history and features. Everything is ranked by
+Cold users are scored as new users: no row number, only their history and features. All rankings come from
 ``evaluate``; the difference to the reference, on the same users, is tested as in ``significance``.
 
 Shape legend: B users, C candidates, I items, T test users.
@@ -28,73 +28,114 @@ from palate.base import Model, Query, Recipe, TrainOptions
 from palate.data.dataset import Dataset, Fingerprint, Note
 from palate.data.splits.cold import hold_out_items, hold_out_users, reveal
 from palate.data.splits.split import Candidates, Split, leave_one_out
+from palate.errors import EvaluationError
 from palate.evaluation.evaluate import Report, evaluate
 from palate.evaluation.significance import Paired, paired
+from palate.evaluation.tables import Tabular
 from palate.recommend.cold_start import ColdStart, Fallback
 
-__all__ = ["ColdReport", "ColdRow", "evaluate_cold_start", "usual_policies"]
-
-Entry = tuple[str, str, Model]  # what is told, who answers, the model
-FEW_VALUES = 100  # a user feature with at most so many values can part users into segments
+Entry = tuple[str, str, Model]  # provided information, source of the answer, model
+FEW_VALUES = 100  # a user feature with at most this many values can define segments
 
 
 @dataclass(frozen=True, eq=False)
-class ColdRow:
+class ColdStartRow:
     """One measurement.
 
     Args:
-        who: "warm users", "cold users" or "cold items".
-        told: what is told about the users; for cold items the candidates.
-        by: who answers: the source of the rows ("model", "fold-in", "features"), a policy, "popular" or "random".
+        group: "warm users", "cold users" or "cold items".
+        provided: information about the users that the model is given; for cold items the candidates.
+        source: of the scores: "model", "fold-in", "features", a cold-start policy, "popular" or "random".
         report: of ``palate.evaluation.evaluate``.
-        against: the reference, or None for the reference itself.
+        reference: source that it is compared with, or None for the reference itself.
         lift: difference of NDCG to the reference on the same users.
     """
 
-    who: str
-    told: str
-    by: str
+    group: str
+    provided: str
+    source: str
     report: Report
-    against: str | None = None
+    reference: str | None = None
     lift: Paired | None = None
 
 
-@dataclass(frozen=True, eq=False)
-class ColdReport:
-    """What ``evaluate_cold_start`` found.
+@dataclass(frozen=True, eq=False, repr=False)
+class ColdStartReport(Tabular):
+    """The result of ``evaluate_cold_start``.
 
     Args:
         recipe, data: names.
         k: list length.
-        how: what was held out, in words.
-        rows: the measurements.
-        notes: what was left out, and what the model cannot do.
+        how: the held-out users and items, in words.
+        measured: the measurements.
+        notes: rows that were left out, and limits of the model.
     """
 
     recipe: str
     data: str
     k: int
     how: str
-    rows: tuple[ColdRow, ...]
+    measured: tuple[ColdStartRow, ...]
     notes: tuple[str, ...] = ()
 
-    def value(self, who: str, told: str, by: str, metric: str = "NDCG") -> float:
-        """The mean of one metric at k; raises KeyError where there is no such row."""
-        for row in self.rows:
-            if (row.who, row.told, row.by) == (who, told, by):
+    def value(self, group: str, provided: str, source: str, metric: str = "NDCG") -> float:
+        """The mean of one metric at k.
+
+        Raises:
+            EvaluationError: there is no such row.
+        """
+        for row in self.measured:
+            if (row.group, row.provided, row.source) == (group, provided, source):
                 return row.report.value(metric, self.k)
-        raise KeyError(f"{who}, {told}, {by}")
+        there = "; ".join(f"{row.group}, {row.provided}, {row.source}" for row in self.measured)
+        raise EvaluationError(f"{group}, {provided}, {source} was not measured: there are {there}")
+
+    def rows(self) -> list[dict[str, Any]]:
+        """One row per measurement, with intervals."""
+        found = []
+        for row in self.measured:
+            numbers: dict[str, float | None] = {}
+            for metric in ("NDCG", "Recall"):
+                one = row.report.measure(metric, self.k)
+                numbers |= {str(one): one.value, f"{one}_low": one.low, f"{one}_high": one.high}
+            lift = dict.fromkeys(("difference", "low", "high", "p")) if row.lift is None else row.lift.to_dict()
+            numbers |= {f"lift_{key}" if key != "p" else key: lift[key] for key in ("difference", "low", "high", "p")}
+            facts = {"group": row.group, "provided": row.provided, "source": row.source}
+            found.append({**facts, "users": row.report.users, **numbers})
+        return found
 
     def cells(self) -> tuple[list[str], list[list[Any]]]:
-        """The table: names of the columns, and the rows."""
+        """The printed table: names of the columns, and the rows."""
         k = self.k
-        names = ["who", "told", "answered by", "users", f"NDCG@{k}", f"Recall@{k}", "NDCG minus reference", "p"]
-        return names, [[row.who, row.told, row.by, row.report.users, *self._numbers(row)] for row in self.rows]
+        names = ["group", "provided", "source", "users", f"NDCG@{k}", f"Recall@{k}", "NDCG minus reference", "p"]
+        table: list[list[Any]] = []
+        for row in self.measured:
+            shown = [row.report.measure(metric, k) for metric in ("NDCG", "Recall")]
+            numbers = [f"{one.value:.4f} ({one.low:.4f} to {one.high:.4f})" for one in shown]
+            lift = ["", ""]
+            if row.lift is not None:
+                bounds = f"({row.lift.low:+.4f} to {row.lift.high:+.4f})"
+                lift = [f"{row.lift.difference:+.4f} {bounds}", f"{row.lift.p:.2g}"]
+            table.append([row.group, row.provided, row.source, row.report.users, *numbers, *lift])
+        return names, table
 
     def to_dict(self) -> dict[str, Any]:
         """Ready for JSON."""
-        words = {"recipe": self.recipe, "data": self.data, "k": self.k, "how": self.how, "notes": list(self.notes)}
-        return {**words, "rows": [self._plain(row) for row in self.rows]}
+        facts = {"recipe": self.recipe, "data": self.data, "k": self.k, "how": self.how, "notes": list(self.notes)}
+        rows = [
+            {
+                "group": row.group,
+                "provided": row.provided,
+                "source": row.source,
+                "candidates": row.report.candidates,
+                "users": row.report.users,
+                "measures": [row.report.measure(metric, self.k).to_dict() for metric in ("NDCG", "Recall")],
+                "reference": row.reference,
+                "lift": None if row.lift is None else row.lift.to_dict(),
+            }
+            for row in self.measured
+        ]
+        return {**facts, "rows": rows}
 
     def __str__(self) -> str:
         names, rows = self.cells()
@@ -104,19 +145,10 @@ class ColdReport:
         title = f"{self.recipe} on {self.data}: {self.how}"
         return "\n".join([title, *(line.rstrip() for line in padded), *(f"note: {note}" for note in self.notes)])
 
-    def _numbers(self, row: ColdRow) -> list[str]:
-        shown = [row.report.measure(metric, self.k) for metric in ("NDCG", "Recall")]
-        cells = [f"{one.value:.4f} ({one.low:.4f} to {one.high:.4f})" for one in shown]
-        if row.lift is None:
-            return [*cells, "", ""]
-        lift = row.lift
-        return [*cells, f"{lift.difference:+.4f} ({lift.low:+.4f} to {lift.high:+.4f})", f"{lift.p:.2g}"]
-
-    def _plain(self, row: ColdRow) -> dict[str, Any]:
-        words = {"who": row.who, "told": row.told, "by": row.by, "candidates": row.report.candidates}
-        measures = [row.report.measure(metric, self.k).to_dict() for metric in ("NDCG", "Recall")]
-        lift = None if row.lift is None else row.lift.to_dict()
-        return {**words, "users": row.report.users, "measures": measures, "reference": row.against, "lift": lift}
+    def __repr__(self) -> str:
+        return (
+            f"<ColdStartReport of {self.recipe} on {self.data}: {len(self.measured)} rows, k = {self.k}\n  {self.how}>"
+        )
 
 
 def evaluate_cold_start(
@@ -129,55 +161,58 @@ def evaluate_cold_start(
     policies: Sequence[ColdStart] | None = None,
     k: int = 10,
     seed: int = 0,
-    run: TrainOptions = TrainOptions(),
+    options: TrainOptions = TrainOptions(),
     resamples: int = 1_000,
-) -> ColdReport:
+) -> ColdStartReport:
     """Fit a recipe on the warm part of the rows and measure it on warm users, cold users and cold items.
 
     Args:
-        recipe: any.
-        dataset: all rows; they are split in here.
-        users, items: shares of them that are held out entirely.
-        histories: how many first rows of a cold user are told; -1 is all but the latest.
-        policies: for strangers whom the model does not know; ``usual_policies`` where None.
-        k: list length.
+        recipe: a recipe, not fitted.
+        dataset: all rows; the split is made here.
+        users, items: fractions of users and items that are held out entirely. Default: 0.1 each.
+        histories: numbers of first rows that are provided of a cold user; -1 is all but the latest. Default: 1, 5, -1.
+        policies: cold-start policies for users that the model can't personalize. Default: ``usual_policies``.
+        k: list length. Default: 10.
         seed: of the choice of users and items.
-        run: of the fit.
-        resamples: of the intervals.
+        options: training options.
+        resamples: number of bootstrap resamples for the intervals.
 
     Raises:
-        DataError: too few rows for what is to be held out.
+        DataError: too few rows to hold out these fractions.
     """
     away = hold_out_users(dataset, users, seed)
     unmet = hold_out_items(away.train, items, seed)
     warm = leave_one_out(unmet.train, cold="keep")
-    model = recipe.fit(warm.train, run)
-    bench, asked = _Bench(warm.train, k, resamples), _Strangers(model, warm.train)
-    strangers, cold, notes = _cold_users(warm.train, away), _cold_items(warm.train, unmet), []
+    # Items are held out of the training rows of the warm users only, so that cold users and cold items never mix: rows
+    # of cold users on cold items tell neither effect from the other.
+    model = recipe.fit(warm.train, options)
+    bench, as_new = _Bench(warm.train, k, resamples), _AsNewUsers(model, warm.train)
+    new_users, cold, notes = _cold_users(warm.train, away), _cold_items(warm.train, unmet), []
     rows = bench.measured("warm users", warm, [("all rows but the latest", "model", model)])
     for events in histories:
-        rows += bench.measured("cold users", reveal(strangers, events), [(_events(events), "fold-in", asked)])
+        rows += bench.measured("cold users", reveal(new_users, events), [(_events(events), "fold-in", as_new)])
     policies = usual_policies(dataset) if policies is None else policies
     entries: list[Entry] = [(p.segment or "nothing", _named(p), _Policy(p, warm.train)) for p in policies]
-    if bool(asked.can_personalize(Query.of(strangers.test_users)).any()):
-        entries.insert(0, ("all features", "features", asked))
+    if bool(as_new.can_personalize(Query.of(new_users.test_users)).any()):
+        entries.insert(0, ("all features", "features", as_new))
     else:
-        notes.append(f"{recipe.name} says nothing about users by their features: no row for features")
-    rows += bench.measured("cold users", strangers, entries)
+        notes.append(f"{recipe.name} scores no users by their features: no row for features")
+    rows += bench.measured("cold users", new_users, entries)
     if not hasattr(model, "with_items"):
-        notes.append(f"{recipe.name} has no item tower: what it scores for cold items means nothing")
+        notes.append(f"{recipe.name} has no item tower: its scores of cold items carry no information")
     item_rows = np.unique(unmet.test.interactions.item)
     listed = np.tile(item_rows, (len(cold.test_users), 1))
     among = Candidates(cold.test_users, listed, f"all {len(item_rows):,} held-out items")
     rows += bench.measured("cold items", cold, [("among cold items", "model", model)], among)
     rows += bench.measured("cold items", cold, [("among all items", "model", model)])
-    counted = [str(note) for split in (strangers, cold) for note in split.notes]
-    how = f"{away.how}; then {unmet.how}; warm users: {warm.how}; all items ranked unless said otherwise, seen removed"
-    return ColdReport(recipe.name, dataset.name, k, how, tuple(rows), (*counted, *notes))
+    counted = [str(note) for split in (new_users, cold) for note in split.notes]
+    how = f"{away.how}; then {unmet.how}; warm users: {warm.how}; "
+    how += "all items ranked unless noted, seen items removed"
+    return ColdStartReport(recipe.name, dataset.name, k, how, tuple(rows), (*counted, *notes))
 
 
 def usual_policies(dataset: Dataset) -> tuple[ColdStart, ...]:
-    """What can be done without a model: what is recent, where there are times, and segments by a user feature."""
+    """Policies that need no model: recent popularity where there are times, and popularity by a user feature."""
     recent = () if dataset.interactions.time is None else (ColdStart("recent"),)
     features = dataset.user_features
     columns = (
@@ -186,30 +221,30 @@ def usual_policies(dataset: Dataset) -> tuple[ColdStart, ...]:
     return (*recent, *(ColdStart(segment=column.name) for column in columns))
 
 
-class _Strangers(nn.Module):
-    """A model that is asked about users as strangers: by history and features, without their row number."""
+class _AsNewUsers(nn.Module):
+    """A model that scores all users as new users: by history and features, without their row number."""
 
     def __init__(self, model: Model, train: Dataset) -> None:
         super().__init__()
         self.model, self.features = cast(nn.Module, model), train.user_features
         self.trained_on: Fingerprint | None = model.trained_on
 
-    def stranger(self, query: Query) -> Query:
-        """The query as the recommender makes it for somebody without training rows."""
+    def as_new_users(self, query: Query) -> Query:
+        """The query as the recommender makes it for users without training rows."""
         features = None if self.features is None else self.features[query.user.cpu().numpy()]
         return replace(query, user=torch.full_like(query.user, -1), features=features)
 
     def score(self, query: Query, items: Tensor | None = None) -> Tensor:
         """(B, C) or (B, I)."""
-        return cast(Tensor, cast(Any, self.model).score(self.stranger(query), items))
+        return cast(Tensor, cast(Any, self.model).score(self.as_new_users(query), items))
 
     def can_personalize(self, query: Query) -> Tensor:
         """(B,) bool."""
-        return cast(Tensor, cast(Any, self.model).can_personalize(self.stranger(query)))
+        return cast(Tensor, cast(Any, self.model).can_personalize(self.as_new_users(query)))
 
 
 class _Policy(nn.Module):
-    """What a policy scores for users of whom the model knows nothing."""
+    """The scores of a cold-start policy, for users that the model can't personalize."""
 
     trained_on: Fingerprint | None = None
 
@@ -226,12 +261,12 @@ class _Policy(nn.Module):
         return score_BI if items is None else score_BI.gather(1, items)
 
     def can_personalize(self, query: Query) -> Tensor:
-        """Nobody: all False."""
+        """All False."""
         return torch.zeros(len(query), dtype=torch.bool)
 
 
 class _Random(nn.Module):
-    """Scores without meaning: what luck achieves."""
+    """Random scores: the level of chance among cold items, for which popularity is 0."""
 
     trained_on: Fingerprint | None = None
 
@@ -244,7 +279,7 @@ class _Random(nn.Module):
         return torch.rand(len(query), self.items if items is None else items.shape[1], generator=self.dice)
 
     def can_personalize(self, query: Query) -> Tensor:
-        """Nobody: all False."""
+        """All False."""
         return torch.zeros(len(query), dtype=torch.bool)
 
 
@@ -256,19 +291,19 @@ class _Bench:
         self.popular, self.random = _Policy(ColdStart(), train), _Random(train.n_items)
 
     def measured(
-        self, who: str, split: Split, entries: Sequence[Entry], among: Candidates | None = None
-    ) -> list[ColdRow]:
-        """A row for each entry, compared with popularity or, for cold items, with luck, and that of the reference."""
-        by, model = ("random", self.random) if who == "cold items" else ("popular", self.popular)
+        self, group: str, split: Split, entries: Sequence[Entry], among: Candidates | None = None
+    ) -> list[ColdStartRow]:
+        """A row for each entry with its difference to the reference: popularity or, for cold items, random scores."""
+        source, model = ("random", self.random) if group == "cold items" else ("popular", self.popular)
         reference, key = self._report(model, split, among), f"NDCG@{self.k}"
         reports = [self._report(one, split, among) for *_, one in entries]
         lifts = [paired(report.per_user[key], reference.per_user[key]) for report in reports]
         rows = [
-            ColdRow(who, told, name, report, by, lift)
-            for (told, name, _), report, lift in zip(entries, reports, lifts, strict=True)
+            ColdStartRow(group, provided, name, report, source, lift)
+            for (provided, name, _), report, lift in zip(entries, reports, lifts, strict=True)
         ]
-        told = entries[0][0] if len(entries) == 1 else "nothing"
-        return [*rows, ColdRow(who, told, by, reference)]
+        provided = entries[0][0] if len(entries) == 1 else "nothing"
+        return [*rows, ColdStartRow(group, provided, source, reference)]
 
     def _report(self, model: Model, split: Split, among: Candidates | None) -> Report:
         return evaluate(model, split, k=self.k, candidates=among, resamples=self.resamples)
@@ -286,9 +321,9 @@ def _cold_items(train: Dataset, unmet: Split) -> Split:
     return _kept(train, unmet, there[unmet.test.interactions.user], "rows on cold items of users without others")
 
 
-def _kept(train: Dataset, split: Split, kept: Any, what: str) -> Split:
+def _kept(train: Dataset, split: Split, kept: Any, reason: str) -> Split:
     dropped = int((~kept).sum())
-    notes = (Note(what, dropped),) if dropped else ()
+    notes = (Note(reason, dropped),) if dropped else ()
     return Split(train, split.test.with_rows(split.test.interactions.take(kept)), split.how, notes)
 
 

@@ -3,8 +3,8 @@
     report = evaluate_ratings(model, split)
     report.value("RMSE"), report.cold.rows
 
-Accuracy says little about ratings and is not measured. Intervals are over rows: percentile bootstrap of the mean
-squared error, whose root is the interval of the RMSE, and of the mean absolute error.
+Intervals are over rows, because a rating error belongs to a row and not to the list of a user: percentile bootstrap of
+the mean squared error, whose root is the interval of the RMSE, and of the mean absolute error.
 
 Shape legend: N test rows, B users of a chunk, C candidates (one per row of a chunk: 1).
 """
@@ -25,9 +25,8 @@ from palate.base import Query
 from palate.data.splits.split import Split
 from palate.errors import EvaluationError, ModelError
 from palate.evaluation.checks import check_model
-from palate.evaluation.significance import interval
-
-__all__ = ["RatingMeasure", "RatingModel", "RatingsReport", "Slice", "evaluate_ratings", "rating_validation_callback"]
+from palate.evaluation.significance import intervals
+from palate.evaluation.tables import Tabular
 
 CHUNK_ROWS = 1 << 14
 CALIBRATION_BINS = 10
@@ -38,7 +37,7 @@ FALLBACKS: tuple[Fallback, ...] = ("item mean", "user mean", "mean")
 
 
 class RatingModel(Protocol):
-    """Optional power of a model: it predicts ratings."""
+    """Capability of a model: it predicts ratings."""
 
     def predict(self, query: Query, items: Tensor) -> Tensor:
         """Ratings (B, C) of candidates (B, C), inside the scale."""
@@ -62,7 +61,7 @@ class Slice:
     measures: tuple[RatingMeasure, ...]
 
     def value(self, metric: str) -> float:
-        """The number alone; NaN where there are no rows.
+        """The value of one error; NaN where there are no rows.
 
         Raises:
             EvaluationError: there is no such metric.
@@ -72,9 +71,9 @@ class Slice:
         return next((one.value for one in self.measures if one.metric == metric), float("nan"))
 
 
-@dataclass(frozen=True)
-class RatingsReport:
-    """What was measured, and everything needed to know what it means.
+@dataclass(frozen=True, repr=False)
+class RatingsReport(Tabular):
+    """Errors of predicted ratings of one model on one split, and everything needed to know what they mean.
 
     Args:
         model: name of the model.
@@ -83,7 +82,7 @@ class RatingsReport:
         all: all test rows, cold ones predicted by the fallback.
         known: rows whose user and item have training rows, predicted by the model.
         cold: rows of a user or an item unknown to training, predicted by the fallback.
-        fallback: what the fallback was, in words.
+        fallback: the predictions of cold rows, in words.
         fingerprints: of "train" and "split".
         seconds: time for predicting.
         predicted: (N,) predictions in the order of the test rows.
@@ -117,9 +116,15 @@ class RatingsReport:
         return next(one for one in self.all.measures if one.metric == metric)
 
     def rows(self) -> list[dict[str, Any]]:
-        """One row per error over all test rows that still says what it means when it stands alone, as in a bundle."""
-        what = {"k": None, "rows": self.all.rows, "protocol": self.protocol}
-        return [{**row, **what} for row in _plain(self.all)["measures"]]
+        """One row per error over all test rows that keeps its meaning outside of this report, as in a bundle."""
+        facts = {"k": None, "rows": self.all.rows, "protocol": self.protocol}
+        return [{"model": self.model, **row, **facts} for row in _plain(self.all)["measures"]]
+
+    def __repr__(self) -> str:
+        numbers = ", ".join(
+            f"{one.metric} {one.value:.4f} ({one.low:.4f} to {one.high:.4f})" for one in self.all.measures
+        )
+        return f"<RatingsReport of {self.model} on {self.data}: {self.all.rows:,} rows\n  {numbers}\n  {self.protocol}>"
 
     def to_dict(self) -> dict[str, Any]:
         """Everything but the predictions, ready for JSON."""
@@ -146,11 +151,11 @@ def evaluate_ratings(
     Args:
         model: predicts by the row numbers of the split.
         split: made with ``cold="keep"`` if rows of unknown users and items shall count.
-        name: for the report; the class of the model otherwise.
-        fallback: what predicts a cold row, the first that training rows give: the mean of its item, of its user, or of
-            all rows (which always comes last).
-        allow_trained_rows: measure even if the model was trained on test rows.
-        resamples: of the bootstrap; 0 gives no intervals.
+        name: for the report. Default: the class of the model.
+        fallback: prediction of a cold row, the first that the training rows have: the mean of its item, of its user,
+            or of all rows (always last). Default: in this order.
+        allow_trained_rows: measure even if the model was trained on test rows. Default: False.
+        resamples: number of bootstrap resamples; 0 gives no intervals. Default: 1,000.
 
     Raises:
         LeakError: the model was trained on test rows.
@@ -245,15 +250,12 @@ def _group_means(group: NDArray[np.int32], values: NDArray[np.float32], n: int) 
 def _slice(error: NDArray[np.float64], resamples: int) -> Slice:
     if not len(error):
         return Slice(0, ())
-    square, absolute = (_with_interval(each, resamples) for each in (np.square(error), np.abs(error)))
+    # Both columns share each resample, so that one pass draws for both.
+    each = np.column_stack([np.square(error), np.abs(error)])
+    bounds = intervals(each, resamples=resamples) if resamples else np.full((2, 2), np.nan)
+    square, absolute = np.column_stack([[column.mean() for column in each.T], bounds])
     numbers = zip(METRICS, (square, np.sqrt(square), absolute), strict=True)
     return Slice(len(error), tuple(RatingMeasure(metric, *triple.tolist()) for metric, triple in numbers))
-
-
-def _with_interval(each: NDArray[np.float64], resamples: int) -> NDArray[np.float64]:
-    """Mean, low and high."""
-    bounds = interval(each, resamples=resamples) if resamples else (float("nan"), float("nan"))
-    return np.array([each.mean(), *bounds])
 
 
 def _calibration(predicted: NDArray[np.float64], actual: NDArray[np.float32]) -> tuple[tuple[float, float, int], ...]:

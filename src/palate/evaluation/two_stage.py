@@ -1,8 +1,8 @@
-"""What each stage of a two-stage model is worth: recall ceiling, quality, lift of the ranker, and time.
+"""Evaluation of two-stage models by stage: recall ceiling, ranking metrics, lift of the ranker, and time.
 
     print(evaluate_stages(model, split, k=10))
 
-    recall ceiling   share of a user's relevant items among the candidates, mean over users: what no ranker can exceed
+    recall ceiling   fraction of a user's relevant items among the candidates, mean over users: no ranker can exceed it
     NDCG@k           full ranking: of each retriever alone, of all of them by their fused scores, and of the ranker
     lift             two stages minus the retriever that is best on these very rows, paired by user
     ms               per user: scoring the catalog; for the ranker, reading and scoring the candidates
@@ -15,7 +15,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -29,10 +28,8 @@ from palate.errors import EvaluationError
 from palate.evaluation.evaluate import evaluate
 from palate.evaluation.rankings import GroundTruth
 from palate.evaluation.significance import Paired, interval, paired
+from palate.evaluation.tables import Tabular
 from palate.models.two_stage import TwoStageModel
-from palate.models.two_stage.candidate_generation import Found
-
-__all__ = ["Stage", "Stages", "evaluate_stages"]
 
 UNION, RANKED = "all, fused", "two stages"
 
@@ -59,15 +56,15 @@ class Stage:
     milliseconds: float
 
 
-@dataclass(frozen=True)
-class Stages:
-    """The table, and what it was measured on.
+@dataclass(frozen=True, repr=False)
+class StagesReport(Tabular):
+    """The stages, and the data that they were measured on.
 
     Args:
         data, protocol: name of the data and how they were split.
         users, k, n_candidates: test users, list length, candidates of each retriever.
         stages: the retrievers, their union, the ranker.
-        best: the best retriever.
+        best: name of the best retriever.
         lift: NDCG@k of two stages minus that of the best retriever.
         over_fused: the same over all retrievers by their fused scores.
     """
@@ -82,21 +79,15 @@ class Stages:
     lift: Paired
     over_fused: Paired
 
-    @property
-    def columns(self) -> list[str]:
-        """Heads of the table."""
-        return [
-            "stage",
-            "candidates",
-            f"recall ceiling at {self.n_candidates}",
-            f"NDCG@{self.k}",
-            "95 % interval",
-            "ms a user",
-        ]
+    def rows(self) -> list[dict[str, Any]]:
+        """One row per stage."""
+        return [asdict(one) for one in self.stages]
 
-    def rows(self) -> list[list[str]]:
-        """Cells of the table as text."""
-        return [
+    def cells(self) -> tuple[list[str], list[list[str]]]:
+        """The printed table: names of the columns, and the rows."""
+        ceiling = f"recall ceiling at {self.n_candidates}"
+        names = ["stage", "candidates", ceiling, f"NDCG@{self.k}", "95 % interval", "ms a user"]
+        return names, [
             [
                 one.name,
                 f"{one.candidates:.0f}",
@@ -112,25 +103,29 @@ class Stages:
         """The lifts of the ranker in words."""
         pairs = ((f"the best retriever, {self.best}", self.lift), ("all retrievers, fused", self.over_fused))
         return [
-            f"NDCG@{self.k} against {what}: {x.difference:+.4f} ({x.low:+.4f} to {x.high:+.4f}), p = {x.p:.2g}"
-            for what, x in pairs
+            f"NDCG@{self.k} against {other}: {x.difference:+.4f} ({x.low:+.4f} to {x.high:+.4f}), p = {x.p:.2g}"
+            for other, x in pairs
         ]
 
     def to_dict(self) -> dict[str, Any]:
         """Ready for JSON."""
         words = {name: getattr(self, name) for name in ("data", "protocol", "users", "k", "n_candidates", "best")}
         lifts = {"lift": self.lift.to_dict(), "over_fused": self.over_fused.to_dict()}
-        return {**words, "stages": [asdict(one) for one in self.stages], **lifts}
+        return {**words, "stages": self.rows(), **lifts}
 
     def __str__(self) -> str:
-        cells = [self.columns, ["---", *["---:"] * 5], *self.rows()]
-        table = [f"| {' | '.join(row)} |" for row in cells]
+        names, rows = self.cells()
+        table = [f"| {' | '.join(row)} |" for row in (names, ["---", *["---:"] * 5], *rows)]
         return "\n".join([f"{self.data}, {self.users:,} users; {self.protocol}", "", *table, "", *self.lifts()])
+
+    def __repr__(self) -> str:
+        ndcgs = ", ".join(f"{one.name} {one.ndcg:.4f}" for one in self.stages)
+        return f"<StagesReport on {self.data}: {self.users:,} users\n  NDCG@{self.k}: {ndcgs}>"
 
 
 def evaluate_stages(
     model: TwoStageModel, split: Split, k: int = 10, *, exclude_seen: bool = True, allow_trained_rows: bool = False
-) -> Stages:
+) -> StagesReport:
     """Measure every stage on the test rows of a split, full ranking.
 
     Args:
@@ -155,19 +150,13 @@ def evaluate_stages(
         ndcgs.append(report.per_user[f"NDCG@{k}"])
     facts, milliseconds = _candidates(model, GroundTruth.of(split))
     stages = [
-        _stage(name, fact, ndcg_U, float(ms))
-        for name, fact, ndcg_U, ms in zip(names, facts, ndcgs, milliseconds, strict=True)
+        Stage(name, float(candidates), float(ceiling), float(ndcg_U.mean()), *interval(ndcg_U), float(ms))
+        for name, (candidates, ceiling), ndcg_U, ms in zip(names, facts, ndcgs, milliseconds, strict=True)
     ]
     best = int(np.argmax([one.ndcg for one in stages[: len(model.names)]]))
     lifts = [paired(ndcgs[-1], ndcgs[other]) for other in (best, -2)]
     users, count = len(report.user_rows), model.retrieval.n_candidates
-    return Stages(report.data, split.how, users, k, count, tuple(stages), names[best], *lifts)
-
-
-def _stage(name: str, fact: NDArray[np.float64], ndcg_U: NDArray[np.float64], milliseconds: float) -> Stage:
-    candidates, ceiling = fact.tolist()
-    low, high = interval(ndcg_U)
-    return Stage(name, candidates, ceiling, float(ndcg_U.mean()), low, high, milliseconds)
+    return StagesReport(report.data, split.how, users, k, count, tuple(stages), names[best], *lifts)
 
 
 def _retrievers(model: TwoStageModel) -> list[Any]:
@@ -182,7 +171,7 @@ class _Fused(nn.Module):
         self.model, self.trained_on = model, model.trained_on
 
     def score(self, query: Query, items: Tensor | None = None) -> Tensor:
-        fused_BI = torch.cat([self.model.retrieval(asked).fused for asked in self.model.chunks(query)])
+        fused_BI = torch.cat([self.model.retrieval(query).fused for query in self.model.chunks(query)])
         fused_BI = fused_BI.where(self.can_personalize(query)[:, None], self.model.inputs.share)
         return fused_BI if items is None else fused_BI.gather(1, items)
 
@@ -196,21 +185,16 @@ def _candidates(model: TwoStageModel, ground: GroundTruth) -> tuple[NDArray[np.f
     history = ground.split.train.history.select(ground.user_rows)
     sums, first = np.zeros((len(model.names) + 2, 2)), 0
     with torch.inference_mode():
-        for asked in model.chunks(Query.of(ground.user_rows, history).to(model.inputs.now.device)):
+        for query in model.chunks(Query.of(ground.user_rows, history).to(model.inputs.now.device)):
             for place, member in enumerate(_retrievers(model)):
-                clock.run(place, member.score, asked)
-            found = clock.run(-2, model.retrieval, asked)
-            clock.run(-1, partial(_rank, model, found), asked)
+                clock.run(place, member.score, query)
+            found = clock.run(-2, model.retrieval, query)
+            clock.run(-1, lambda part, found: model.ranker(model.read(part, found)[0]), query, found)
             union_BI = found.candidate[None]
             own_RBI = (found.rank[: found.retrievers] <= model.retrieval.n_candidates) & union_BI
             sums += _recalled(torch.cat([own_RBI, union_BI, union_BI]), ground, first)
-            first += len(asked)
+            first += len(query)
     return sums / len(ground.user_rows), 1000 * clock.seconds / len(ground.user_rows)
-
-
-def _rank(model: TwoStageModel, found: Found, query: Query) -> Tensor:
-    score_N: Tensor = model.ranker(model.read(query, found)[0])
-    return score_N
 
 
 def _recalled(candidate_SBI: Tensor, ground: GroundTruth, first: int) -> NDArray[np.float64]:
@@ -229,8 +213,8 @@ class _Clock:
     def __init__(self, stages: int) -> None:
         self.seconds = np.zeros(stages)
 
-    def run(self, stage: int, what: Callable[[Query], Any], query: Query) -> Any:
+    def run(self, stage: int, step: Callable[..., Any], *arguments: Any) -> Any:
         begin = time.perf_counter()
-        result = what(query)
+        result = step(*arguments)
         self.seconds[stage] += time.perf_counter() - begin
         return result
