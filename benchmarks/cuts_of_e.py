@@ -24,7 +24,7 @@ from palate.evaluation.evaluate import evaluate
 from palate.experiment import validation_parts
 from palate.models.edlae import RecentEDLAE
 from palate.models.ensemble import Ensemble
-from palate.models.ensemble_members import table
+from palate.models.registry import as_table
 from palate.reproduce.intervals import clustered
 from palate.reproduce.system_e import HITS, OURS, TWO_STAGES, earlier, split
 
@@ -47,7 +47,7 @@ SETTINGS: dict[str, dict[str, Recipe[Any]]] = {
         "with scorer and overlap": TWO_STAGES,
         "and recent blend: shipped, hits": OURS[True][HITS],
         "the same, wider and slower as in the study": Ensemble(
-            members=(table(replace(TWO_STAGES, n_candidates=190, learning_rate=0.025)), table(OURS[True][""])),
+            members=(as_table(replace(TWO_STAGES, n_candidates=190, learning_rate=0.025)), as_table(OURS[True][""])),
             weights=(1, 0.3),
         ),
     },

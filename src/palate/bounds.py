@@ -59,6 +59,7 @@ _SENTENCES = {
     "bool_parsing": "must be true or false",
     "bool_type": "must be true or false",
     "tuple_type": "must be a list",
+    "too_short": "must hold at least {min_length}",
 }
 
 

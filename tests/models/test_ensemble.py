@@ -120,9 +120,9 @@ def test_members_may_be_names_or_tables_and_are_kept_whole() -> None:
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"members": []}, "name at least one recipe"),
+        ({"members": []}, r"members=\[\]: must hold at least 1"),
         ({"members": ["ease"]}, "1 members but 2 weights"),
-        ({"weights": [0, 0]}, "not all of them 0"),
+        ({"weights": [0, 0]}, "at least one must not be 0"),
         ({"members": ["ese", "ials"]}, "did you mean ease"),
         ({"members": [{"dim": 3}, "ials"]}, "does not name its recipe"),
         ({"members": [{"recipe": "ials", "width": 3}, "ease"]}, "recipe ials has no field 'width'"),

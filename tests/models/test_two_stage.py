@@ -20,10 +20,9 @@ from palate.data.dataset import Dataset, Interactions
 from palate.data.ids import IdMap
 from palate.errors import RecipeError
 from palate.evaluation.evaluate import evaluate
-from palate.models import make_recipe
+from palate.models import as_table, make_recipe
 from palate.models.ease import EASE
-from palate.models.ensemble import Ensemble
-from palate.models.ensemble_members import standardized, table
+from palate.models.ensemble import Ensemble, standardized
 from palate.models.popularity import Newest
 from palate.models.two_stage import TwoStage, TwoStageModel
 from palate.models.two_stage.candidate_generation import Retrieval
@@ -348,7 +347,7 @@ def test_a_bundle_from_before_bags_and_scorers_still_loads() -> None:
 
 
 def test_two_stages_may_be_a_member_of_a_blend(tmp_path: Any) -> None:
-    blend = Ensemble(members=(table(recipe(bags=2)), "ease"), weights=(1, 0.3))
+    blend = Ensemble(members=(as_table(recipe(bags=2)), "ease"), weights=(1, 0.3))
     model = blend.fit(TRAIN, TrainOptions(seed=1))
     query = asked([0, 3, 21])
     own, other = (standardized(score(one, query)) for one in (fit(bags=2), EASE().fit(TRAIN)))
@@ -415,15 +414,15 @@ def test_without_the_library_it_says_what_to_install(monkeypatch: pytest.MonkeyP
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"members": ()}, "name at least one"),
+        ({"members": ()}, r"members=\(\): must hold at least 1"),
         ({"members": ({"dim": 3},)}, "does not name its recipe"),
         ({"n_candidates": 0}, "n_candidates=0"),
-        ({"slice_size": 0.5, "slices": 2}, "slice_size=0.5 of the rows, 2 times"),
+        ({"slice_size": 0.5, "slices": 2}, "2 slices of slice_size=0.5 with slice_step=0.5 cover 1 of the rows"),
         (
             {"slice_size": 0.5, "slices": 3, "slice_step": 0.3},
-            "slice_size=0.5 of the rows, 3 times with slice_step=0.3",
+            "3 slices of slice_size=0.5 with slice_step=0.3 cover 1.1 of the rows",
         ),
-        ({"slice_step": 0.0}, "with slice_step=0:"),
+        ({"slice_step": 0.0}, "slice_step=0.0: must be above 0"),
         ({"scorers": ("eas",)}, "eas"),
         ({"learning_rate": 0.0}, "learning_rate=0"),
         ({"bags": 0}, "bags=0: must be at least 1"),

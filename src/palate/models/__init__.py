@@ -2,13 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-import difflib
-from collections.abc import Mapping
-from typing import Any
-
-from palate.base import Recipe
-from palate.errors import RecipeError
 from palate.models.bidirectional_sasrec import BidirectionalSASRec
 from palate.models.bmf import BMF
 from palate.models.bpr import BPR
@@ -22,6 +15,7 @@ from palate.models.means import MeanRating, UserItemMeans
 from palate.models.mf import MF
 from palate.models.neumf import GMF, MLP, NeuMF
 from palate.models.popularity import Newest, Popularity, RecentPopularity
+from palate.models.registry import RECIPES, as_recipe, as_table, make_recipe
 from palate.models.sasrec import SASRec
 from palate.models.svdpp import SVDpp
 from palate.models.two_stage import TwoStage
@@ -54,11 +48,12 @@ __all__ = [
     "TwoTower",
     "UserItemMeans",
     "as_recipe",
+    "as_table",
     "make_recipe",
 ]
 
-RECIPES: dict[str, type[Recipe[Any]]] = {
-    recipe.name: recipe
+RECIPES.update(
+    (recipe.name, recipe)
     for recipe in (
         Popularity,
         RecentPopularity,
@@ -85,53 +80,4 @@ RECIPES: dict[str, type[Recipe[Any]]] = {
         Ensemble,
         TwoStage,
     )
-}
-
-
-def make_recipe(name: str, fields: Mapping[str, Any] | None = None, *, fast: bool = False) -> Recipe[Any]:
-    """The recipe of that name with some fields set, the rest at the published defaults or the fast preset.
-
-    Args:
-        name: a key of ``RECIPES``.
-        fields: values by field name; text ("0.01") is converted by the type of the field.
-        fast: start from the fast preset.
-
-    Raises:
-        RecipeError: unknown name, unknown field or a value out of bounds.
-    """
-    if name not in RECIPES:
-        near = difflib.get_close_matches(name, RECIPES, 1)
-        hint = f"did you mean {near[0]}? " if near else ""
-        raise RecipeError(f"unknown recipe {name!r}: {hint}there are {', '.join(RECIPES)}")
-    kind, wanted = RECIPES[name], dict(fields or {})
-    known = [field.name for field in dataclasses.fields(kind)]
-    for field in wanted:
-        if field not in known:
-            raise RecipeError(f"recipe {name} has no field {field!r}: it has {', '.join(known) or 'none'}")
-    made: Recipe[Any] = dataclasses.replace(kind.fast(), **wanted) if fast else kind(**wanted)
-    return made
-
-
-def as_recipe(recipe: Recipe[Any] | str | Mapping[str, Any] | Any) -> Recipe[Any]:
-    """A recipe from whatever names one, for every function that takes recipes.
-
-    Args:
-        recipe: a recipe, a name ("ease", at its published defaults), or a table such as
-            ``{"recipe": "ials", "dim": 32}``.
-
-    Raises:
-        RecipeError: it names no recipe, or a field does not fit.
-    """
-    if isinstance(recipe, Recipe):
-        return recipe
-    if isinstance(recipe, str):
-        return make_recipe(recipe)
-    if isinstance(recipe, Mapping):
-        fields = dict(recipe)
-        name = fields.pop("recipe", None)
-        if isinstance(name, str):
-            return make_recipe(name, fields)
-        raise RecipeError(f'{dict(recipe)} does not name its recipe: add recipe = "NAME" to it')
-    if isinstance(recipe, type) and issubclass(recipe, Recipe):
-        raise RecipeError(f"{recipe.__name__} is a class: pass {recipe.__name__}() or {recipe.__name__}.fast()")
-    raise RecipeError(f"{recipe!r} is not a recipe: pass one such as EASE(), or its name, 'ease'")
+)

@@ -28,6 +28,7 @@ from torch import Tensor, nn
 from palate.base import DataSpec, Query, Recipe, TrainOptions
 from palate.data.dataset import Dataset, Fingerprint
 from palate.errors import RecipeError
+from palate.models.registry import make_recipe
 from palate.models.sasrec import SASRec, SASRecModel
 
 __all__ = ["BidirectionalSASRec", "BidirectionalSASRecModel"]
@@ -144,8 +145,6 @@ class BidirectionalSASRec(Recipe[BidirectionalSASRecModel]):
 
 
 def _recipe(fields: Mapping[str, Any]) -> SASRec:
-    from palate.models import make_recipe  # checks names and kinds of fields; the list holds this recipe too
-
     if "recipe" in fields:
         raise RecipeError("network holds fields of sasrec only: leave recipe out")
     return cast(SASRec, make_recipe("sasrec", dict(fields)))

@@ -1,50 +1,48 @@
-"""Ensemble: several recipes as one; their scores, or their ranks, are added up by weight.
+"""Ensemble: weighted sum of the scores, or of the reciprocal ranks, of several recipes.
 
     standardized   score(u, i) = sum over the members m of  w_m (s_m(u, i) - mean_m(u)) / std_m(u)
     rank           score(u, i) = sum over the members m of  w_m / (RANK_OFFSET + rank_m(u, i))
 
-Mean and standard deviation are those of the member's scores of the whole catalog for this user, so the scores of
-members whose scales differ can be added (Fox & Shaw 1993, "Combination of Multiple Searches", CombSUM); ranks are those
-among the whole catalog, 1 being the best and ties counted against the item (Cormack, Clarke & Buettcher 2009,
-"Reciprocal Rank Fusion", SIGIR). A score therefore never depends on which candidates are asked for. The cost: every
-member scores the whole catalog even where a few candidates are asked for, which makes pair networks slow there.
+Mean and standard deviation are those of the member's scores of the whole catalog for this user, so that scores of
+different scales can be added (Fox & Shaw 1993, "Combination of Multiple Searches", CombSUM); ranks are in
+the whole catalog, 1 being the best and ties counted against the item (Cormack, Clarke & Buettcher 2009,
+"Reciprocal Rank Fusion", SIGIR). A score therefore never depends on the candidates of a call. The cost: every
+member scores the whole catalog even for a few candidates, which is slow for pair networks.
 
-Fold-in: each member answers a stranger by its own rule. A member that knows nothing about somebody gives what it gives
-to everybody, mostly popularity, and that is added like the rest.
+Fold-in: each member answers new users by its own rule. A member that cannot personalize a user adds its default
+scores, mostly popularity.
 
 Shape legend: B users, C candidates, I items.
 """
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal, Self
+from dataclasses import dataclass, field, replace
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
 from palate.base import DataSpec, Query, Recipe, TrainOptions, reads_request_time
 from palate.data.dataset import Dataset, Fingerprint
-from palate.data.features import FeatureSchema
 from palate.errors import RecipeError
-from palate.models.ensemble_members import member, standardized, table
+from palate.models.registry import as_recipe, as_table
 
-__all__ = ["Ensemble", "EnsembleModel"]
-
-RANK_OFFSET = 60  # of Cormack et al.: how little the first places differ
-SCORE_CELLS = 16_000_000  # scores of one member held at once while only candidates are asked for: 64 MB
+RANK_OFFSET = 60  # of Cormack et al.: the larger, the less the first ranks differ
+NOISE = 1e-3  # a standard deviation below this share of the scores' size counts as rounding
+SCORE_CELLS = 16_000_000  # scores of one member held at once while candidates are scored: 64 MB
 
 
 class EnsembleModel(nn.Module):
-    """Fitted members, weights and the rule that puts their scores together.
+    """Fitted members, their weights and the rule that combines their scores.
 
     Args:
         members: fitted models of one catalog.
         weights: one per member.
         how: "standardized" or "rank".
-        spec: of that catalog, with the features that members read.
+        spec: of that catalog, with the features that the members read.
     """
 
     trained_on: Fingerprint | None = None
@@ -55,7 +53,7 @@ class EnsembleModel(nn.Module):
         self.sizes = spec
 
     def score(self, query: Query, items: Tensor | None = None) -> Tensor:
-        """(B, C) or (B, I), the whole catalog being scored either way, in chunks of bounded memory."""
+        """Scores (B, C) or (B, I), in chunks of bounded memory; the whole catalog is scored either way."""
         if items is None:
             return self._catalog(query)
         step = max(1, SCORE_CELLS // max(1, self.sizes.items))
@@ -66,23 +64,24 @@ class EnsembleModel(nn.Module):
         return torch.cat(parts)
 
     def can_personalize(self, query: Query) -> Tensor:
-        """Whom at least one member knows, (B,)."""
-        return torch.stack([one.can_personalize(query) for one in self._models()]).any(0)
+        """Users that at least one member can personalize, (B,)."""
+        return torch.stack([one.can_personalize(query) for one in self._models]).any(0)
 
     @property
     def reads_request_time(self) -> bool:
-        """Does a member?"""
+        """Whether a member reads it."""
         return any(map(reads_request_time, self.members))
 
     def _catalog(self, query: Query) -> Tensor:
-        comparable = standardized if self.how == "standardized" else _reciprocal_ranks
+        comparable = standardized if self.how == "standardized" else reciprocal_ranks
         total_BI = torch.zeros((), device=query.user.device)
-        for model, weight in zip(self._models(), self.weights, strict=True):
+        for model, weight in zip(self._models, self.weights, strict=True):
             total_BI = total_BI + weight * comparable(model.score(query).float())
         return total_BI
 
+    @property
     def _models(self) -> list[Any]:
-        return list(self.members)
+        return list(self.members)  # ModuleList is typed as plain modules
 
 
 @dataclass(frozen=True)
@@ -90,31 +89,26 @@ class Ensemble(Recipe[EnsembleModel]):
     """Several recipes fitted on the same rows, their scores added up by weight.
 
     Args:
-        members: names of recipes (at their published defaults), or tables of fields such as
-            ``{"recipe": "ials", "dim": 32}``; kept as tables with all fields.
+        members: recipes, names of recipes (at their published defaults), or tables of fields such as
+            ``{"recipe": "ials", "dim": 32}``; stored as tables with all fields.
         weights: one per member; only their proportions matter.
         how: add standardized scores, or reciprocal ranks.
     """
 
     name: ClassVar[str] = "ensemble"
 
-    members: tuple[str | dict[str, Any], ...] = field(default=("ials", "ease"), hash=False)
+    members: Annotated[tuple[Any, ...], Field(min_length=1)] = field(default=("ials", "ease"), hash=False)
     weights: tuple[float, ...] = (1.0, 0.5)
     how: Literal["standardized", "rank"] = "standardized"
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not self.members:
-            raise RecipeError("members=[]: name at least one recipe")
         if len(self.weights) != len(self.members):
             raise RecipeError(f"{len(self.members)} members but {len(self.weights)} weights: give one per member")
-        if not all(abs(weight) < float("inf") for weight in self.weights) or not any(self.weights):
-            raise RecipeError(f"weights={list(self.weights)}: must be numbers, not all of them 0")
-        if self.how not in ("standardized", "rank"):
-            raise RecipeError(f"how={self.how!r}: choose 'standardized' or 'rank'")
-        # Every field of every member, so that a bundle does not depend on what the defaults will be one day.
-        object.__setattr__(self, "members", tuple(table(member(one)) for one in self.members))
-        object.__setattr__(self, "weights", tuple(map(float, self.weights)))
+        if not any(self.weights):
+            raise RecipeError(f"weights={list(self.weights)}: at least one must not be 0")
+        # All fields of all members: a bundle must not depend on the defaults of a later version.
+        object.__setattr__(self, "members", tuple(as_table(as_recipe(one)) for one in self.members))
 
     @classmethod
     def fast(cls) -> Self:
@@ -124,7 +118,7 @@ class Ensemble(Recipe[EnsembleModel]):
     @property
     def recipes(self) -> tuple[Recipe[Any], ...]:
         """The members as recipes."""
-        return tuple(member(one) for one in self.members)
+        return tuple(map(as_recipe, self.members))
 
     def build(self, spec: DataSpec) -> EnsembleModel:
         """Untrained members, ready for ``load_state_dict``."""
@@ -141,32 +135,36 @@ class Ensemble(Recipe[EnsembleModel]):
         models = []
         for place, recipe in enumerate(self.recipes):
             folder = None if options.folder is None else options.folder / f"{place}-{recipe.name}"
-            models.append(recipe.fit(train, dataclasses.replace(options, folder=folder)))
+            models.append(recipe.fit(train, replace(options, folder=folder)))
         return self.around(models, train)
 
     def around(self, models: Sequence[Any], train: Dataset) -> EnsembleModel:
-        """The model around members that are fitted already, in their order, on the rows of ``train``.
+        """The model of members that are already fitted on the rows of ``train``, in their order.
 
         Raises:
             RecipeError: two members read different features.
         """
-        sizes = DataSpec(train.n_users, train.n_items, _features(models))
-        model = EnsembleModel(models, self.weights, self.how, sizes)
+        found = [model.sizes.features for model in models if hasattr(model, "sizes")]
+        schemas = [schema for schema in found if schema is not None]
+        # A bundle stores one schema, from which every member is rebuilt.
+        if any(schema != schemas[0] for schema in schemas):
+            raise RecipeError("two members read different features: give them the same user_features and item_features")
+        spec = DataSpec(train.n_users, train.n_items, schemas[0] if schemas else None)
+        model = EnsembleModel(models, self.weights, self.how, spec)
         model.trained_on = train.fingerprint
         return model.eval()
 
 
-def _features(models: Iterable[Any]) -> FeatureSchema | None:
-    """The features that members read, which must be the same ones, since a bundle keeps one schema."""
-    found = [model.sizes.features for model in models if hasattr(model, "sizes")]
-    schemas = [schema for schema in found if schema is not None]
-    if any(schema != schemas[0] for schema in schemas[1:]):
-        raise RecipeError("two members read different features: give them the same user_features and item_features")
-    return schemas[0] if schemas else None
+def standardized(score_BI: Tensor) -> Tensor:
+    """Scores (B, I) with mean 0 and standard deviation 1 per user; smaller where they hardly differ, 0 if equal."""
+    centered_BI = score_BI - score_BI.mean(1, keepdim=True)
+    # Without the floor, equal scores that differ by rounding would be blown up to a full-sized vote.
+    floor_B1 = NOISE * score_BI.abs().amax(1, keepdim=True).clamp(min=1e-12)
+    return centered_BI / centered_BI.square().mean(1, keepdim=True).sqrt().maximum(floor_B1)
 
 
-def _reciprocal_ranks(score_BI: Tensor) -> Tensor:
-    """1 / (offset + rank); items with equal scores all get the worst rank among them."""
+def reciprocal_ranks(score_BI: Tensor) -> Tensor:
+    """1 / (offset + rank), (B, I); items with equal scores all get the worst rank among them."""
     ascending_BI = score_BI.sort(1).values
     rank_BI = score_BI.shape[1] - torch.searchsorted(ascending_BI, score_BI.contiguous())
     return 1 / (RANK_OFFSET + rank_BI.float())

@@ -21,13 +21,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
-from typing import Any, ClassVar, Self, cast
+from typing import Annotated, Any, ClassVar, Self, cast
 
 import torch
 import torch.nn.functional as F
+from pydantic import AfterValidator, Field
 from torch import Tensor, nn
 
 from palate.base import Batch, DataSpec, Query, Recipe, TrainOptions
+from palate.bounds import Chance, Count, Fraction, NonNegative, Positive, Rounds, Width
 from palate.data.dataset import Dataset, Fingerprint
 from palate.errors import RecipeError
 from palate.training import trainer as training
@@ -187,6 +189,15 @@ class NCFModel(nn.Module):
         return (mean_D + z_SD @ spread_DD.T).detach()
 
 
+def _even_first(layers: tuple[int, ...]) -> tuple[int, ...]:
+    if layers[0] % 2:
+        raise ValueError(f"the first width, {layers[0]}, must be even: half for the user, half for the item")
+    return layers
+
+
+Layers = Annotated[tuple[Width, ...], Field(min_length=2), AfterValidator(_even_first)]
+
+
 @dataclass(frozen=True)
 class _Ncf(Recipe[NCFModel]):
     """What the three recipes share: how they are trained.
@@ -202,20 +213,12 @@ class _Ncf(Recipe[NCFModel]):
 
     name: ClassVar[str]
 
-    epochs: int = 20
-    negatives: int = 4
-    batch_size: int = 256
-    learning_rate: float = 0.001
-    weight_decay: float = 0.0
-    dropout: float = 0.0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for field, low in (("epochs", 0), ("negatives", 1), ("batch_size", 1)):
-            if getattr(self, field) < low:
-                raise RecipeError(f"{field}={getattr(self, field)}: must be at least {low}")
-        if self.learning_rate <= 0:
-            raise RecipeError(f"learning_rate={self.learning_rate}: must be above 0")
+    epochs: Rounds = 20
+    negatives: Count = 4
+    batch_size: Count = 256
+    learning_rate: Positive = 0.001
+    weight_decay: NonNegative = 0.0
+    dropout: Chance = 0.0
 
     @property
     def _parts(self) -> tuple[int, tuple[int, ...]]:
@@ -278,7 +281,7 @@ class GMF(_Ncf):
     """Generalized matrix factorization: element-wise product of ``dim``-wide vectors under learned weights."""
 
     name: ClassVar[str] = "gmf"
-    dim: int = 8
+    dim: Width = 8
 
     @classmethod
     def fast(cls) -> Self:
@@ -295,11 +298,7 @@ class MLP(_Ncf):
     """A multi-layer network over [user vector ; item vector]; ``layers[0]`` is the width of both together."""
 
     name: ClassVar[str] = "mlp"
-    layers: tuple[int, ...] = (64, 32, 16, 8)
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        _check_layers(self.layers)
+    layers: Layers = (64, 32, 16, 8)
 
     @property
     def _parts(self) -> tuple[int, tuple[int, ...]]:
@@ -319,16 +318,10 @@ class NeuMF(_Ncf):
     """
 
     name: ClassVar[str] = "neumf"
-    dim: int = 8
-    layers: tuple[int, ...] = (64, 32, 16, 8)
+    dim: Width = 8
+    layers: Layers = (64, 32, 16, 8)
     pretrain: bool = False
-    alpha: float = 0.5
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        _check_layers(self.layers)
-        if not 0 <= self.alpha <= 1:
-            raise RecipeError(f"alpha={self.alpha}: must be between 0 and 1")
+    alpha: Fraction = 0.5
 
     @classmethod
     def fast(cls) -> Self:
@@ -375,8 +368,3 @@ def mix(model: NCFModel, gmf: NCFModel, tower: NCFModel, alpha: float) -> None:
     model.rest.load_state_dict(tower.rest.state_dict())
     model.out.weight.copy_(torch.cat([alpha * gmf.out.weight, (1 - alpha) * tower.out.weight], dim=1))
     model.out.bias.copy_(alpha * gmf.out.bias + (1 - alpha) * tower.out.bias)
-
-
-def _check_layers(layers: tuple[int, ...]) -> None:
-    if len(layers) < 2 or layers[0] % 2 or min(layers) < 1:
-        raise RecipeError(f"layers={layers}: needs at least two widths, the first even (half user, half item)")

@@ -35,6 +35,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from palate.base import Batch, DataSpec, Recipe, TrainOptions
+from palate.bounds import Chance, Count, NonNegative, Positive, Rounds, Width
 from palate.data.dataset import Dataset
 from palate.data.features import FeatureSchema
 from palate.errors import RecipeError
@@ -81,35 +82,25 @@ class TwoTower(Recipe[TwoTowerModel]):
 
     name: ClassVar[str] = "two-tower"
 
-    dim: int = 32
-    layers: tuple[int, ...] = ()
+    dim: Width = 32
+    layers: tuple[Width, ...] = ()
     user_features: tuple[str, ...] = ()
     item_features: tuple[str, ...] = ()
-    id_dropout: float = 0.0
+    id_dropout: Chance = 0.0
     objective: Loss = "softmax"
     log_q: bool = True
     mask_hits: bool = True
-    negatives: int = 4
+    negatives: Count = 4
     negatives_from: Literal["unseen", "all"] = "unseen"
-    epochs: int = 20
-    batch_size: int = 4096
+    epochs: Rounds = 20
+    batch_size: Count = 4096
     optimizer: Optimizer = "adam"
-    learning_rate: float = 0.005
-    accumulator: float = 0.0
-    init_std: float = 0.05
+    learning_rate: Positive = 0.005
+    accumulator: NonNegative = 0.0
+    init_std: Positive = 0.05
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for field, low in (("dim", 1), ("negatives", 1), ("epochs", 0), ("batch_size", 1), ("accumulator", 0)):
-            if getattr(self, field) < low:
-                raise RecipeError(f"{field}={getattr(self, field)}: must be at least {low}")
-        for field in ("learning_rate", "init_std"):
-            if getattr(self, field) <= 0:
-                raise RecipeError(f"{field}={getattr(self, field)}: must be above 0")
-        if any(width < 1 for width in self.layers):
-            raise RecipeError(f"layers={self.layers}: each width must be at least 1")
-        if not 0 <= self.id_dropout < 1:
-            raise RecipeError(f"id_dropout={self.id_dropout}: must be at least 0 and below 1")
         if self.optimizer == "sparse_adam" and self.layers:
             raise RecipeError(f"optimizer='sparse_adam' with layers={self.layers}: use 'sparse_adagrad' or 'adam'")
 

@@ -33,8 +33,8 @@ from palate.datasets.registry import load
 from palate.evaluation.evaluate import evaluate
 from palate.models.edlae import RecentEDLAE
 from palate.models.ensemble import Ensemble
-from palate.models.ensemble_members import table
 from palate.models.popularity import Popularity, RecentPopularity
+from palate.models.registry import as_table
 from palate.models.two_stage import TwoStage
 from palate.models.two_tower import TwoTower
 from palate.reproduce.intervals import clustered
@@ -87,7 +87,7 @@ OURS: dict[bool, dict[str, Recipe[Any]]] = {
     True: {
         "": RecentEDLAE(rating_floor=2),
         WIDE: RecentEDLAE(rating_floor=2, mix=1),
-        HITS: Ensemble(members=(table(TWO_STAGES), {"recipe": "recent-edlae", "rating_floor": 2}), weights=(1, 0.3)),
+        HITS: Ensemble(members=(as_table(TWO_STAGES), {"recipe": "recent-edlae", "rating_floor": 2}), weights=(1, 0.3)),
     },
 }
 CUTS = ((0.50, 0.70), (0.55, 0.75), (0.60, 0.80), (0.65, 0.80), (0.70, 0.80))  # shares of all rows

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Literal, Self, cast
+from typing import Annotated, Any, ClassVar, Literal, Self, cast
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
 from palate.base import DataSpec, Recipe, TrainOptions
+from palate.bounds import Chance, Count, Fraction, NonNegative, Positive, Rounds, Width
 from palate.data.dataset import Dataset
 from palate.data.features import FeatureSchema
 from palate.errors import RecipeError
@@ -58,42 +60,30 @@ class SASRec(Recipe[SASRecModel]):
 
     name: ClassVar[str] = "sasrec"
 
-    dim: int = 64
-    n_layers: int = 2
-    heads: int = 2
-    hidden: int = 256
-    max_seq_len: int = 200
-    dropout: float = 0.2
+    dim: Width = 64
+    n_layers: Annotated[int, Field(ge=0, le=64)] = 2
+    heads: Width = 2
+    hidden: Width = 256
+    max_seq_len: Annotated[int, Field(ge=1, le=100_000)] = 200
+    dropout: Chance = 0.2
     objective: Literal["softmax", "sampled-softmax", "gbce"] = "softmax"
-    negatives: int = 256
-    gbce_t: float = 0.75
+    negatives: Count = 256
+    gbce_t: Fraction = 0.75
     mask_seen: bool = True
     item_features: tuple[str, ...] = ()
     time_gaps: bool = False
     request_time: bool = False
     shuffle_ties: bool = True
-    shuffled: float = 0.0
-    epochs: int = 30
-    batch_size: int = 4096
-    learning_rate: float = 0.003
-    weight_decay: float = 0.0
-    average: float = 0.998
-    init_std: float = 0.02
+    shuffled: Chance = 0.0
+    epochs: Rounds = 30
+    batch_size: Count = 4096
+    learning_rate: Positive = 0.003
+    weight_decay: NonNegative = 0.0
+    average: Chance = 0.998
+    init_std: Positive = 0.02
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        whole = ("dim", "heads", "hidden", "max_seq_len", "negatives", "batch_size")
-        for field, low in (*((name, 1) for name in whole), ("n_layers", 0), ("epochs", 0), ("weight_decay", 0)):
-            if getattr(self, field) < low:
-                raise RecipeError(f"{field}={getattr(self, field)}: must be at least {low}")
-        for field in ("learning_rate", "init_std"):
-            if getattr(self, field) <= 0:
-                raise RecipeError(f"{field}={getattr(self, field)}: must be above 0")
-        for field in ("dropout", "average", "shuffled"):
-            if not 0 <= getattr(self, field) < 1:
-                raise RecipeError(f"{field}={getattr(self, field)}: must be at least 0 and below 1")
-        if not 0 <= self.gbce_t <= 1:
-            raise RecipeError(f"gbce_t={self.gbce_t}: must be from 0 to 1")
         if self.dim % self.heads:
             raise RecipeError(f"dim={self.dim} with heads={self.heads}: dim must be a multiple of heads")
 

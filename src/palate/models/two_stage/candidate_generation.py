@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from palate.base import Query
-from palate.models.ensemble_members import standardized
+from palate.models.ensemble import standardized
 
 __all__ = ["Found", "Retrieval", "liked", "owners"]
 

@@ -13,16 +13,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
-from typing import Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 import numpy as np
 import torch
+from pydantic import Field
 
 from palate.base import DataSpec, Query, Recipe, TrainOptions
+from palate.bounds import Count, Positive
 from palate.data.dataset import Dataset
 from palate.data.features import FeatureSchema, FeatureTable
 from palate.errors import RecipeError
-from palate.models.ensemble_members import member, table
+from palate.models.registry import as_recipe, as_table
 from palate.models.two_stage.dcn_ranker import Cross
 from palate.models.two_stage.gbdt_ranker import Objective, Trees
 from palate.models.two_stage.model import Ranker, TwoStageModel
@@ -62,45 +64,38 @@ class TwoStage(Recipe[TwoStageModel]):
 
     name: ClassVar[str] = "two-stage"
 
-    members: tuple[str | dict[str, Any], ...] = field(
+    members: Annotated[tuple[Any, ...], Field(min_length=1)] = field(
         default=("popularity", "recent-popularity", "newest", "ials", "two-tower", "sasrec"), hash=False
     )
-    scorers: tuple[str | dict[str, Any], ...] = field(default=(), hash=False)
-    n_candidates: int = 100
+    scorers: tuple[Any, ...] = field(default=(), hash=False)
+    n_candidates: Count = 100
     ranker: Literal["trees", "cross"] = "trees"
-    slice_size: float = 0.15
-    slices: int = 1
-    slice_step: float | None = None
+    slice_size: Annotated[float, Field(gt=0, lt=1)] = 0.15
+    slices: Count = 1
+    slice_step: Annotated[float, Field(gt=0, lt=1)] | None = None
     min_rating: float = 0.0
-    users: int = 3_000
+    users: Annotated[int, Field(ge=2, le=10_000_000)] = 3_000
     refit: bool = True
     exclude_seen: bool = True
     user_features: tuple[str, ...] = ("*",)
     item_features: tuple[str, ...] = ("*",)
     objective: Objective = "lambdarank"
-    rounds: int = 100
-    leaves: int = 7
-    learning_rate: float = 0.05
-    bags: int = 1
+    rounds: Count = 100
+    leaves: Annotated[int, Field(ge=2, le=131_072)] = 7
+    learning_rate: Positive = 0.05
+    bags: Count = 1
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not self.members:
-            raise RecipeError("members=[]: name at least one recipe")
-        for name, low in (("n_candidates", 1), ("slices", 1), ("users", 2), ("rounds", 1), ("leaves", 2), ("bags", 1)):
-            if getattr(self, name) < low:
-                raise RecipeError(f"{name}={getattr(self, name)}: must be at least {low}")
-        if not (self.slice_size > 0 and self._step > 0 and self.slice_size + self._step * (self.slices - 1) < 1):
-            steps = "" if self.slice_step is None else f" with slice_step={self.slice_step:g}"
+        covered = self.slice_size + self._step * (self.slices - 1)
+        if covered >= 1:
             raise RecipeError(
-                f"slice_size={self.slice_size:g} of the rows, {self.slices} times{steps}: "
-                "must be above 0 and below 1 in all"
+                f"{self.slices} slices of slice_size={self.slice_size:g} with slice_step={self._step:g} cover "
+                f"{covered:.3g} of the rows: must be below 1"
             )
-        if not 0 < self.learning_rate < float("inf"):
-            raise RecipeError(f"learning_rate={self.learning_rate:g}: must be a number above 0")
-        # Every field of every member, so that a bundle does not depend on what the defaults will be one day.
+        # All fields of all members: a bundle must not depend on the defaults of a later version.
         for name in ("members", "scorers"):
-            object.__setattr__(self, name, tuple(table(member(one)) for one in getattr(self, name)))
+            object.__setattr__(self, name, tuple(as_table(as_recipe(one)) for one in getattr(self, name)))
 
     @classmethod
     def fast(cls) -> Self:
@@ -116,7 +111,7 @@ class TwoStage(Recipe[TwoStageModel]):
     @property
     def recipes(self) -> tuple[Recipe[Any], ...]:
         """The retrievers as recipes, then the scorers."""
-        return tuple(member(one) for one in (*self.members, *self.scorers))
+        return tuple(map(as_recipe, (*self.members, *self.scorers)))
 
     def build(self, spec: DataSpec) -> TwoStageModel:
         """Untrained parts, ready for ``load_state_dict``."""
