@@ -543,9 +543,9 @@ def test_a_model_with_features_is_rebuilt_from_the_bundle_alone(towers: tuple[Bu
     assert isinstance(old, TwoTowerModel)
     assert isinstance(new, TwoTowerModel)
     assert two.recipe == one.recipe
-    assert new.sizes == old.sizes
-    assert new.sizes.features is not None
-    assert [column.name for column in new.sizes.features.items.columns] == ["genres", "year", "place"]
+    assert new.spec == old.spec
+    assert new.spec.features is not None
+    assert [column.name for column in new.spec.features.items.columns] == ["genres", "year", "place"]
     assert Bundle.info(folder)["sizes"].keys() == {"users", "items", "features"}
     assert torch.equal(scores(two), scores(one))
     stored = two.recommender.item_features

@@ -1,4 +1,4 @@
-"""The few shapes everything else is made of. Read this first.
+"""Query, Model, Recipe, TrainOptions: the shapes that the rest is made of. Read this first.
 
     recipe = MLP(epochs=5)              # a Recipe: frozen hyperparameters, nothing else
     model = recipe.fit(train, TrainOptions())    # a Model: a plain torch module that scores
@@ -10,6 +10,7 @@ data, H history events of the whole batch (CSR), D width of a vector.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -37,30 +38,34 @@ __all__ = [
     "DataSpec",
     "Explains",
     "GeneratesCandidates",
+    "ItemVectors",
     "Model",
+    "PredictsRatings",
     "Query",
+    "ReadsFeatures",
     "ReadsRequestTime",
     "Recipe",
     "TrainOptions",
     "Trainable",
     "Vectors",
     "as_dataset",
+    "device_of",
     "reads_request_time",
 ]
 
 
 @dataclass(frozen=True)
 class Query:
-    """Whom to score for: B rows. A known user, a stranger with a history, or a stranger with nothing.
+    """The users to score for, B rows: trained users, or new users with or without a history.
 
     Args:
-        user: (B,) int64 row numbers of the training data; -1 is a stranger.
+        user: (B,) int64 row numbers of the training data; -1 is a new user.
         offsets: (B + 1,) int64; user b has events offsets[b] to offsets[b + 1] of the three below, oldest first.
         items: (H,) int64 row numbers of items.
         weights: (H,) float32, per event: a rating, or below zero for a dislike.
         times: (H,) float64 seconds since 1970, per event.
         at: (B,) float64 seconds since 1970, the time of the request.
-        features: B rows of user features, nulls where nothing is known; for strangers to a model that reads features.
+        features: B rows of features of new users, with nulls where unknown; for models that read features.
     """
 
     user: Tensor
@@ -76,7 +81,7 @@ class Query:
         cls, users: Sequence[int] | NDArray[Any] | Tensor, history: History | None = None, at: Tensor | None = None
     ) -> Query:
         """A query for row numbers of users, with one history per listed user and their times of request where given."""
-        # A copy where it is an array: row numbers from an IdMap are read-only, which torch warns about.
+        # A copy of arrays: row numbers from an IdMap are read-only, which torch warns about.
         user = torch.as_tensor(users if isinstance(users, Tensor) else np.array(users, dtype=np.int64)).to(torch.int64)
         if history is None:
             return cls(user, at=at)
@@ -93,8 +98,8 @@ class Query:
         )
 
     @classmethod
-    def strangers(cls, histories: Sequence[Sequence[int]], weight: float = 1.0) -> Query:
-        """A query for people the model has never met, known by the item rows they touched (oldest first).
+    def new_users(cls, histories: Sequence[Sequence[int]], weight: float = 1.0) -> Query:
+        """A query for users without training rows, given the item rows of their histories (oldest first).
 
         Every event has the same ``weight``; a model of ratings reads it as a rating.
         """
@@ -135,7 +140,7 @@ class Query:
 
 
 class DataSpec(NamedTuple):
-    """How many rows the tables of a model need, and its features; what a bundle must know to rebuild it."""
+    """Numbers of users and items, and the features that a model reads: enough to build it for saved weights."""
 
     users: int
     items: int
@@ -152,58 +157,85 @@ class Model(Protocol):
         """Scores, higher is better: ``items`` (B, C) gives (B, C); None, the whole catalog, gives (B, I)."""
 
     def can_personalize(self, query: Query) -> Tensor:
-        """(B,) bool: can it say anything personal about this user?"""
+        """(B,) bool: whether the scores of this user depend on the user's history or features."""
+
+
+# Capabilities: protocols that a model meets by having the method; ask with isinstance(model, Protocol).
 
 
 @runtime_checkable
-class Vectors(Protocol):
-    """Optional power of a model: score is a dot product, so an index can search it."""
-
-    def query_vectors(self, query: Query) -> Tensor:
-        """(B, D)."""
+class ItemVectors(Protocol):
+    """A model with a vector per item, whose cosines measure similarity between items."""
 
     def item_vectors(self) -> Tensor:
-        """(I, D)."""
+        """Item vectors, (I, D)."""
+
+
+@runtime_checkable
+class Vectors(ItemVectors, Protocol):
+    """A model whose score is a dot product of a query vector and an item vector, so that an index can search it."""
+
+    def query_vectors(self, query: Query) -> Tensor:
+        """Query vectors, (B, D)."""
+
+
+@runtime_checkable
+class PredictsRatings(Protocol):
+    """A model that predicts ratings."""
+
+    def predict(self, query: Query, items: Tensor) -> Tensor:
+        """Ratings (B, C) of candidates (B, C), inside the scale of the training ratings."""
+
+
+@runtime_checkable
+class AddsItems(Model, ItemVectors, Protocol):
+    """A model that can rank items without training rows by their features."""
+
+    def with_items(self, features: pl.DataFrame) -> Self:
+        """A model whose catalog ends with the items of this feature table.
+
+        Raises:
+            ModelError: this model was trained without item features.
+        """
+
+
+@runtime_checkable
+class ReadsFeatures(Protocol):
+    """A model that may read features: a bundle keeps ``spec.features`` to rebuild it."""
+
+    spec: DataSpec
 
 
 @runtime_checkable
 class ReadsRequestTime(Protocol):
-    """Optional power of a model: it was trained to read ``Query.at``. Evaluation gives the time to such models only.
+    """A model that may be trained to read ``Query.at``; evaluation gives the time only to models that were.
 
-    A model that merely reckons ages from it, such as two stages, is measured as of its latest training row.
+    A model that merely computes ages from it, such as two stages, is measured as of its latest training row.
     """
 
     @property
     def reads_request_time(self) -> bool:
-        """Did training give it times of request?"""
+        """Whether training included times of request."""
 
 
 def reads_request_time(model: object) -> bool:
-    """Is it a model that was trained to read the time of request?"""
+    """Whether a model was trained to read the time of request."""
     return isinstance(model, ReadsRequestTime) and model.reads_request_time
 
 
 @runtime_checkable
-class AddsItems(Protocol):
-    """Optional power of a model: it scores items by their features, so items without training rows can be added."""
-
-    def with_items(self, features: pl.DataFrame) -> Self:
-        """A copy of the model whose catalog ends with one more item per row of a feature table."""
-
-
-@runtime_checkable
 class GeneratesCandidates(Protocol):
-    """Optional power of a model: a first stage chooses the candidates that a second stage ranks."""
+    """A model whose first stage chooses the candidates that its second stage ranks."""
 
     def candidates(self, query: Query) -> Tensor:
         """(B, P) item rows of the candidates of each user, -1 in empty places."""
 
 
 class Contributions(NamedTuple):
-    """Scores of candidates, taken apart: rest + the sum over a user's events = the score.
+    """Parts of the scores of candidates: rest + the sum over a user's events = the score.
 
-    event (H, C): what each event of the query adds to the scores of its user's candidates; rest (B, C): what comes
-    from no event.
+    event (H, C): the part of each event of the query in the scores of its user's candidates; rest (B, C): the part
+    that depends on no event.
     """
 
     event: Tensor
@@ -212,10 +244,10 @@ class Contributions(NamedTuple):
 
 @runtime_checkable
 class Explains(Protocol):
-    """Optional power of a model: its score is a sum over the events of the history, so it can say what each adds."""
+    """A model whose score is a sum over the events of the history, so that it can tell the part of each event."""
 
     def contributions(self, query: Query, items: Tensor) -> Contributions:
-        """The scores of ``items`` (B, C) taken apart, for strangers with these histories, whoever ``query.user`` is."""
+        """Parts of the scores of ``items`` (B, C) for new users with these histories; ``query.user`` is ignored."""
 
 
 M_co = TypeVar("M_co", bound=Model, covariant=True)
@@ -335,8 +367,9 @@ class Batch(NamedTuple):
     target: Tensor
 
 
+@runtime_checkable
 class Trainable(Protocol):
-    """What a gradient-trained recipe is made of, so that any driver can run it."""
+    """The parts of a recipe that is trained by gradients, so that any driver can run it."""
 
     name: ClassVar[str]
 
@@ -355,3 +388,9 @@ class Trainable(Protocol):
 
     def optimizers(self, module: nn.Module) -> list[torch.optim.Optimizer]:
         """The optimizers, each stepping once per batch."""
+
+
+def device_of(model: object) -> torch.device:
+    """The device of a model's first tensor; the CPU for a model without tensors."""
+    tensors = itertools.chain(model.parameters(), model.buffers()) if isinstance(model, nn.Module) else iter(())
+    return next((tensor.device for tensor in tensors), torch.device("cpu"))

@@ -45,7 +45,7 @@ from palate.errors import BundleError, DataError, RecipeError
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from palate.base import DataSpec, Model, Recipe
+    from palate.base import Model, Recipe
     from palate.recommend import Recommender
     from palate.recommend.cold_start import ColdStart
     from palate.retrieval import Approximate
@@ -286,12 +286,12 @@ def _policy(record: Mapping[str, Any]) -> ColdStart:
 
 
 def _sizes(data: Recommender) -> dict[str, Any]:
-    """What the recipe needs to know to build the model again."""
+    """Sizes of the tables, and the features that the model reads."""
+    from palate.base import ReadsFeatures
+
     counts = {"users": len(data.users), "items": len(data.items)}
-    sizes: DataSpec | None = getattr(data.model, "sizes", None)
-    if sizes is None or sizes.features is None:
-        return counts
-    return {**counts, "features": sizes.features.to_dict()}
+    features = data.model.spec.features if isinstance(data.model, ReadsFeatures) else None
+    return counts if features is None else {**counts, "features": features.to_dict()}
 
 
 def _model(recipe: Recipe[Any], path: Path, manifest: Mapping[str, Any], device: str) -> Model:

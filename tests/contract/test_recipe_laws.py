@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from boards import make_checkerboard
-from palate.base import DataSpec, Model, Query, Recipe, TrainOptions
+from palate.base import DataSpec, Explains, Model, Query, Recipe, TrainOptions, Vectors
 from palate.bundle import Bundle
 from palate.data.frame import to_frame
 from palate.data.splits.split import Split
@@ -25,9 +25,9 @@ NAMES = list(RECIPES)
 def small(name: str) -> Recipe[Any]:
     """The recipe with enough optimizer steps for 760 rows."""
     recipe = make_recipe(name, fast=True)
-    wished = {"epochs": 60, "batch_size": 128, "learning_rate": 0.02, "dim": 8}
+    steps = {"epochs": 60, "batch_size": 128, "learning_rate": 0.02, "dim": 8}
     has = {field.name for field in dataclasses.fields(recipe)}  # type: ignore[arg-type]
-    return dataclasses.replace(recipe, **{key: value for key, value in wished.items() if key in has})  # type: ignore[type-var]
+    return dataclasses.replace(recipe, **{key: value for key, value in steps.items() if key in has})  # type: ignore[type-var]
 
 
 NEEDS_RATINGS = {"wals"}  # equal ratings teach it nothing, and it says so
@@ -38,8 +38,8 @@ def board(name: str) -> Split:
     return make_checkerboard(rated=name in NEEDS_RATINGS)
 
 
-def strangers(name: str, histories: list[list[int]]) -> Query:
-    return Query.strangers(histories, weight=5.0 if name in NEEDS_RATINGS else 1.0)
+def new_users(name: str, histories: list[list[int]]) -> Query:
+    return Query.new_users(histories, weight=5.0 if name in NEEDS_RATINGS else 1.0)
 
 
 @cache
@@ -78,11 +78,11 @@ def test_a_batch_equals_one_by_one(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_strangers_in_a_batch_equal_strangers_one_by_one(name: str) -> None:
+def test_new_users_in_a_batch_equal_new_users_one_by_one(name: str) -> None:
     model = fitted(name)
     histories = [[0, 2, 4, 8], [1], [], [5, 7]]
-    alone = torch.cat([score(model, strangers(name, [history])) for history in histories])
-    torch.testing.assert_close(score(model, strangers(name, histories)), alone, rtol=1e-3, atol=1e-3)
+    alone = torch.cat([score(model, new_users(name, [history])) for history in histories])
+    torch.testing.assert_close(score(model, new_users(name, histories)), alone, rtol=1e-3, atol=1e-3)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -108,7 +108,7 @@ def test_training_leaves_the_global_random_state_alone(name: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_the_checkerboard_is_learned(name: str) -> None:
     if not personal(name):
-        pytest.skip(f"{name} is not personal: it gives everybody the same list")
+        pytest.skip(f"{name} is not personal: it gives all users the same list")
     users = list(range(40))
     scores = score(fitted(name), query(name, users)).numpy()
     parity = (np.arange(40)[:, None] % 2) == (np.arange(40)[None, :] % 2)
@@ -118,9 +118,9 @@ def test_the_checkerboard_is_learned(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_strangers_never_crash_and_a_history_makes_them_known(name: str) -> None:
+def test_new_users_never_crash_and_a_history_makes_them_known(name: str) -> None:
     model = fitted(name)
-    asked = strangers(name, [[], [0, 2, 4, 6, 8, 10], [1, 3, 5, 7, 9, 11]])
+    asked = new_users(name, [[], [0, 2, 4, 6, 8, 10], [1, 3, 5, 7, 9, 11]])
     scores = score(model, asked)
     assert torch.isfinite(scores).all()
     assert torch.isfinite(score(model, Query.of([-1, 10**6]))).all()
@@ -133,10 +133,32 @@ def test_strangers_never_crash_and_a_history_makes_them_known(name: str) -> None
 
 
 @pytest.mark.parametrize("name", NAMES)
+def test_a_model_that_promises_vectors_scores_by_their_dot_product(name: str) -> None:
+    model, asked = fitted(name), query(name, [0, 7, 12])
+    if not isinstance(model, Vectors):
+        pytest.skip(f"{name} promises no dot product")
+    with torch.inference_mode():
+        dot_BI = model.query_vectors(asked) @ model.item_vectors().T
+    torch.testing.assert_close(score(model, asked), dot_BI, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_parts_of_a_score_add_up_to_it(name: str) -> None:
+    model = fitted(name)
+    if not isinstance(model, Explains):
+        pytest.skip(f"{name} does not explain by event")
+    asked, items = new_users(name, [[0, 2, 4], [], [5, 7]]), torch.tensor([[1, 8], [0, 3], [9, 12]])
+    with torch.inference_mode():
+        parts = model.contributions(asked, items)
+    total_BC = parts.rest.index_add(0, asked.owners(), parts.event)
+    torch.testing.assert_close(total_BC, score(model, asked, items), rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_the_state_dict_holds_the_whole_model(name: str) -> None:
     model = fitted(name)
-    sizes = getattr(model, "sizes", DataSpec(board(name).train.n_users, board(name).train.n_items))
-    rebuilt = small(name).build(sizes)
+    spec = getattr(model, "spec", DataSpec(board(name).train.n_users, board(name).train.n_items))
+    rebuilt = small(name).build(spec)
     rebuilt.load_state_dict(model.state_dict(), strict=True)  # type: ignore[attr-defined]
     assert torch.equal(score(rebuilt.eval(), query(name, [0, 9])), score(model, query(name, [0, 9])))
 
@@ -162,8 +184,8 @@ def test_history_never_comes_back_unless_asked_for(name: str) -> None:
     assert not seen & set(zip(filtered["user_id"].to_list(), filtered["item_id"].to_list(), strict=True))
     whole = recommender.recommend(everyone, 40, exclude_seen=False)
     assert len(whole) == 40 * 40
-    stranger = recommender.recommend([999], 40, histories={999: [0, 2, 4]})
-    assert not {0, 2, 4} & set(stranger["item_id"].to_list())
+    new_user = recommender.recommend([999], 40, histories={999: [0, 2, 4]})
+    assert not {0, 2, 4} & set(new_user["item_id"].to_list())
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -59,10 +59,10 @@ def test_the_score_is_the_sum_over_all_positions(fitted):
         for net, order in ((model.forwards, history), (model.backwards, history[::-1])):
             chances = torch.zeros(ITEMS)
             for length in range(1, len(order) + 1):
-                score_I = net.score(Query.strangers([order[:length]]))[0].masked_fill(seen, -torch.inf)
+                score_I = net.score(Query.new_users([order[:length]]))[0].masked_fill(seen, -torch.inf)
                 chances += score_I.softmax(0)
             expected += chances.clamp(min=1e-6).log()
-        torch.testing.assert_close(model.score(Query.strangers([history]))[0], expected, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(model.score(Query.new_users([history]))[0], expected, rtol=1e-4, atol=1e-4)
 
 
 def test_long_histories_are_read_in_windows(fitted):
@@ -70,7 +70,7 @@ def test_long_histories_are_read_in_windows(fitted):
     narrow = BidirectionalSASRec({**NETWORK, "max_seq_len": 6, "epochs": 1}).fit(data)
     long = np.arange(35) % ITEMS
     for one in (model, narrow):
-        assert one.score(Query.strangers([long, [], [5]])).isfinite().all()
+        assert one.score(Query.new_users([long, [], [5]])).isfinite().all()
 
 
 def test_a_wrong_field_of_the_network_is_refused():

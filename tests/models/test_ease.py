@@ -79,7 +79,7 @@ def test_the_checkerboard_is_learned_and_strangers_are_answered_as_trained_users
     same = (users[:, None] + users) % 2 == 0
     held_out = scores.numpy()[users, users]
     assert (held_out > np.where(same, -np.inf, scores.numpy()).max(1)).all()
-    strangers = Query.strangers([history.of(user).tolist() for user in users])
+    strangers = Query.new_users([history.of(user).tolist() for user in users])
     assert torch.equal(model.score(strangers), scores)
     assert model.can_personalize(strangers).all()
 
@@ -88,7 +88,7 @@ def test_without_a_telling_history_popularity_answers() -> None:
     train = dataset([(0, 0), (0, 1), (1, 1), (2, 1), (2, 3)])  # nobody touched items 2, 4 and 5
     model = EASE(1).fit(train)
     popular = torch.tensor([1, 3, 0, 1, 0, 0]) / 3
-    mixed = Query.strangers([[], [5], [0]])
+    mixed = Query.new_users([[], [5], [0]])
     scores = model.score(mixed)
     assert model.can_personalize(mixed).tolist() == [False, False, True]
     torch.testing.assert_close(scores[:2], popular.expand(2, -1))
@@ -113,7 +113,7 @@ def test_recency_weighs_by_events_ago_and_never_below_the_floor() -> None:
     assert torch.equal(plain.weights, recent.weights)
     history = [4, 0, 0, 2]  # item 0 counts once, for its latest event
     expected = sum((0.25 + 0.75 * 0.5 ** (ago / 2)) * plain.weights[item] for item, ago in ((4, 3), (0, 1), (2, 0)))
-    torch.testing.assert_close(recent.score(Query.strangers([history]))[0], expected)
+    torch.testing.assert_close(recent.score(Query.new_users([history]))[0], expected)
 
 
 @settings(deadline=None, max_examples=20)

@@ -78,7 +78,7 @@ def test_the_checkerboard_is_learned_and_seen_items_sink_by_themselves(checkerbo
     assert (held > np.where(same, -np.inf, scores).max(1)).all()
     others = same & ~np.eye(40, dtype=bool)
     assert (held > np.where(others, scores, -np.inf).max(1)).all()  # what was seen does not come back
-    strangers = Query.strangers([history.of(user).tolist() for user in users])
+    strangers = Query.new_users([history.of(user).tolist() for user in users])
     if type(recipe) is EDLAE:
         torch.testing.assert_close(model.score(strangers), torch.from_numpy(scores))
     assert model.can_personalize(strangers).all()
@@ -112,7 +112,7 @@ def test_recent_blend_equals_its_equation() -> None:
 
 def test_strangers_dislikes_and_candidates(ml_100k: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
     model = RecentEDLAE(rating_floor=2).fit(ml_100k)
-    nobody = Query.strangers([[], []])
+    nobody = Query.new_users([[], []])
     assert not model.can_personalize(nobody).any()
     assert torch.equal(model.score(nobody), model.prior.expand(2, -1))
     assert torch.equal(model.score(Query.of([-1, 10**6])), model.prior.expand(2, -1))

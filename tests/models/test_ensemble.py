@@ -102,7 +102,7 @@ def test_a_member_that_says_nothing_adds_nothing() -> None:
 def test_it_knows_whom_any_member_can_personalize() -> None:
     model = Ensemble(("popularity", "ease"), (1.0, 1.0)).build(DataSpec(3, 4))
     model.members[1].popularity.fill_(1)
-    assert model.can_personalize(Query.strangers([[], [2]])).tolist() == [False, True]
+    assert model.can_personalize(Query.new_users([[], [2]])).tolist() == [False, True]
 
 
 def test_members_may_be_names_or_tables_and_are_kept_whole() -> None:

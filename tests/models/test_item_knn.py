@@ -92,7 +92,7 @@ def test_the_checkerboard_is_learned_and_strangers_are_answered_as_trained_users
     scores = model.score(Query.of(users, history))
     same = (users[:, None] + users) % 2 == 0
     assert (scores.numpy()[users, users] > np.where(same, -np.inf, scores.numpy()).max(1)).all()
-    strangers = Query.strangers([history.of(user).tolist() for user in users])
+    strangers = Query.new_users([history.of(user).tolist() for user in users])
     assert torch.equal(model.score(strangers), scores)
 
 
@@ -100,7 +100,7 @@ def test_without_a_telling_history_popularity_answers() -> None:
     train = dataset([(0, 0), (0, 1), (1, 1), (2, 1), (2, 3), (3, 5)])  # item 5 has no company, 2 and 4 nobody
     model = ItemKNN().fit(train)
     popular = torch.tensor([1, 3, 0, 1, 0, 1]) / 4
-    mixed = Query.strangers([[], [5, 2], [0]])
+    mixed = Query.new_users([[], [5, 2], [0]])
     assert model.can_personalize(mixed).tolist() == [False, False, True]
     torch.testing.assert_close(model.score(mixed)[:2], popular.expand(2, -1))
     torch.testing.assert_close(model.score(Query.of([0, 10**6])), popular.expand(2, -1))

@@ -111,7 +111,7 @@ def test_same_seed_same_weights_and_the_state_rebuilds_the_model(recipe, model):
     assert not torch.equal(other.item_table.weight, model.item_table.weight)
     rebuilt = recipe.build(DataSpec(20, 20))
     rebuilt.load_state_dict(model.state_dict(), strict=True)
-    query = Query.strangers([[0, 2], []])
+    query = Query.new_users([[0, 2], []])
     assert torch.equal(rebuilt.score(query), model.score(query))
 
 

@@ -57,7 +57,7 @@ def walked() -> SASRecModel:
 def best_new(model: SASRecModel, histories: list[list[int]]) -> list[int]:
     """The best item for each history that is not in it."""
     with torch.no_grad():
-        scores = model.score(Query.strangers(histories))
+        scores = model.score(Query.new_users(histories))
     for row, history in enumerate(histories):
         scores[row, history] = -torch.inf
     best: list[int] = scores.argmax(1).tolist()
@@ -275,7 +275,7 @@ def test_every_loss_learns_the_order(objective: str) -> None:
 def test_seen_items_stay_low_where_they_are_not_masked() -> None:
     model = replace(QUICK, mask_seen=False).fit(chain(), RUN)
     with torch.inference_mode():
-        assert model.score(Query.strangers([[5, 6, 7, 8], [20, 21, 22]])).argmax(1).tolist() == [9, 23]
+        assert model.score(Query.new_users([[5, 6, 7, 8], [20, 21, 22]])).argmax(1).tolist() == [9, 23]
 
 
 def test_a_live_click_counts_at_once(walked: SASRecModel) -> None:
@@ -290,7 +290,7 @@ def test_who_a_user_is_does_not_matter_only_the_history(walked: SASRecModel) -> 
 
 
 def test_without_a_history_everybody_gets_the_mean_state(walked: SASRecModel) -> None:
-    nothing, disliked = Query.of([0, -1]), Query.strangers([[4, 5], []], weight=-1.0)
+    nothing, disliked = Query.of([0, -1]), Query.new_users([[4, 5], []], weight=-1.0)
     for query in (nothing, disliked):
         assert not walked.can_personalize(query).any()
         vectors = walked.query_vectors(query)
@@ -393,19 +393,19 @@ def test_items_without_rows_are_known_by_their_features(tmp_path: Path) -> None:
     assert model.features.known.tolist() == [True] * 12 + [False] * 18
     # Item 12 + n is the twin of item n: as good as it in lists, and read like it in histories.
     with torch.inference_mode():
-        state = model.query_vectors(Query.strangers([[2, 3], [14, 15], [5, 6]]))[:, :-1]
+        state = model.query_vectors(Query.new_users([[2, 3], [14, 15], [5, 6]]))[:, :-1]
     near = F.normalize(state, dim=1) @ F.normalize(state, dim=1).T
     assert near[0, 1] > near[0, 2]
     twins = model.table().detach()
     assert (F.cosine_similarity(twins[12:24], twins[:12]) > 0.5).all()
     Bundle.of(recipe, model, data).save(tmp_path / "bundle")
     loaded = Bundle.load(tmp_path / "bundle").recommender.model
-    assert torch.equal(loaded.score(Query.strangers([[14, 15]])), model.score(Query.strangers([[14, 15]])))
+    assert torch.equal(loaded.score(Query.new_users([[14, 15]])), model.score(Query.new_users([[14, 15]])))
 
 
 def test_all_item_features_of_a_data_set_without_any_are_none() -> None:
     model = replace(QUICK, item_features=("*",), epochs=1).fit(chain(), RUN)
-    assert torch.isfinite(model.score(Query.strangers([[0, 1]]))).all()
+    assert torch.isfinite(model.score(Query.new_users([[0, 1]]))).all()
 
 
 def test_training_goes_on_from_a_checkpoint_to_the_same_weights(tmp_path: Path) -> None:

@@ -90,7 +90,7 @@ def test_candidates_are_what_some_retriever_ranks_high_and_nothing_seen() -> Non
 
 
 def test_the_list_of_candidates_ends_in_minus_ones_and_is_empty_for_the_unknown(narrow: TwoStageModel) -> None:
-    found = narrow.candidates(Query.strangers([[0, 2, 4, 6], []]))
+    found = narrow.candidates(Query.new_users([[0, 2, 4, 6], []]))
     assert (found[0] >= 0).any()
     assert (found[1] == -1).all()
     ended = (found == -1).int().diff(dim=1)
@@ -144,7 +144,7 @@ def test_at_full_width_the_order_is_that_of_the_ranker_alone(ranker: str) -> Non
 
 
 def test_a_wider_first_stage_never_changes_what_the_ranker_says(narrow: TwoStageModel) -> None:
-    wide = recipe(n_candidates=12).build(narrow.sizes)
+    wide = recipe(n_candidates=12).build(narrow.spec)
     wide.load_state_dict(narrow.state_dict())
     query = asked([0, 3, 21])
     kept = narrow.retrieval(query).candidate
@@ -153,7 +153,7 @@ def test_a_wider_first_stage_never_changes_what_the_ranker_says(narrow: TwoStage
 
 
 def test_whoever_is_unknown_gets_what_is_popular(narrow: TwoStageModel) -> None:
-    scores = score(narrow, Query.strangers([[]]))[0]
+    scores = score(narrow, Query.new_users([[]]))[0]
     counts = torch.from_numpy(np.bincount(TRAIN.interactions.item, minlength=40)).float()
     assert torch.equal(scores.argsort(stable=True), counts.argsort(stable=True))
 
@@ -276,7 +276,7 @@ def kinds(rng: np.random.Generator, users: int = 60, items: int = 40) -> Dataset
 def test_the_ranker_learns_from_features_what_no_retriever_can_personalize(ranker: str) -> None:
     train = kinds(np.random.default_rng(0))
     model = TwoStage(members=("popularity",), n_candidates=40, slice_size=0.3, ranker=ranker).fit(train)  # type: ignore[arg-type]
-    query = Query.strangers([[0, 2, 4, 6], [1, 3, 5]])
+    query = Query.new_users([[0, 2, 4, 6], [1, 3, 5]])
     assert model.can_personalize(query).all()
     scores = score(model, query)
     even, odd = scores[:, 8::2], scores[:, 9::2]
@@ -334,7 +334,7 @@ def test_bags_bring_the_lists_of_two_seeds_closer() -> None:
 def test_a_bundle_from_before_bags_and_scorers_still_loads() -> None:
     model = fit()
     text = model.ranker.boosters[0].model_to_string().encode()
-    rebuilt = recipe().build(model.sizes)
+    rebuilt = recipe().build(model.spec)
     rebuilt.load_state_dict(model.state_dict() | {"ranker._extra_state": torch.tensor(list(text), dtype=torch.uint8)})
     fields = {
         name: value
@@ -447,7 +447,7 @@ def test_a_retriever_may_read_features_of_its_own() -> None:
     both = ({"recipe": "two-tower", "item_features": ["*"], "epochs": 2}, {"recipe": "two-tower", "epochs": 2})
     chosen = recipe(members=both)
     model = chosen.fit(train)
-    rebuilt = chosen.build(model.sizes)
+    rebuilt = chosen.build(model.spec)
     rebuilt.load_state_dict(model.state_dict())
     query = Query.of([0, 1], train.history.select(np.array([0, 1])))
     assert torch.equal(score(rebuilt.eval(), query), score(model, query))

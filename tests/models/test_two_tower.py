@@ -53,7 +53,7 @@ def test_the_checkerboard_is_learned_and_strangers_fold_in(checkerboard: Split, 
     users = np.arange(40)
     same = (users[:, None] + users) % 2 == 0
     history = checkerboard.train.history.select(users)
-    strangers = Query.strangers([history.of(user).tolist() for user in users])
+    strangers = Query.new_users([history.of(user).tolist() for user in users])
     with torch.inference_mode():
         for query in (Query.of(users), strangers):
             scores = model.score(query).numpy()
@@ -63,7 +63,7 @@ def test_the_checkerboard_is_learned_and_strangers_fold_in(checkerboard: Split, 
                 one = (
                     Query.of(users[row : row + 1])
                     if query.user[0] >= 0
-                    else Query.strangers([history.of(row).tolist()])
+                    else Query.new_users([history.of(row).tolist()])
                 )
                 torch.testing.assert_close(model.score(one)[0], torch.from_numpy(scores[row]))
 
@@ -138,7 +138,7 @@ def test_folded_in_users_keep_nine_tenths_of_their_ndcg(ml_100k_loo: Split) -> N
 @pytest.mark.parametrize("objective", ["softmax", "bce", "bpr"])
 def test_a_dislike_and_a_like_push_a_stranger_apart(checkerboard: Split, objective: str) -> None:
     model = replace(QUICK, objective=objective).fit(checkerboard.train, RUN)  # type: ignore[arg-type]
-    like, both = Query.strangers([[0, 2], [0, 2, 4]]), Query.strangers([[0, 2, 4]])
+    like, both = Query.new_users([[0, 2], [0, 2, 4]]), Query.new_users([[0, 2, 4]])
     assert both.weights is not None
     mixed = replace(both, weights=torch.tensor([1.0, 1.0, -1.0]))
     only = replace(both, weights=torch.full((3,), -1.0))
@@ -179,8 +179,8 @@ def test_weights_and_sizes_rebuild_the_model() -> None:
     data = colors()
     recipe = replace(QUICK, epochs=1, layers=(4,), user_features=("*",), item_features=("*",))
     model = recipe.fit(data, RUN)
-    assert model.sizes.features is not None
-    sizes = DataSpec(40, 40, FeatureSchema.from_dict(model.sizes.features.to_dict()))
+    assert model.spec.features is not None
+    sizes = DataSpec(40, 40, FeatureSchema.from_dict(model.spec.features.to_dict()))
     again = recipe.build(sizes)
     again.load_state_dict(model.state_dict(), strict=True)
     query = Query.of([1, 38, -1])

@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from palate.base import Model, Query, Recipe, TrainOptions
+from palate.base import AddsItems, Model, Query, Recipe, TrainOptions
 from palate.data.dataset import Dataset, Fingerprint, Note
 from palate.data.splits.cold import hold_out_items, hold_out_users, reveal
 from palate.data.splits.split import Candidates, Split, leave_one_out
@@ -198,7 +198,7 @@ def evaluate_cold_start(
     else:
         notes.append(f"{recipe.name} scores no users by their features: no row for features")
     rows += bench.measured("cold users", new_users, entries)
-    if not hasattr(model, "with_items"):
+    if not isinstance(model, AddsItems):
         notes.append(f"{recipe.name} has no item tower: its scores of cold items carry no information")
     item_rows = np.unique(unmet.test.interactions.item)
     listed = np.tile(item_rows, (len(cold.test_users), 1))

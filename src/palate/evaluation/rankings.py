@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from palate.base import Model, Query, reads_request_time
+from palate.base import Model, Query, device_of, reads_request_time
 from palate.data.dataset import History, Interactions
 from palate.data.splits.split import Candidates, Split
 from palate.errors import ModelError
@@ -102,7 +102,7 @@ class GroundTruth:
         """
         at = self.request_times if reads_request_time(model) else None
         at_B = None if at is None else torch.from_numpy(at[first:last])
-        return Query.of(self.user_rows[first:last], history, at_B).to(_device(model))
+        return Query.of(self.user_rows[first:last], history, at_B).to(device_of(model))
 
     def chunks(self, bytes_U: NDArray[np.int64], budget: int) -> Iterator[tuple[int, int]]:
         """Consecutive test users whose cost fits the budget; a user that alone does not is a chunk of one."""
@@ -251,11 +251,6 @@ def _checked(scores: Tensor) -> Tensor:
     if bool(scores.max().isnan()):  # the maximum is NaN if any score is, and takes no memory to find
         raise ModelError(f"the model gave NaN for {int(scores.isnan().sum())} scores: it did not train well")
     return scores
-
-
-def _device(model: Model) -> torch.device:
-    tensors = [*model.parameters(), *model.buffers()] if isinstance(model, torch.nn.Module) else []
-    return next((tensor.device for tensor in tensors), torch.device("cpu"))
 
 
 def _distinct_pairs(rows: Interactions) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

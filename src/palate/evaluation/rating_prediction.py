@@ -14,14 +14,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
 
-from palate.base import Query
+from palate.base import PredictsRatings, Query, device_of
 from palate.data.splits.split import Split
 from palate.errors import EvaluationError, ModelError
 from palate.evaluation.checks import check_model
@@ -34,13 +33,6 @@ METRICS = ("MSE", "RMSE", "MAE")
 
 Fallback = Literal["item mean", "user mean", "mean"]
 FALLBACKS: tuple[Fallback, ...] = ("item mean", "user mean", "mean")
-
-
-class RatingModel(Protocol):
-    """Capability of a model: it predicts ratings."""
-
-    def predict(self, query: Query, items: Tensor) -> Tensor:
-        """Ratings (B, C) of candidates (B, C), inside the scale."""
 
 
 @dataclass(frozen=True)
@@ -138,7 +130,7 @@ class RatingsReport(Tabular):
 
 
 def evaluate_ratings(
-    model: RatingModel,
+    model: PredictsRatings,
     split: Split,
     *,
     name: str | None = None,
@@ -192,22 +184,21 @@ def rating_validation_callback(validation: Split) -> Callable[[Any], float]:
     return lambda model: -evaluate_ratings(model, validation, resamples=0).value("MSE")
 
 
-def _check(model: RatingModel, split: Split, fallback: tuple[Fallback, ...], allow_trained_rows: bool) -> None:
+def _check(model: PredictsRatings, split: Split, fallback: tuple[Fallback, ...], allow_trained_rows: bool) -> None:
     check_model(model, split, allow_trained_rows)
     if not split.train.explicit:
         raise EvaluationError(f"{split.train.name} has no ratings to predict: use evaluate, which measures lists")
     if unknown := set(fallback) - set(FALLBACKS):
         raise EvaluationError(f"fallback={sorted(unknown)}: choose from {', '.join(FALLBACKS)}")
-    if not callable(getattr(model, "predict", None)):
+    if not isinstance(model, PredictsRatings):
         raise ModelError(f"{type(model).__name__} predicts no ratings: use MF, SVDpp, BMF or the means")
 
 
-def _predicted(model: RatingModel, split: Split, rows: NDArray[np.int64]) -> NDArray[np.float64]:
+def _predicted(model: PredictsRatings, split: Split, rows: NDArray[np.int64]) -> NDArray[np.float64]:
     """The model's ratings of some test rows, user by user in chunks, so that a history is folded in at most twice."""
     test = split.test.interactions
     order = rows[np.argsort(test.user[rows], kind="stable")]
-    tensors = [*model.parameters(), *model.buffers()] if isinstance(model, nn.Module) else []
-    device = tensors[0].device if tensors else torch.device("cpu")
+    device = device_of(model)
     result = np.empty(len(test))
     for first in range(0, len(order), CHUNK_ROWS):
         part = order[first : first + CHUNK_ROWS]

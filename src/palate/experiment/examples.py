@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from palate.base import Model, Query
+from palate.base import Model, Query, device_of
 from palate.data.dataset import Dataset
 from palate.data.splits.split import Split
 from palate.top_k import top_k
@@ -33,7 +33,7 @@ def examples(model: Model, split: Split, k: int) -> list[dict[str, Any]]:
     history = split.train.history.select(users)
     owner = np.repeat(np.arange(len(users)), history.counts)
     with torch.inference_mode():
-        device = next((t.device for t in _tensors(model)), torch.device("cpu"))
+        device = device_of(model)
         scores_EI = model.score(Query.of(users, history).to(device)).float().cpu().clone()
         scores_EI[torch.from_numpy(owner), torch.from_numpy(history.items.astype(np.int64))] = -torch.inf
         value_EK, top_EK = top_k(scores_EI, k)
@@ -65,7 +65,3 @@ def _items(data: Dataset, rows: NDArray[np.integer[Any]]) -> list[dict[str, Any]
     ids = data.items.external(rows).to_list()
     titles = [None] * len(ids) if data.titles is None else data.titles.gather(np.maximum(rows, 0)).to_list()
     return [{"item": item, "title": title} for item, title in zip(ids, titles, strict=True)]
-
-
-def _tensors(model: Any) -> list[torch.Tensor]:
-    return [*model.parameters(), *model.buffers()] if isinstance(model, torch.nn.Module) else []

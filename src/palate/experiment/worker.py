@@ -23,7 +23,7 @@ from typing import Any
 import polars as pl
 import torch
 
-from palate.base import Recipe, TrainOptions
+from palate.base import PredictsRatings, Recipe, Trainable, TrainOptions
 from palate.data.splits.split import Split
 from palate.errors import PalateError
 from palate.evaluation.evaluate import Report, evaluate, validation_callback
@@ -33,7 +33,6 @@ from palate.experiment.baselines import as_plain, from_plain
 from palate.experiment.examples import examples
 from palate.experiment.run_folder import RunFolder
 from palate.experiment.validation import validation_split
-from palate.models import RECIPES
 from palate.progress import Progress, ProgressEvent, silent
 
 __all__ = ["main"]
@@ -54,7 +53,7 @@ def main() -> None:
 
     for line in iter(sys.stdin.readline, ""):
         job = json.loads(line)
-        if job["do"] == "fit" and _by_gradients(job["recipe"]["recipe"]):
+        if job["do"] == "fit" and isinstance(from_plain(job["recipe"]), Trainable):
             import palate.training.lightning_driver  # noqa: F401  # Lightning takes seconds to import: once, before the forks
         if sys.platform == "linux":
             _forked(folder, job, emit)
@@ -129,7 +128,7 @@ def _fit(folder: RunFolder, split: Split, job: dict[str, Any], emit: Emit) -> No
     emit({"step": "measuring"})
     reports = _measured(model, split, job)
     ratings = None
-    if split.test.explicit and hasattr(model, "predict"):
+    if split.test.explicit and isinstance(model, PredictsRatings):
         resamples = min(job["resamples"], ROW_RESAMPLES)
         ratings = evaluate_ratings(model, split, name=job["name"], resamples=resamples).to_dict()
     result = {
@@ -159,14 +158,10 @@ def _measured(model: Any, split: Split, job: dict[str, Any]) -> dict[str, Report
 
 def _trained(recipe: Recipe[Any], split: Split, run: TrainOptions, patience: int | None, k: int) -> Any:
     """The fitted model; one trained by gradients, with patience, on a part of the rows, stopped where the rest says."""
-    if patience is None or not _by_gradients(recipe.name):
+    if patience is None or not isinstance(recipe, Trainable):
         return recipe.fit(split.train, run)
     inner = validation_split(split, seed=run.seed)
     return recipe.fit(inner.train, replace(run, validation_callback=validation_callback(inner, k=k), patience=patience))
-
-
-def _by_gradients(recipe: str) -> bool:
-    return hasattr(RECIPES[recipe], "batches")
 
 
 def _run(job: dict[str, Any], progress: Progress = silent) -> TrainOptions:

@@ -48,7 +48,7 @@ class BidirectionalSASRecModel(nn.Module):
 
     def __init__(self, forwards: SASRecModel, backwards: SASRecModel) -> None:
         super().__init__()
-        self.sizes = forwards.sizes
+        self.spec = forwards.spec
         self.forwards, self.backwards = forwards, backwards
 
     def score(self, query: Query, items: Tensor | None = None) -> Tensor:
@@ -57,9 +57,9 @@ class BidirectionalSASRecModel(nn.Module):
         rows = []
         for row in range(len(query)):
             history, gaps = self._history(query, row)
-            seen_I = torch.zeros(self.sizes.items, dtype=torch.bool, device=history.device)
+            seen_I = torch.zeros(self.spec.items, dtype=torch.bool, device=history.device)
             seen_I[history] = True
-            total_I = torch.zeros(self.sizes.items, device=history.device)
+            total_I = torch.zeros(self.spec.items, device=history.device)
             for net, order in ((self.forwards, history), (self.backwards, history.flip(0))):
                 if not known_B[row]:
                     total_I = total_I + net.item_vectors() @ torch.cat([net.typical, net.typical.new_ones(1)])
@@ -67,7 +67,7 @@ class BidirectionalSASRecModel(nn.Module):
                     turned = gaps if net is self.forwards else torch.cat([gaps[:1], gaps.flip(0)[:-1]])
                     total_I = total_I + _expected(net, order, turned, seen_I).clamp(min=LEAST).log()
             rows.append(total_I if items is None else total_I[items[row]])
-        return torch.stack(rows) if rows else torch.zeros(0, self.sizes.items if items is None else items.shape[1])
+        return torch.stack(rows) if rows else torch.zeros(0, self.spec.items if items is None else items.shape[1])
 
     def can_personalize(self, query: Query) -> Tensor:
         """Whoever has an event in the query that is not a dislike."""

@@ -25,7 +25,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from palate.base import DataSpec, Query, Recipe, TrainOptions, reads_request_time
+from palate.base import DataSpec, Query, ReadsFeatures, Recipe, TrainOptions, reads_request_time
 from palate.data.dataset import Dataset, Fingerprint
 from palate.errors import RecipeError
 from palate.models.registry import as_recipe, as_table
@@ -50,13 +50,13 @@ class EnsembleModel(nn.Module):
     def __init__(self, members: Iterable[nn.Module], weights: tuple[float, ...], how: str, spec: DataSpec) -> None:
         super().__init__()
         self.members, self.weights, self.how = nn.ModuleList(members), weights, how
-        self.sizes = spec
+        self.spec = spec
 
     def score(self, query: Query, items: Tensor | None = None) -> Tensor:
         """Scores (B, C) or (B, I), in chunks of bounded memory; the whole catalog is scored either way."""
         if items is None:
             return self._catalog(query)
-        step = max(1, SCORE_CELLS // max(1, self.sizes.items))
+        step = max(1, SCORE_CELLS // max(1, self.spec.items))
         parts = [
             self._catalog(query.part(first, step)).gather(1, items[first : first + step])
             for first in range(0, max(1, len(query)), step)
@@ -144,7 +144,7 @@ class Ensemble(Recipe[EnsembleModel]):
         Raises:
             RecipeError: two members read different features.
         """
-        found = [model.sizes.features for model in models if hasattr(model, "sizes")]
+        found = [model.spec.features for model in models if isinstance(model, ReadsFeatures)]
         schemas = [schema for schema in found if schema is not None]
         # A bundle stores one schema, from which every member is rebuilt.
         if any(schema != schemas[0] for schema in schemas):

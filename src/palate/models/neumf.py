@@ -32,6 +32,7 @@ from palate.base import Batch, DataSpec, Query, Recipe, TrainOptions
 from palate.bounds import Chance, Count, Fraction, NonNegative, Positive, Rounds, Width
 from palate.data.dataset import Dataset, Fingerprint
 from palate.errors import RecipeError
+from palate.models.dot_product import covariance_root
 from palate.training import trainer as training
 from palate.training.layers import mlp
 from palate.training.losses import bce
@@ -85,12 +86,8 @@ class NCFModel(nn.Module):
     @torch.no_grad()
     def settle(self) -> None:
         """Measure mean and spread (lower Cholesky factor of the covariance) of the trained user vectors."""
-        vector_UD = self.user_table.weight
-        self.user_mean.copy_(vector_UD.mean(0))
-        centred_UD = vector_UD - self.user_mean
-        covariance_DD = centred_UD.T @ centred_UD / len(vector_UD)
-        ridge = 1e-6 + 1e-4 * covariance_DD.diagonal().mean()
-        self.user_spread.copy_(torch.linalg.cholesky(covariance_DD + ridge * torch.eye(len(covariance_DD))))
+        self.user_mean.copy_(self.user_table.weight.mean(0))
+        self.user_spread.copy_(covariance_root(self.user_table.weight))
 
     def pairs(self, user_BD: Tensor, item_xCD: Tensor) -> Tensor:
         """Logits (B, C) of user vectors (B, D) against item vectors (B, C, D), or (1, C, D) shared by all users.
@@ -111,7 +108,7 @@ class NCFModel(nn.Module):
 
     def score(self, query: Query, items: Tensor | None = None) -> Tensor:
         """Logits: (B, C) or (B, I), computed in chunks of bounded memory."""
-        user_BD = self.query_vectors(query)
+        user_BD = self.user_inputs(query)
         if items is not None:
             return torch.cat([self.pairs(u, self.item_table(i)) for u, i in self._chunks(user_BD, items)])
         catalog = self.item_table.weight[None]
@@ -121,7 +118,7 @@ class NCFModel(nn.Module):
         """Trained users, and strangers with a history."""
         return self._trained(query) | (query.counts() > 0)
 
-    def query_vectors(self, query: Query) -> Tensor:
+    def user_inputs(self, query: Query) -> Tensor:
         """User vectors (B, D) of both parts: trained, folded in, or the mean user for a stranger with nothing.
 
         They are inputs of the network, not factors of a dot product.

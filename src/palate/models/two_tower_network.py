@@ -163,7 +163,7 @@ class TwoTowerModel(nn.Module):
 
     def __init__(self, spec: DataSpec, recipe: TwoTower) -> None:
         super().__init__()
-        self.sizes, self.recipe = spec, recipe
+        self.spec, self.recipe = spec, recipe
         schema, sparse = spec.features or FeatureSchema(), recipe.optimizer.startswith("sparse")
         towers = partial(
             Tower,
@@ -226,7 +226,7 @@ class TwoTowerModel(nn.Module):
         tower = self.item_tower.grown(self._item_facts(features))
         state = self.state_dict() | {f"item_tower.{name}": tensor for name, tensor in tower.items()}
         with torch.device("meta"):
-            model = TwoTowerModel(self.sizes._replace(items=self.sizes.items + len(features)), self.recipe)
+            model = TwoTowerModel(self.spec._replace(items=self.spec.items + len(features)), self.recipe)
         model.load_state_dict(state, strict=True, assign=True)
         model.trained_on = self.trained_on
         return model.eval()

@@ -8,7 +8,6 @@ from __future__ import annotations
 import difflib
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Protocol, runtime_checkable
 
 import numpy as np
 import polars as pl
@@ -17,19 +16,11 @@ from numpy.typing import NDArray
 from scipy import sparse
 from torch import Tensor, nn
 
-from palate.base import Model
+from palate.base import ItemVectors, Model
 from palate.data.dataset import History
 from palate.data.ids import IdMap
 from palate.errors import DataError
 from palate.top_k import top_k
-
-
-@runtime_checkable
-class ItemVectors(Protocol):
-    """Optional power of a model: vectors that compare items; unlike ``Vectors``, its score need not be a product."""
-
-    def item_vectors(self) -> Tensor:
-        """(I, D)."""
 
 
 @dataclass(frozen=True, eq=False)

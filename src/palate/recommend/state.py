@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import chain
 from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
 
 import numpy as np
@@ -18,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from palate.base import AddsItems, Model, Query
+from palate.base import AddsItems, Model, Query, device_of
 from palate.data.dataset import Dataset, History
 from palate.data.ids import IdMap
 from palate.recommend.cold_start import PLAIN, ColdStart, Fallback
@@ -88,9 +87,7 @@ class State:
     @cached_property
     def device(self) -> torch.device:
         """The device of the model."""
-        module = cast(nn.Module, self.model)
-        first = next(chain(module.parameters(), module.buffers()), None)
-        return torch.device("cpu") if first is None else first.device
+        return device_of(self.model)
 
     @cached_property
     def latest(self) -> float | None:

@@ -40,7 +40,7 @@ class SASRecModel(nn.Module):
 
     def __init__(self, spec: DataSpec, recipe: SASRec) -> None:
         super().__init__()
-        self.sizes, self.max_seq_len, self.scale = spec, recipe.max_seq_len, recipe.dim**0.5
+        self.spec, self.max_seq_len, self.scale = spec, recipe.max_seq_len, recipe.dim**0.5
         self.item_table = nn.Embedding(spec.items, recipe.dim)
         self.features = ItemFeatures(spec.items, spec.features.items, recipe.dim) if spec.features else None
         self.item_bias = nn.Parameter(torch.zeros(spec.items))

@@ -56,7 +56,7 @@ class TwoStageModel(nn.Module):
         exclude_seen: bool,
     ) -> None:
         super().__init__()
-        self.sizes, self.names = spec, tuple(names)
+        self.spec, self.names = spec, tuple(names)
         models = list(members)
         self.retrieval = Retrieval(models, n_candidates, exclude_seen, len(models) - len(self.names))
         self.inputs = Inputs(spec)
@@ -89,7 +89,7 @@ class TwoStageModel(nn.Module):
 
     def chunks(self, query: Query) -> Iterator[Query]:
         """Adjacent users of the query whose scores fit the memory; one empty chunk for an empty query."""
-        items, members = self.sizes.items, len(self.retrieval.members)
+        items, members = self.spec.items, len(self.retrieval.members)
         read = min(items, self.retrieval.n_candidates * len(self.names)) * INPUTS
         step = max(1, CELLS // max(1, items * (members + LATEST), read, len(self.inputs.usual)))
         for first in range(0, max(1, len(query)), step):

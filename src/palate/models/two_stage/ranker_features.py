@@ -29,7 +29,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from palate.base import DataSpec, Query, Vectors
+from palate.base import DataSpec, ItemVectors, Query
 from palate.data.dataset import Dataset
 from palate.data.features import Feature, FeatureSchema, FeatureTable
 from palate.models.two_stage.candidate_generation import Found, liked, owners
@@ -230,7 +230,7 @@ def _cosines(query: Query, row_N: Tensor, item_N: Tensor, models: list[object]) 
     """Per retriever with item vectors: cosine to the last event, mean and largest over the latest, rounded."""
     item_BL, there_BL = _latest(query)
     for model in models:
-        if not isinstance(model, Vectors):
+        if not isinstance(model, ItemVectors):
             continue
         unit_ID = F.normalize(model.item_vectors(), dim=1)
         near_BLI = (unit_ID[item_BL] @ unit_ID.T) * there_BL[:, :, None]

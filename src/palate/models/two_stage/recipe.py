@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from pydantic import Field
 
-from palate.base import DataSpec, Query, Recipe, TrainOptions
+from palate.base import DataSpec, Query, ReadsFeatures, Recipe, TrainOptions
 from palate.bounds import Count, Positive
 from palate.data.dataset import Dataset
 from palate.data.features import FeatureSchema, FeatureTable
@@ -173,8 +173,8 @@ class TwoStage(Recipe[TwoStageModel]):
 
     def _check_features(self, model: TwoStageModel) -> None:
         for recipe, fitted in zip(self.recipes, model.retrieval.models, strict=True):
-            theirs = getattr(getattr(fitted, "sizes", None), "features", None)
-            if (theirs or FeatureSchema()) != (_read_by(recipe, model.sizes.features) or FeatureSchema()):
+            theirs = fitted.spec.features if isinstance(fitted, ReadsFeatures) else None
+            if (theirs or FeatureSchema()) != (_read_by(recipe, model.spec.features) or FeatureSchema()):
                 raise RecipeError(
                     f"{recipe.name} and another part read one feature as different kinds: name it with the same kind"
                 )
@@ -185,12 +185,12 @@ class TwoStage(Recipe[TwoStageModel]):
         users = rng.permutation(np.unique(rows.user))[: self.users]
         at = None if rows.time is None else torch.full((len(users),), rows.time.min(), dtype=torch.float64)
         query = Query.of(users, part.before.history.select(users), at)
-        right = torch.from_numpy(np.unique(rows.user.astype(np.int64) * model.sizes.items + rows.item))
+        right = torch.from_numpy(np.unique(rows.user.astype(np.int64) * model.spec.items + rows.item))
         done, lessons = 0, []
         with torch.inference_mode():
             for asked in model.chunks(query):
                 input_NF, row_N, item_N = model.read(asked, model.retrieval(asked))
-                label_N = torch.isin(asked.user[row_N] * model.sizes.items + item_N, right).float()
+                label_N = torch.isin(asked.user[row_N] * model.spec.items + item_N, right).float()
                 chance_Q = MOST / row_N.bincount(minlength=len(asked)).clamp(min=1)
                 kept_N = (label_N > 0) | (torch.from_numpy(rng.random(len(row_N))) < chance_Q[row_N])
                 lessons.append(Lesson(input_NF[kept_N], label_N[kept_N], row_N[kept_N] + done))
