@@ -42,6 +42,7 @@ def top_k(scores_BI: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """
     rows, columns = scores_BI.shape
     k = min(k, columns)
+    # A server asks for one row: the fixed cost of a dozen torch calls would be twice that of the search.
     if k and rows and scores_BI.device.type == "cpu" and (rows == 1 or columns >= WIDE_ROW):
         single_BI, column_BK = scores_BI.detach().to(torch.float32).numpy(), np.empty((rows, k), np.int64)
         if all(_best_of_row(single_BI[row], k, column_BK[row]) for row in range(rows)):
@@ -91,6 +92,7 @@ def head(scores_BI: Tensor, k: int) -> Head:
     k = min(k, single_BI.shape[1])
     value, column = single_BI.topk(min(k + 1, single_BI.shape[1]), dim=1)
     cut_B = value[:, k - 1 : k].eq(value[:, k:]).any(1)
+    # Ties are rare among real-valued scores, so putting all rows in order would waste most of the time.
     tied = value[:, 1:].eq(value[:, :-1]).any(1).nonzero().squeeze(1)
     value, column = value[:, :k], column[:, :k].contiguous()
     if len(tied):

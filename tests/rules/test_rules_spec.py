@@ -147,3 +147,21 @@ def test_rules_are_keys_that_tell_values_of_different_types_apart():
     # In a text column each of these values denies other items.
     assert len({Rules.of({"deny": {"maker": [value]}}) for value in (1, 1.0, True, "1")}) == 4
     assert Rules() != Rules(diversity=0.0)
+
+
+def test_rules_built_in_python_have_the_bounds_of_a_file():
+    for build, message in (
+        (lambda: Rules(diversity=1.5), "rules, field diversity=1.5: must be at most 1"),
+        (lambda: Rules(caps={"genres": 0}), "field caps=0: must be at least 1"),
+        (lambda: Pin("50", 0), "pin, field at=0: must be at least 1"),
+        (lambda: Recency("year", days=-1), "recency, field days=-1: must be above 0"),
+    ):
+        with pytest.raises(RuleError, match=message):
+            build()
+
+
+def test_a_dictionary_changed_later_does_not_change_rules():
+    caps = {"genres": 3}
+    rules = Rules(caps=caps)
+    caps["genres"] = 1
+    assert rules == Rules(caps={"genres": 3})

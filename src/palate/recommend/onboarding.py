@@ -83,6 +83,7 @@ class Tastes:
         known_NM = known[:, item_M]
         share_M = np.asarray(known_NM.mean(axis=0), np.float64).ravel()
         loading_MD = _loadings(known_NM, share_M)
+        # Factors can explain more than a rare item's variance; the update divides by the noise.
         noise_M = np.maximum(share_M * (1 - share_M) - np.square(loading_MD).sum(1), 1e-4)
         return cls(item_M, share_M, loading_MD, noise_M)
 

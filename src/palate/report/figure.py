@@ -70,8 +70,10 @@ def _svg(chart: AnyChart, height: int, words: str) -> str:
             part.set("id", new[f"url(#{part.attrib['id']})"])
         if part.attrib.get("clip-path") in new:
             part.set("clip-path", f"url(#{new[part.attrib['clip-path']]})")
+        # vl-convert labels every mark for screen readers, hundreds in a plot: one label of the whole replaces them.
         for name in [name for name in part.attrib if name == "role" or name.startswith("aria-")]:
             del part.attrib[name]
+    # Without a size of its own the plot scales to its box by the viewBox.
     for name in ("width", "height"):
         del root.attrib[name]
     root.attrib |= {"role": "img", "aria-label": words}

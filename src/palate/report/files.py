@@ -12,6 +12,7 @@ from palate.storage import replacing
 
 NAME = "comparison.json"
 NEEDED = ("data", "split", "k", "lengths", "candidates", "seeds", "protocol", "models", "tests", "winner", "audit")
+# Modules of the extra; a missing module of another name is a fault of Palate and must not look like a missing extra.
 EXTRA = ("altair", "jinja2", "markupsafe", "vl_convert")
 
 

@@ -19,7 +19,7 @@ def page(comparison: dict[str, Any]) -> str:
     """The whole page as text."""
     environment = Environment(
         loader=PackageLoader("palate", "report"),
-        autoescape=True,
+        autoescape=True,  # ids, titles and names come from the data
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,

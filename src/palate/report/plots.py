@@ -80,11 +80,21 @@ class Plots:
     def curves(self) -> Iterator[Figure]:
         """Each metric against the length of the list, full ranking and sampled candidates in plots of their own."""
         lengths = self.comparison["lengths"]
+        x = alt.X(
+            "k:Q", title="length of the list", scale=alt.Scale(type="log", nice=False), axis=alt.Axis(values=lengths)
+        )
+        value = alt.Y("value:Q", title=None, axis=alt.Axis(tickCount=5), scale=alt.Scale(domainMin=0))
         for ranking, metrics in CURVES.items():
             for metric in metrics:
                 rows = [{"k": k, **row} for k in lengths for row in self._rows(ranking, metric, k)]
-                if rows:
-                    yield self._curve(rows, metric, ranking)
+                if not rows:
+                    continue
+                base = alt.Chart({"values": rows}).encode(x=x, color=self._color)
+                band = base.mark_area(opacity=0.13).encode(y=alt.Y("low:Q", title=None), y2="high:Q")
+                line = base.mark_line(strokeWidth=1.5).encode(y=value)
+                point = base.mark_point(filled=True, opacity=1, size=40).encode(self._shape, y=value)
+                words = f"At length {lengths[-1]}: {_in_words([row for row in rows if row['k'] == lengths[-1]])}"
+                yield figure(f"{metric}, {RANKING[ranking]}", alt.layer(band, line, point), words)
 
     def segments(self, metric: str = "NDCG") -> Iterator[Figure]:
         """A metric by segment of users and of items."""
@@ -178,20 +188,6 @@ class Plots:
         rule = base.mark_rule(strokeWidth=2).encode(x=alt.X("low:Q", title=title), x2="high:Q")
         return alt.layer(rule, base.mark_point(filled=True, size=55, opacity=1).encode(self._shape, x=x))
 
-    def _curve(self, rows: list[dict[str, Any]], metric: str, ranking: str) -> Figure:
-        lengths = self.comparison["lengths"]
-        x = alt.X(
-            "k:Q", title="length of the list", scale=alt.Scale(type="log", nice=False), axis=alt.Axis(values=lengths)
-        )
-        base = alt.Chart({"values": rows}).encode(x=x, color=self._color)
-        band = base.mark_area(opacity=0.13).encode(y=alt.Y("low:Q", title=None), y2="high:Q")
-        value = alt.Y("value:Q", title=None, axis=alt.Axis(tickCount=5), scale=alt.Scale(domainMin=0))
-        line = base.mark_line(strokeWidth=1.5).encode(y=value)
-        point = base.mark_point(filled=True, opacity=1, size=40).encode(self._shape, y=value)
-        last = [row for row in rows if row["k"] == lengths[-1]]
-        words = f"At length {lengths[-1]}: {_in_words(last)}"
-        return figure(f"{metric}, {RANKING[ranking]}", alt.layer(band, line, point), words)
-
     def _lines(
         self, rows: list[dict[str, Any]], x: str, y: str, form: str, *, points: bool = True, zero: bool = True
     ) -> AnyChart:
@@ -245,7 +241,13 @@ def profile_figures(profile: dict[str, Any]) -> Iterator[Figure]:
         rows = [{"x": f"{one['value']:g}", "y": one["rows"]} for one in profile["ratings"]]
         yield _bars("Ratings given", rows, "rating", "rows")
     if profile["ratings_per_user"]:
-        rows = [{"x": _range(one["low"], one["high"]), "y": one["users"]} for one in profile["ratings_per_user"]]
+        rows = [
+            {
+                "x": f"{one['low']:,}" if one["low"] == one["high"] else f"{one['low']:,}–{one['high']:,}",
+                "y": one["users"],
+            }
+            for one in profile["ratings_per_user"]
+        ]
         yield _bars("Rows per user", rows, "rows of a user", "users")
     if profile["popularity"]:
         yield _concentration(profile["popularity"])
@@ -291,7 +293,3 @@ def _activity(periods: list[dict[str, Any]]) -> Figure:
         f"From {periods[0]['start']} to {periods[-1]['start']}; most rows from {busiest['start']}: {busiest['rows']:,}"
     )
     return figure("Activity over time", chart, words)
-
-
-def _range(low: float, high: float) -> str:
-    return f"{low:,}" if low == high else f"{low:,}–{high:,}"

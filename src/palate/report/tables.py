@@ -193,6 +193,7 @@ def segments_tables(comparison: dict[str, Any]) -> list[Table]:
     for by in dict.fromkeys(part["by"] for part in parts):
         columns, rows = [Column("Model", number=False)], [[Cell(one["name"])] for one in models]
         for segment in dict.fromkeys(part["segment"] for part in parts if part["by"] == by):
+            # Lists of other systems may lack a segment: its cells stay empty.
             same = [_segment(one, by, segment) for one in models]
             label = next(f"{segment} ({part['users']:,} users, {part['rows']:,} rows)" for part in same if part)
             for metric in HEADLINE[:2]:

@@ -99,6 +99,7 @@ class Catalog:
         Raises:
             RuleError: the column is missing, or a value cannot be read as the type of the column.
         """
+        # TOML, JSON and a command line write the same value as text, number or date: it is read in the column's type.
         texts = pl.Series("value", [str(value).lower() if isinstance(value, bool) else str(value) for value in values])
         found_I = np.zeros(len(self), bool)
         if name == ITEM_ID:
@@ -160,8 +161,9 @@ class Catalog:
             RuleError: the column is missing or holds no dates, or there are no times of interactions.
         """
         if days is not None:
-            now = self._latest if now is None else now
-            if now is None:
+            if now is None and self._last_event is not None:
+                now = float(self._last_event.max(initial=-np.inf))
+            if now is None or now == -np.inf:
                 raise RuleError(
                     f"{rule}: days are counted from the time of the request, which is not known: give it, or since"
                 )
@@ -199,6 +201,7 @@ class Catalog:
         if name not in self._codes:
             table = self.values(name, rule).with_columns(pl.col("value").cast(pl.String)).unique().sort("row", "value")
             names, row = table["value"].unique().sort(), table["row"].to_numpy()
+            # The table is sorted by item, so a value's slot is its distance from the first value of its item.
             slot = np.arange(len(row)) - np.searchsorted(row, row)
             codes_IS = np.zeros((len(self), int(slot.max(initial=0)) + 1), np.int64)
             codes_IS[row, slot] = names.search_sorted(table["value"]).to_numpy() + 1
@@ -216,14 +219,9 @@ class Catalog:
         blocks = [] if self.features is None else indicators(self.features)
         if not blocks:
             return None
+        # Unit rows per column side by side: their product, divided by the length, is the mean of the cosines.
         stacked = sparse.csr_array(sparse.hstack(blocks, format="csr"))
         return nn.functional.normalize(torch.from_numpy(stacked.toarray().astype(np.float32)), dim=1)
-
-    @cached_property
-    def _latest(self) -> float | None:
-        """Time of the latest interaction."""
-        times = None if self.seen is None else self.seen.times
-        return None if times is None or not len(times) else float(times.max())
 
     @cached_property
     def _last_event(self) -> NDArray[np.float64] | None:

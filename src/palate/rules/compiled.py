@@ -142,6 +142,7 @@ def compile_rules(rules: Rules, catalog: Catalog, now: float | None = None) -> C
     notes: list[Note] = []
     blocks = _blocks(rules, catalog, now, notes)
     out_I = np.any([block.out_I for block in blocks], axis=0) if blocks else np.zeros(len(catalog), bool)
+    # An id in allow shows the intent to list this item, so another rule that excludes it is worth a note.
     named = [str(value) for condition in rules.allow for value in condition.get(ITEM_ID, ())]
     named_row = np.unique(catalog.items.rows(named)) if named else np.zeros(0, np.int32)
     for block in blocks:
@@ -150,6 +151,8 @@ def compile_rules(rules: Rules, catalog: Catalog, now: float | None = None) -> C
         if len(row):
             ids = _shown(catalog.items.external(row).to_list())
             notes.append(Note(f"items that allow names ({ids}) are kept out by {block.name}", len(row)))
+    # One table of codes for all capped columns, so that reranking counts them together. Code 0, "no value", is shared
+    # by all columns and has no limit.
     names, parts, limits = [""], [torch.zeros((len(catalog), 0), dtype=torch.int64)], [torch.iinfo(torch.int32).max]
     for column, most in rules.caps.items():
         codes_IS, values = catalog.codes(column, f"cap on {column}")

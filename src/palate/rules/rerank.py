@@ -110,6 +110,7 @@ def rerank(
         chunk_bytes: memory of one chunk of users.
     """
     items = len(rules.items)
+    # Nearly all lists fit into a small pool; only the users whose pool ran out pay for a wider one.
     if pool is None:
         pool = max(MIN_POOL, POOL_PER_PLACE * k) if rules.reorders else k
     width, row_B = min(pool, items), np.arange(users)
@@ -152,6 +153,7 @@ def rerank_pool(
     if pin_values_BN is None:
         pin_values_BN = torch.full((users, len(rules.pins)), torch.nan, device=values_BP.device)
     vector = 0 if rules.similarity_ID is None else 4 * rules.similarity_ID.shape[1]
+    # Codes and vectors of the pool, its masks and ranks, and one count per capped value.
     per_user = width * (8 * rules.caps.codes_IS.shape[1] + vector + 64) + 8 * len(rules.caps.limit_G)
     local, may_pin_BN = rules.to(device), may_pin_BN.to(device)
     parts = [
@@ -219,6 +221,7 @@ class _Lists:
         here_BP = (self.items_BP == row) & (self.rank_BP > 0)
         column_B, known_B = here_BP.to(torch.uint8).argmax(1), here_BP.any(1)
         own_B = torch.where(known_B, self.values_BP[self.user_B, column_B], torch.nan)
+        # The caller's score is that of the model; an item of the pool has its score there.
         value_B = torch.where(value_B.isnan(), own_B, value_B)
         rank_B = torch.where(known_B, self.rank_BP[self.user_B, column_B], 0)
         self._list(place, may_B, torch.full_like(self.user_B, row), value_B, rank_B, PINNED)

@@ -19,6 +19,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field, TypeAdapter, ValidationError
 
+from palate.bounds import check_fields
 from palate.errors import RuleError
 
 ITEM_ID = "item_id"
@@ -44,6 +45,9 @@ class Pin:
     item: int | str
     at: Annotated[int, Field(ge=1)]
 
+    def __post_init__(self) -> None:
+        check_fields(self, "pin", RuleError)
+
 
 @dataclass(frozen=True)
 class Recency:
@@ -62,6 +66,7 @@ class Recency:
     since: date | None = None
 
     def __post_init__(self) -> None:
+        check_fields(self, "recency", RuleError)
         if (self.days is None) == (self.since is None):
             raise RuleError(f"recency on {self.column!r} needs one of days and since: days = 365 or since = 2020-01-31")
 
@@ -99,6 +104,8 @@ class Rules:
     diversity: Annotated[float, Field(ge=0, le=1)] | None = None
 
     def __post_init__(self) -> None:
+        # Copies the mappings too: a dictionary that its owner changes later must not change a key of a cache.
+        check_fields(self, "rules", RuleError)
         if (self.exclude == "bought") != (self.bought_from is not None):
             raise RuleError(
                 f"exclude={self.exclude!r} with bought_from={self.bought_from}: "
