@@ -49,7 +49,7 @@ def evaluate(
         bool, typer.Option("--segments", help="Also show results by user activity and item popularity.")
     ] = False,
     memory: Annotated[
-        str | None, typer.Option("--memory", help="Bound on what measuring holds beyond model and data, such as 512MB.")
+        str | None, typer.Option("--memory", help="Bound on the memory beyond model and data, such as 512MB.")
     ] = None,
     seed: options.Seed = 0,
     json: options.Json = False,
@@ -107,7 +107,7 @@ def evaluate(
 
 def show_ratings(reports: Sequence[RatingsReport]) -> None:
     """Errors of predicted ratings: all rows, those of known users and items, and the others apart."""
-    from palate.experiment import comparability_line
+    from palate.evaluation.comparability import comparability_line
 
     for report in reports:
         rows = []
@@ -123,7 +123,7 @@ def show_ratings(reports: Sequence[RatingsReport]) -> None:
 
 def show_reports(reports: Sequence[Report]) -> None:
     """One table per report: sampled and full ranking never share one."""
-    from palate.experiment import comparability_line
+    from palate.evaluation.comparability import comparability_line
 
     for report in reports:
         rows = [[str(m), m.value, "" if m.low != m.low else f"{m.low:.4f} to {m.high:.4f}"] for m in report.measures]
@@ -138,8 +138,8 @@ def show_reports(reports: Sequence[Report]) -> None:
 
 
 def show_segments(reports: Sequence[Report]) -> None:
-    """One table per report: for whom and for which items it works, by the longest list measured."""
-    from palate.experiment import comparability_line
+    """One table per report: accuracy by user activity and item popularity, at the largest k."""
+    from palate.evaluation.comparability import comparability_line
 
     for report in reports:
         length = max(one.k for one in report.measures)

@@ -109,7 +109,7 @@ class MetricAccumulator:
         return tuple(every)
 
     def notes(self) -> list[str]:
-        """Relevant items that training holds too, and users for whom a metric is undefined."""
+        """Remarks on relevant items in the training rows, and on users without a value of a metric."""
         users, k = len(self._ground.user_rows), self._lengths[-1]
         lines = []
         if self.lost:

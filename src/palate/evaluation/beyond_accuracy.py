@@ -5,7 +5,7 @@
     gini(exposure_I)                             # one number of all lists
 
 Shape legend: B users, K places, I items, G feature values. A list holds row numbers of items, -1 where a place is
-empty. A user about whom a metric can say nothing (an empty list, items without features) has NaN, not a made-up value.
+empty. A user for whom a metric is undefined (an empty list, items without features) has NaN: a 0 would move the mean.
 """
 
 from __future__ import annotations
@@ -23,19 +23,6 @@ from scipy.special import rel_entr
 from palate.data.dataset import Dataset, History
 from palate.data.indicators import indicators
 
-__all__ = [
-    "ItemFacts",
-    "calibration",
-    "coverage",
-    "diversity",
-    "exposure",
-    "gini",
-    "lorenz",
-    "novelty",
-    "popularity",
-    "popularity_bins",
-]
-
 Floats = NDArray[np.float64]
 EVENTS = 1 << 18  # training rows looked at together: about 10 MB
 STEEPNESS = 0.01  # Steck's alpha: how much of the target is mixed into the list, so that the divergence stays finite
@@ -44,12 +31,12 @@ BIN_EDGES = (0.01, 0.05, 0.2, 0.5, 1.0)  # of the catalog by popularity: its hea
 
 @dataclass(frozen=True)
 class ItemFacts:
-    """What the training rows and features say about each item.
+    """Training counts and feature vectors of each item.
 
     Args:
         rows: (I,) training rows of the item.
         users: (I,) distinct training users of the item.
-        information: (I,) -log2 of their share of all training users; an item of nobody counts as one of one user.
+        information: (I,) -log2 of their fraction of all training users; an item without users counts as one user.
         vectors: (I, G) unit rows over the values of the categorical features, such as genres; None without any.
         features: names of these features.
     """
@@ -71,13 +58,14 @@ class ItemFacts:
             items = history.items[offsets[first] : offsets[last]]
             rows_I += np.bincount(items, minlength=train.n_items)
             user = np.repeat(np.arange(last - first), np.diff(offsets[first : last + 1]))
+            # Distinct pairs by sorting keys: np.unique over two columns is far slower.
             key = np.sort(user * train.n_items + items)
             distinct = key[np.flatnonzero(np.diff(key, prepend=-1))]
             users_I += np.bincount(distinct % train.n_items, minlength=train.n_items)
             first = last
-        everybody = max(1, int(np.count_nonzero(history.counts)))
+        active_users = max(1, int(np.count_nonzero(history.counts)))
         vectors, features = _vectors(train.item_features)
-        return cls(rows_I, users_I, -np.log2(np.maximum(users_I, 1) / everybody), vectors, features)
+        return cls(rows_I, users_I, -np.log2(np.maximum(users_I, 1) / active_users), vectors, features)
 
     @property
     def mix(self) -> sparse.csr_array | None:
@@ -122,7 +110,7 @@ def calibration(list_BK: NDArray[Any], mix_IG: sparse.csr_array, history: Histor
 
 
 def exposure(list_BK: NDArray[Any], items: int) -> NDArray[np.int64]:
-    """How many places of all lists each item holds, (I,)."""
+    """Number of places that each item fills in all lists, (I,)."""
     return np.bincount(list_BK[list_BK >= 0], minlength=items)
 
 
@@ -180,7 +168,8 @@ def _vectors(table: pl.DataFrame | None) -> tuple[sparse.csr_array | None, tuple
 
 
 def _categorical(column: pl.Series) -> bool:
-    """Lists of texts, or texts that recur: where most occur once they are names."""
+    """Lists of strings, or strings that repeat."""
+    # Strings that mostly occur once are names or titles: as categories they would make all items look different.
     if isinstance(column.dtype, pl.List):
         return column.dtype.inner == pl.String
     text = column.dtype == pl.String or isinstance(column.dtype, pl.Categorical | pl.Enum)

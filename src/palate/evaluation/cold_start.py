@@ -316,7 +316,7 @@ def _cold_users(train: Dataset, away: Split) -> Split:
 
 
 def _cold_items(train: Dataset, unmet: Split) -> Split:
-    """The rows on held-out items of users whom training has."""
+    """The rows on held-out items of users with training rows."""
     there = train.history.counts > 0
     return _kept(train, unmet, there[unmet.test.interactions.user], "rows on cold items of users without others")
 

@@ -1,6 +1,6 @@
-"""The one door to a table of several reports: numbers stand side by side only if they mean the same.
+"""Comparability of reports: a table may hold several only if their numbers mean the same.
 
-check_comparable(reports)             # raises where two reports were measured on different ground
+check_comparable(reports)             # raises if two reports were measured under different conditions
 table(..., caption=comparability_line(reports[0]))
 """
 
@@ -12,12 +12,10 @@ from typing import TYPE_CHECKING, Any
 from palate.errors import EvaluationError
 
 if TYPE_CHECKING:
-    from palate.evaluation.evaluate import Report
     from palate.evaluation.rating_prediction import RatingsReport
+    from palate.evaluation.report import Report
 
-__all__ = ["check_comparable", "comparability_line"]
-
-# What two reports must share, and what to do where they do not.
+# Facts that two reports must share, with the remedy where they differ.
 REMEDIES = {
     "split": "measure both on one saved split",
     "train": "train both on the training rows of one saved split",
@@ -29,13 +27,13 @@ REMEDIES = {
 
 
 def check_comparable(reports: Sequence[Report | RatingsReport | Mapping[str, Any]]) -> None:
-    """Let reports into one table only if training rows, split, candidates, seen items, ties and users are the same.
+    """Refuse reports that differ in training rows, split, candidates, seen items, tie rule or users.
 
     Args:
         reports: of ``evaluate`` or ``evaluate_ratings``, or their ``to_dict``.
 
     Raises:
-        EvaluationError: two differ; the message names both fingerprints and what to do.
+        EvaluationError: two differ; the message gives both values and the remedy.
     """
     if not reports:
         return
@@ -58,7 +56,7 @@ def comparability_line(report: Report | RatingsReport | Mapping[str, Any]) -> st
 
 
 def _facts(report: Any) -> dict[str, Any]:
-    """What must agree, from a report or its dictionary; a report of ratings has fewer of them."""
+    """The facts to compare, from a report or its dictionary; a report of ratings has fewer of them."""
     plain = report if isinstance(report, Mapping) else vars(report)
     return {key: plain.get(key) for key in ("model", "exclude_seen", "ties", "users")} | dict(plain["fingerprints"])
 

@@ -1,4 +1,4 @@
-"""Evaluation of models: full ranking or sampled candidates, never mixed, and never a bare number.
+"""Evaluation of ranking models: full ranking or sampled candidates, as a report with intervals and protocol.
 
     report = evaluate(model, split, k=10)                                # every item is a candidate
     report = evaluate(model, split, k=10, candidates=split.candidates)   # the listed negatives only
@@ -38,7 +38,7 @@ from palate.evaluation.report import Measure, Report, Segment
 __all__ = ["REQUEST_TIME", "Lists", "Measure", "Report", "Segment", "evaluate", "evaluate_lists", "validation_callback"]
 
 REQUEST_TIME = "each user asked at the time of the first held-out row"
-# What else is there for moments: parts of the training rows and of tied rows, resamples of the bootstrap.
+# Short-lived memory: parts of the training rows and of tied rows, resamples of the bootstrap.
 WORKING_BYTES = 24_000_000
 
 
@@ -57,22 +57,22 @@ def evaluate(
     """Measure a model on the test rows of a split.
 
     Args:
-        model: scores users and items by the row numbers of the split. One that reads the time of request is told when
-            each user's first held-out row happened, and the report's protocol says so.
+        model: scores users and items by the row numbers of the split. One that reads the time of request gets that
+            of each user's first test row, and the report's protocol says so.
         split: the test rows are the relevant items; the training rows are each user's history.
-        k: list length, or several.
-        candidates: sampled negatives; None ranks the whole catalog.
-        exclude_seen: in full ranking, take the items of the user's training rows out of the lists.
-        name: for the report; the class of the model otherwise.
-        allow_trained_rows: measure even if the model was trained on test rows.
-        resamples: of the bootstrap; 0 gives no intervals.
-        memory: bound on what evaluation holds beyond the model and the data, in bytes or as "512MB": it sets how many
-            users are ranked at once. None ranks 16 million scores at once.
+        k: list length, or several. Default: 10. Lists end with the catalog, so memory does not grow with k.
+        candidates: sampled negatives. Default: None, the whole catalog.
+        exclude_seen: in full ranking, take the items of the user's training rows out of the lists. Default: True.
+        name: for the report. Default: the class of the model.
+        allow_trained_rows: measure even if the model was trained on test rows. Default: False.
+        resamples: number of bootstrap resamples; 0 gives no intervals. Default: 1,000.
+        memory: bound on the memory beyond the model and the data, in bytes or as "512MB": it sets how many
+            users are ranked at once. Default: 16 million scores at once.
 
     Raises:
         LeakError: the model was trained on test rows.
         EvaluationError: no test rows, k below 1, candidates of other users, or too little memory for one user.
-        ModelError: the model gave NaN.
+        ModelError: the model was trained on other ids, or gave NaN.
     """
     lengths = list_lengths(k)
     check_model(model, split, allow_trained_rows)
@@ -114,7 +114,7 @@ def evaluate_lists(
 ) -> Report:
     """Measure finished lists of another system as full ranking: the same report as that of a model.
 
-    A test user without a list has found nothing and counts as 0. Items that the user has in training stay in the lists,
+    A test user without a list counts as 0. Items that the user has in training stay in the lists,
     an item listed twice keeps its first place only, and lists of users who are not tested are left out: the notes say
     how often.
 
@@ -217,7 +217,7 @@ def _report(
     )
 
 
-def _budget(memory: int | str | None, accumulator: MetricAccumulator, one: int, what: str) -> int:
+def _budget(memory: int | str | None, accumulator: MetricAccumulator, one: int, ranked: str) -> int:
     """Bytes for one chunk of users under the bound, of which the values per user and per item are kept throughout."""
     if memory is None:
         return DEFAULT_CHUNK
@@ -225,7 +225,7 @@ def _budget(memory: int | str | None, accumulator: MetricAccumulator, one: int, 
     if total < kept + one:
         raise EvaluationError(
             f"memory={memory} is too small: results and working space take {kept / 1e6:,.1f} MB, ranking one user "
-            f"among {what} {one / 1e6:,.1f} MB: allow at least {np.ceil((kept + one) / 1e6):.0f}MB, or measure fewer k"
+            f"among {ranked} {one / 1e6:,.1f} MB: allow at least {np.ceil((kept + one) / 1e6):.0f}MB, or fewer k"
         )
     return total - kept
 
@@ -244,9 +244,9 @@ def _check_lists(lists: Lists, split: Split) -> None:
         raise EvaluationError(f"lists of shape {items.shape} for users of shape {users.shape}: give (L, K) for (L,)")
     if len(np.unique(users)) != len(users):
         raise EvaluationError(f"{len(users)} lists of {len(np.unique(users))} users: give one list per user")
-    for what, rows, known, low in (("users", users, split.train.n_users, 0), ("items", items, split.train.n_items, -1)):
+    for kind, rows, known, low in (("users", users, split.train.n_users, 0), ("items", items, split.train.n_items, -1)):
         if rows.size and (rows.min() < low or rows.max() >= known):
             raise EvaluationError(
-                f"lists hold {what} {rows.min()} to {rows.max()} of {known}: give row numbers of the split, "
+                f"lists hold {kind} {rows.min()} to {rows.max()} of {known}: give row numbers of the split, "
                 "and -1 for an empty place"
             )

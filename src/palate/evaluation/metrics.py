@@ -17,8 +17,6 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-__all__ = ["METRICS", "average_precision", "hit_rate", "ndcg", "precision", "recall", "reciprocal_rank"]
-
 
 def hit_rate(hits_BK: Tensor, relevant_B: Tensor) -> Tensor:
     """1 if any of the first k places holds a relevant item."""

@@ -22,8 +22,6 @@ from palate.data.splits.split import Candidates, Split
 from palate.errors import ModelError
 from palate.top_k import candidate_ranks, head, head_ranks
 
-__all__ = ["DEFAULT_CHUNK", "GroundTruth", "Lists", "Rankings", "by_candidates", "by_catalog", "by_lists", "places"]
-
 # Bytes of one score of a chunk: the model's answer, and one more copy for the model to work with.
 SCORE_BYTES = 8
 BLOCK_CELLS = 1_000_000  # scores ranked at once: 4 MB, which stay in the cache
@@ -59,7 +57,7 @@ class Rankings(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class GroundTruth:
-    """Whom a split measures: the distinct relevant items of each test user.
+    """Ground-truth items per test user: the distinct items of their test rows.
 
     Args:
         split: the rows.
@@ -98,7 +96,7 @@ class GroundTruth:
     def query(self, model: Model, first: int, last: int, history: History) -> Query:
         """Some test users with their history, on the device of the model.
 
-        A model that reads the time of request is told when the first held-out row happened, as a server would know.
+        A model that reads the time of request gets that of the first test row: a server would know it too.
         """
         at = self.request_times if reads_request_time(model) else None
         at_B = None if at is None else torch.from_numpy(at[first:last])
@@ -120,11 +118,11 @@ class GroundTruth:
         return self.split.train.history.select(self.user_rows[first:last]), row_N, item_N
 
     def catalog_bytes(self) -> NDArray[np.int64]:
-        """(U,) what ranking the whole catalog for each user holds."""
+        """(U,) bytes to rank the whole catalog for each user."""
         return SCORE_BYTES * self.split.train.n_items + self._pair_bytes()
 
     def candidate_bytes(self, negatives: int) -> NDArray[np.int64]:
-        """(U,) what ranking sampled candidates for each user holds."""
+        """(U,) bytes to rank sampled candidates for each user."""
         most = int(self.relevant.max())
         return 4 * SCORE_BYTES * (negatives + most) + 4 * negatives * most + self._pair_bytes()
 
@@ -201,15 +199,14 @@ def places(rank_N: Tensor, row_N: Tensor, users: int, length: int) -> Tensor:
 def _full(
     model: Model, query: Query, history: History, row_N: Tensor, item_N: Tensor, length: int, exclude_seen: bool
 ) -> tuple[Tensor, NDArray[np.int64], int | None]:
-    """Ranks, lists and the number of lost relevant items; a function, so that its scores are gone before the next.
-
-    The scores are ranked in blocks that stay in the cache, each a copy, for what a model gives may be a view of itself.
-    """
+    """Ranks, lists and the number of lost relevant items of one chunk."""
+    # A function of its own, so that the scores of a chunk are freed before those of the next are made.
     ranks, lists, lost = [], [], 0
     with torch.inference_mode():
         scores_BI = _checked(model.score(query)).float().cpu()
         step = max(1, BLOCK_CELLS // scores_BI.shape[1])
         for first in range(0, len(query), step):
+            # A block stays in the cache. It is a copy, because the scores may be a view of the model's own weights.
             block_BI = scores_BI[first : first + step].clone(memory_format=torch.contiguous_format)
             if exclude_seen:
                 _remove(block_BI, history, first)
@@ -226,6 +223,7 @@ def _full(
 
 def _remove(block_BI: Tensor, history: History, first: int) -> None:
     """Set the items of each user's training rows to -inf; row b of the block has history ``first`` + b."""
+    # -inf rather than a smaller candidate set: columns stay item rows, and lists and ranks need no mapping.
     offsets = history.offsets[first : first + len(block_BI) + 1]
     row = np.repeat(np.arange(len(block_BI)), np.diff(offsets))
     cell = row * block_BI.shape[1] + history.items[offsets[0] : offsets[-1]]
@@ -243,6 +241,7 @@ def _sampled(model: Model, query: Query, row_N: Tensor, item_N: Tensor, negative
         scores = _checked(model.score(query, both)).float().cpu()
         width = positive_BP.shape[1]
         positive = scores[:, :width].masked_fill(positive_BP < 0, torch.nan)
+        # A listed negative that is a relevant item of the same user does not compete with itself.
         duplicate_BC = (negative_BC[:, :, None] == positive_BP[:, None, :]).any(2)
         return candidate_ranks(positive, scores[:, width:], duplicate_BC)[row_N, column_N]
 

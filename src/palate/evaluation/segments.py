@@ -1,4 +1,4 @@
-"""Users by activity and items by popularity: hot, warm and cold, the hot ones in thirds of what is measured."""
+"""Users by activity and items by popularity: hot, warm and cold, the hot ones in terciles of the measured rows."""
 
 from __future__ import annotations
 
@@ -9,8 +9,6 @@ from typing import Any
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
-
-__all__ = ["Segmentation", "segmentation"]
 
 WARM = "warm: no training rows, but features"
 COLD = "cold: neither training rows nor features"
@@ -27,7 +25,7 @@ class Segmentation:
 def segmentation(
     rows_X: NDArray[np.int64], features: pl.DataFrame | None, measured: NDArray[np.integer[Any]]
 ) -> Segmentation:
-    """Hot: with training rows; warm: with features only; cold: with neither. Hot ones are parted by training rows.
+    """Hot: with training rows; warm: with features only; cold: with neither. Hot ones are divided by training rows.
 
     The bounds are the terciles over ``measured``, so that each third is measured on about as much; with equal counts
     on both sides of a bound there are fewer parts.
@@ -35,7 +33,7 @@ def segmentation(
     Args:
         rows_X: training rows of every user, or item.
         features: one row each, or None.
-        measured: who is measured: the test users, or the item of each relevant pair (repeats count).
+        measured: the test users, or the item of each relevant pair (repeats count).
     """
     hot = rows_X[measured]
     hot = np.sort(hot[hot > 0])

@@ -4,7 +4,8 @@
     paired(model_U, baseline_U).p                       # could the difference be luck?
     holm([0.01, 0.04, 0.03])                            # for several such questions at once
 
-The unit is the user (or the test row, for ratings): whoever is measured is drawn, never single numbers inside a user.
+Users are the unit of every interval and test (for ratings, test rows): the values of one user depend on each other, and
+resampling them one by one would make intervals too narrow.
 
 Shape legend: U users, M metrics, R resamples of a chunk, P parts of a resample.
 """
@@ -21,8 +22,6 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from palate.errors import EvaluationError
-
-__all__ = ["Paired", "holm", "interval", "intervals", "paired"]
 
 Floats = NDArray[np.floating[Any]]
 
@@ -52,7 +51,7 @@ class Paired:
     test: str
 
     def to_dict(self) -> dict[str, Any]:
-        """Ready for JSON: what is not a number becomes None."""
+        """Ready for JSON: NaN becomes None."""
         return {
             key: None if isinstance(value, float) and np.isnan(value) else value for key, value in asdict(self).items()
         }
@@ -85,7 +84,7 @@ def intervals(
         seed: of the draws.
 
     Returns:
-        (M, 2) low and high, or a pair by name. With fewer than two users nothing can be said: NaN. Where all values
+        (M, 2) low and high, or a pair by name. NaN with fewer than two users. Where all values
         of a metric are equal the interval is that point.
 
     Raises:
@@ -111,7 +110,7 @@ def paired(a_U: Floats, b_U: Floats, *, resamples: int = 10_000, seed: int = 0) 
     drops ties, and most users tie; Smucker et al. 2007 ("A Comparison of Statistical Significance Tests for Information
     Retrieval Evaluation", CIKM) advise against it and for this one.
 
-    Users who do not differ cannot tell the sides apart and are left out of the flips, which changes nothing but time.
+    Users without a difference are left out of the flips, which changes the time only.
     All flips are counted where they are at most ``resamples`` (exact p). Otherwise ``resamples`` random ones are, and p
     is (1 + as extreme) / (1 + resamples) on each side, so it is never below 2 / (1 + resamples). With more than 10,000
     users who differ their sum under random signs is taken as normal with variance sum(d^2).

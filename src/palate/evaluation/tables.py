@@ -1,4 +1,4 @@
-"""What the results of this package share: each is a table that can be had as a dataframe or shown in a notebook."""
+"""Table-like results: conversion to dataframes, and display in notebooks."""
 
 from __future__ import annotations
 

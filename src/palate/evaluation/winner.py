@@ -1,7 +1,7 @@
-"""What the numbers allow to be said: which differences are more than luck, and whether there is a winner.
+"""Tests of models against the best baseline and against each other, and the winner where the tests allow one.
 
-The unit is the user. With several seeds a user's values are their mean over the seeds, so that seeds do not pass for
-users. Tests are two-sided, and corrected among all those of one ranking (``significance.paired`` and ``holm``).
+The unit is the user. With several seeds a user's values are their mean over the seeds, so that seeds do not count
+as users. Tests are two-sided, and corrected among all those of one ranking (``significance.paired`` and ``holm``).
 """
 
 from __future__ import annotations
@@ -15,15 +15,13 @@ from numpy.typing import NDArray
 
 from palate.evaluation.significance import Paired, holm, paired
 
-__all__ = ["Standing", "against_baseline", "order_remark", "winner"]
-
 LEVEL = 0.05
 METRIC = "NDCG"
 
 
 @dataclass(frozen=True, eq=False)
 class Standing:
-    """One model's values of the metric that decides, per user.
+    """Values per user of one model in the deciding metric, NDCG.
 
     Args:
         name: of the model.
@@ -39,7 +37,7 @@ class Standing:
 def against_baseline(standings: Sequence[Standing], k: int, resamples: int) -> list[dict[str, Any]]:
     """Each model against the baseline with the highest mean, per ranking, corrected by Holm within each.
 
-    The strongest baseline on these very rows is the one to beat: the choice is made against the models.
+    The baseline is chosen on the test rows, which favors the baseline and not the models.
     """
     rows = []
     for ranking in ("full", "sampled"):
@@ -64,8 +62,8 @@ def winner(standings: Sequence[Standing], k: int, resamples: int) -> dict[str, A
     unclear = [row for row in rows if not row["better"]]
     if not unclear:
         highest = max(row["p_holm"] for row in rows)
-        whom = f"each of the {len(others)} others" if len(others) > 1 else others[0].name
-        why = f"{lead}, and is better than {whom} beyond luck (largest corrected p {_p(highest)}, {users:,} users)."
+        rivals = f"each of the {len(others)} others" if len(others) > 1 else others[0].name
+        why = f"{lead}, and is better than {rivals} beyond luck (largest corrected p {_p(highest)}, {users:,} users)."
         return {"name": first.name, "why": why, "tests": rows}
     return {
         "name": None,
