@@ -74,7 +74,7 @@ class History:
     @property
     def counts(self) -> NDArray[np.int64]:
         """Events per user, shape (users,)."""
-        return np.diff(self.offsets)
+        return self.offsets[1:] - self.offsets[:-1]  # np.diff takes five times as long for one user
 
     def of(self, user: int) -> NDArray[np.int32]:
         """The items of one user, oldest first; empty for -1 or a user beyond the last."""

@@ -112,7 +112,9 @@ class DotProductModel(nn.Module):
 
     def can_personalize(self, query: Query) -> Tensor:
         """Users with training rows, and new users with at least one positive event, (B,)."""
-        return self._trained(query) | (positive_events(query) > 0)
+        trained_B = self._trained(query)
+        # A request for one trained user, the most common one, need not count its history.
+        return trained_B if bool(trained_B.all()) else trained_B | (positive_events(query) > 0)
 
     def query_vectors(self, query: Query) -> Tensor:
         """User vectors (B, E): trained, folded in, or the mean user."""
@@ -139,10 +141,11 @@ class DotProductModel(nn.Module):
             self.user_table.weight[user_U] = self.query_vectors(unknown)[:, : self.dim]
 
     def _trained(self, query: Query) -> Tensor:
-        inside_B = (query.user >= 0) & (query.user < len(self.trained))
-        if not len(self.trained):
+        trained_U = self.trained
+        if not len(trained_U):
             raise ModelError("the model has no users: fit it, or build it for at least one")
-        return inside_B & self.trained[query.user.where(inside_B, 0)]
+        inside_B = query.user.clamp(0, len(trained_U) - 1)
+        return trained_U[inside_B] & (inside_B == query.user)
 
 
 def positive_events(query: Query) -> Tensor:
