@@ -14,7 +14,7 @@ from palate.data.dataset import Dataset, Interactions
 from palate.data.ids import IdMap
 from palate.data.splits.split import Split
 from palate.errors import ModelError, RecipeError
-from palate.models.svdpp import BagSums, SVDpp
+from palate.models.svdpp import SVDpp, _BagSums
 
 SMALL = SVDpp(dim=4, epochs=50, batch_size=256, learning_rate=0.02, regularization=0.02)
 
@@ -72,8 +72,8 @@ def test_ratings_are_those_of_the_equation() -> None:
 def test_the_gradient_of_sums_over_bags_is_the_numerical_one() -> None:
     items, offsets = torch.tensor([3, 0, 3, 4, 1]), torch.tensor([0, 2, 2, 5])  # an empty bag; row 2 in none
     table = torch.randn(5, 3, dtype=torch.float64, requires_grad=True)
-    assert torch.equal(BagSums.apply(table, items, offsets)[1], torch.zeros(3, dtype=torch.float64))
-    assert torch.autograd.gradcheck(lambda t: BagSums.apply(t, items, offsets), table)
+    assert torch.equal(_BagSums.apply(table, items, offsets)[1], torch.zeros(3, dtype=torch.float64))
+    assert torch.autograd.gradcheck(lambda t: _BagSums.apply(t, items, offsets), table)
 
 
 def test_implicit_data_are_regularised_by_the_variance_of_ones_and_zeros() -> None:

@@ -4,7 +4,7 @@
     x_u  ~ N(c + F_u B, L^-1),                          y_i ~ N(c' + G_i B', L'^-1)
     B    ~ N(0, (l L)^-1) column-wise,  (c, L) ~ Normal-Wishart,  a_u ~ Gamma(2, rate),  rate ~ Gamma
 
-F_u holds who rated what, 1 / sqrt(|N(u)|) for each item of N(u), as in SVD++ (Koren 2008), and the user's features;
+F_u holds the rated items, 1 / sqrt(|N(u)|) for each item of N(u), as in SVD++ (Koren 2008), and the user's features;
 G_i the same for items: users who rated it, and its features. N(u) are the items that the user touched: the training
 rows, and rows without a rating where they are given.
 
@@ -13,7 +13,7 @@ matrices B, drawn by solving one perturbed ridge regression, here with a Jacobi-
 Rendle, Zhang & Koren 2019, "On the Difficulty of Evaluating Baselines" (implicit feedback on both sides). The fitted
 model averages the ratings of S draws of the items; each user's vectors are their means given those items, not draws.
 
-Fold-in of a stranger: the same conditional means from the stranger's ratings and touched items (see ``ratings``), at
+Fold-in of a new user: the same conditional means from the user's ratings and touched items (see ``rating_factors``), at
 the mean features and the mean noise of the trained users.
 
 Memory: the two link matrices (two numbers per row of training and feature), d^2 numbers per user or item, and
@@ -41,8 +41,6 @@ from palate.errors import RecipeError
 from palate.models.rating_factors import RatingFactors, Ratings, RidgeFoldIn, conditional, ratings_of
 from palate.progress import ProgressEvent
 
-__all__ = ["BMF"]
-
 Floats = NDArray[np.floating[Any]]
 
 CG_STEPS = 8
@@ -59,10 +57,10 @@ class BMF(Recipe[RatingFactors]):
     Args:
         dim: width K of the vectors.
         sweeps: rounds of the sampler.
-        burn_in: first rounds, which are forgotten.
+        burn_in: first rounds, which are discarded.
         draws: S, taken at even distances from the other rounds.
         link: l, the prior precision of the link matrices relative to that of the vectors.
-        feedback: use who rated what.
+        feedback: use the rated items as implicit feedback.
         features: scale of the feature columns beside those of the feedback; 0 leaves them out.
         negatives: unseen items drawn per row of implicit data, once.
     """
@@ -168,7 +166,7 @@ class _Side:
         self.vectors = 0.1 * rng.standard_normal((features.shape[0], d))
         self.vectors[:, -1] = 0
         self.weights = np.zeros((features.shape[1], d))
-        self.shift = np.zeros_like(self.vectors)  # what the features say
+        self.shift = np.zeros_like(self.vectors)  # the part of the vectors that comes from features
         self.center: Floats = np.zeros(d)
         self.precision: Floats = np.eye(d)
 

@@ -35,7 +35,7 @@ CELLS = 32_000_000
 class Events(NamedTuple):
     """Histories of S new users in compressed rows, oldest first.
 
-    offsets (S + 1,); items (H,); weights (H,), below 0 for dislikes; recency (H,), what an event counts by its age.
+    offsets (S + 1,); items (H,); weights (H,), below 0 for dislikes; recency (H,), the weight of an event by its age.
     """
 
     offsets: Tensor

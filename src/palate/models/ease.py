@@ -40,8 +40,6 @@ from palate.data.dataset import Dataset, Fingerprint
 from palate.errors import RecipeError
 from palate.models.recency import Recency
 
-__all__ = ["EASE", "EASEModel"]
-
 SCORE_CELLS = 16_000_000  # scores held at once while only candidates are asked for: 64 MB
 BLOCK_CELLS = 4_000_000  # cells of X^T X computed at once
 

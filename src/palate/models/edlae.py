@@ -9,17 +9,17 @@
               With G = X^T X, D its diagonal, P = (p G + (1 - p) D + l I)^-1 and B' = (1 - p) P (G - D), column i of
               B is B'_i + P_i l B'_ii / (1 - l P_ii).
     r_i       sum over the training rows of i of (rating - rating_floor)+ 0.5 ** ((t_max - t) / half_life), plus 0.01
-    n_i       training rows of i;  a_i(t_u) those later than the user's last event: what they could have had before and
-              left alone counts less than what came up since
+    n_i       training rows of i;  a_i(t_u) those later than the user's last event: items that the user ignored so far
+              count less than items that came up since
     z_u       standardized over the catalog, per user
 
 B is the denoising autoencoder of Steck 2020 ("Autoencoders that don't overfit toward the Identity", NeurIPS) with
-hidden events as targets. What is kept is never a target, so B learns that what was seen does not come back: its
+hidden events as targets. Kept events are never targets, so B learns that seen items do not come back: its
 diagonal, which is free of the penalty, is below zero. RecentEDLAE is for splits by time, where users come back after a
 while; a larger ``mix`` trades accuracy for coverage of the catalog.
 
-Fold-in: everybody is answered by the history in the query, trained users too. Without history popularity answers, or
-log r; without times RecentEDLAE leaves its second part out.
+Fold-in: none is needed. All users are scored by the history in the query, trained users too. Without history the score
+is popularity, or log r; without times RecentEDLAE leaves its second part out.
 
 Memory: at most 36 I^2 bytes to train and 4 I^2 for the model, and 4 I per time bin (I items): 3.6 GB and 0.4 GB at the
 default bound of 10,000.
@@ -45,8 +45,6 @@ from palate.bounds import Count, NonNegative, Positive
 from palate.data.dataset import Dataset, Fingerprint
 from palate.errors import RecipeError
 
-__all__ = ["EDLAE", "EDLAEModel", "RecentEDLAE", "RecentEDLAEModel"]
-
 DAY = 86_400.0
 STRENGTH_FLOOR = 0.01  # so that an item without recent rows has a logarithm
 SMOOTHING = 5.0  # rows added to each item before damping
@@ -55,7 +53,7 @@ NEAR_ONE = 1 - 1e-6  # share of the penalty taken off the diagonal: all of it wo
 
 
 class EDLAEModel(nn.Module):
-    """Item-to-item weights (I, I), and what answers where there is no history, (I,)."""
+    """Item-to-item weights (I, I), and the scores of users without history, (I,)."""
 
     trained_on: Fingerprint | None = None
     weights: Tensor
@@ -67,7 +65,7 @@ class EDLAEModel(nn.Module):
         self.register_buffer("prior", torch.zeros(items))
 
     def score(self, query: Query, items: Tensor | None = None) -> Tensor:
-        """(B, C) or (B, I); not personal for those of whom nothing is known."""
+        """(B, C) or (B, I); the prior for users without a positive event."""
         pair_H = self._pairs(query)
         step = max(1, len(query) if items is None else SCORE_CELLS // len(self.prior))
         parts = []
@@ -77,13 +75,13 @@ class EDLAEModel(nn.Module):
         return torch.cat(parts)
 
     def can_personalize(self, query: Query) -> Tensor:
-        """Whoever comes with a history that is not all dislikes, trained user or stranger."""
+        """Users, trained or new, with at least one event that is not a dislike, (B,)."""
         known_B = torch.zeros_like(query.user, dtype=torch.bool)
         known_B[self._pairs(query) // max(1, len(self.prior))] = True
         return known_B
 
     def contributions(self, query: Query, items: Tensor) -> Contributions:
-        """B_ji of the first event with each liked item; the prior is the rest where nothing is known."""
+        """B_ji of the first event with each liked item; the rest is the prior for users without a positive event."""
         rest_BC = self.prior[items].where(~self.can_personalize(query)[:, None], 0)
         if query.items is None:
             return Contributions(rest_BC[:0], rest_BC)
@@ -137,9 +135,9 @@ class RecentEDLAEModel(EDLAEModel):
         rest_BC = self.prior[items]
         if query.items is None:
             return Contributions(rest_BC[:0], rest_BC)
-        everybody_B = torch.arange(len(query), device=items.device)
-        rest_BC += (self._novelty(query, everybody_B) * self.can_personalize(query)[:, None]).gather(1, items)
-        spread_B1 = _spread(self._sums(everybody_B, self._pairs(query)))
+        all_B = torch.arange(len(query), device=items.device)
+        rest_BC += (self._novelty(query, all_B) * self.can_personalize(query)[:, None]).gather(1, items)
+        spread_B1 = _spread(self._sums(all_B, self._pairs(query)))
         scale_H1 = (self.mix * self._counted(query) / spread_B1[query.owners(), 0])[:, None]
         added_HC = self.weights[query.items[:, None], items[query.owners()]]
         return Contributions(scale_H1 * (added_HC - self.weights.mean(1)[query.items, None]), rest_BC)
@@ -160,7 +158,7 @@ class RecentEDLAEModel(EDLAEModel):
 
 @dataclass(frozen=True)
 class EDLAE(Recipe[EDLAEModel]):
-    """Item-to-item weights that predict hidden events, and so rank what was seen behind what was not.
+    """Item-to-item weights that predict hidden events, and so rank seen items behind unseen ones.
 
     Args:
         keep: p, the chance that an event is kept rather than hidden.
@@ -207,6 +205,7 @@ class EDLAE(Recipe[EDLAEModel]):
         gram_II = self.keep * target_II
         gram_II[diagonal] = count_I + self.regularization
         target_II[diagonal] = 0
+        # The inverse itself is needed, not only a solution: its diagonal corrects the unpenalized one below.
         inverse_II = linalg.inv(gram_II, overwrite_a=True, check_finite=False)
         weights_II = (1 - self.keep) * (inverse_II @ target_II)
         free = self.regularization * NEAR_ONE
@@ -285,6 +284,7 @@ def _later(
     time: NDArray[np.float64], item: NDArray[np.int32], n_items: int, bins: int
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Bin edges (T,) at quantiles of time, and log((a + 1) / (n + 2)) for a last visit in each bin, (T + 1, I)."""
+    # Quantiles rather than equal steps: each bin then holds as many rows, whatever the growth of the log.
     edges = np.quantile(time, np.linspace(0, 1, bins))
     place = np.searchsorted(edges, time, side="right") * n_items + item
     count_TI = np.bincount(place, minlength=(bins + 1) * n_items).reshape(bins + 1, n_items).astype(np.float64)

@@ -92,11 +92,11 @@ class LeastSquares(FoldIn):
 
 
 class ALSModel(DotProductModel):
-    """User vectors, item vectors, and strangers solved exactly.
+    """User vectors, item vectors, and new users solved exactly.
 
     Args:
         spec: rows of the tables.
-        recipe: what is minimized.
+        recipe: the objective.
     """
 
     fold_in: LeastSquares
@@ -128,7 +128,7 @@ class Alternation:
     """The state of a fit: both sides, and the two half-steps. Memory: three times the rows, twice the vectors.
 
     Args:
-        recipe: what to minimize.
+        recipe: the objective.
         train: the rows.
         seed: of the first item vectors.
     """

@@ -7,8 +7,8 @@ x_i is the column of item i in the matrix of users by items (Sarwar et al. 2001,
 recommendation algorithms", WWW). w_uj adds up u's events with j: 1 each, or -1 where the weight is below zero (a
 dislike).
 
-Fold-in: there is nothing else. Everybody is answered by the history in the query, trained users too; a query without
-history, or with items only that are near to no other, is answered by popularity.
+Fold-in: none is needed. All users are scored by the history in the query, trained users too; a query without history,
+or with items only that are near to no other, gets popularity.
 
 Memory: 8 K I bytes for the model; training and scoring hold a bounded block of rows besides the data.
 
@@ -30,8 +30,6 @@ from palate.base import Contributions, DataSpec, Query, Recipe, TrainOptions
 from palate.bounds import Count, NonNegative
 from palate.data.dataset import Dataset, Fingerprint
 
-__all__ = ["ItemKNN", "ItemKNNModel"]
-
 SCORE_CELLS = 16_000_000  # cells of users by items held at once: 64 MB
 BLOCK_CELLS = 4_000_000  # similarities computed at once
 
@@ -39,7 +37,7 @@ BLOCK_CELLS = 4_000_000  # similarities computed at once
 class ItemKNNModel(nn.Module):
     """The nearest items of each item (I, K) and how near they are; empty places have similarity 0.
 
-    ``lists`` says in how many of those lists an item is: the history of somebody whose items are in none says nothing.
+    ``lists`` counts the lists that hold an item: items in none of them contribute to no score.
     """
 
     trained_on: Fingerprint | None = None
@@ -56,23 +54,23 @@ class ItemKNNModel(nn.Module):
         self.register_buffer("lists", torch.zeros(items, dtype=torch.int32))
 
     def score(self, query: Query, items: Tensor | None = None) -> Tensor:
-        """(B, C) or (B, I); popularity for those of whom nothing is known."""
-        knows_B = self.can_personalize(query)
-        if not bool(knows_B.any()):
+        """(B, C) or (B, I); popularity for users without an item near to another."""
+        known_B = self.can_personalize(query)
+        if not bool(known_B.any()):
             return self.popularity.expand(len(query), -1) if items is None else self.popularity[items]
         step = max(1, SCORE_CELLS // len(self.popularity))
         parts = []
         for first in range(0, len(query), step):
             part = slice(first, first + step)
-            asked = None if items is None else items[part]
-            popular = self.popularity if asked is None else self.popularity[asked]
+            candidates = None if items is None else items[part]
+            popular = self.popularity if candidates is None else self.popularity[candidates]
             parts.append(
-                self._votes(_history(query, part, len(self.popularity)), asked).where(knows_B[part, None], popular)
+                self._votes(_history(query, part, len(self.popularity)), candidates).where(known_B[part, None], popular)
             )
         return torch.cat(parts)
 
     def can_personalize(self, query: Query) -> Tensor:
-        """Whoever comes with a history that holds an item near to another, trained user or stranger."""
+        """Users, trained or new, whose history holds an item near to another, (B,)."""
         if query.items is None:
             return torch.zeros(len(query), dtype=torch.bool, device=self.popularity.device)
         voter_H = (self.lists[query.items] > 0).to(torch.int64)
@@ -80,8 +78,8 @@ class ItemKNNModel(nn.Module):
 
     def contributions(self, query: Query, items: Tensor) -> Contributions:
         """sim(i, j) of each event with j among the nearest of i; popularity is the rest where nothing is known."""
-        knows_B = self.can_personalize(query)
-        rest_BC = self.popularity[items].where(~knows_B[:, None], 0)
+        known_B = self.can_personalize(query)
+        rest_BC = self.popularity[items].where(~known_B[:, None], 0)
         if query.items is None:
             return Contributions(rest_BC[:0], rest_BC)
         owner_H = query.owners()
@@ -89,7 +87,7 @@ class ItemKNNModel(nn.Module):
         for near_I, similarity_I in zip(self.neighbors.T, self.similarities.T, strict=True):
             voter_HC = near_I[items][owner_H] == query.items[:, None]
             event_HC += similarity_I[items][owner_H].where(voter_HC, 0)
-        value_H = _values(query) * knows_B[owner_H]
+        value_H = _values(query) * known_B[owner_H]
         return Contributions(event_HC * value_H[:, None], rest_BC)
 
     def _votes(self, history_BI: Tensor, items_BC: Tensor | None) -> Tensor:
@@ -153,6 +151,7 @@ def _nearest(
     similarity_NI[row_N, first + row_N] = -np.inf
     best_NK = np.argpartition(-similarity_NI, k - 1, axis=1)[:, :k]
     near_NK = np.take_along_axis(similarity_NI, best_NK, axis=1)
+    # Equal similarities are ordered by item, so that a fit does not depend on the partition's order.
     order_NK = np.lexsort((best_NK, -near_NK))
     near_NK = np.take_along_axis(near_NK, order_NK, axis=1).clip(min=0)
     return np.take_along_axis(best_NK, order_NK, axis=1).astype(np.int32), near_NK.astype(np.float32)
@@ -177,7 +176,7 @@ def _history(query: Query, part: slice, width: int) -> Tensor:
 
 
 def _values(query: Query) -> Tensor:
-    """What each event counts, (H,): 1, or -1 for a dislike."""
+    """The weight of each event, (H,): 1, or -1 for a dislike."""
     assert query.items is not None
     value_H = torch.ones(len(query.items), device=query.items.device)
     return value_H if query.weights is None else value_H.where(query.weights >= 0, -1.0)

@@ -17,8 +17,6 @@ from numpy.typing import NDArray
 from scipy import linalg, sparse
 from scipy.linalg import get_blas_funcs, get_lapack_funcs
 
-__all__ = ["Floats", "Rows", "diagonal", "leading_vectors", "solve_rows", "solved_parts"]
-
 Floats = NDArray[np.floating[Any]]
 
 POWER_STEPS = 4  # of ``leading_vectors``: more do not start training any lower
@@ -48,7 +46,7 @@ def solve_rows(
     Args:
         other_ND: vectors of the other side, turned so that their Gram matrix is diagonal.
         penalty_D: that diagonal times the unobserved weight.
-        rows: what was observed.
+        rows: the observed entries.
         start_RD: current vectors, needed for blocks.
         block: solve rows with more entries than this in blocks of so many coordinates, one sweep from ``start_RD``.
     """
@@ -71,22 +69,24 @@ def solve_rows(
     return solved_RD
 
 
-def solved_parts(other_ND: Floats, penalty_D: Floats, rows: Rows, asked_RC: NDArray[np.int64]) -> Floats:
-    """Scores of columns asked of each row, other[asked] . solve_rows(...), taken apart by entry: (entries, C).
+def solved_parts(other_ND: Floats, penalty_D: Floats, rows: Rows, candidates_RC: NDArray[np.int64]) -> Floats:
+    """Parts by entry, (entries, C), of the scores other[candidates] . solve_rows(...) of each row.
 
     The solution is A^-1 sum_j w_j t_j y_j, so entry j adds w_j t_j y_i . A^-1 y_j to column i (Hu, Koren & Volinsky
     2008, "Collaborative Filtering for Implicit Feedback Datasets", sec. 5).
     """
     scale_RD = _scale(penalty_D, rows)
-    part = np.zeros((len(rows.columns), asked_RC.shape[1]), scale_RD.dtype)
+    part = np.zeros((len(rows.columns), candidates_RC.shape[1]), scale_RD.dtype)
     weights = np.ones_like(rows.targets) if rows.weights is None else rows.weights
     for row in np.flatnonzero(np.diff(rows.offsets)):
         entries = slice(rows.offsets[row], rows.offsets[row + 1])
         weight_n1 = weights[entries, None]
-        x_nD, asked_CD = (other_ND[columns] * scale_RD[row] for columns in (rows.columns[entries], asked_RC[row]))
+        x_nD, candidates_CD = (
+            other_ND[columns] * scale_RD[row] for columns in (rows.columns[entries], candidates_RC[row])
+        )
         system_DD = x_nD.T @ (weight_n1 * x_nD)
         system_DD[np.diag_indices_from(system_DD)] += 1
-        solved_DC = linalg.solve(system_DD, asked_CD.T, assume_a="pos")
+        solved_DC = linalg.solve(system_DD, candidates_CD.T, assume_a="pos")
         part[entries] = weight_n1 * rows.targets[entries, None] * (x_nD @ solved_DC)
     return part
 
@@ -108,7 +108,7 @@ class _Ridge:
         """y = (x'x + 1)^-1 x't, or the same as x'(xx' + 1)^-1 t where that system is the smaller one."""
         dual = len(x_nD) < x_nD.shape[1]
         gram = self.syrk(1.0, x_nD.T, trans=dual)
-        gram.T.reshape(-1)[:: len(gram) + 1] += 1
+        gram.T.reshape(-1)[:: len(gram) + 1] += 1  # the diagonal, in place: np.fill_diagonal would overwrite it
         y: Floats = self.posv(gram, target_n if dual else x_nD.T @ target_n, overwrite_a=True)[1]
         return x_nD.T @ y if dual else y
 

@@ -6,9 +6,9 @@
     b_u = sum_i (r_ui - mean) / (l_u + n_u),      b_i = sum_u (r_ui - mean - b_u) / (l_i + n_i)
 
 damped means, first of users and then of items, and so on for several rounds (Koren 2008, sec. 2.1, in the other
-order). Fold-in of a stranger: b_u from their history, the item biases being fixed.
+order). Fold-in of a new user: b_u from the history, the item biases being fixed.
 
-The order of the items is the same for everybody, so neither is personal: ``can_personalize`` is False.
+The order of the items is the same for all users, so ``can_personalize`` is False.
 
 Shape legend: B users, C candidates, I items, N rows.
 """
@@ -28,8 +28,6 @@ from palate.base import DataSpec, Query, Recipe, TrainOptions
 from palate.bounds import Count, NonNegative
 from palate.data.dataset import Dataset, Fingerprint
 from palate.errors import RecipeError
-
-__all__ = ["MeanModel", "MeanRating", "UserItemMeans"]
 
 
 class MeanModel(nn.Module):
@@ -52,7 +50,7 @@ class MeanModel(nn.Module):
         self.register_buffer("trained", torch.zeros(spec.users, dtype=torch.bool))
 
     def score(self, query: Query, items: Tensor | None = None) -> Tensor:
-        """The item's bias, whoever asks: (B, C) or (B, I)."""
+        """The item's bias, the same for all users: (B, C) or (B, I)."""
         return self.item_bias.expand(len(query), -1) if items is None else self.item_bias[items]
 
     def predict(self, query: Query, items: Tensor | None = None) -> Tensor:
@@ -61,7 +59,7 @@ class MeanModel(nn.Module):
         return rating.clamp(self.scale[0], self.scale[1])
 
     def can_personalize(self, query: Query) -> Tensor:
-        """Nothing personal in the order of items: all False."""
+        """All False, (B,)."""
         return torch.zeros(len(query), dtype=torch.bool, device=self.mean.device)
 
     def _user_bias(self, query: Query) -> Tensor:
@@ -73,6 +71,7 @@ class MeanModel(nn.Module):
         if self.user_damping is None or query.offsets is None or query.items is None or query.weights is None:
             return bias_B
         rest_H = query.weights.clamp(self.scale[0], self.scale[1]) - self.mean - self.item_bias[query.items]
+        # Sums per history as differences of a running sum, in double: it may run over millions of events.
         total_B = F.pad(rest_H.double().cumsum(0), (1, 0))[query.offsets].diff()
         folded_B = total_B / (self.user_damping + query.counts()).clamp(min=1e-9)
         return bias_B.where(known_B, folded_B.to(bias_B))
@@ -100,7 +99,7 @@ class UserItemMeans(Recipe[MeanModel]):
     Args:
         user_damping, item_damping: ratings at the mean that are added to each user's and item's own; 0 is the plain
             mean of the residuals.
-        rounds: how often users and items are gone through.
+        rounds: passes over users and items.
     """
 
     name: ClassVar[str] = "user-item-means"

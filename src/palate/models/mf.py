@@ -9,7 +9,7 @@
 
 Implicit data are learned as ratings of 1 against unseen items drawn as ratings of 0.
 
-Fold-in of a stranger: ridge regression on the item vectors (see ``ratings``), around the mean user.
+Fold-in of a new user: ridge regression on the item vectors (see ``rating_factors``), around the mean user.
 
 Memory of "descent" is the two tables, their gradients and moving averages, and K numbers per rating of a chunk; the
 products with the residuals are those of sparse matrices.
@@ -34,8 +34,6 @@ from palate.errors import RecipeError
 from palate.models.rating_factors import RatingFactors, Ratings, RidgeFoldIn, rating_batches, ratings_of
 from palate.progress import ProgressEvent, silent
 from palate.training import trainer as training
-
-__all__ = ["MF"]
 
 Floats = NDArray[np.floating[Any]]
 
@@ -101,7 +99,7 @@ class MF(Recipe[RatingFactors]):
         with torch.random.fork_rng():
             torch.manual_seed(options.seed)
             model = self.build(DataSpec(train.n_users, train.n_items))
-            model.set_scale(ratings, centred=self.biases)
+            model.set_scale(ratings, centered=self.biases)
             if self.optimizer == "descent":
                 _descend(self, model, ratings, options)
             else:
@@ -120,7 +118,7 @@ class MF(Recipe[RatingFactors]):
         model.fold_in.center.copy_(model.typical)
 
     def batches(self, train: Dataset, seed: int, epoch: int) -> Iterator[Batch]:
-        """Ratings in random order: user, item and target (N,); negatives are drawn anew in each epoch."""
+        """Ratings in random order: user, item and target (N,); negatives are redrawn in each epoch."""
         return rating_batches(train, self.negatives, self.batch_size, seed, epoch)
 
     def loss(self, module: Any, batch: Batch) -> Tensor:
@@ -170,8 +168,8 @@ def _descend(recipe: MF, model: RatingFactors, ratings: Ratings, options: TrainO
                 values = {"loss": float(np.square(error).mean(dtype=np.float64))}
                 options.progress(ProgressEvent("train mf", iteration, recipe.epochs, "iteration", values=values))
             if options.validation_callback is not None:
-                watched = options.validation_callback(model)
-                best, waited = (watched, 0) if watched > best else (best, waited + 1)
+                current = options.validation_callback(model)
+                best, waited = (current, 0) if current > best else (best, waited + 1)
                 if not waited:
                     kept = p.copy(), q.copy()
                 elif waited >= options.patience:

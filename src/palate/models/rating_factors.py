@@ -4,15 +4,15 @@
     score(u, i)  = b_u + b_i + p_u . q_i          (the same order)
 
 A user vector is [p_u ; b_u] and an item vector [q_i ; 1 ; b_i], the last coordinate of every user being 1 (see
-``factors``). A model may hold S draws of its vectors side by side and averages their ratings, which is a dot product
-again.
+``dot_product``). A model may hold S draws of its vectors side by side and averages their ratings, which is a dot
+product again.
 
-Fold-in of a stranger, for each draw: the mean of x = [p ; b] given the ratings r_h of the history,
+Fold-in of a new user, for each draw: the mean of x = [p ; b] given the ratings r_h of the history,
 
     (L + a sum_h z_h z_h^T) x = L c + a sum_h (r_h - mean - b_h) z_h,     z_h = [q_h ; 1]
 
 with prior center c and prior precision L: ridge regression on the item vectors, in closed form. A weight outside the
-scale (a dislike below zero) counts as its end. Memory is one d x d matrix per stranger of a chunk and d^2 / 2 numbers
+scale (a dislike below zero) counts as its end. Memory is one d x d matrix per user of a chunk and d^2 / 2 numbers
 per distinct item of the histories.
 
 Shape legend: B users, I items, N rows, S draws, K width of p, d = K + 1, D = S d, E = D + 1, H events,
@@ -34,8 +34,6 @@ from palate.base import Batch, DataSpec, Query
 from palate.data.dataset import Dataset
 from palate.models.dot_product import CELLS, DotProductModel, Events, FoldIn
 from palate.training.negative_sampling import NegativeSampler, epoch_rng
-
-__all__ = ["RatingFactors", "Ratings", "RidgeFoldIn", "conditional", "rating_batches", "ratings_of"]
 
 Floats = NDArray[np.floating[Any]]
 
@@ -174,14 +172,14 @@ class RidgeFoldIn(FoldIn):
         return conditional(weight, target, design_Id[items], precision_BT, linear_Bd)[0]
 
     def _prior(self, s: int, ratings: sparse.csr_array, items: NDArray[np.int64]) -> Floats:
-        """Prior centres (B, d)."""
-        centre_d = self.center[s].cpu().double().numpy()
+        """Prior centers (B, d)."""
+        center_d = self.center[s].cpu().double().numpy()
         if self.link is None:
-            return np.tile(centre_d, (ratings.shape[0], 1))
+            return np.tile(center_d, (ratings.shape[0], 1))
         counts = np.diff(ratings.indptr)
         share = _like(ratings, np.repeat(1 / np.sqrt(np.maximum(counts, 1)), counts))
         linked: Floats = share @ self.link[:, s].cpu().double().numpy()[items]
-        return centre_d + linked
+        return center_d + linked
 
 
 def _like(pattern: sparse.csr_array, data: Floats) -> sparse.csr_array:
@@ -194,7 +192,7 @@ class RatingFactors(DotProductModel):
     Args:
         spec: rows of the tables.
         dim: K.
-        fold_in: how strangers get a vector; it knows mean and scale.
+        fold_in: the rule for new users; it holds mean and scale.
         init_std: of the normal distribution that p and q start from; biases start at 0.
     """
 
@@ -223,13 +221,13 @@ class RatingFactors(DotProductModel):
         user_ND, item_NE, k = self.user_table(user), self.item_table(item), self.width
         return cast(Tensor, user_ND.square().sum(1) + item_NE[:, :k].square().sum(1) + item_NE[:, k + 1].square())
 
-    def set_scale(self, ratings: Ratings, *, centred: bool = True) -> None:
-        """Take mean (0 unless ``centred``) and scale from the training ratings."""
-        self.fold_in.mean.fill_(ratings.mean if centred else 0.0)
+    def set_scale(self, ratings: Ratings, *, centered: bool = True) -> None:
+        """Take mean (0 unless ``centered``) and scale from the training ratings."""
+        self.fold_in.mean.fill_(ratings.mean if centered else 0.0)
         self.fold_in.scale.copy_(torch.tensor(ratings.scale))
 
     def settle(self, train: Dataset, negatives: int) -> None:
-        """Close training: what the fold-in needs to know, who was trained and on what."""
+        """Finish training: fill the fold-in, record the trained users and the rows."""
         self.finish(train)
         if self.fold_in.draws == 1:
             self.fold_in.bias.copy_(self.item_vectors()[:, -1:])

@@ -12,8 +12,8 @@ has the sum in it, and scoring is a dot product.
 Implicit data are learned as ratings of 1 against n unseen items drawn as ratings of 0. These vary by n / (1 + n)^2
 alone, and l is multiplied by that: the l of ratings would leave little of the vectors.
 
-Fold-in of a stranger: p_u and b_u by ridge regression on the item vectors, around the sum of y over the stranger's
-history (see ``ratings``). On implicit data the trained users end with the same regression: it weighs the zeros of the
+Fold-in of a new user: p_u and b_u by ridge regression on the item vectors, around the sum of y over the user's history
+(see ``rating_factors``). On implicit data the trained users end with the same regression: it weighs the zeros of the
 whole catalog, where training has shown p_u and b_u a sample, and ranks better.
 
 Memory of a step is K numbers per touched item of the batch's users.
@@ -39,11 +39,9 @@ from palate.errors import ModelError
 from palate.models.rating_factors import RatingFactors, RidgeFoldIn, rating_batches, ratings_of
 from palate.training import trainer as training
 
-__all__ = ["SVDpp", "SVDppModel"]
 
-
-class BagSums(torch.autograd.Function):
-    """Sums of table rows (I, E) over G bags, (G, E): what ``embedding_bag`` gives, with a faster gradient.
+class _BagSums(torch.autograd.Function):
+    """Sums of table rows (I, E) over G bags, (G, E): ``embedding_bag`` with a faster gradient.
 
     The gradient of a row is the sum over the bags it is in: the same operation on the bags turned around.
     """
@@ -57,6 +55,7 @@ class BagSums(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
         items, offsets = ctx.saved_tensors
+        # Turned around, the bags of an item are adjacent: a sum per item instead of scattered additions.
         ordered, place = items.sort(stable=True)
         bag = torch.repeat_interleave(torch.arange(len(offsets) - 1, device=items.device), offsets.diff())[place]
         starts = torch.searchsorted(ordered, torch.arange(ctx.rows + 1, device=items.device))
@@ -65,7 +64,7 @@ class BagSums(torch.autograd.Function):
 
 
 class SVDppModel(RatingFactors):
-    """Rating factors with what user vectors are made of: ``own`` is [p_u ; b_u], ``touched`` is y.
+    """Rating factors and the parts of the user vectors: ``own`` is [p_u ; b_u], ``touched`` is y.
 
     ``user_table`` holds the sums, as they were when each user was last trained on, and exactly after training.
     """
@@ -89,7 +88,7 @@ class SVDppModel(RatingFactors):
         count_G1 = offsets.diff().clamp(min=1)[:, None]
         squared_I1 = self.touched.square().sum(1, keepdim=True)
         table_IE = torch.cat([self.touched, squared_I1], 1)
-        sum_GE = cast(Tensor, BagSums.apply(table_IE, items, offsets))  # type: ignore[no-untyped-call]
+        sum_GE = cast(Tensor, _BagSums.apply(table_IE, items, offsets))  # type: ignore[no-untyped-call]
         vector_Gd = self.own[users] + F.pad(sum_GE[:, :-1] / count_G1.sqrt(), (0, 1))
         length_G = sum_GE[:, -1] / count_G1.squeeze(1)
         with torch.no_grad():
@@ -106,7 +105,7 @@ class SVDpp(Recipe[SVDppModel]):
         epochs: passes over the ratings.
         batch_size: ratings per step.
         learning_rate: of Adam.
-        regularization: l, for ratings; implicit data take the share of it that the module's docstring says.
+        regularization: l, for ratings; implicit data take the fraction of it given in the module's docstring.
         negatives: unseen items drawn per row of implicit data.
     """
 
@@ -162,7 +161,7 @@ class SVDpp(Recipe[SVDppModel]):
         return model
 
     def batches(self, train: Dataset, seed: int, epoch: int) -> Iterator[Batch]:
-        """Ratings in random order: user, item and target (N,); negatives are drawn anew in each epoch."""
+        """Ratings in random order: user, item and target (N,); negatives are redrawn in each epoch."""
         return rating_batches(train, self.negatives, self.batch_size, seed, epoch)
 
     def loss(self, module: Any, batch: Batch) -> Tensor:

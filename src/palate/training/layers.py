@@ -18,8 +18,6 @@ from torch import Tensor, nn
 from palate.data.dataset import Dataset
 from palate.data.features import FeatureTable
 
-__all__ = ["Averaged", "Block", "ByteDropout", "ItemFeatures", "dot_products", "mlp"]
-
 M = TypeVar("M", bound=nn.Module)
 SCORE_CELLS = 32_000_000  # floats gathered at once for listed candidates: 128 MB
 
@@ -47,7 +45,7 @@ class ByteDropout(nn.Module):
     """Dropout that spends one random byte per value: five times faster than ``nn.Dropout`` on a CPU.
 
     Args:
-        chance: of a zero, rounded to a multiple of 1/256; what is kept is scaled by exactly what the rounding left.
+        chance: of a zero, rounded to a multiple of 1/256; kept values are scaled by the inverse of the rounded rate.
     """
 
     def __init__(self, chance: float) -> None:
@@ -98,7 +96,7 @@ class Block(nn.Module):
 
 
 class ItemFeatures(nn.Module):
-    """What is known about items besides their ids, and which ids have training rows.
+    """Features of items, and which ids have training rows.
 
     Args:
         items: rows of the table.
@@ -140,9 +138,9 @@ class ItemFeatures(nn.Module):
 
 
 class Averaged(nn.Module, Generic[M]):
-    """A network in training and the exponential average of its weights, which is what is evaluated and kept.
+    """A network in training and the exponential average of its weights, which is evaluated and kept.
 
-    The average does what a falling learning rate does, at every moment of the training (Polyak & Juditsky 1992).
+    The average has the effect of a falling learning rate at every moment of the training (Polyak & Juditsky 1992).
 
     Args:
         net: the network to train.

@@ -24,13 +24,11 @@ from palate.data.dataset import Dataset
 from palate.errors import RecipeError
 from palate.progress import ProgressEvent
 
-__all__ = ["drive", "epoch_seed"]
-
 
 def drive(
     recipe: Trainable, module: nn.Module, train: Dataset, options: TrainOptions, folder: Path | None, last: Path | None
 ) -> None:
-    """Train ``module`` in place: checkpoints go into ``folder``, and training goes on from ``last``, where given.
+    """Train ``module`` in place: checkpoints go into ``folder``; training resumes from ``last`` where given.
 
     With a validation callback the module ends with the weights of the best epoch, otherwise with those of the last.
 
@@ -55,7 +53,7 @@ class _Driver(pl.LightningModule):
         self.net = module
         self.recipe, self.rows, self.options = recipe, train, options
         self.first_epoch = 0
-        self._tally: list[Tensor] = []  # one detached loss per step, read once per epoch
+        self._losses: list[Tensor] = []  # read once per epoch: reading each step would wait for the GPU
 
     def configure_optimizers(self) -> Any:
         return self.recipe.optimizers(self.net)
@@ -69,15 +67,15 @@ class _Driver(pl.LightningModule):
 
     def on_train_epoch_start(self) -> None:
         torch.manual_seed(epoch_seed(self.options.seed, self.current_epoch))  # dropout
-        self._tally.clear()
+        self._losses.clear()
 
     def training_step(self, batch: Any, batch_index: int) -> Tensor:
         loss = self.recipe.loss(self.net, batch)
-        self._tally.append(loss.detach())
+        self._losses.append(loss.detach())
         return loss
 
     def on_train_epoch_end(self) -> None:
-        mean = float(torch.stack(self._tally).mean()) if self._tally else 0.0
+        mean = float(torch.stack(self._losses).mean()) if self._losses else 0.0
         if not math.isfinite(mean):
             raise RecipeError(f"training loss became {mean} in epoch {self.current_epoch}: lower the learning rate")
         measured = {"train_loss": mean}
@@ -136,7 +134,7 @@ def _trainer(recipe: Trainable, options: TrainOptions, folder: Path | None) -> p
 def _logger(options: TrainOptions) -> Logger | bool:
     if options.logger == "none" or options.folder is None:
         return False
-    # No fixed version: a resumed run logs beside what the killed one has written, not over it.
+    # No fixed version: a resumed run logs beside the files of the killed one, not over them.
     if options.logger == "csv":
         return CSVLogger(options.folder, name="log")
     try:
@@ -153,7 +151,7 @@ def _load_best(trainer: pl.Trainer, module: nn.Module) -> None:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep Lightning's start-up lines and its advice about data loaders (we have none) from the user."""
+    """Hide Lightning's start-up lines and its advice about data loaders, which this driver does not use."""
     logger = logging.getLogger("pytorch_lightning")
     level = logger.level
     logger.setLevel(logging.ERROR)

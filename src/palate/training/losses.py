@@ -13,8 +13,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["bce", "bpr", "chunked_softmax", "gbce", "in_batch_softmax", "sampled_softmax"]
-
 CHUNK_CELLS = 1 << 18  # logits held at once by chunked_softmax: 1 MB, which stays in a cache near the processor
 
 
@@ -61,7 +59,7 @@ class _InBatchSoftmax(torch.autograd.Function):
     """Loss and gradient in closed form: four passes over the (G, K) scores, where autograd would take a dozen.
 
     With P the softmax over the distinct items of score + log(c / q), p its value at a positive, and r = 1 - p + p / c
-    what is left of the row without the accidental hits (r = 1 where they stay),
+    the rest of the row without the accidental hits (r = 1 where they stay),
 
         loss = -log(p / (c r)),        d loss / d score = (P - 1 at the positive) / r
     """

@@ -17,8 +17,6 @@ from palate.data.dataset import History, Interactions
 from palate.data.splits.split import Candidates, Split
 from palate.errors import DataError, RecipeError
 
-__all__ = ["NegativeSampler", "draw_candidates", "epoch_rng"]
-
 TABLE_BYTES = 256 * 2**20
 CHUNK = 1 << 18
 
@@ -36,7 +34,7 @@ def epoch_rng(seed: int, epoch: int, stream: int = 0) -> Generator:
 class NegativeSampler:
     """Draws items, uniformly among those that a user's history does not hold.
 
-    A table of U x I bits tells what a user has seen, where it fits ``table_bytes``; beyond that every draw is a
+    A table of U x I bits marks the seen items, where it fits ``table_bytes``; beyond that every draw is a
     binary search. Either way memory is 8 bytes per seen pair plus the table.
 
     Args:
@@ -113,7 +111,8 @@ class NegativeSampler:
         items_Bn = rng.integers(0, self.n_items, (len(users), n), dtype=np.int32)
         byte_Bn = self._bits.take((items_Bn >> 3) + (users * self._width)[:, None])
         seen = np.flatnonzero(byte_Bn >> (items_Bn & 7).astype(np.uint8) & 1)
-        # What was seen is replaced by an exact draw over the unseen: both kinds are uniform, so all are.
+        # Seen items are replaced by exact draws over the unseen: both are uniform over the unseen, so the mixture is.
+        # Most draws are unseen already, and one test of a bit costs a tenth of a binary search.
         again = users[seen // n]
         items_Bn.reshape(-1)[seen] = self._at(again, _below(self._unseen[again], rng))
         return items_Bn

@@ -22,8 +22,6 @@ from palate.base import DataSpec, Trainable, TrainOptions
 from palate.data.dataset import Dataset
 from palate.errors import RecipeError
 
-__all__ = ["fit"]
-
 
 def fit(recipe: Trainable, train: Dataset, options: TrainOptions, start: nn.Module | None = None) -> nn.Module:
     """Train ``recipe.build(...)`` (or ``start``) for ``recipe.epochs`` passes and return it in eval mode on the CPU.
