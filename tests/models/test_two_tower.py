@@ -229,7 +229,7 @@ def test_negatives_come_from_where_they_should() -> None:
     [
         ({"dim": 0}, "dim=0: must be at least 1"),
         ({"learning_rate": 0.0}, "learning_rate=0.0: must be above 0"),
-        ({"layers": (8, 0)}, "each width must be at least 1"),
+        ({"layers": (8, 0)}, r"layers\[1\]=0: must be at least 1"),
         ({"id_dropout": 1.0}, "id_dropout=1.0"),
         ({"optimizer": "sparse_adam", "layers": (8,)}, "use 'sparse_adagrad' or 'adam'"),
     ],

@@ -159,7 +159,7 @@ def test_settings_that_make_no_sense_are_refused() -> None:
         GMF(epochs=-1)
     with pytest.raises(RecipeError, match="learning_rate=0"):
         GMF(learning_rate=0)
-    with pytest.raises(RecipeError, match="first even"):
+    with pytest.raises(RecipeError, match="must be even"):
         MLP(layers=(7, 3))
 
 

@@ -17,21 +17,19 @@ distribution of the trained users' vectors as prior (see ``GradientFoldIn``). Fo
 
     softplus(log Z - score(h)),      Z = sum over the catalog of e^score
 
-and its reflection for a dislike. The network and how it scores are in ``towers``.
+and its reflection for a dislike. The network and how it scores are in ``two_tower_network``.
 
 Shape legend: B users or positives, I items, N negatives or probes, H events, S strangers, D width.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Self, cast
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from palate.base import Batch, DataSpec, Recipe, TrainOptions
@@ -39,18 +37,13 @@ from palate.bounds import Chance, Count, NonNegative, Positive, Rounds, Width
 from palate.data.dataset import Dataset
 from palate.data.features import FeatureSchema
 from palate.errors import RecipeError
-from palate.models.sampled_mf import UserBatch, predict
-from palate.models.two_tower_network import TwoTowerModel
+from palate.models.two_tower_network import Loss, TwoTowerModel
 from palate.training import trainer as training
 from palate.training.losses import bce, bpr, in_batch_softmax
 from palate.training.negative_sampling import NegativeSampler, epoch_rng
 
-__all__ = ["TwoTower", "TwoTowerModel"]
-
 CHUNK_ROWS = 1 << 18  # positives whose negatives are drawn at once
 
-
-Loss = Literal["softmax", "bce", "bpr"]
 Optimizer = Literal["adam", "adagrad", "sparse_adam", "sparse_adagrad"]
 
 
@@ -111,7 +104,16 @@ class TwoTower(Recipe[TwoTowerModel]):
 
     def build(self, spec: DataSpec) -> TwoTowerModel:
         """Untrained towers with tables of the given sizes and features."""
-        return TwoTowerModel(spec, self)
+        return TwoTowerModel(
+            spec,
+            dim=self.dim,
+            layers=self.layers,
+            id_dropout=self.id_dropout,
+            init_std=self.init_std,
+            sparse=self.optimizer.startswith("sparse"),
+            objective=self.objective,
+            negatives=self.negatives,
+        )
 
     def _fit(self, train: Dataset, options: TrainOptions) -> TwoTowerModel:
         """Train on the rows of ``train`` as implicit feedback: weights are not used.
@@ -160,19 +162,6 @@ class TwoTower(Recipe[TwoTowerModel]):
         user_BD, item_BxD = module.user_tower(batch.user), module.item_tower(batch.item)
         score = (user_BD[:, None] * item_BxD).sum(-1)  # far cheaper than a batched product of such small matrices
         return bce(score, batch.target) if self.objective == "bce" else bpr(score[:, 0], score[:, 1:])
-
-    def history_loss(self, items: int, user_SD: Tensor, item_ID: Tensor, batch: UserBatch) -> Tensor:
-        """The loss of whole histories, summed; the probes of the batch stand for all ``items``."""
-        event_H, probe_SN = predict(user_SD, item_ID, batch)
-        if self.objective == "softmax":
-            total_S = probe_SN.logsumexp(1) + math.log(items / len(batch.pool))
-            return (batch.strength * F.softplus(batch.sign * (total_S[batch.owner] - event_H))).sum()
-        if self.objective == "bpr":
-            worse_HN = F.softplus(batch.sign[:, None] * (F.embedding(batch.owner, probe_SN) - event_H[:, None]))
-            return (batch.strength[:, None] * F.embedding(batch.owner, batch.share) * worse_HN).sum()
-        negative_S = (batch.share * F.softplus(probe_SN)).sum(1)
-        own = (batch.strength * F.softplus(-batch.sign * event_H)).sum()
-        return own + self.negatives * (batch.counts * negative_S).sum()
 
     def optimizers(self, module: nn.Module) -> list[torch.optim.Optimizer]:
         """One optimizer over both towers.

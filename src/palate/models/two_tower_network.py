@@ -17,12 +17,14 @@ Shape legend: B users, C candidates, I items, N rows of a feature table, S code 
 
 from __future__ import annotations
 
+import math
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple, cast
+from typing import Any, Literal, NamedTuple, cast
 
 import numpy as np
 import polars as pl
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from palate.base import DataSpec, Query
@@ -30,14 +32,10 @@ from palate.data.dataset import Dataset, Fingerprint
 from palate.data.features import Encoded, FeatureSchema, FeatureTable
 from palate.errors import ModelError
 from palate.models.dot_product import events_of, positive_events
-from palate.models.sampled_mf import GradientFoldIn
+from palate.models.sampled_mf import GradientFoldIn, UserBatch, predict
 from palate.training.layers import dot_products, mlp
 
-if TYPE_CHECKING:
-    from palate.models.two_tower import TwoTower
-
-__all__ = ["Tower", "TwoTowerModel"]
-
+Loss = Literal["softmax", "bce", "bpr"]
 ROWS_AT_ONCE = 1 << 16  # rows of a tower computed at once outside training
 SOFTMAX_PROBES = 1 << 14  # a sum of exponentials needs nearly all items: a third of them costs a sixth of the NDCG
 
@@ -161,23 +159,34 @@ class TwoTowerModel(nn.Module):
     trained_on: Fingerprint | None = None
     user_mean: Tensor
 
-    def __init__(self, spec: DataSpec, recipe: TwoTower) -> None:
+    def __init__(
+        self,
+        spec: DataSpec,
+        *,
+        dim: int,
+        layers: tuple[int, ...],
+        id_dropout: float,
+        init_std: float,
+        sparse: bool,
+        objective: Loss,
+        negatives: int,
+    ) -> None:
         super().__init__()
-        self.spec, self.recipe = spec, recipe
-        schema, sparse = spec.features or FeatureSchema(), recipe.optimizer.startswith("sparse")
-        towers = partial(
-            Tower,
-            dim=recipe.dim,
-            layers=recipe.layers,
-            id_dropout=recipe.id_dropout,
-            init_std=recipe.init_std,
-            sparse=sparse,
-        )
-        self.user_tower = towers(spec.users, schema.users)
-        self.item_tower = towers(spec.items, schema.items)
-        width = recipe.layers[-1] if recipe.layers else recipe.dim
-        probes = SOFTMAX_PROBES if recipe.objective == "softmax" else 1024
-        self.fold_in = GradientFoldIn(width, partial(recipe.history_loss, spec.items), probes=probes)
+        self.spec = spec
+        tower: dict[str, Any] = {
+            "dim": dim,
+            "layers": layers,
+            "id_dropout": id_dropout,
+            "init_std": init_std,
+            "sparse": sparse,
+        }
+        self.options = {**tower, "objective": objective, "negatives": negatives}
+        schema = spec.features or FeatureSchema()
+        self.user_tower = Tower(spec.users, schema.users, **tower)
+        self.item_tower = Tower(spec.items, schema.items, **tower)
+        width = layers[-1] if layers else dim
+        probes = SOFTMAX_PROBES if objective == "softmax" else 1024
+        self.fold_in = GradientFoldIn(width, partial(history_loss, objective, negatives, spec.items), probes=probes)
         self.register_buffer("user_mean", torch.zeros(width))
 
     def score(self, query: Query, items: Tensor | None = None) -> Tensor:
@@ -226,7 +235,7 @@ class TwoTowerModel(nn.Module):
         tower = self.item_tower.grown(self._item_facts(features))
         state = self.state_dict() | {f"item_tower.{name}": tensor for name, tensor in tower.items()}
         with torch.device("meta"):
-            model = TwoTowerModel(self.spec._replace(items=self.spec.items + len(features)), self.recipe)
+            model = TwoTowerModel(self.spec._replace(items=self.spec.items + len(features)), **self.options)
         model.load_state_dict(state, strict=True, assign=True)
         model.trained_on = self.trained_on
         return model.eval()
@@ -263,3 +272,20 @@ class TwoTowerModel(nn.Module):
         given = tower.encode(query.features)
         told_B1 = given.told[:, None]
         return Facts(*(mine.where(told_B1, theirs) for mine, theirs in zip(given, table, strict=True)))
+
+
+def history_loss(
+    objective: Loss, negatives: int, items: int, user_SD: Tensor, item_ID: Tensor, batch: UserBatch
+) -> Tensor:
+    """The training loss of whole histories, summed; the probes of the batch stand for all ``items``."""
+    event_H, probe_SN = predict(user_SD, item_ID, batch)
+    if objective == "softmax":
+        # Evenly spaced probes are a sample of the catalog: their sum is scaled up to the sum over all items.
+        total_S = probe_SN.logsumexp(1) + math.log(items / len(batch.pool))
+        return (batch.strength * F.softplus(batch.sign * (total_S[batch.owner] - event_H))).sum()
+    if objective == "bpr":
+        worse_HN = F.softplus(batch.sign[:, None] * (F.embedding(batch.owner, probe_SN) - event_H[:, None]))
+        return (batch.strength[:, None] * F.embedding(batch.owner, batch.share) * worse_HN).sum()
+    negative_S = (batch.share * F.softplus(probe_SN)).sum(1)
+    own = (batch.strength * F.softplus(-batch.sign * event_H)).sum()
+    return own + negatives * (batch.counts * negative_S).sum()

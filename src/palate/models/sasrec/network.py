@@ -6,7 +6,7 @@ width.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple, cast
+from typing import NamedTuple, cast
 
 import numpy as np
 import torch
@@ -16,11 +16,6 @@ from torch import Tensor, nn
 from palate.base import DataSpec, Query
 from palate.data.dataset import Dataset, Fingerprint
 from palate.training.layers import Block, ByteDropout, ItemFeatures, dot_products
-
-if TYPE_CHECKING:
-    from palate.models.sasrec.recipe import SASRec
-
-__all__ = ["SASRecModel"]
 
 ENCODE_CELLS = 4_000_000  # attention logits of one layer held at once outside training: 16 MB
 TIME_BUCKETS = 32  # powers of two of seconds; one more for the time of request where it is not known
@@ -32,26 +27,38 @@ class SASRecModel(nn.Module):
 
     Args:
         spec: rows of the tables; users need none.
-        recipe: widths and depths.
+        dim, n_layers, heads, hidden, max_seq_len, dropout, time_gaps, request_time, init_std: see ``SASRec``.
     """
 
     trained_on: Fingerprint | None = None
     typical: Tensor
 
-    def __init__(self, spec: DataSpec, recipe: SASRec) -> None:
+    def __init__(
+        self,
+        spec: DataSpec,
+        *,
+        dim: int,
+        n_layers: int,
+        heads: int,
+        hidden: int,
+        max_seq_len: int,
+        dropout: float,
+        time_gaps: bool,
+        request_time: bool,
+        init_std: float,
+    ) -> None:
         super().__init__()
-        self.spec, self.max_seq_len, self.scale = spec, recipe.max_seq_len, recipe.dim**0.5
-        self.item_table = nn.Embedding(spec.items, recipe.dim)
-        self.features = ItemFeatures(spec.items, spec.features.items, recipe.dim) if spec.features else None
+        self.spec, self.max_seq_len, self.scale = spec, max_seq_len, dim**0.5
+        self.item_table = nn.Embedding(spec.items, dim)
+        self.features = ItemFeatures(spec.items, spec.features.items, dim) if spec.features else None
         self.item_bias = nn.Parameter(torch.zeros(spec.items))
-        self.distance = nn.Parameter(torch.zeros(recipe.heads, recipe.max_seq_len))
-        self.gap_table = nn.Embedding(TIME_BUCKETS, recipe.dim) if recipe.time_gaps else None
-        self.wait_table = nn.Embedding(TIME_BUCKETS + 1, recipe.dim) if recipe.request_time else None
-        blocks = [Block(recipe.dim, recipe.heads, recipe.hidden, recipe.dropout) for _ in range(recipe.n_layers)]
-        self.blocks = nn.ModuleList(blocks)
-        self.dropout, self.norm = ByteDropout(recipe.dropout), nn.LayerNorm(recipe.dim)
-        self.register_buffer("typical", torch.zeros(recipe.dim))
-        nn.init.normal_(self.item_table.weight, std=recipe.init_std)
+        self.distance = nn.Parameter(torch.zeros(heads, max_seq_len))
+        self.gap_table = nn.Embedding(TIME_BUCKETS, dim) if time_gaps else None
+        self.wait_table = nn.Embedding(TIME_BUCKETS + 1, dim) if request_time else None
+        self.blocks = nn.ModuleList(Block(dim, heads, hidden, dropout) for _ in range(n_layers))
+        self.dropout, self.norm = ByteDropout(dropout), nn.LayerNorm(dim)
+        self.register_buffer("typical", torch.zeros(dim))
+        nn.init.normal_(self.item_table.weight, std=init_std)
         for table in (self.gap_table, self.wait_table):
             if table is not None:
                 nn.init.zeros_(table.weight)

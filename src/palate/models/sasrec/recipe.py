@@ -104,7 +104,18 @@ class SASRec(Recipe[SASRecModel]):
 
     def build(self, spec: DataSpec) -> SASRecModel:
         """An untrained network with tables of the given sizes."""
-        return SASRecModel(spec, self)
+        return SASRecModel(
+            spec,
+            dim=self.dim,
+            n_layers=self.n_layers,
+            heads=self.heads,
+            hidden=self.hidden,
+            max_seq_len=self.max_seq_len,
+            dropout=self.dropout,
+            time_gaps=self.time_gaps,
+            request_time=self.request_time,
+            init_std=self.init_std,
+        )
 
     def _fit(self, train: Dataset, options: TrainOptions) -> SASRecModel:
         """Train on the order of each user's rows as implicit feedback; dislikes (weights below 0) are left out.
