@@ -132,7 +132,7 @@ def test_diversity_that_put_others_before_it_is_told(shop):
     told = ask(shop, "i02", rules)
     assert told.stage == "diversity"
     lower = [f"Thing {int(item[1:])}" for item in listed if int(item[1:]) > 2]
-    assert told.reason.endswith("what is less like the items above: " + ", ".join(lower))
+    assert told.reason.endswith("items less like those above: " + ", ".join(lower))
 
 
 def test_an_item_is_asked_for_by_title_and_an_unknown_one_is_told(shop):

@@ -46,7 +46,7 @@ class Request:
     ] = None
     cold: Annotated[
         Literal["popular", "recent"] | None,
-        typer.Option("--cold", help="The answer to users about whom nothing is known: popular or recent items."),
+        typer.Option("--cold", help="The answer to users without any information: popular or recent items."),
     ] = None
     segment: Annotated[
         str | None,

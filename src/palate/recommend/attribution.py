@@ -1,6 +1,6 @@
 """Why this item: the items of a history that raise its score, measured on the model itself.
 
-    exact           effect(j) = what j's events add to score(u, i): the model's own sum, taken apart (``Explains``)
+    exact           effect(j) = sum over the events of j of their part of score(u, i), by the model (``Explains``)
     leave-one-out   effect(j) = score(u, i) - score(u, i without j in the history)
 
     share(j) = effect(j) / sum of all effects above 0;  an item supports where its effect is above 0

@@ -45,10 +45,10 @@ Kind = Literal["popular", "recent"]
 
 @dataclass(frozen=True)
 class ColdStart:
-    """The policy for users about whom nothing was learned: saved with a bundle, and may be set for each request.
+    """The policy for users without training rows: saved with a bundle, and may be set for each request.
 
     Args:
-        fallback: "popular" or "recent", for users about whom nothing is known. Default: "popular".
+        fallback: "popular" or "recent", for users without any information. Default: "popular".
         half_life: days after which an event counts half, for "recent". Default: 30.
         segment: a user feature; new users whose value is known get the items popular among users of that value.
         shrink: events of the whole population that are mixed with those of a segment. Default: 1,000.
@@ -85,7 +85,7 @@ class ColdStart:
 
     @property
     def is_plain(self) -> bool:
-        """Whether users about whom nothing is known get the most popular items."""
+        """Whether users without any information get the most popular items."""
         return self.fallback == "popular" and self.segment is None
 
 

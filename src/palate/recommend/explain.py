@@ -299,7 +299,7 @@ class _Way:
         return self.row in found_P.tolist() or not bool((found_P >= 0).any())
 
     def _overtaken(self, own: int) -> tuple[Stage, str] | None:
-        """What put items of lower score before this one; None if the scores did it."""
+        """The stage that put items of lower score before this one; None if the scores did it."""
         rules, rows = self.options.rules, self.listed.items
         pinned = set() if rules is None else {row for _, row in rules.pins}
         drawn = rows[self.listed.sources == EXPLORE]
@@ -317,7 +317,7 @@ class _Way:
             return "cap", f"{rank}the cap is full ({caps})"
         if lower and rules is not None and rules.diversity:
             lower = [row for row in rows.tolist() if row in lower]  # in the order of the list
-            return "diversity", f"{rank}diversity put before it what is less like the items above: {self._names(lower)}"
+            return "diversity", f"{rank}diversity put before it items less like those above: {self._names(lower)}"
         pins = [row for row in rows.tolist() if row in pinned]
         if pins:
             return "pins", f"{rank}pins take places before it: {self._names(pins)}"

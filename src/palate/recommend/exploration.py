@@ -128,7 +128,7 @@ class Explored:
 
 
 def _inserted(value_BP: Tensor, item_BP: Tensor, new_BM: Tensor, place_BM: Tensor) -> tuple[Tensor, Tensor]:
-    """New items at their places, the others in their order around them; what falls off the end is gone."""
+    """New items at their places, the others in their order around them; items beyond the end are dropped."""
     own_BP = (item_BP[:, :, None] == new_BM[:, None, :]).any(2)
     kept = own_BP.to(torch.int8).argsort(dim=1, stable=True)  # columns of the others, in order
     taken_BP = torch.zeros_like(own_BP, dtype=torch.int8).scatter_reduce_(

@@ -1,6 +1,6 @@
 """State: everything that an answer reads, fixed when a recommender is made and shared by all threads.
 
-It holds the model, the id maps, the training history as arrays and what is derived from them. Derived values are
+It holds the model, the id maps, the training history as arrays and values derived from them. Derived values are
 computed once, on first use; no request changes anything, so neither locks nor copies are needed.
 """
 

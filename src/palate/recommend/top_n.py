@@ -398,7 +398,7 @@ def _scored(
     options: RecommendOptions,
     explored: Explored | None,
 ) -> _Lists:
-    """The lists of users for whom the whole catalog is scored."""
+    """The lists of users with scores of the whole catalog."""
     score_BI = _scores(state, query, personal_B, options.cold)
     pin_values_BN = None if options.rules is None else score_BI[:, options.rules.pin_items]
     if hidden is not None:
