@@ -18,8 +18,7 @@ import numpy as np
 from palate.base import TrainOptions
 from palate.data.splits.split import at_random
 from palate.evaluation.rating_prediction import evaluate_ratings
-from palate.reproduce.intervals import clustered
-from palate.reproduce.rows import Options
+from palate.reproduce.rows import Options, clustered
 from palate.reproduce.system_c import BEST, load_anime
 
 

@@ -25,7 +25,7 @@ from palate.experiment import validation_parts
 from palate.models.edlae import RecentEDLAE
 from palate.models.ensemble import Ensemble
 from palate.models.registry import as_table
-from palate.reproduce.intervals import clustered
+from palate.reproduce.rows import clustered
 from palate.reproduce.system_e import HITS, OURS, TWO_STAGES, earlier, split
 
 # The first of each is what the others are held against.

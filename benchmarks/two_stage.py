@@ -30,8 +30,7 @@ from palate.datasets.registry import load
 from palate.evaluation.two_stage import evaluate_stages
 from palate.models import make_recipe
 from palate.reproduce import system_e
-from palate.reproduce.intervals import clustered
-from palate.reproduce.rows import Options
+from palate.reproduce.rows import Options, clustered
 
 CLOSED: list[Any] = [
     "popularity",

@@ -28,7 +28,8 @@ if TYPE_CHECKING:
     from palate.evaluation.evaluate import evaluate, evaluate_lists, validation_callback
     from palate.evaluation.rating_prediction import RatingsReport, evaluate_ratings
     from palate.evaluation.report import Report
-    from palate.experiment import compare, tune
+    from palate.experiment.compare import compare
+    from palate.experiment.tune import tune
     from palate.models import (
         BMF,
         BPR,

@@ -53,6 +53,10 @@ def test_json_lists_and_seeds(tmp_path):
     more = ("--lists", "theirs=theirs.csv", "--split", "leave-one-out", "--negatives", 0, "--json")
     document = palate(*command, *more).ok().json
     assert document["seeds"] == [0, 7]
+    assert [report["model"] for report in document["reports"]] == [one["name"] for one in document["models"]]
+    assert all(
+        {"metric", "k", "value", "low", "high"} <= set(m) for one in document["reports"] for m in one["measures"]
+    )
     assert document["candidates"] is None
     assert {one["name"]: one["role"] for one in document["models"]} == {"item-knn": "model", "theirs": "external"}
     assert not (tmp_path / "runs" / "compare-clicks" / "report.html").exists()
@@ -119,7 +123,7 @@ def test_a_killed_comparison_goes_on_where_it_was(tmp_path):
     assert numbers(resumed.json) == numbers(whole.json), "as if nothing had happened"
 
 
-def wait(for_what, seconds=120):
+def wait(for_what, seconds=400):
     deadline = time.monotonic() + seconds
     while not for_what():
         assert time.monotonic() < deadline

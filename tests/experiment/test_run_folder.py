@@ -26,7 +26,7 @@ def test_the_same_settings_go_on_and_others_are_refused_with_both_values(folder)
     with pytest.raises(EvaluationError, match=f"split {'a' * 16} there, {'b' * 16} now; k 10 there, 5 now.*--fresh"):
         folder.claim({**SETTINGS, "split": "b" * 16, "k": 5})
     assert not folder.claim({**SETTINGS, "k": 5}, fresh=True)
-    assert list(folder.path.iterdir()) == []
+    assert [path.name for path in folder.path.iterdir() if path.name != ".lock"] == []
 
 
 def test_a_result_comes_back_and_is_refused_for_another_recipe(folder):
@@ -42,7 +42,7 @@ def test_a_result_comes_back_and_is_refused_for_another_recipe(folder):
 
 def test_what_was_half_written_is_no_result(folder):
     results = folder.path / "results"
-    (results / ".gmf-seed0.json.tmp").write_text('{"half')
+    (results / ".palate-tmp-1234-gmf-seed0.json").write_text('{"half')
     (results / "gmf-seed0.full.parquet").write_bytes(b"PAR1")
     assert folder.result("gmf", "seed0", {}) is None
     with pytest.raises(EvaluationError, match="--fresh"):
@@ -63,6 +63,7 @@ def test_somebody_elses_folder_is_left_alone(tmp_path):
         with pytest.raises(EvaluationError, match=r"it holds thesis\.txt"), RunFolder(tmp_path).locked():
             RunFolder(tmp_path).claim(SETTINGS, fresh=fresh)
     assert (tmp_path / "thesis.txt").read_text() == "mine"
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"], "not even a lock file is added"
     with pytest.raises(EvaluationError, match="is a file"), RunFolder(tmp_path / "thesis.txt").locked():
         pass
 
@@ -70,7 +71,7 @@ def test_somebody_elses_folder_is_left_alone(tmp_path):
 def test_a_run_killed_before_it_wrote_down_its_settings_begins_anew(tmp_path):
     (tmp_path / "split").mkdir()
     (tmp_path / ".split.new-1234").mkdir()
-    (tmp_path / ".run.json.tmp").write_text("{")
+    (tmp_path / ".palate-tmp-1234-run.json").write_text("{")
     with RunFolder(tmp_path).locked():
         assert not RunFolder(tmp_path).claim(SETTINGS)
-    assert list(tmp_path.iterdir()) == []
+    assert [path.name for path in tmp_path.iterdir() if path.name != ".lock"] == []

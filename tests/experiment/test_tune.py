@@ -153,7 +153,9 @@ def test_values_are_those_of_the_recipes_and_the_best_is_not_below_the_preset(
     told = []
     halves, preset = leave_one_out(ml_100k_loo.train), make_recipe("recent-popularity", {"half_life": 1000.0})
     task = Task(preset, default_space(preset), (halves,), NDCG)
-    found = tune(task, tmp_path, trials=12, tell=lambda trial, so_far: told.append((trial.number, so_far.best.value)))
+    found = tune(
+        task, tmp_path, trials=12, progress=lambda event: told.append((event.values["number"], event.values["best"]))
+    )
     assert [trial.number for trial in found.trials] == list(range(12)) == [number for number, _ in told]
     assert found.trials[0].preset
     assert found.trials[0].fields == plain(preset)
@@ -172,7 +174,7 @@ def test_values_are_those_of_the_recipes_and_the_best_is_not_below_the_preset(
 def test_the_same_seed_proposes_the_same_and_another_does_not(halves: Split, tmp_path: Path) -> None:
     def values(folder: str, seed: int, steps: tuple[int, ...]) -> list[dict[str, Any]]:
         for trials in steps:
-            found = tune(ease_task(halves, run=TrainOptions(seed=seed)), tmp_path / folder, trials=trials)
+            found = tune(ease_task(halves, options=TrainOptions(seed=seed)), tmp_path / folder, trials=trials)
         return [trial.values for trial in found.trials]
 
     once = values("a", 0, (8,))
@@ -335,7 +337,7 @@ def test_blend_members_are_kept_for_each_part(halves: Split, tmp_path: Path, mon
 
 
 def test_seen_items_may_stay_in_the_lists(halves: Split, tmp_path: Path) -> None:
-    task = dataclasses.replace(ease_task(halves), keep_seen=True)
+    task = dataclasses.replace(ease_task(halves), exclude_seen=False)
     found = tune(task, tmp_path, trials=1)
     model = task.preset.fit(halves.train)
     expected = evaluate(model, halves, exclude_seen=False, resamples=0).value("NDCG", 10)
@@ -391,7 +393,7 @@ def test_a_killed_preset_is_done_again(halves: Split, tmp_path: Path) -> None:
     [
         ({"preset": EASE(regularization=21.0)}, "fields"),
         ({"metric": Metric("Recall", 10)}, "metric"),
-        ({"run": TrainOptions(seed=1)}, "seed"),
+        ({"options": TrainOptions(seed=1)}, "seed"),
         ({"space": {"floor": Range(0, 1)}}, "space"),
         ({"parts": (leave_one_out(leave_one_out(make_checkerboard().train).train),)}, "rows"),
     ],
@@ -407,7 +409,7 @@ def test_two_runs_in_one_folder_do_not_mix(halves: Split, tmp_path: Path) -> Non
         with pytest.raises(PalateError, match="at work in"):
             tune(ease_task(halves), tmp_path, trials=2)
 
-    assert len(tune(ease_task(halves), tmp_path, trials=1, tell=again).trials) == 1
+    assert len(tune(ease_task(halves), tmp_path, trials=1, progress=again).trials) == 1
 
 
 def test_time_is_kept(halves: Split, tmp_path: Path) -> None:

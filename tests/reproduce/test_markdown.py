@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from palate.errors import EvaluationError
-from palate.reproduce.markdown import markdown, verdicts
-from palate.reproduce.rows import Row, shared_ground
+from palate.reproduce.markdown import conclusions, markdown
+from palate.reproduce.rows import Row, shared_fingerprints
 
 
 def row(role: Any, metric: str, k: int | None, published: float | None, value: float | None, **more: Any) -> Row:
@@ -22,14 +22,14 @@ LOWER = [row("published", "MSE", None, 11.74, None), row("trivial", "MSE", None,
 
 
 def test_a_published_figure_worse_than_a_trivial_one_is_named() -> None:
-    assert verdicts(HIGHER) == ["NDCG@10: the published 0.03 is worse than trivial model (0.0700)."]
-    assert verdicts(LOWER) == ["MSE: the published 11.74 is worse than trivial model (2.5100)."]
+    assert conclusions(HIGHER) == ["NDCG@10: the published 0.03 is worse than trivial model (0.0700)."]
+    assert conclusions(LOWER) == ["MSE: the published 11.74 is worse than trivial model (2.5100)."]
 
 
 def test_a_better_published_figure_or_none_gives_no_verdict() -> None:
-    assert verdicts([row("published", "NDCG", 10, 0.3, None), HIGHER[1]]) == []
-    assert verdicts([HIGHER[1]]) == []
-    assert verdicts([row("published", "MSE", None, 1.0, None), LOWER[1]]) == []
+    assert conclusions([row("published", "NDCG", 10, 0.3, None), HIGHER[1]]) == []
+    assert conclusions([HIGHER[1]]) == []
+    assert conclusions([row("published", "MSE", None, 1.0, None), LOWER[1]]) == []
 
 
 def test_the_table_holds_every_number_and_where_it_came_from() -> None:
@@ -41,10 +41,10 @@ def test_the_table_holds_every_number_and_where_it_came_from() -> None:
 
 
 def test_rows_of_different_ground_are_refused_in_one_table() -> None:
-    one, other = (row("best", "NDCG", 10, None, 0.1, ground=f"split {name}") for name in ("aaa", "bbb"))
+    one, other = (row("best", "NDCG", 10, None, 0.1, fingerprints=f"split {name}") for name in ("aaa", "bbb"))
     with pytest.raises(EvaluationError, match="split aaa against split bbb"):
         markdown([HIGHER[0], one, other], "palate reproduce X")
     text = markdown([HIGHER[0], one], "palate reproduce X")
     assert "Candidates: all 5 items. Fingerprints: split aaa." in text
     elsewhere = replace(other, dataset="large")
-    assert shared_ground([one, elsewhere]) == "tiny: split aaa; large: split bbb"
+    assert shared_fingerprints([one, elsewhere]) == "tiny: split aaa; large: split bbb"

@@ -7,25 +7,27 @@ from pathlib import Path
 
 import pytest
 
+from palate.base import TrainOptions
 from palate.data.dataset import Dataset
 from palate.errors import DataError
 from palate.reproduce import LONGEST_FIRST, SYSTEMS, run, run_side_by_side
 from palate.reproduce.rows import Options, Row
 
-TRIVIAL = Options(roles=frozenset({"trivial"}), fast=True, log=print)
+TRIVIAL = Options(roles=frozenset({"trivial"}), fast=True)
 
 
 def without_seconds(rows: list[Row]) -> list[Row]:
     return [replace(row, seconds=None) for row in rows]
 
 
-def test_the_rows_are_those_of_one_after_the_other(ml_100k: Dataset, capfd: pytest.CaptureFixture[str]) -> None:
-    found = dict(run_side_by_side(["B", "E"], TRIVIAL, workers=2))
-    told = capfd.readouterr().out
+def test_the_rows_are_those_of_one_after_the_other(ml_100k: Dataset) -> None:
+    stages: list[str] = []
+    heard = replace(TRIVIAL, training=TrainOptions(progress=lambda event: stages.append(event.stage)))
+    found = dict(run_side_by_side(["B", "E"], heard, workers=2))
     assert set(found) == {"B", "E"}
     for system, rows in found.items():
         assert without_seconds(rows) == without_seconds(list(run(system, TRIVIAL)))
-        assert f"{system}: training popularity" in told
+        assert f"{system}: training popularity" in stages
 
 
 def test_every_system_has_its_place_in_the_queue() -> None:

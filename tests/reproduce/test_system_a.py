@@ -11,6 +11,7 @@ from palate.data.dataset import Dataset
 from palate.data.splits.split import Split
 from palate.datasets.registry import load
 from palate.errors import SourceError
+from palate.progress import ProgressEvent
 from palate.reproduce.rows import Options
 from palate.reproduce.system_a import TutorialNCF, run, split, table
 
@@ -83,7 +84,11 @@ def test_the_network_is_the_tutorials() -> None:
 
 def test_the_rows_of_a_data_set_and_who_wins(ml_100k: Dataset) -> None:
     lines: list[str] = []
-    rows = list(table(ml_100k, Options(log=lines.append, run=TrainOptions(threads=1))))
+
+    def progress(event: ProgressEvent) -> None:
+        lines.extend([event.stage] if event.stage.startswith("training ") else [])
+
+    rows = list(table(ml_100k, Options(training=TrainOptions(threads=1, progress=progress))))
     assert [(row.role, row.metric) for row in rows[::2]] == [
         ("trivial", "HitRate"), ("trivial", "HitRate"), ("faithful", "HitRate"),
         ("best", "HitRate"), ("best", "HitRate"), ("best", "HitRate"),

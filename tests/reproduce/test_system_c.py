@@ -12,8 +12,8 @@ from palate.models.bmf import BMF
 from palate.models.means import MeanRating, UserItemMeans
 from palate.reproduce.ml_100k_rmse import PROTOCOL as FOLDS
 from palate.reproduce.ml_100k_rmse import folds
-from palate.reproduce.rows import Options
-from palate.reproduce.system_c import PROTOCOL, Contender, load_anime, measured
+from palate.reproduce.rows import Options, Planned
+from palate.reproduce.system_c import PROTOCOL, load_anime, measured
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +36,7 @@ def test_ratings_and_rows_without_one_are_apart(anime: tuple[Dataset, object]) -
 def test_the_trivial_rows_are_those_of_the_reference(anime: tuple[Dataset, object]) -> None:
     splits = [at_random(anime[0], share=0.2, seed=seed, cold="keep") for seed in range(2)]
     values = {}
-    for one in (Contender("trivial", MeanRating(), "mean"), Contender("trivial", UserItemMeans(), "means")):
+    for one in (Planned("trivial", MeanRating(), "mean"), Planned("trivial", UserItemMeans(), "means")):
         rows = list(measured(one, splits, None, Options(), system="C", dataset="anime", protocol=PROTOCOL))
         values[one.label] = rows[0]
         assert [row.metric for row in rows] == ["MSE", "RMSE", "MAE", "MSE", "MSE", "MSE"]
@@ -64,6 +64,6 @@ def test_a_short_chain_is_far_below_the_means(ml_100k: Dataset) -> None:
             for row in measured(one, split, None, Options(), system="x", dataset="ml-100k", protocol=FOLDS)
             if row.metric == "RMSE"
         )
-        for one in (Contender("best", short, "BMF"), Contender("trivial", UserItemMeans(), "means"))
+        for one in (Planned("best", short, "BMF"), Planned("trivial", UserItemMeans(), "means"))
     )
     assert ours.value < 0.925 < means.value  # type: ignore[operator]

@@ -1,24 +1,20 @@
-"""`palate compare`: recipes against each other and against tuned baselines, with intervals, tests and a verdict."""
+"""`palate compare`: recipes against each other and against tuned baselines, with intervals and significance tests."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from palate.cli import options
-from palate.cli.console import console, note, print_json, table
+from palate.cli.console import console, note, print_json, show_progress, table
 from palate.errors import DataError, PalateError, RecipeError
 
 if TYPE_CHECKING:
     from palate.data.splits.split import Split
-    from palate.experiment.run_comparison import Progress
-
-__all__ = ["compare"]
 
 NEGATIVES = 100
 ERRORS = ("RMSE", "MAE")
@@ -30,7 +26,7 @@ WIDE = 106  # columns of a terminal that full and sampled metrics need side by s
 def compare(
     data: options.Data,
     recipes: Annotated[
-        str, typer.Option("--recipes", help="Recipes by name, and TOML files with recipe = NAME and its fields.")
+        str, typer.Option("--recipes", help="Names of recipes, and TOML files with recipe = NAME and its fields.")
     ] = "neumf,two-tower",
     no_baselines: Annotated[
         bool, typer.Option("--no-baselines", help="Leave out the tuned baselines: popularity, kNN, EASE, iALS.")
@@ -48,28 +44,38 @@ def compare(
     share: Annotated[float, typer.Option("--share", help="Held-out share of the rows for time and random.")] = 0.2,
     negatives: Annotated[
         int | None,
-        typer.Option("--negatives", min=0, help="Sampled candidates per user, 0 for none. Default: 100 if there are."),
+        typer.Option(
+            "--negatives",
+            min=0,
+            help="Sampled candidates per user, 0 for none. Default: 100 if the catalog has so many.",
+        ),
     ] = None,
     seeds: Annotated[
-        str | None, typer.Option("--seeds", help="How often each model is trained (3), or with which seeds (0,7,9).")
+        str | None,
+        typer.Option("--seeds", help="Number of seeds (3), or the seeds (0,7,9), that each model is trained with."),
     ] = None,
     patience: Annotated[
         int | None,
         typer.Option("--patience", min=1, help="Stop after so many epochs without a better NDCG on validation rows."),
     ] = None,
     resamples: Annotated[
-        int, typer.Option("--resamples", min=1, help="Of intervals and tests; no p is below 2 in this.")
+        int,
+        typer.Option(
+            "--resamples", min=1, help="Resamples of intervals and tests; no p-value is below 2 divided by this."
+        ),
     ] = 10_000,
     memory: Annotated[
-        str | None, typer.Option("--memory", help="What measuring may hold beside model and data: 512MB.")
+        str | None, typer.Option("--memory", help="Memory bound of the evaluation beside model and data: 512MB.")
     ] = None,
     precision: Annotated[
-        Literal["32-true", "bf16-mixed"], typer.Option("--precision", help="Of the numbers in training.")
+        Literal["32-true", "bf16-mixed"], typer.Option("--precision", help="Precision of training.")
     ] = "32-true",
     out: Annotated[
         Path | None, typer.Option("--out", help="Folder for split, results and report. Default: runs/compare-DATA.")
     ] = None,
-    fresh: Annotated[bool, typer.Option("--fresh", help="Forget what --out holds of an earlier comparison.")] = False,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Delete the results of an earlier comparison in --out.")
+    ] = False,
     no_report: Annotated[bool, typer.Option("--no-report", help="Do not write report.html and report.md.")] = False,
     reading: options.Reading = options.Reading(),
     items: options.ItemFeatures = None,
@@ -79,32 +85,35 @@ def compare(
     threads: options.Threads = None,
     json: options.Json = False,
 ) -> None:
-    """Which model is better, and is the difference more than luck? Recipes against each other and tuned baselines.
+    """Compare recipes with each other and with tuned baselines, and test the differences.
 
     Every model is trained and measured on one frozen split, in full ranking and against sampled candidates, with 95 %
     intervals over users and paired tests against the best baseline. A winner is named only where the tests allow it.
-    Killed in the middle, the same command goes on where it was. Exit code 1: some model failed, the others stand.
+    The same command resumes a comparison that was killed. Exit code 1: some model failed, the results of the others
+    are kept.
 
     Example: palate compare clicks.csv --recipes neumf,bpr --seeds 3 --out runs/first
     """
-    from palate.experiment import Settings, read_entrants, run_comparison
+    from palate.experiment import CompareOptions, read_entries
+    from palate.experiment import compare as run
 
     source = reading.of(data, items)
-    entrants = read_entrants([name.strip() for name in recipes.split(",") if name.strip()], published=published)
-    settings = Settings(
+    entries = read_entries([name.strip() for name in recipes.split(",") if name.strip()], published=published)
+    settings = CompareOptions(
         k=k, seeds=_seeds(seeds, seed), patience=patience, resamples=resamples, memory=memory, precision=precision,
         device=device, threads=options.make_run(seed, device, threads).threads,
     )  # fmt: skip
     rows = _candidates(options.split_rows(source, split, share, seed), negatives, seed)
     folder = out or Path("runs") / f"compare-{Path(rows.train.name).stem}"
-    with _shown_progress() as progress:
-        document = run_comparison(
-            rows, entrants, folder, settings=settings, with_baselines=not no_baselines, lists=_named_files(lists or []),
+    with show_progress() as progress:
+        document = run(
+            rows, entries, folder, options=settings, with_baselines=not no_baselines, lists=_named_files(lists or []),
             fresh=fresh, progress=progress,
-        )  # fmt: skip
+        ).document  # fmt: skip
     written = [] if no_report else _write_report(document, folder)
     if json:
-        print_json(document)
+        reports = [one[ranking] for one in document["models"] for ranking in ("full", "sampled") if one[ranking]]
+        print_json({**document, "reports": reports})
     else:
         _show(document, [folder / "comparison.json", *written])
     for one in document["failed"]:
@@ -114,7 +123,7 @@ def compare(
 
 
 def _seeds(text: str | None, seed: int) -> tuple[int, ...]:
-    """A number says how many seeds, a list says which."""
+    """A number is a count of seeds, a list holds the seeds."""
     if text is None:
         return (seed,)
     parts = [part.strip() for part in text.split(",")]
@@ -125,7 +134,7 @@ def _seeds(text: str | None, seed: int) -> tuple[int, ...]:
 
 
 def _candidates(rows: Split, negatives: int | None, seed: int) -> Split:
-    """The split with sampled candidates: those it came with, those asked for, or a hundred where there are so many."""
+    """The split with sampled candidates: its own, the requested number, or a hundred where the catalog has so many."""
     if negatives is not None:
         return options.with_negatives(rows, negatives, seed)
     if rows.candidates is not None:
@@ -147,37 +156,8 @@ def _named_files(pairs: Sequence[str]) -> dict[str, str]:
     return named
 
 
-@contextmanager
-def _shown_progress() -> Iterator[Progress]:
-    """A bar on a terminal, one line per model elsewhere."""
-    terminal = console(stderr=True)
-    if not terminal.is_terminal:
-        yield _lines()
-        return
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
-    columns = (BarColumn(20), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}", markup=False))
-    with Progress(*columns, console=terminal, transient=True) as bar:
-        task = bar.add_task("")
-        yield lambda done, total, what: bar.update(task, completed=done, total=total, description=what)
-
-
-def _lines() -> Progress:
-    told = ""
-
-    def tell(done: int, total: int, what: str) -> None:
-        nonlocal told
-        who, _, step = what.rpartition(": ")
-        begun = ": ".join(filter(None, (who, step.partition(",")[0])))
-        if begun != told:
-            note(f"[{done + 1} of {total}] {begun}" if done < total else begun)
-        told = begun
-
-    return tell
-
-
 def _write_report(document: Mapping[str, Any], folder: Path) -> list[Path]:
-    """The report as a page and as text; without the extra, a line that says what is missing."""
+    """The report as HTML and Markdown; without the extra, a line that names it."""
     from palate import report
 
     written = []
@@ -201,7 +181,7 @@ def _show(document: Mapping[str, Any], files: Sequence[Path]) -> None:
 
 
 def _show_models(document: Mapping[str, Any]) -> None:
-    """Full ranking and sampled candidates side by side, each in columns of its own; one below the other if narrow."""
+    """Full ranking and sampled candidates side by side in separate columns, or one below the other if narrow."""
     from palate.experiment import comparability_line
 
     k, models, candidates = document["k"], document["models"], document["candidates"]
@@ -222,13 +202,13 @@ def _show_models(document: Mapping[str, Any]) -> None:
             rows,
         )
     notes = [document["split"]["how"], f"sampled: {candidates['how']}" if candidates else None]
-    told = next((one["sampled"] for one in models if one["sampled"]), models[0]["full"])
-    for line in filter(None, [*notes, comparability_line(told)]):
+    shown = next((one["sampled"] for one in models if one["sampled"]), models[0]["full"])
+    for line in filter(None, [*notes, comparability_line(shown)]):
         console().print(line, style="dim", markup=False, soft_wrap=True)
 
 
 def _named(name: str, role: str = "") -> str:
-    """A name in two lines: what was done to it, and its role, stand below."""
+    """A name in two lines, with its settings and role on the second."""
     first, space, more = name.partition(" (")
     return "\n".join(part for part in (first, f"{space.strip()}{more} {role}".strip()) if part)
 
@@ -266,8 +246,8 @@ def _show_ratings(models: Sequence[Mapping[str, Any]]) -> None:
 
 
 def _show_tests(document: Mapping[str, Any]) -> None:
-    words = {True: "better", False: "worse", None: "may be luck"}
-    for ranking, what in (("full", "full ranking"), ("sampled", "sampled candidates")):
+    conclusions = {True: "better", False: "worse", None: "not significant"}
+    for ranking, name in (("full", "full ranking"), ("sampled", "sampled candidates")):
         tests = [one for one in document["tests"] if one["ranking"] == ranking]
         if not tests:
             continue
@@ -275,16 +255,16 @@ def _show_tests(document: Mapping[str, Any]) -> None:
         for one in tests:
             bounds = "" if one["low"] is None else f"{one['low']:+.4f} to {one['high']:+.4f}"
             p = "" if one["p_holm"] is None else f"{one['p_holm']:.4f}"
-            rows.append([_named(one["model"]), f"{one['difference']:+.4f}", bounds, p, words[one["better"]]])
+            rows.append([_named(one["model"]), f"{one['difference']:+.4f}", bounds, p, conclusions[one["better"]]])
         table(
-            f"{tests[0]['metric']}@{tests[0]['k']}, {what}, against the best baseline: {tests[0]['baseline']}",
+            f"{tests[0]['metric']}@{tests[0]['k']}, {name}, against the best baseline: {tests[0]['baseline']}",
             ["model", "difference", "95 % interval", "p (Holm)", ""],
             rows,
         )
 
 
 def _notes(models: Sequence[Mapping[str, Any]]) -> list[str]:
-    """What is to be said of single models."""
+    """Notes about single models."""
     tuned = [f"{one['name']}: {one['tuned']}" for one in models if one["tuned"] and one["role"] == "model"]
     given = [f"{one['name']}: {line}" for one in models if one["role"] == "external" for line in one["full"]["notes"]]
     return [*tuned, *given]

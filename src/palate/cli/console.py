@@ -73,13 +73,6 @@ def _plain_lines() -> Progress:
     return write
 
 
-def show(event: ProgressEvent) -> None:
-    """Keep the latest progress event on one line of stderr, which must be a terminal."""
-    end = "\n" if event.done == event.total else ""
-    sys.stderr.write(f"\r\x1b[K{event}{end}")
-    sys.stderr.flush()
-
-
 def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]], caption: str | None = None) -> None:
     """Print a table; numbers stand right, None is an empty cell."""
     from rich.table import Table

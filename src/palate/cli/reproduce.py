@@ -1,4 +1,4 @@
-"""`palate reproduce`: the published tables, run again and beaten."""
+"""`palate reproduce`: published tables, measured again under their own protocols."""
 
 from __future__ import annotations
 
@@ -9,20 +9,17 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from palate.cli import options
-from palate.cli.console import console, note, show, table
+from palate.cli.console import console, show_progress, table
 from palate.errors import DataError
-from palate.progress import silent
 
 if TYPE_CHECKING:
     from palate.reproduce.rows import Role, Row
-
-__all__ = ["reproduce"]
 
 ROLES: tuple[Role, ...] = ("trivial", "faithful", "best")
 
 
 def reproduce(
-    systems: Annotated[list[str] | None, typer.Argument(help="Which systems; all if left out.")] = None,
+    systems: Annotated[list[str] | None, typer.Argument(help="Systems to run; all by default.")] = None,
     json: Annotated[
         Path | None, typer.Option("--json", help="Also write the rows to this JSON file (- is stdout).")
     ] = None,
@@ -37,13 +34,15 @@ def reproduce(
     ] = None,
     workers: Annotated[
         int | None,
-        typer.Option("--workers", min=1, help="Systems at a time, a process and a thread each; default: the cores."),
+        typer.Option(
+            "--workers", min=1, help="Systems at a time, a process and a thread each; default: the number of cores."
+        ),
     ] = None,
     seed: options.Seed = 0,
     device: options.Device = "auto",
     threads: options.Threads = None,
 ) -> None:
-    """Run published systems under their own protocols: published figure, baseline, faithful re-run, our best.
+    """Run published systems under their own protocols: published figure, baseline, faithful reproduction, our best.
 
     Several systems run side by side, one for each core, and their tables appear as they end. With --workers 1 the
     training seconds are those of a process alone.
@@ -62,22 +61,18 @@ def reproduce(
     for option, path in (("--json", json), ("--markdown", markdown)):
         if path is not None and not path.parent.is_dir():
             raise DataError(f"{option} {path}: there is no folder {path.parent}: make it first")
-    setting = Options(
-        roles=frozenset(roles),
-        fast=fast,
-        log=note,
-        progress=console(stderr=True).is_terminal,
-        run=options.make_run(seed, device, threads, progress=show if console(stderr=True).is_terminal else silent),
-    )
     at_once = min(workers or (1 if threads else cores()), len(wanted))
     if at_once > 1 and threads:
         raise DataError(f"--threads {threads} with --workers {at_once}: systems side by side have a thread each")
-    one_by_one = ((system, list(run(system, setting))) for system in wanted)
     found: dict[str, list[Row]] = {}
-    for system, its_rows in run_side_by_side(wanted, setting, at_once) if at_once > 1 else one_by_one:
-        found[system] = its_rows
-        if json != Path("-"):
-            _show(system, its_rows)
+    with show_progress() as progress:
+        training = options.make_run(seed, device, threads, progress=progress)
+        setting = Options(frozenset(roles), fast, training)
+        one_by_one = ((system, list(run(system, setting))) for system in wanted)
+        for system, its_rows in run_side_by_side(wanted, setting, at_once) if at_once > 1 else one_by_one:
+            found[system] = its_rows
+            if json != Path("-"):
+                _show(system, its_rows)
     rows = [row for system in wanted for row in found[system]]
     if json is not None:
         text = json_format.dumps([row.to_dict() for row in rows], indent=2)
@@ -93,15 +88,15 @@ def reproduce(
 
 
 def _roles(names: list[str] | None) -> list[Role]:
-    """Those that were asked for, all where none was."""
+    """The requested roles, or all."""
     if unknown := set(names or ()) - set(ROLES):
         raise DataError(f"--role {', '.join(sorted(unknown))}: choose from {', '.join(ROLES)}")
     return [one for one in ROLES if not names or one in names]
 
 
 def _show(system: str, rows: list[Row]) -> None:
-    from palate.reproduce.markdown import verdicts
-    from palate.reproduce.rows import shared_ground
+    from palate.reproduce.markdown import conclusions
+    from palate.reproduce.rows import shared_fingerprints
 
     protocols = list(dict.fromkeys(row.protocol for row in rows))
     for protocol in protocols:
@@ -118,7 +113,7 @@ def _show(system: str, rows: list[Row]) -> None:
                 ]
                 for row in part
             ],
-            caption="\n".join(filter(None, (candidates, shared_ground(part)))),
+            caption="\n".join(filter(None, (candidates, shared_fingerprints(part)))),
         )  # fmt: skip
-        for line in verdicts(part):
+        for line in conclusions(part):
             console().print(line, markup=False, soft_wrap=True)

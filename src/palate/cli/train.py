@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from palate.cli import options
-from palate.cli.console import console, note, print_json, show
+from palate.cli.console import console, note, print_json, show_progress
 from palate.cli.evaluate import show_ratings, show_reports
 from palate.cli.index import index_if_large
 from palate.errors import RecipeError
-from palate.progress import silent
 
 if TYPE_CHECKING:
     from palate.base import Recipe, TrainOptions
@@ -22,8 +20,6 @@ if TYPE_CHECKING:
     from palate.data.splits.split import Split
     from palate.evaluation.evaluate import Report
     from palate.evaluation.rating_prediction import RatingsReport
-
-__all__ = ["read_toml", "recipe_and_fields", "train"]
 
 
 @options.reads_rows
@@ -84,16 +80,16 @@ def train(
     named, data = _recipe_and_data(what)
     name, fields = recipe_and_fields(named, config, set_ or [])
     source = reading.of(data, items)
-    run = options.make_run(
-        seed, device, threads, precision=precision, folder=folder, logger=logger,
-        progress=show if not json and console(stderr=True).is_terminal else silent,
-    )  # fmt: skip
     rows: Split | Dataset
     rows = source.dataset() if split == "none" else options.split_rows(source, split, share, seed)
     dataset = rows.train if isinstance(rows, Split) else rows
-    recipe = _recipe(name, fields, published, dataset, run, k)
-    note(f"training {recipe.name}: {dataclasses.asdict(recipe)}")
-    model = _fit(recipe, dataset, run, patience, k)
+    with show_progress() as progress:
+        training = options.make_run(
+            seed, device, threads, precision=precision, folder=folder, logger=logger, progress=progress
+        )
+        recipe = _recipe(name, fields, published, dataset, training, k)
+        note(f"training {recipe.name}: {dataclasses.asdict(recipe)}")
+        model = _fit(recipe, dataset, training, patience, k)
     reports: list[Report] = []
     ratings: list[RatingsReport] = []
     if isinstance(rows, Split):
@@ -120,18 +116,15 @@ def train(
     console().print(f"The bundle is in {out}. Next: palate recommend {out} USER", markup=False, soft_wrap=True)
 
 
-def _fit(recipe: Recipe[Any], dataset: Dataset, run: TrainOptions, patience: int | None, k: int) -> Any:
-    """The fitted model; with patience on a part of the rows, stopped where the rest says so."""
+def _fit(recipe: Recipe[Any], dataset: Dataset, training: TrainOptions, patience: int | None, k: int) -> Any:
+    """The fitted model; with patience on a part of the rows, stopped by the value on the others."""
     if patience is None:
-        return recipe.fit(dataset, run)
-    from palate.evaluation.evaluate import validation_callback
-    from palate.experiment import validation_split
+        return recipe.fit(dataset, training)
+    from palate.experiment import fit_until_worse
 
-    inner = validation_split(dataset, seed=run.seed)
+    model, inner = fit_until_worse(recipe, dataset, training, patience, k)
     note(f"early stopping on NDCG@{k} of validation rows ({inner.how})")
-    return recipe.fit(
-        inner.train, dataclasses.replace(run, validation_callback=validation_callback(inner, k=k), patience=patience)
-    )
+    return model
 
 
 def _recipe_and_data(what: list[str]) -> tuple[str | None, str]:
@@ -143,9 +136,9 @@ def _recipe_and_data(what: list[str]) -> tuple[str | None, str]:
 
 
 def _recipe(
-    name: str | None, fields: dict[str, Any], published: bool, dataset: Dataset, run: TrainOptions, k: int
+    name: str | None, fields: dict[str, Any], published: bool, dataset: Dataset, training: TrainOptions, k: int
 ) -> Recipe[Any]:
-    from palate.experiment import choose, quick_recipes
+    from palate.experiment import choose, quick_recipes, validation_split
     from palate.models import make_recipe
 
     if name is not None:
@@ -153,9 +146,9 @@ def _recipe(
     if fields:
         raise RecipeError(f"fields {', '.join(fields)} were set but no recipe was named: palate train RECIPE DATA")
     quick = quick_recipes(dataset)
-    plain = dataclasses.replace(run, folder=None, logger="none")
-    best, values = choose(dataset, quick, plain, k=k, log=lambda line: note(f"{line} (validation)"))
-    others = ", ".join(f"{one} {value:.4f}" for one, value in values.items())
+    note(f"no recipe named: comparing {len(quick)} fast ones on validation rows")
+    best, values, _ = choose(quick, validation_split(dataset), training, k=k, progress=training.progress)
+    others = ", ".join(f"{quick[number].name} {value:.4f}" for number, value in values.items())
     note(f"no recipe named: {best.name} has the best NDCG@{k} on validation rows ({others})")
     return best
 
@@ -167,6 +160,8 @@ def recipe_and_fields(name: str | None, config: Path | None, pairs: list[str]) -
         RecipeError: the file is of another recipe, or one of both cannot be read.
     """
     import json
+
+    from palate.experiment import read_toml
 
     fields = read_toml(config, "--config") if config else {}
     told = fields.pop("recipe", name)
@@ -181,15 +176,3 @@ def recipe_and_fields(name: str | None, config: Path | None, pairs: list[str]) -
         except json.JSONDecodeError:
             fields[key] = value
     return told, fields
-
-
-def read_toml(path: Path, option: str) -> dict[str, Any]:
-    """The content of a TOML file that an option names.
-
-    Raises:
-        RecipeError: it cannot be read.
-    """
-    try:
-        return tomllib.loads(path.read_text())
-    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise RecipeError(f"{option} {path} cannot be read as TOML: {error}") from None

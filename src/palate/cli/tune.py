@@ -1,17 +1,15 @@
-"""`palate tune`: the fields of a recipe that do best on validation rows."""
+"""`palate tune`: search the fields of a recipe for the best value on validation rows."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
 from palate.cli import options
-from palate.cli.console import console, note, print_json, table
-from palate.cli.train import read_toml, recipe_and_fields
+from palate.cli.console import console, note, print_json, show_progress, table
+from palate.cli.train import recipe_and_fields
 from palate.errors import DataError, RecipeError
 
 if TYPE_CHECKING:
@@ -22,8 +20,6 @@ if TYPE_CHECKING:
     from palate.experiment.search_space import Space
     from palate.experiment.validation import How
 
-__all__ = ["tune"]
-
 SHOWN = 5  # trials in the table at the end
 
 
@@ -32,48 +28,56 @@ def tune(
     recipe: Annotated[str, typer.Argument(help="A recipe: ease, ials, neumf, blend, ...")],
     data: options.Data,
     out: Annotated[
-        Path | None, typer.Option("--out", help="Folder of the study; one that is there is gone on with.")
+        Path | None, typer.Option("--out", help="Folder of the study; resumed if it already exists.")
     ] = None,
-    trials: Annotated[int, typer.Option("--trials", min=1, help="Trials in all, earlier runs counted.")] = 20,
+    trials: Annotated[
+        int, typer.Option("--trials", min=1, help="Number of trials, those of earlier runs counted.")
+    ] = 20,
     minutes: Annotated[
-        float | None, typer.Option("--minutes", min=0, help="Start no further trial after so many minutes.")
+        float | None, typer.Option("--minutes", min=0, help="Start no trial after so many minutes.")
     ] = None,
     metric: Annotated[
-        str, typer.Option("--metric", help="What is made better: NDCG@10, Recall@50, ..., or RMSE for ratings.")
+        str, typer.Option("--metric", help="Metric to optimize: NDCG@10, Recall@50, ..., or RMSE for ratings.")
     ] = "NDCG@10",
     candidates: Annotated[
-        str, typer.Option("--candidates", help="full, or so many sampled items for each user: 99.")
+        str, typer.Option("--candidates", help="full, or a number of sampled items for each user: 99.")
     ] = "full",
-    keep_seen: Annotated[
-        bool, typer.Option("--keep-seen", help="Leave items in the lists that the user had in training.")
-    ] = False,
+    exclude_seen: Annotated[
+        bool,
+        typer.Option("--exclude-seen/--include-seen", help="Take items of the user's training rows out of the lists."),
+    ] = True,
     relevant: Annotated[
-        float | None, typer.Option("--relevant", help="Only validation rows of this rating or more count.")
+        float | None,
+        typer.Option("--relevant", help="Count only validation rows with this rating or more as relevant."),
     ] = None,
     search: Annotated[
         list[str] | None,
-        typer.Option("--search", help="Search this instead: dim=16,32,64 or regularization=10:999:log"),
+        typer.Option(
+            "--search", help="Field to search instead of the default space: dim=16,32,64 or regularization=10:999:log"
+        ),
     ] = None,
     space: Annotated[
         Path | None, typer.Option("--space", help="A TOML file with lines like those of --search.")
     ] = None,
-    set_: Annotated[list[str] | None, typer.Option("--set", help="A field that stays as it is: --set epochs=5")] = None,
-    config: Annotated[Path | None, typer.Option("--config", help="A TOML file with such fields.")] = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", help="Value of a field that is not searched: --set epochs=5")
+    ] = None,
+    config: Annotated[Path | None, typer.Option("--config", help="A TOML file with values of fields.")] = None,
     published: Annotated[
         bool, typer.Option("--published", help="Start from the published defaults instead of the fast preset.")
     ] = False,
     split: Annotated[
         str | None,
         typer.Option(
-            "--split", help="leave-one-out, time or random: how rows are held out; none: DATA has no test rows."
+            "--split", help="How rows are held out: leave-one-out, time or random; none: DATA has no test rows."
         ),
     ] = None,
     share: Annotated[float, typer.Option("--share", help="Held-out share of the rows for time and random.")] = 0.2,
     parts: Annotated[
-        int, typer.Option("--parts", min=1, help="Measure on so many validation parts; a trial is worth their mean.")
+        int, typer.Option("--parts", min=1, help="Number of validation parts; the value of a trial is their mean.")
     ] = 1,
     sample: Annotated[
-        float, typer.Option("--sample", help="Share of the users whose training rows are used, by --seed.")
+        float, typer.Option("--sample", help="Share of the users whose training rows are used, drawn with --seed.")
     ] = 1.0,
     workers: Annotated[int, typer.Option("--workers", min=1, help="Processes, one thread each.")] = 1,
     no_prune: Annotated[bool, typer.Option("--no-prune", help="Train every trial to its last epoch.")] = False,
@@ -84,10 +88,10 @@ def tune(
     threads: options.Threads = None,
     json: options.Json = False,
 ) -> None:
-    """Find the fields of a recipe that do best on validation rows, which come out of the training rows of DATA.
+    """Search the fields of a recipe for the best value on validation rows, which come out of the training rows of DATA.
 
-    The rows that palate train would hold out for the test are not touched. A study that was stopped or killed goes on
-    with the same command. The best recipe is written to OUT/best.toml, which palate train --config takes.
+    The rows that palate train would hold out for the test are not used. The same command resumes a study that was
+    stopped or killed. The best recipe is written to OUT/best.toml, which palate train --config reads.
 
     Example: palate tune ease ml-100k --split leave-one-out --trials 30 --search regularization=10:5000:log
     """
@@ -98,10 +102,12 @@ def tune(
     _, fields = recipe_and_fields(recipe, config, set_ or [])
     preset = make_recipe(recipe, fields, fast=not published)
     searched, measured = _space(preset, space, search or []), Metric.of(metric)
-    if keep_seen and candidates != "full":
-        raise DataError(f"--keep-seen with --candidates {candidates}: seen items are never sampled, leave one out")
+    if not exclude_seen and candidates != "full":
+        raise DataError(
+            f"--include-seen with --candidates {candidates}: seen items are never sampled, omit one of them"
+        )
     source = reading.of(data, items)
-    run = options.make_run(seed, device, threads)
+    training = options.make_run(seed, device, threads)
     train, rows = _training(source, split, share, sample, seed)
     made = tuple(
         _with_candidates(part if relevant is None else part.relevant(relevant), candidates, seed)
@@ -109,41 +115,41 @@ def tune(
     )
     for part in made:
         note(f"validation rows, out of {len(train):,} training rows: {len(part.test):,} ({part.how})")
-    task = Task(preset, searched, made, measured, run, prune=not no_prune, keep_seen=keep_seen)
+    task = Task(preset, searched, made, measured, training, prune=not no_prune, exclude_seen=exclude_seen)
     folder = out or Path("studies") / recipe
-    with _progress(trials, quiet=json) as tell:
-        found = run_study(task, folder, trials=trials, minutes=minutes, workers=workers, tell=tell)
-    pictures = _plots(found)
+    with show_progress() as progress:
+        found = run_study(task, folder, trials=trials, minutes=minutes, workers=workers, progress=progress)
+    plots = _plots(found)
     if json:
-        print_json({**found.to_dict(), "config": str(folder / "best.toml"), "plots": pictures})
+        print_json({**found.to_dict(), "config": str(folder / "best.toml"), "plots": plots})
         return
     _show(found, data)
 
 
 def _space(preset: Recipe[Any], path: Path | None, pairs: list[str]) -> Space:
-    from palate.experiment import default_space, parse_space
+    from palate.experiment import default_space, parse_space, read_toml
 
-    wishes: dict[str, Any] = read_toml(path, "--space") if path else {}
+    requested: dict[str, Any] = read_toml(path, "--space") if path else {}
     for pair in pairs:
         field, sign, text = pair.partition("=")
         if not sign:
             raise RecipeError(
                 f"--search {pair!r} is not field=low:high or field=a,b,c: write it like --search dim=8,16"
             )
-        wishes[field] = text
-    return parse_space(preset, wishes) if wishes else default_space(preset)
+        requested[field] = text
+    return parse_space(preset, requested) if requested else default_space(preset)
 
 
 def _training(
     source: options.Source, how: str | None, share: float, sample: float, seed: int
 ) -> tuple[Dataset, Split | None]:
-    """Training rows, and the split they are from; what is held out for the test is only counted."""
+    """Training rows, and the split they are from, whose test rows are only counted."""
     from palate.data.preprocessing import sample_users
 
     rows = None if how == "none" else options.split_rows(source, how, share, seed)
     train = source.dataset() if rows is None else rows.train
     if rows is not None:
-        note(f"{len(rows.test):,} test rows are held out and not touched")
+        note(f"{len(rows.test):,} test rows are held out and not used")
     if sample != 1:
         train = sample_users(train, sample, seed)
         note(f"{train.n_users:,} users are sampled")
@@ -151,7 +157,7 @@ def _training(
 
 
 def _parts(train: Dataset, rows: Split | None, how: str | None, parts: int, share: float, seed: int) -> list[Split]:
-    """Training rows parted once more, in the way asked for or that of the test rows, so many times over."""
+    """Validation splits of the training rows, in the requested way or that of the test rows."""
     from palate.experiment import validation_parts, validation_split
 
     if how in ("leave-one-out", "time", "random"):
@@ -161,36 +167,14 @@ def _parts(train: Dataset, rows: Split | None, how: str | None, parts: int, shar
     return [validation_split(train if rows is None else rows, share, seed)]
 
 
-def _with_candidates(part: Split, wish: str, seed: int) -> Split:
+def _with_candidates(part: Split, candidates: str, seed: int) -> Split:
     from palate.training.negative_sampling import draw_candidates
 
-    if wish == "full":
+    if candidates == "full":
         return part
-    if not wish.isdecimal() or not int(wish):
-        raise DataError(f"--candidates {wish!r}: write full, or a number of sampled items such as 99")
-    return part.with_candidates(draw_candidates(part, int(wish), seed))
-
-
-@contextmanager
-def _progress(total: int, *, quiet: bool) -> Iterator[Callable[[Trial, Tuned], None]]:
-    """A bar on a terminal, else a line for each trial."""
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-
-    to = console(stderr=True)
-
-    def line(trial: Trial, so_far: Tuned) -> str:
-        value = trial.state if trial.value is None else f"{trial.value:.4f}"
-        pruned = " (given up early)" if trial.state == "pruned" else ""
-        best = f"best {so_far.best.value:.4f} in trial {so_far.best.number}"
-        return f"trial {len(so_far.trials)} of {total}: {value}{pruned}; {best}"
-
-    if quiet or not to.is_terminal:
-        yield lambda trial, so_far: note(line(trial, so_far))
-        return
-    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=to, transient=True) as bar:
-        row = bar.add_task(f"trial 1 of {total}", total=total)
-        yield lambda trial, so_far: bar.update(row, description=line(trial, so_far), completed=len(so_far.trials))
+    if not candidates.isdecimal() or not int(candidates):
+        raise DataError(f"--candidates {candidates!r}: write full, or a number of sampled items such as 99")
+    return part.with_candidates(draw_candidates(part, int(candidates), seed))
 
 
 def _plots(found: Tuned) -> list[str]:
@@ -199,7 +183,7 @@ def _plots(found: Tuned) -> list[str]:
     try:
         return [str(path) for path in write_plots(found)]
     except RecipeError as error:
-        note(f"no pictures: {error}")
+        note(f"no plots: {error}")
         return []
 
 
@@ -212,7 +196,7 @@ def _show(found: Tuned, data: str) -> None:
     states = [trial.state for trial in found.trials]
     table(
         f"{found.task.preset.name}: {metric} on validation rows, {len(states)} trials "
-        f"({states.count('pruned')} given up early, {states.count('failed')} failed)",
+        f"({states.count('pruned')} stopped early, {states.count('failed')} failed)",
         ["trial", metric, "seconds", *found.task.space],
         [
             [f"{t.number}{' (preset)' if t.preset else ''}", t.value, t.seconds, *_searched(t, found.task.space)]
@@ -221,7 +205,7 @@ def _show(found: Tuned, data: str) -> None:
         caption=f"{_held_out(found.task.parts)}. The best of many is optimistic: measure it once on test rows.",
     )
     if found.importance:
-        table("what mattered", ["field", "importance"], found.importance.items())
+        table("importance of the fields", ["field", "importance"], found.importance.items())
     to = console()
     to.print(f"preset {preset.value:.4f}, best {best.value:.4f}", markup=False, soft_wrap=True)
     path = found.folder / "best.toml"

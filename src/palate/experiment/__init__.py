@@ -1,23 +1,24 @@
-"""Several models on one split: the choice made on validation rows, the table on test rows, the same for all."""
+"""Experiments: compare recipes on one split, and tune a recipe on validation rows, by one engine."""
 
 from palate.evaluation.comparability import check_comparable, comparability_line
-from palate.experiment.baselines import Entrant, baselines, read_entrants
-from palate.experiment.contenders import Contender, choose, compare, quick_recipes
-from palate.experiment.fitting import Settings
-from palate.experiment.recipe_file import recipe_toml
-from palate.experiment.run_comparison import run_comparison
+from palate.experiment.baselines import Entry, baselines, quick_recipes, read_entries
+from palate.experiment.compare import choose, compare
+from palate.experiment.fitting import CompareOptions, Fitted, fit_and_measure, fit_timed, fit_until_worse
+from palate.experiment.recipe_file import read_toml, recipe_toml
+from palate.experiment.results import Comparison
 from palate.experiment.search_space import SPACES, default_space, parse_space
-from palate.experiment.trial import Metric, Task
+from palate.experiment.task import Metric, Task
 from palate.experiment.tune import tune
 from palate.experiment.tune_results import Trial, Tuned
 from palate.experiment.validation import hold_out, validation_parts, validation_split
 
 __all__ = [
     "SPACES",
-    "Contender",
-    "Entrant",
+    "CompareOptions",
+    "Comparison",
+    "Entry",
+    "Fitted",
     "Metric",
-    "Settings",
     "Task",
     "Trial",
     "Tuned",
@@ -27,12 +28,15 @@ __all__ = [
     "comparability_line",
     "compare",
     "default_space",
+    "fit_and_measure",
+    "fit_timed",
+    "fit_until_worse",
     "hold_out",
     "parse_space",
     "quick_recipes",
-    "read_entrants",
+    "read_entries",
+    "read_toml",
     "recipe_toml",
-    "run_comparison",
     "tune",
     "validation_parts",
     "validation_split",

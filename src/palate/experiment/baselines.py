@@ -1,29 +1,26 @@
-"""Who stands in a comparison: recipes by name or from TOML files, and the baselines that are added to them.
+"""The entries of a comparison: recipes by name or from TOML files, and the tuned baselines that are added to them.
 
-    entrants = read_entrants(["neumf", "best.toml"]) + baselines(split.train)
+    entries = read_entries(["neumf", "best.toml"]) + baselines(split.train)
 
-A baseline that nobody tuned proves nothing (Ferrari Dacrema et al. 2019, "Are we really making much progress?",
-RecSys). Each one has a small fixed grid, of which validation rows choose: see ``palate.experiment.baseline_tuning``.
+A baseline without tuning proves little (Ferrari Dacrema et al. 2019, "Are we really making much progress?", RecSys).
+Each one has a small fixed grid, from which NDCG on validation rows chooses.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
-import tomllib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from palate.base import Recipe
 from palate.data.dataset import Dataset
 from palate.errors import RecipeError
-from palate.models import make_recipe
+from palate.experiment.recipe_file import read_toml
+from palate.models import as_recipe, make_recipe
 
-__all__ = ["Entrant", "Role", "as_plain", "baselines", "from_plain", "left_out", "read_entrants"]
-
-Role = Literal["model", "baseline"]
+Role = Literal["model", "baseline", "external"]
 
 # EASE holds a few square tables of the catalog, 12 bytes per cell in all: 0.8 GB here, and seconds per setting.
 EASE_ITEMS = 8_000
@@ -37,14 +34,14 @@ GRIDS: dict[str, dict[str, tuple[Any, ...]]] = {
 
 
 @dataclass(frozen=True)
-class Entrant:
+class Entry:
     """A recipe under the name that tables show.
 
     Args:
-        name: distinct among all entrants of a comparison.
-        recipe: what is fitted, unless ``grid`` holds more than one.
-        role: "model", or "baseline" for what models must beat.
-        grid: settings of which validation rows choose one; empty or one where there is nothing to choose.
+        name: distinct among all entries of a comparison.
+        recipe: the recipe to fit, unless ``grid`` holds more than one.
+        role: "model", or "baseline" for a recipe that models must beat.
+        grid: settings from which validation rows choose one; empty where there is no choice.
     """
 
     name: str
@@ -52,28 +49,59 @@ class Entrant:
     role: Role = "model"
     grid: tuple[Recipe[Any], ...] = ()
 
+    @classmethod
+    def of(cls, recipe: Entry | Recipe[Any] | str) -> Entry:
+        """An entry as it is, or a recipe or its name under the name of the recipe."""
+        if isinstance(recipe, Entry):
+            return recipe
+        made = as_recipe(recipe)
+        return cls(made.name, made)
 
-def read_entrants(names: Sequence[str], *, published: bool = False) -> list[Entrant]:
-    """One entrant per recipe name (its fast preset, or the published settings) or TOML file.
+
+def read_entries(names: Sequence[str], *, published: bool = False) -> list[Entry]:
+    """One entry per recipe name (its fast preset, or the published settings) or TOML file.
 
     A file ``best.toml`` becomes "neumf (best)". It holds ``recipe = "neumf"`` and fields as ``palate train --config``
-    reads them; what it leaves out is taken from the preset.
+    reads them; fields that it omits are those of the preset.
 
     Raises:
         RecipeError: an unknown recipe, a file that cannot be read, or a name given twice.
     """
-    made = [_named(name, published) for name in names]
-    known = [one.name for one in made]
-    twice = sorted({name for name in known if known.count(name) > 1})
-    if twice:
-        raise RecipeError(f"{', '.join(twice)} stands twice among the recipes: name each once, rename one TOML file")
+    made = []
+    for name in names:
+        if not name.endswith(".toml"):
+            made.append(Entry(name, make_recipe(name, fast=not published)))
+            continue
+        fields = read_toml(Path(name))
+        recipe = fields.pop("recipe", None)
+        if not isinstance(recipe, str):
+            raise RecipeError(f'{name} names no recipe: put a line like recipe = "neumf" on top of its fields')
+        made.append(Entry(f"{recipe} ({Path(name).stem})", make_recipe(recipe, fields, fast=not published)))
+    check_names([one.name for one in made])
     return made
 
 
-def baselines(train: Dataset, known: Sequence[Entrant] = ()) -> list[Entrant]:
-    """The baselines that this data allows, each with its grid; one that an entrant already is stays that entrant."""
-    fits = [name for name in GRIDS if not _reason(name, train)]
-    made = [_baseline(name) for name in fits]
+def check_names(names: Sequence[str]) -> None:
+    """Refuse a name that is given twice.
+
+    Raises:
+        RecipeError: it is.
+    """
+    twice = sorted({name for name in names if list(names).count(name) > 1})
+    if twice:
+        raise RecipeError(f"{', '.join(twice)} stands twice in the comparison: give each entry a name of its own")
+
+
+def baselines(train: Dataset, known: Sequence[Entry] = ()) -> list[Entry]:
+    """The baselines that the data allow, each with its grid, without those that are entries already."""
+    made = []
+    for name, axes in GRIDS.items():
+        if _reason(name, train):
+            continue
+        settings = [dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values())]
+        grid = tuple(make_recipe(name, fields, fast=True) for fields in settings)
+        tuned = len(grid) > 1
+        made.append(Entry(f"{name} (tuned)" if tuned else name, grid[0], "baseline", grid if tuned else ()))
     taken = {(one.name, one.recipe) for one in known}
     return [one for one in made if (one.name, one.recipe) not in taken]
 
@@ -84,9 +112,19 @@ def left_out(train: Dataset) -> list[str]:
     return [f"The baseline {name} is left out: {reason}." for name, reason in reasons.items() if reason]
 
 
+def quick_recipes(dataset: Dataset) -> list[Recipe[Any]]:
+    """Recipes that fit in seconds on these data: baselines, linear models and one network."""
+    names = ["popularity", "item-knn", "neumf"]
+    if dataset.interactions.time is not None:
+        names.insert(1, "recent-popularity")
+    if dataset.n_items <= 5_000:  # beyond, the closed form of EASE takes more than seconds
+        names.insert(-1, "ease")
+    return [make_recipe(name, fast=True) for name in names]
+
+
 def as_plain(recipe: Recipe[Any]) -> dict[str, Any]:
-    """A recipe as JSON holds it: its name and all its fields."""
-    return {"recipe": recipe.name, "fields": dataclasses.asdict(recipe)}
+    """A recipe for JSON: its name and all its fields."""
+    return {"recipe": recipe.name, "fields": asdict(recipe)}
 
 
 def from_plain(plain: dict[str, Any]) -> Recipe[Any]:
@@ -94,14 +132,11 @@ def from_plain(plain: dict[str, Any]) -> Recipe[Any]:
     return make_recipe(plain["recipe"], plain["fields"])
 
 
-def _baseline(name: str) -> Entrant:
-    axes = GRIDS[name]
-    grid = tuple(
-        make_recipe(name, dict(zip(axes, values, strict=True)), fast=True)
-        for values in itertools.product(*axes.values())
-    )
-    tuned = len(grid) > 1
-    return Entrant(f"{name} (tuned)" if tuned else name, grid[0], "baseline", grid if tuned else ())
+def differing_fields(chosen: Recipe[Any], grid: Sequence[Recipe[Any]]) -> str:
+    """The fields in which the settings of a grid differ, with the values of the chosen one."""
+    every, mine = [asdict(one) for one in grid], asdict(chosen)
+    differ = [name for name in mine if len({str(fields[name]) for fields in every}) > 1]
+    return ", ".join(f"{name}={mine[name]:g}" for name in differ)
 
 
 def _reason(name: str, train: Dataset) -> str:
@@ -114,17 +149,3 @@ def _reason(name: str, train: Dataset) -> str:
             f"{EASE_ITEMS:,} items, {12e-9 * EASE_ITEMS**2:.1f} GB"
         )
     return ""
-
-
-def _named(name: str, published: bool) -> Entrant:
-    if not name.endswith(".toml"):
-        return Entrant(name, make_recipe(name, fast=not published))
-    path = Path(name)
-    try:
-        fields = tomllib.loads(path.read_text())
-    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise RecipeError(f"{path} cannot be read as TOML: {error}") from None
-    recipe = fields.pop("recipe", None)
-    if not isinstance(recipe, str):
-        raise RecipeError(f'{path} names no recipe: put a line like recipe = "neumf" on top of its fields')
-    return Entrant(f"{recipe} ({path.stem})", make_recipe(recipe, fields, fast=not published))

@@ -1,4 +1,4 @@
-"""A few users with what they had, what was held out and what a model would have shown them."""
+"""A few test users with their history, their held-out items and the list of a model."""
 
 from __future__ import annotations
 
@@ -13,14 +13,12 @@ from palate.data.dataset import Dataset
 from palate.data.splits.split import Split
 from palate.top_k import top_k
 
-__all__ = ["example_users", "examples", "told"]
-
 USERS = 5
 HISTORY = 10  # of the latest items shown
 
 
 def example_users(split: Split) -> NDArray[np.int32]:
-    """The same few test users for every model, from those with short histories to those with long ones, (E,)."""
+    """The same few test users for every model, from short to long histories, (E,)."""
     users = split.test_users
     by_length = users[np.argsort(split.train.history.counts[users], kind="stable")]
     places = np.linspace(0.1, 0.9, USERS) * (len(users) - 1)
@@ -28,7 +26,7 @@ def example_users(split: Split) -> NDArray[np.int32]:
 
 
 def examples(model: Model, split: Split, k: int) -> list[dict[str, Any]]:
-    """The lists of a model for the example users, seen items left out."""
+    """The lists of a model for the example users, without seen items."""
     users = example_users(split)
     history = split.train.history.select(users)
     owner = np.repeat(np.arange(len(users)), history.counts)
@@ -37,10 +35,10 @@ def examples(model: Model, split: Split, k: int) -> list[dict[str, Any]]:
         scores_EI = model.score(Query.of(users, history).to(device)).float().cpu().clone()
         scores_EI[torch.from_numpy(owner), torch.from_numpy(history.items.astype(np.int64))] = -torch.inf
         value_EK, top_EK = top_k(scores_EI, k)
-    return told(split, users, torch.where(value_EK == -torch.inf, -1, top_EK).numpy())
+    return shown(split, users, torch.where(value_EK == -torch.inf, -1, top_EK).numpy())
 
 
-def told(split: Split, users: NDArray[np.int32], top_EK: NDArray[np.integer[Any]]) -> list[dict[str, Any]]:
+def shown(split: Split, users: NDArray[np.int32], top_EK: NDArray[np.integer[Any]]) -> list[dict[str, Any]]:
     """Histories (latest items, oldest first), held-out items and lists (item rows, -1 is empty), ids with titles."""
     data, held = split.train, split.test.history
     names = data.users.external(users).to_list()

@@ -1,4 +1,4 @@
-"""Finished lists of another system: a table of user_id, item_id and rank becomes lists over a split."""
+"""Finished lists of another system: from a table of user_id, item_id and rank to lists over a split."""
 
 from __future__ import annotations
 
@@ -14,13 +14,11 @@ from palate.data.splits.split import Split
 from palate.errors import DataError
 from palate.evaluation.evaluate import Lists
 
-__all__ = ["lists_of", "read_lists"]
-
 RANKS = ("rank", "position", "place")
 
 
 def read_lists(table: str | Path | pl.DataFrame, split: Split, length: int) -> tuple[Lists, list[str]]:
-    """The lists of the test users of a split, cut to ``length`` places, and what was left out, in words with counts.
+    """The lists of the test users of a split, cut to ``length`` places, and notes that count the omitted rows.
 
     Items that the user had in training are taken out, as they are for every model. An item that the split does not know
     keeps its place in the list, as a miss (-1).
@@ -60,7 +58,7 @@ def read_lists(table: str | Path | pl.DataFrame, split: Split, length: int) -> t
         (len(tested) - int(seen.sum()) - len(single), "places repeat an item of the same list and were taken out"),
         (int((placed["item"] < 0).sum()), "places hold an item the split does not know: each counts as a miss"),
     )
-    return Lists(users.astype(np.int32), items), [f"{count:,} {what}" for count, what in notes if count]
+    return Lists(users.astype(np.int32), items), [f"{count:,} {text}" for count, text in notes if count]
 
 
 def lists_of(users: NDArray[np.int32], lists: Lists, length: int) -> NDArray[np.int32]:
@@ -72,14 +70,14 @@ def lists_of(users: NDArray[np.int32], lists: Lists, length: int) -> NDArray[np.
 
 
 def _seen(rows: pl.DataFrame, split: Split) -> pl.Series:
-    """Which rows hold an item that their user has in training."""
+    """Bool per row: its item is in the training rows of its user."""
     train = split.train.interactions
     known = pl.DataFrame({"user": train.user, "item": train.item}).unique().with_columns(seen=True)
     return rows.join(known, on=["user", "item"], how="left", maintain_order="left")["seen"].fill_null(False)
 
 
 def _ranks(frame: pl.DataFrame, source: str) -> pl.Series:
-    """The rank of each row; the order of the rows where no column says."""
+    """The rank of each row; the order of the rows if there is no such column."""
     name = next((name for name in frame.columns if plain(name) in RANKS), None)
     if name is None:
         return pl.Series("rank", np.arange(len(frame)))

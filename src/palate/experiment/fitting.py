@@ -1,45 +1,51 @@
-"""What is done for one entrant: its setting chosen, then one fit per seed; each step unless its result is there."""
+"""One fit and what is measured of it: the step that comparing, tuning baselines and reproducing have in common."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
-from functools import partial
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
-from palate.base import Recipe
+from palate.base import PredictsRatings, Recipe, Trainable, TrainOptions
+from palate.data.dataset import Dataset
+from palate.data.splits.split import Split
 from palate.errors import EvaluationError
-from palate.experiment.baselines import Entrant, as_plain, from_plain
-from palate.experiment.results import Outcome
-from palate.experiment.run_folder import RunFolder
-from palate.experiment.worker_process import Worker
+from palate.evaluation.evaluate import Report, evaluate, validation_callback
+from palate.evaluation.rating_prediction import RatingsReport, evaluate_ratings
+from palate.experiment.validation import validation_split
+from palate.progress import Progress, ProgressEvent
 
-__all__ = ["Fitting", "Settings"]
-
+RANKINGS = ("full", "sampled")
 LENGTHS = (1, 5, 10, 20, 50)
+ROW_RESAMPLES = 1_000  # of rows, which are many more than users: enough for three digits
 
 
 @dataclass(frozen=True)
-class Settings:
-    """How a comparison measures; one value for all models.
+class CompareOptions:
+    """The protocol of a comparison, the same for all models.
 
     Args:
-        k: list length that decides.
+        k: list length of the metric that decides.
+        lengths: other list lengths to measure.
         seeds: each model is fitted once with each.
-        patience: of recipes trained by gradients, epochs without a better NDCG@k on validation rows before training
-            stops; those rows then come out of their training. None trains on all training rows for all epochs.
-        resamples: of intervals and of the tests.
-        memory: what evaluation may hold beside model and data, such as "512MB"; None leaves the default.
-        device, precision, threads: as ``palate.TrainOptions`` takes them.
+        patience: of recipes trained by gradient descent, epochs without a better NDCG@k on validation rows before
+            training stops; those rows are then taken out of their training. None trains on all training rows for all
+            epochs.
+        resamples: of intervals and tests.
+        memory: bound of the evaluation beside model and data, such as "512MB"; None for its default.
+        device, precision, threads: as in ``palate.TrainOptions``.
     """
 
     k: int = 10
+    lengths: tuple[int, ...] = LENGTHS
     seeds: tuple[int, ...] = (0,)
     patience: int | None = None
     resamples: int = 10_000
     memory: str | None = None
-    device: str = "auto"
-    precision: str = "32-true"
+    device: Any = "auto"
+    precision: Any = "32-true"
     threads: int | None = None
 
     def __post_init__(self) -> None:
@@ -49,82 +55,127 @@ class Settings:
             raise EvaluationError(f"seeds={list(self.seeds)}: give at least one, each once, none below zero")
         if self.resamples < 1:
             raise EvaluationError(f"resamples={self.resamples}: tests need at least 1, 10,000 is a good number")
+        object.__setattr__(self, "lengths", tuple(sorted({*self.lengths, self.k})))
 
-    @property
-    def lengths(self) -> list[int]:
-        """All list lengths that are measured."""
-        return sorted({*LENGTHS, self.k})
+    def training(self, seed: int, progress: Progress) -> TrainOptions:
+        """The training options of one fit."""
+        return TrainOptions(seed, self.device, self.precision, self.threads, progress)
 
 
 @dataclass(frozen=True)
-class Fitting:
-    """The steps of one entrant.
+class Fitted:
+    """A fitted model with its measurements.
 
     Args:
-        home: the folder of the comparison, with the split.
-        worker: does what is not there yet.
-        entrant: whose steps these are.
-        settings: of the comparison.
-        tell: called with how many steps are done and what is going on.
+        model: None if it stayed in another process.
+        seconds: of training.
+        memory: peak of the process at the end of training, in MB; None where the system does not tell.
+        curve: epoch and mean training loss of recipes that report them.
+        reports: by ranking, "full" and "sampled".
+        ratings: errors of predicted ratings, where the data are ratings and the model predicts them.
     """
 
-    home: RunFolder
-    worker: Worker
-    entrant: Entrant
-    settings: Settings
-    tell: Callable[[int, str], None]
+    model: Any = field(repr=False)
+    seconds: float
+    memory: float | None
+    curve: list[dict[str, float]]
+    reports: dict[str, Report]
+    ratings: RatingsReport | None = None
 
-    def outcome(self) -> Outcome | str:
-        """All results of the entrant, or the reason why there are none."""
-        recipe, words, done = self.entrant.recipe, None, 0
-        if self.entrant.grid:
-            chosen = self._tuned()
-            if isinstance(chosen, str):
-                return chosen
-            (recipe, words), done = chosen, 1
-        for number, seed in enumerate(self.settings.seeds):
-            reason = self._fitted(recipe, seed, done + number)
-            if reason:
-                return reason
-        return self._collected(recipe, words)
 
-    def _tuned(self) -> tuple[Recipe[Any], str] | str:
-        """The chosen setting and the choice in words, or the reason if there is none."""
-        grid, name = [as_plain(one) for one in self.entrant.grid], self.entrant.name
-        if self.home.result(name, "tuned", grid) is None:
-            job = {"do": "tune", "grid": grid, **self._common(self.settings.seeds[0])}
-            reason = self.worker.do(job, partial(self._step, 0, name))
-            if reason:
-                return reason
-        result = self.home.result(name, "tuned", grid)
-        assert result is not None
-        return from_plain(result["best"]), result["words"]
+def fit_timed(recipe: Recipe[Any], train: Dataset, options: TrainOptions, **more: Any) -> tuple[Any, float]:
+    """The fitted model and the seconds that training took; ``more`` is passed to the recipe."""
+    begin = time.perf_counter()
+    model = recipe.fit(train, options, **more)
+    return model, time.perf_counter() - begin
 
-    def _fitted(self, recipe: Recipe[Any], seed: int, done: int) -> str | None:
-        """Make sure that a result is there; the reason if it is not."""
-        plain, name = as_plain(recipe), self.entrant.name
-        if self.home.result(name, f"seed{seed}", plain) is not None:
-            return None
-        who = f"{name}, seed {seed}" if len(self.settings.seeds) > 1 else name
-        return self.worker.do({"do": "fit", "recipe": plain, **self._common(seed)}, partial(self._step, done, who))
 
-    def _step(self, done: int, who: str, what: str) -> None:
-        self.tell(done, f"{who}: {what}")
+def fit_until_worse(
+    recipe: Recipe[Any], rows: Dataset | Split, options: TrainOptions, patience: int, k: int = 10
+) -> tuple[Any, Split]:
+    """Early stopping: fit on a part of the training rows until NDCG@k on the rest stops getting better.
 
-    def _collected(self, recipe: Recipe[Any], words: str | None) -> Outcome:
-        name, plain = self.entrant.name, as_plain(recipe)
-        results = {seed: self.home.result(name, f"seed{seed}", plain) or {} for seed in self.settings.seeds}
-        users = {
-            (seed, ranking): self.home.per_user(name, f"seed{seed}", ranking)
-            for seed, result in results.items()
-            for ranking in ("full", "sampled")
-            if result[ranking]
-        }
-        if self.entrant.role == "baseline" and words is None:
-            words = "nothing to choose"
-        return Outcome(name, self.entrant.role, plain, words, results, users)
+    Args:
+        recipe: one that calls the validation callback after each epoch.
+        rows: training rows, or a split, whose training rows are split again as its test rows were held out.
+        options: seed, device and the like.
+        patience: epochs without a better value before training stops; the best epoch is kept.
+        k: list length.
 
-    def _common(self, seed: int) -> dict[str, Any]:
-        fields = asdict(self.settings)
-        del fields["seeds"]
-        return {**fields, "lengths": self.settings.lengths, "name": self.entrant.name, "seed": seed}
+    Returns:
+        The model and the validation split.
+    """
+    inner = validation_split(rows, seed=options.seed)
+    watched = replace(options, validation_callback=validation_callback(inner, k=k), patience=patience)
+    return recipe.fit(inner.train, watched), inner
+
+
+def fit_and_measure(
+    recipe: Recipe[Any],
+    split: Split,
+    options: TrainOptions,
+    *,
+    k: int | Sequence[int] = 10,
+    stop: tuple[int, int] | None = None,
+    rankings: Sequence[str] = RANKINGS,
+    name: str | None = None,
+    resamples: int = 1_000,
+    memory: str | None = None,
+    details: bool = False,
+) -> Fitted:
+    """Fit a recipe on the training rows of a split and measure it on the test rows.
+
+    Args:
+        recipe: what is fitted.
+        split: training rows, test rows and, for sampled metrics, candidates.
+        options: seed, device and the like.
+        k: list lengths.
+        stop: patience and list length of early stopping, for recipes trained by gradient descent.
+        rankings: which to measure; "sampled" only where the split has candidates.
+        name: of the model in the reports; the name of the recipe otherwise.
+        resamples: of the bootstrap intervals.
+        memory: bound of the evaluation, such as "512MB".
+        details: also keep the training loss of each epoch, and measure predicted ratings.
+    """
+    curve: list[dict[str, float]] = []
+
+    def progress(event: ProgressEvent) -> None:
+        if event.done is not None and "loss" in event.values:
+            curve.append({"epoch": event.done, **event.values})
+        options.progress(event)
+
+    # Only where it is wanted: for some recipes the training loss is one more pass over all rows.
+    heard = replace(options, progress=progress) if details else options
+    begin = time.perf_counter()
+    if stop is not None and by_gradient_descent(recipe):
+        model, _ = fit_until_worse(recipe, split, heard, *stop)
+    else:
+        model = recipe.fit(split.train, heard)
+    seconds, peak = time.perf_counter() - begin, _peak_mb()
+    listed = {"full": None, "sampled": split.candidates}
+    common: dict[str, Any] = {"k": k, "name": name or recipe.name, "resamples": resamples, "memory": memory}
+    reports = {
+        ranking: evaluate(model, split, candidates=listed[ranking], **common)
+        for ranking in rankings
+        if ranking == "full" or split.candidates is not None
+    }
+    ratings = None
+    if details and split.test.explicit and isinstance(model, PredictsRatings):
+        ratings = evaluate_ratings(model, split, name=name or recipe.name, resamples=min(resamples, ROW_RESAMPLES))
+    return Fitted(model, seconds, peak, curve, reports, ratings)
+
+
+def by_gradient_descent(recipe: Recipe[Any]) -> bool:
+    """Whether the trainer fits it, epoch by epoch."""
+    return isinstance(recipe, Trainable)
+
+
+def _peak_mb() -> float | None:
+    """Most memory this process held so far, in MB, by the count of the kernel; None where it keeps none."""
+    try:
+        status = Path("/proc/self/status").read_text()
+    except OSError:
+        return None
+    # Not ru_maxrss: that includes the memory of the parent before the fork.
+    line = next((line for line in status.splitlines() if line.startswith("VmHWM:")), None)
+    return None if line is None else int(line.split()[1]) / 1024

@@ -1,17 +1,29 @@
-"""A recipe as a TOML file: its name as ``recipe``, and its fields, which is what ``palate train --config`` reads."""
+"""A recipe as a TOML file: its name as ``recipe``, and its fields, as ``palate train --config`` reads them."""
 
 from __future__ import annotations
 
 import json
-import os
+import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from palate import storage
 from palate.base import Recipe
+from palate.errors import RecipeError
 from palate.experiment.search_space import plain
 
-__all__ = ["recipe_toml", "write_recipe"]
+
+def read_toml(path: Path, option: str = "") -> dict[str, Any]:
+    """The content of a TOML file; ``option`` is the command-line option that named it.
+
+    Raises:
+        RecipeError: it cannot be read.
+    """
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise RecipeError(f"{f'{option} {path}'.strip()} cannot be read as TOML: {error}") from None
 
 
 def recipe_toml(recipe: Recipe[Any], about: str | None = None) -> str:
@@ -23,10 +35,9 @@ def recipe_toml(recipe: Recipe[Any], about: str | None = None) -> str:
 
 
 def write_recipe(recipe: Recipe[Any], path: Path, about: str | None = None) -> None:
-    """Write the file in one step."""
-    part = path.with_suffix(".part")
-    part.write_text(recipe_toml(recipe, about))
-    os.replace(part, path)
+    """Write the file atomically."""
+    with storage.replacing(path) as temporary:
+        temporary.write_text(recipe_toml(recipe, about), encoding="utf-8")
 
 
 def _value(value: Any) -> str:

@@ -1,19 +1,18 @@
-"""The folder of a comparison: what it is about, the frozen split, and every finished result, each written in one step.
+"""The folder of a comparison: its settings, the frozen split, and every finished result, each written atomically.
 
     run.json                    settings, with the fingerprints of split and candidates
     split/                      the split with its candidates, as ``Split.save`` writes it
     results/NAME-tuned.json     the setting chosen for a baseline
-    results/NAME-seed0.json     reports of one model and seed; there once it is whole
+    results/NAME-seed0.json     reports of one model and seed; written last, so it is there once the result is whole
     results/NAME-seed0.full.parquet, .sampled.parquet     values per user
     comparison.json             everything together, once all are done
-    log.txt                     what the processes that train said
+    log.txt                     output of the processes that train
 
-A run that was killed goes on here: what is there is not done again. A folder of another comparison is refused.
+A comparison that was killed is resumed: finished results are kept. A folder of another comparison is refused.
 """
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
@@ -27,12 +26,11 @@ from typing import Any
 
 import polars as pl
 
-from palate.errors import EvaluationError
+from palate import storage
+from palate.errors import EvaluationError, PalateError, StorageError
 
-__all__ = ["RunFolder", "read_json", "write_json"]
-
-KIND = "palate comparison"
-RUN, SPLIT, RESULTS, COMPARISON, LOG = "run.json", "split", "results", "comparison.json", "log.txt"
+KIND, VERSION = "palate comparison", 1
+RUN, SPLIT, RESULTS, COMPARISON, LOG, LOCK = "run.json", "split", "results", "comparison.json", "log.txt", ".lock"
 # All that a comparison and its report write, and all that --fresh removes.
 OURS = (RUN, SPLIT, RESULTS, COMPARISON, LOG, "report.html", "report.md")
 
@@ -45,22 +43,17 @@ class RunFolder:
 
     @property
     def split(self) -> Path:
-        """Where the split is."""
+        """The folder of the split."""
         return self.path / SPLIT
 
     @property
     def log(self) -> Path:
-        """Where the processes that train write what they have to say."""
+        """The output of the processes that train."""
         return self.path / LOG
-
-    @property
-    def comparison(self) -> Path:
-        """Where the finished comparison is."""
-        return self.path / COMPARISON
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Keep other processes out of the folder, which is made if need be.
+        """Keep other processes out of the folder, which is made if it does not exist.
 
         Raises:
             EvaluationError: another process works in it, or it is a file or holds something else.
@@ -68,91 +61,100 @@ class RunFolder:
         if self.path.exists() and not self.path.is_dir():
             raise EvaluationError(f"{self.path} is a file: choose another folder (--out)")
         self.path.mkdir(parents=True, exist_ok=True)
-        handle = os.open(self.path, os.O_RDONLY)
+        # Before the lock file is written: a folder of something else must stay as it was.
+        foreign = sorted(name for name in os.listdir(self.path) if not _ours(name) and name != LOCK)
+        if foreign and not (self.path / RUN).exists():
+            raise EvaluationError(
+                f"{self.path} is not empty and no comparison (it holds {foreign[0]}): choose another --out"
+            )
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            yield
-        except BlockingIOError:
+            with storage.lock(self.path / LOCK, wait=False):
+                yield
+        except StorageError:
             raise EvaluationError(
                 f"another process works in {self.path}: wait for it, or choose another folder (--out)"
             ) from None
-        finally:
-            os.close(handle)
 
     def claim(self, settings: Mapping[str, Any], *, fresh: bool = False) -> bool:
-        """Write down what this folder is about, or check it; True if it was claimed before, by the same settings.
+        """Check whose folder this is; True if it holds a comparison of the same settings.
 
         Raises:
-            EvaluationError: the folder holds another comparison, or something else.
+            EvaluationError: the folder holds another comparison.
         """
-        if fresh:
+        if fresh or not (self.path / RUN).exists():
+            # Without its settings a run was killed before its first result: what it left is of no use.
             self._clear()
-        before = read_json(self.path / RUN)
-        if before is None:
-            foreign = sorted(name for name in os.listdir(self.path) if not _ours(name))
-            if foreign:
-                raise EvaluationError(
-                    f"{self.path} is not empty and no comparison (it holds {foreign[0]}): choose another --out"
-                )
-            self._clear()  # what a run left that was killed before it could write down what it is about
             return False
+        try:
+            before = storage.read_manifest(self.path / RUN, KIND, VERSION)["settings"]
+        except PalateError as error:
+            raise EvaluationError(f"{error}; or choose another --out, or start over with --fresh") from None
         differ = [
-            f"{key} {_short(before['settings'].get(key))} there, {_short(value)} now"
+            f"{key} {str(before.get(key))[:40]} there, {str(value)[:40]} now"
             for key, value in _plain(settings).items()
-            if before["settings"].get(key) != value
+            if before.get(key) != value
         ]
-        if before.get("kind") != KIND or differ:
+        if differ:
             raise EvaluationError(
-                f"{self.path} holds another comparison ({'; '.join(differ) or 'of another kind'}): "
-                "choose another --out, or begin anew there with --fresh"
+                f"{self.path} holds another comparison ({'; '.join(differ)}): choose another --out, or start over with "
+                "--fresh"
             )
         return True
 
     def begin(self, settings: Mapping[str, Any]) -> None:
-        """Write down what this folder is about, once the split is in it."""
+        """Write the settings, once the split is in the folder."""
         (self.path / RESULTS).mkdir(exist_ok=True)
-        write_json(self.path / RUN, {"kind": KIND, "settings": settings})
+        storage.write_manifest(self.path / RUN, KIND, VERSION, {"settings": _plain(settings)})
 
     def result(self, name: str, stage: str, recipe: Any) -> dict[str, Any] | None:
         """A finished result, or None.
 
         Args:
-            name: of the entrant.
+            name: of the entry.
             stage: "tuned", or the seed.
-            recipe: what the result must be of, as JSON holds it.
+            recipe: that the result must be of, as in JSON.
 
         Raises:
-            EvaluationError: the result there is of another recipe.
+            EvaluationError: the result there is of another recipe, or its file is damaged.
         """
-        found: dict[str, Any] | None = read_json(self._file(name, f"{stage}.json"))
-        if found is not None and found["recipe"] != _plain(recipe):
+        path = self._file(name, f"{stage}.json")
+        if not path.exists():
+            return None
+        found: dict[str, Any] | None = storage.read_json(path)
+        if found is None:
+            raise EvaluationError(f"{path} cannot be read: start over with --fresh")
+        if found["recipe"] != _plain(recipe):
             raise EvaluationError(
-                f"{self.path} holds a result of {name} with other settings: choose another --out, or begin anew there "
-                "with --fresh"
+                f"{self.path} holds a result of {name} with other settings: choose another --out, or start over with "
+                "--fresh"
             )
         return found
 
     def save(self, name: str, stage: str, result: Mapping[str, Any], users: Mapping[str, pl.DataFrame]) -> None:
         """Write a result; its JSON comes last, so that it is there only once all is."""
         for ranking, frame in users.items():
-            with _in_one_step(self._file(name, f"{stage}.{ranking}.parquet")) as temporary:
+            with storage.replacing(self._file(name, f"{stage}.{ranking}.parquet")) as temporary:
                 frame.write_parquet(temporary)
-        write_json(self._file(name, f"{stage}.json"), result)
+        storage.write_json(self._file(name, f"{stage}.json"), result)
 
     def per_user(self, name: str, stage: str, ranking: str) -> pl.DataFrame:
         """Values per user of a finished result: user_id and a column per measure.
 
         Raises:
-            EvaluationError: the file is gone or cut short.
+            EvaluationError: the file is missing or cut short.
         """
         path = self._file(name, f"{stage}.{ranking}.parquet")
         try:
             return pl.read_parquet(path)
         except (OSError, pl.exceptions.PolarsError) as error:
-            raise EvaluationError(f"{path} cannot be read ({error}): begin anew with --fresh") from None
+            raise EvaluationError(f"{path} cannot be read ({error}): start over with --fresh") from None
+
+    def finish(self, document: Mapping[str, Any]) -> None:
+        """Write the finished comparison."""
+        storage.write_json(self.path / COMPARISON, document)
 
     def _file(self, name: str, rest: str) -> Path:
-        """Names may hold what a file name must not: the hash keeps such names apart."""
+        """Names may hold characters that a file name must not: a hash keeps such names apart."""
         slug = re.sub(r"[^A-Za-z0-9_-]+", "-", name).strip("-")
         if slug != name:
             slug += f"-{hashlib.blake2b(name.encode(), digest_size=3).hexdigest()}"
@@ -167,40 +169,11 @@ class RunFolder:
                 path.unlink()
 
 
-def write_json(path: Path, content: Any) -> None:
-    """Put a JSON file into the place of an older one in one step."""
-    with _in_one_step(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=1, ensure_ascii=False), encoding="utf-8")
-
-
-def read_json(path: Path) -> Any:
-    """What a JSON file holds; None where it is missing."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return None
-    except ValueError as error:
-        raise EvaluationError(f"{path} cannot be read ({error}): begin anew with --fresh") from None
-
-
 def _ours(name: str) -> bool:
-    """What a comparison writes, or half wrote under a name with a dot before it was killed."""
-    return name in OURS or name.startswith(tuple(f".{one}." for one in OURS))
-
-
-@contextmanager
-def _in_one_step(path: Path) -> Iterator[Path]:
-    temporary = path.with_name(f".{path.name}.tmp")
-    yield temporary
-    with temporary.open("rb") as file:
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    """Whether a comparison writes it, or left it half written when it was killed."""
+    return name in OURS or storage.is_temporary(name) or name.startswith(tuple(f".{one}." for one in OURS))
 
 
 def _plain(value: Any) -> Any:
-    """As it will be when read back: tuples become lists."""
+    """The value as it is read back from JSON: tuples become lists."""
     return json.loads(json.dumps(value))
-
-
-def _short(value: Any) -> str:
-    return str(value)[:40]

@@ -1,12 +1,12 @@
-"""What is searched: the default space of every recipe, and the little language it is written in.
+"""Search spaces: the default one of every recipe, and the syntax they are written in.
 
-    low:high        a range, of whole numbers where the recipe's own value is one
-    low:high:log    the same, every order of magnitude alike
+    low:high        a range, of integers if the value of the recipe is one
+    low:high:log    the same on a logarithmic scale
     a,b,c           a choice; values as in JSON (true, null, [64,32]) or plain words
 
-The same texts stand in the table below, in ``palate tune --search field=TEXT`` and in a TOML file for ``--space``.
-A field is named by its path: ``weights.1`` is the second number of ``weights``, ``members.0.dim`` a field of a blend's
-first member.
+The same syntax is used below, in ``palate tune --search field=TEXT`` and in a TOML file for ``--space``. A field is
+named by its path: ``weights.1`` is the second number of ``weights``, ``members.0.dim`` a field of the first member of
+an ensemble.
 """
 
 from __future__ import annotations
@@ -19,8 +19,6 @@ from typing import Any, cast
 from palate.base import Recipe
 from palate.errors import RecipeError
 from palate.models import make_recipe
-
-__all__ = ["SPACES", "Choice", "Dimension", "Range", "Space", "default_space", "parse_space", "plain", "put", "take"]
 
 RATES = "0.0003:0.03:log"
 WIDTHS = "8,16,32,64,128"
@@ -99,14 +97,14 @@ SPACES: dict[str, dict[str, str]] = {
         "leaves": "4:31:log",
         "learning_rate": "0.01:0.2:log",
     },
-    "ensemble": {"how": "standardized,rank"},  # and the weights, of which each blend has its own number
+    "ensemble": {"how": "standardized,rank"},  # and its weights, as many as it has members
 }
 WEIGHTS = "0.03:5.0:log"
 
 
 @dataclass(frozen=True)
 class Range:
-    """Numbers between two ends, both included."""
+    """Numbers between two ends, both included; ``whole`` ones are integers."""
 
     low: float
     high: float
@@ -115,6 +113,7 @@ class Range:
 
     def holds(self, value: Any) -> bool:
         """Whether a value lies in it."""
+        # True is an int in Python, but no number that a sampler proposes.
         number = isinstance(value, int | float) and not isinstance(value, bool)
         return number and self.low <= value <= self.high
 
@@ -133,7 +132,7 @@ class Choice:
         return self.text_of(value) is not None
 
     def text_of(self, value: Any) -> str | None:
-        """The option that a value is, as it is kept: 5.0 is 5, but 1 is not true."""
+        """The option that equals a value, as JSON: 5.0 is 5, but 1 is not true."""
         text = json.dumps(value)
         same = (one for one in self.options if type(json.loads(one)) in (int, float) and json.loads(one) == value)
         return text if text in self.options else next(same, None) if type(value) in (int, float) else None
@@ -147,7 +146,7 @@ Space = dict[str, Dimension]
 
 
 def default_space(recipe: Recipe[Any]) -> Space:
-    """The space that is searched where nothing else is wished.
+    """The space that is searched by default.
 
     Raises:
         RecipeError: the recipe has nothing to tune.
@@ -160,18 +159,18 @@ def default_space(recipe: Recipe[Any]) -> Space:
     return parse_space(recipe, texts)
 
 
-def parse_space(recipe: Recipe[Any], wishes: Mapping[str, Any]) -> Space:
-    """The space in the words of the module docstring; a list of values is a choice too.
+def parse_space(recipe: Recipe[Any], requested: Mapping[str, Any]) -> Space:
+    """The space written in the syntax of the module docstring; a list of values is a choice too.
 
     Raises:
         RecipeError: an unknown field, or a text that is neither a range nor a choice.
     """
     fields = plain(recipe)
-    return {path: _dimension(path, wish, take(fields, path, recipe.name)) for path, wish in wishes.items()}
+    return {path: _dimension(path, text, take(fields, path, recipe.name)) for path, text in requested.items()}
 
 
 def plain(recipe: Recipe[Any]) -> dict[str, Any]:
-    """The fields of a recipe as JSON has them."""
+    """The fields of a recipe as they are in JSON."""
     fields: dict[str, Any] = json.loads(json.dumps(asdict(cast(Any, recipe))))
     return fields
 
@@ -201,12 +200,17 @@ def take(fields: Any, path: str, name: str) -> Any:
     return value
 
 
-def _dimension(path: str, wish: Any, preset: Any) -> Dimension:
-    if isinstance(wish, str) and ":" in wish:
-        return _range(path, wish, whole=isinstance(preset, int) and not isinstance(preset, bool))
-    options = wish if isinstance(wish, list) else _options(str(wish))
+def _dimension(path: str, text: Any, preset: Any) -> Dimension:
+    if isinstance(text, str) and ":" in text:
+        return _range(path, text, whole=isinstance(preset, int) and not isinstance(preset, bool))
+    options = text
+    if not isinstance(text, list):
+        try:
+            options = json.loads(f"[{text}]")
+        except json.JSONDecodeError:  # plain words, as in weighting=none,rating
+            options = [word.strip() for word in str(text).split(",")]
     if len(options) < 2:
-        raise RecipeError(f"{path}={wish} is one value: write low:high, low:high:log or several values a,b,c")
+        raise RecipeError(f"{path}={text} is one value: write low:high, low:high:log or several values a,b,c")
     return Choice(tuple(dict.fromkeys(json.dumps(value) for value in options)))
 
 
@@ -223,11 +227,3 @@ def _range(path: str, text: str, whole: bool) -> Range:
     if whole and not (low.is_integer() and high.is_integer()):
         raise RecipeError(f"{path}={text}: it is a whole number, so both ends must be")
     return Range(low, high, log, whole)
-
-
-def _options(text: str) -> list[Any]:
-    try:
-        options: list[Any] = json.loads(f"[{text}]")
-    except json.JSONDecodeError:
-        options = [word.strip() for word in text.split(",")]
-    return options

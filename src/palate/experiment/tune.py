@@ -1,37 +1,37 @@
-"""A study: many trials of one recipe, kept in a journal that any later run goes on with.
+"""A study: a comparison on validation rows that proposes its own entries, the trials; its journal can be resumed.
 
     folder/journal.log     every trial, appended as it happens (Optuna's journal)
     folder/best.toml       the best recipe so far, for ``palate train --config``
 
-A study that was killed goes on where it was: finished trials count, and one that was cut off is run again.
+After a kill finished trials count, and a trial that was cut off is run again.
 """
 
 from __future__ import annotations
 
-import fcntl
 import os
 import time
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from palate.errors import PalateError, RecipeError
+from palate import storage
+from palate.errors import PalateError, RecipeError, StorageError
 from palate.experiment.recipe_file import write_recipe
 from palate.experiment.search_space import plain
-from palate.experiment.trial import Task
+from palate.experiment.task import Task
 from palate.experiment.tune_results import Trial, Tuned
+from palate.experiment.worker import side_by_side
+from palate.progress import Progress, ProgressEvent, silent
 
 if TYPE_CHECKING:
     import optuna
 
-__all__ = ["open_study", "run_trial", "tune"]
-
 JOURNAL, BEST, LOCK = "journal.log", "best.toml", ".lock"
-STARTUP_TRIALS, STARTUP_STEPS = 5, 2  # that are never given up; a step is an epoch, or one of several parts
+STARTUP_TRIALS, STARTUP_STEPS = 5, 2  # that are never stopped early; a step is an epoch, or one of several parts
 
 
 def tune(
@@ -41,19 +41,19 @@ def tune(
     trials: int = 20,
     minutes: float | None = None,
     workers: int = 1,
-    tell: Callable[[Trial, Tuned], None] = lambda trial, so_far: None,
+    progress: Progress = silent,
 ) -> Tuned:
     """Run trials until ``folder`` has so many of them, those of earlier runs counted, and write down the best recipe.
 
-    The first trial is the preset; the others are chosen by a tree-structured Parzen estimator (Bergstra et al. 2011).
+    The first trial is the preset; the others are proposed by a tree-structured Parzen estimator (Bergstra et al. 2011).
 
     Args:
         task: recipe, space, rows and metric.
-        folder: of the study, made if need be; one that is there is gone on with.
-        trials: that shall have come to an end.
+        folder: of the study, resumed if it already holds it.
+        trials: number of finished trials.
         minutes: after which no further trial is started.
         workers: processes that run trials side by side, one thread each.
-        tell: called after each trial with it and what is known so far.
+        progress: called after each trial with its value and the best one so far.
 
     Raises:
         RecipeError: Optuna is not installed, the folder holds another study, or the preset itself fails.
@@ -66,7 +66,7 @@ def tune(
     deadline = time.monotonic() + 60 * minutes if minutes is not None else float("inf")
     with _alone_in(place):
         study = open_study(task, place)
-        _settle(study, task)
+        _requeue(study, task)
         for number in _numbers(task, place, study, trials, workers, deadline):
             so_far = _tuned(study, task, place)
             trial = next(one for one in so_far.trials if one.number == number)
@@ -74,7 +74,7 @@ def tune(
                 raise RecipeError(f"the preset, which is the first trial, failed: {trial.error}")
             if so_far.best.number == number:
                 _write_best(so_far)
-            tell(trial, so_far)
+            progress(_event(trial, so_far, trials))
         found = _tuned(study, task, place)
         if not any(trial.preset for trial in found.trials):
             raise RecipeError(f"minutes={minutes:g} were over before the first trial: give more time")
@@ -96,7 +96,7 @@ def open_study(task: Task, folder: Path) -> optuna.Study:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     path = folder / JOURNAL
     study = optuna.create_study(
-        storage=JournalStorage(JournalFileBackend(str(path), lock_obj=cast(Any, _Lock(path)))),
+        storage=JournalStorage(JournalFileBackend(str(path), lock_obj=cast(Any, _JournalLock(path)))),
         study_name="palate",
         direction="maximize" if task.metric.higher_is_better else "minimize",
         pruner=optuna.pruners.MedianPruner(STARTUP_TRIALS, STARTUP_STEPS + 1),
@@ -115,11 +115,12 @@ def open_study(task: Task, folder: Path) -> optuna.Study:
 def run_trial(task: Task, study: optuna.Study, ticket: int) -> int:
     """Run the next trial and write down how it ended; returns its number.
 
-    ``ticket`` differs between trials: with the seed of the run it seeds what is proposed.
+    ``ticket`` differs between trials: with the seed of the run it seeds the proposal, so that a study that was stopped
+    between two trials proposes the same as one that was not.
     """
     import optuna
 
-    seed = int(np.random.SeedSequence([task.run.seed, ticket]).generate_state(1)[0])
+    seed = int(np.random.SeedSequence([task.options.seed, ticket]).generate_state(1)[0])
     study.sampler = optuna.samplers.TPESampler(seed=seed)
     trial = study.ask()
     outside = trial.user_attrs.get("preset", False) and task.preset_values() is None
@@ -128,6 +129,7 @@ def run_trial(task: Task, study: optuna.Study, ticket: int) -> int:
 
     def so_far(step: int, value: float) -> None:
         trial.report(value, step)
+        # The preset is what all others are compared with, so it must run to its end.
         if not trial.user_attrs.get("preset") and trial.should_prune():
             raise optuna.TrialPruned
 
@@ -147,21 +149,33 @@ def _numbers(
     task: Task, folder: Path, study: optuna.Study, trials: int, workers: int, deadline: float
 ) -> Iterator[int]:
     """Numbers of trials as they end, until there are enough or time is over."""
-    left = trials - len(_ended(study))
     first = sum(trial.state.name != "WAITING" for trial in study.get_trials(deepcopy=False))
-    if workers > 1:
-        from palate.experiment.tune_workers import run_side_by_side
-
-        yield from run_side_by_side(task, folder, range(first, first + left), workers, deadline)
-        return
-    for ticket in range(first, first + left):
-        if time.monotonic() >= deadline:
-            return
-        yield run_trial(task, study, ticket)
+    tickets = iter(range(first, first + trials - len(_ended(study))))
+    before = (ticket for ticket in tickets if time.monotonic() < deadline)
+    if workers == 1:
+        yield from (run_trial(task, study, ticket) for ticket in before)
+    else:
+        for _, number in side_by_side(_Here.run, before, workers, setup=(_Here.begin, task, folder)):
+            yield number
 
 
-def _settle(study: optuna.Study, task: Task) -> None:
-    """Trials that a killed run left open are closed and put first in the line again, and so is the preset if new."""
+class _Here:
+    """The state of a worker process between trials: members of an ensemble that are the same are not fitted again."""
+
+    task: Task
+    study: optuna.Study
+
+    @classmethod
+    def begin(cls, task: Task, folder: Path, progress: Progress) -> None:
+        cls.task, cls.study = task, open_study(task, folder)
+
+    @classmethod
+    def run(cls, ticket: int, progress: Progress) -> int:
+        return run_trial(cls.task, cls.study, ticket)
+
+
+def _requeue(study: optuna.Study, task: Task) -> None:
+    """Close the trials that a killed run left open and queue them first, and the preset if it is new."""
     from optuna.trial import TrialState
 
     existing = study.get_trials(deepcopy=False)
@@ -176,13 +190,25 @@ def _settle(study: optuna.Study, task: Task) -> None:
 
 
 def _ended(study: optuna.Study) -> list[Any]:
-    """Trials with an outcome: complete, given up, or failed by themselves."""
+    """Trials with an outcome: complete, stopped early, or failed by themselves."""
     return [t for t in study.get_trials(deepcopy=False) if t.state.name in ("COMPLETE", "PRUNED") or _error(t)]
 
 
 def _error(trial: Any) -> str | None:
+    # A trial without an error of its own was cut off by a kill.
     text: str | None = trial.user_attrs.get("error") if trial.state.name == "FAIL" else None
     return text
+
+
+def _event(trial: Trial, so_far: Tuned, trials: int) -> ProgressEvent:
+    best = so_far.best
+    value = trial.state if trial.value is None else f"{trial.value:.4f}"
+    words = (
+        f"{value}{' (stopped early)' if trial.state == 'pruned' else ''}; best {best.value:.4f} in trial {best.number}"
+    )
+    values = {"value": trial.value, "best": best.value}
+    numbers = {name: number for name, number in values.items() if number is not None}
+    return ProgressEvent("tune", len(so_far.trials), trials, "trial", words, {**numbers, "number": trial.number})
 
 
 def _tuned(study: optuna.Study, task: Task, folder: Path) -> Tuned:
@@ -218,34 +244,34 @@ def _importance(study: optuna.Study, task: Task) -> dict[str, float]:
 def _write_best(found: Tuned) -> None:
     task, best = found.task, found.best
     about = f"{task.metric} {best.value:.4f} on validation rows, the best of {len(found.trials)} trials"
-    write_recipe(found.recipe, found.folder / BEST, f"{about}, seed {task.run.seed}")
+    write_recipe(found.recipe, found.folder / BEST, f"{about}, seed {task.options.seed}")
 
 
 @contextmanager
 def _alone_in(folder: Path) -> Iterator[None]:
-    """Nobody else runs trials in the folder; a line that a killed run has left half written is cut off."""
-    with (folder / LOCK).open("w") as file:
+    """Keep other runs out of the folder, and cut off a line that a killed run has left half written."""
+    with ExitStack() as stack:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+            stack.enter_context(storage.lock(folder / LOCK, wait=False))
+        except StorageError:
             raise PalateError(f"another study is at work in {folder}: wait for it, or give another folder") from None
         journal = folder / JOURNAL
         if journal.exists():
-            content = journal.read_bytes()
-            os.truncate(journal, content.rfind(b"\n") + 1)
+            # Optuna reads the journal line by line and would refuse the whole of it for half a line.
+            os.truncate(journal, journal.read_bytes().rfind(b"\n") + 1)
         yield
 
 
-class _Lock:
-    """Optuna's lock of the journal, as one that the system takes back from a process that dies."""
+class _JournalLock:
+    """Optuna's lock of the journal; unlike its own, the system releases it when a process is killed."""
 
     def __init__(self, journal: Path) -> None:
         self._path = journal.with_suffix(".lock")
 
     def acquire(self) -> bool:
-        self._file = self._path.open("w")
-        fcntl.flock(self._file, fcntl.LOCK_EX)
+        self._held = ExitStack()
+        self._held.enter_context(storage.lock(self._path))
         return True
 
     def release(self) -> None:
-        self._file.close()
+        self._held.close()

@@ -1,4 +1,4 @@
-"""Two pictures of a study, as SVG: how its values went, and which fields mattered (extra ``report``)."""
+"""Two plots of a study, as SVG: the values of its trials, and the importance of the fields (extra ``report``)."""
 
 from __future__ import annotations
 
@@ -7,8 +7,6 @@ from typing import Any
 
 from palate.errors import RecipeError
 from palate.experiment.tune_results import Tuned
-
-__all__ = ["write_plots"]
 
 WIDTH, HEIGHT = 560, 260
 BLUE, GRAY, ORANGE = "#3b6ea5", "#9aa3ad", "#c8702a"
@@ -65,7 +63,7 @@ def _history(alt: Any, found: Tuned) -> Any:
 def _importance(alt: Any, found: Tuned) -> Any:
     rows = [{"field": path, "share": share} for path, share in found.importance.items()]
     title = alt.TitleParams(
-        f"{found.task.preset.name}: what mattered",
+        f"{found.task.preset.name}: importance of the fields",
         subtitle="share of each field in how good a trial is (PED-ANOVA)",
         anchor="start",
     )

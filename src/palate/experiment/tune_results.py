@@ -1,4 +1,4 @@
-"""What a study found: its trials, the best of them, and what mattered."""
+"""The result of a study: its trials, the best of them, and the importance of the fields."""
 
 from __future__ import annotations
 
@@ -7,25 +7,23 @@ from pathlib import Path
 from typing import Any
 
 from palate.base import Recipe
-from palate.experiment.trial import Task
+from palate.experiment.task import Task
 from palate.models import make_recipe
-
-__all__ = ["Trial", "Tuned"]
 
 
 @dataclass(frozen=True)
 class Trial:
-    """One trial that came to an end.
+    """One finished trial.
 
     Args:
         number: in the journal, from 0.
-        state: "complete", "pruned" (given up early) or "failed" (the settings made no sense).
-        value: of the metric; of what was measured last where pruned, None where failed.
+        state: "complete", "pruned" (stopped early) or "failed" (the settings make no sense).
+        value: of the metric; the last one measured where pruned, None where failed.
         fields: of the recipe, all of them.
         values: of the searched fields, by path; empty where the preset lies outside the space.
-        seconds: it took.
-        preset: whether it is the preset itself.
-        error: why it failed.
+        seconds: duration.
+        preset: True for the preset itself.
+        error: the reason of a failure.
     """
 
     number: int
@@ -40,13 +38,13 @@ class Trial:
 
 @dataclass(frozen=True)
 class Tuned:
-    """What a study found. Its values are of validation rows, and the best of many is an optimistic one.
+    """The result of a study. Its values are of validation rows, and the best of many is optimistic.
 
     Args:
-        task: what was looked for.
-        trials: all that came to an end, by number.
+        task: recipe, space, rows and metric.
+        trials: the finished ones, by number.
         importance: share of each searched field in how good a trial is (PED-ANOVA, Watanabe et al. 2023); empty while
-            there are too few trials to tell.
+            there are too few trials.
         folder: with the journal and the best recipe.
     """
 

@@ -1,200 +1,275 @@
-"""One process per job: `python -m palate.experiment.worker` imports what is heavy once and forks for each job.
+"""Processes that do jobs for this one: the one protocol of comparing, tuning and reproducing.
 
-A job fits and measures one recipe with one seed, or chooses among the settings of a baseline. In a process of its own
-its peak memory is its own, and a crash or a kill for memory takes nothing else along. Jobs come as JSON lines on stdin;
-what happens goes back as JSON lines on the former stdout: events {"step": ...}, then {"done": true} or
-{"failed": reason}. Whatever else is printed goes to stderr, which the parent keeps in a file.
+    with Worker() as worker:
+        result = worker.do(function, *arguments)
+
+A job is a function of a module; it is called with its arguments and a ``Progress``. Job and result are pickled through
+the pipes of the process, which never reach a disk. A process is started with a fresh interpreter, ends with the process
+that started it however that ends, and writes whatever libraries print to stderr, so that it cannot mix with results.
 """
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
-import json
+import importlib
 import os
+import pickle
 import signal
+import subprocess
 import sys
-import time
+import threading
 import traceback
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from queue import SimpleQueue
+from types import TracebackType
+from typing import Any, Self, TypeVar, cast
 
-import polars as pl
 import torch
 
-from palate.base import PredictsRatings, Recipe, Trainable, TrainOptions
-from palate.data.splits.split import Split
 from palate.errors import PalateError
-from palate.evaluation.evaluate import Report, evaluate, validation_callback
-from palate.evaluation.rating_prediction import evaluate_ratings
-from palate.experiment.baseline_tuning import tune
-from palate.experiment.baselines import as_plain, from_plain
-from palate.experiment.examples import examples
-from palate.experiment.run_folder import RunFolder
-from palate.experiment.validation import validation_split
-from palate.progress import Progress, ProgressEvent, silent
+from palate.parallel import ONE_THREAD
+from palate.progress import Progress, silent
 
-__all__ = ["main"]
+START = "from palate.experiment.worker import main; main()"
+LINUX = sys.platform == "linux"
 
-ROW_RESAMPLES = 1_000  # of rows, which are many more than users: enough for three digits
-Emit = Callable[[dict[str, Any]], None]
+Task = TypeVar("Task")
+Emit = Callable[[str, Any], None]
+
+
+class Worker:
+    """A process that does one job after the other; it is started by the first job or by ``start``.
+
+    Args:
+        isolated: a process of its own for each job, so that its peak memory is its own and a crash takes nothing else
+            along. On Linux it is forked from one that has imported the libraries and run nothing else.
+        threads: of the libraries in the process; None leaves the environment as it is.
+        log: file for what the process prints to stderr; None shares the stderr of this process.
+    """
+
+    def __init__(self, *, isolated: bool = False, threads: int | None = None, log: Path | None = None) -> None:
+        self._isolated, self._threads, self._log = isolated, threads, log
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stop(kill=kind is not None)
+
+    def start(self) -> None:
+        """Start the process. The thread that calls this must outlive the jobs: on Linux the process ends with it."""
+        environment = dict(os.environ)
+        if self._threads is not None:
+            environment |= dict.fromkeys(ONE_THREAD, str(self._threads))
+        mode = "isolated" if self._isolated else "lasting"
+        command = [sys.executable, "-c", START, str(os.getpid()), mode, str(self._threads or 0)]
+        pipe = subprocess.PIPE
+        with contextlib.ExitStack() as stack:
+            log = None if self._log is None else stack.enter_context(self._log.open("ab"))
+            self._process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=log, env=environment)
+
+    def do(
+        self,
+        function: Callable[..., Any],
+        *arguments: Any,
+        progress: Progress = silent,
+        imports: tuple[str, ...] = (),
+    ) -> Any:
+        """Do a job and return its result.
+
+        Args:
+            function: of a module, called as ``function(*arguments, progress)``.
+            arguments: anything that can be pickled.
+            progress: called here, in this thread, with each event of the job.
+            imports: modules that the job needs and that take seconds; isolated jobs share the import.
+
+        Raises:
+            PalateError: the job raised one, failed otherwise, or its process died.
+        """
+        if self._process is None:
+            self.start()
+        process = self._process
+        assert process is not None
+        assert process.stdin is not None
+        assert process.stdout is not None
+        # A process that ended before it read the job leaves a broken pipe; the loop then finds the end of its output.
+        with contextlib.suppress(BrokenPipeError, OSError):
+            # The job is pickled on its own inside the frame: what cannot be read there must not cut the stream.
+            pickle.dump((imports, pickle.dumps((function, arguments))), process.stdin)
+            process.stdin.flush()
+        while True:
+            try:
+                kind, value = pickle.load(process.stdout)
+            except (EOFError, OSError, pickle.UnpicklingError, ValueError):
+                break
+            if kind == "progress":
+                progress(value)
+                continue
+            if self._isolated and not LINUX:
+                self._stop()
+            if kind == "failed":
+                raise value
+            return value
+        process.stdout.close()
+        code = process.wait()
+        self._stop(kill=True)
+        raise PalateError(_death(-code, code, self._log))
+
+    def _stop(self, *, kill: bool = False) -> None:
+        process, self._process = self._process, None
+        if process is None:
+            return
+        if kill:
+            process.kill()
+        for pipe in (process.stdin, process.stdout):
+            if pipe is not None and not (kill and pipe is process.stdout):  # another thread may be reading it
+                with contextlib.suppress(OSError):
+                    pipe.close()  # the process ends where its input does
+        process.wait()
+
+
+def side_by_side(
+    function: Callable[..., Any],
+    tasks: Iterable[Task],
+    workers: int,
+    *,
+    setup: tuple[Any, ...] | None = None,
+    progress: Progress = silent,
+) -> Iterator[tuple[Task, Any]]:
+    """Do ``function(task, progress)`` for each task in ``workers`` processes with one thread each.
+
+    Args:
+        function: of a module.
+        tasks: taken only when a process is free, so the iterator may end the work.
+        workers: number of processes.
+        setup: a function and its arguments, called first in each process.
+        progress: called with the events of all tasks, one at a time.
+
+    Returns:
+        Each task with its result, as they end. After an error the other processes are killed.
+    """
+    one_at_a_time = threading.Lock()
+
+    def report(event: Any) -> None:
+        with one_at_a_time:
+            progress(event)
+
+    with ThreadPoolExecutor(workers) as executor, contextlib.ExitStack() as stack:
+        idle: SimpleQueue[Worker] = SimpleQueue()
+        started = [stack.enter_context(Worker(threads=1)) for _ in range(workers)]
+        for worker in started:  # here, not in the threads of the executor: see Worker.start
+            worker.start()
+            idle.put(worker)
+
+        def work(task: Task) -> tuple[Task, Any]:
+            worker = idle.get()
+            try:
+                return task, worker.do(function, task, progress=report)
+            finally:
+                idle.put(worker)
+
+        if setup is not None:
+            list(executor.map(lambda worker: worker.do(*setup), started))
+        waiting = iter(tasks)
+        running: set[Future[tuple[Task, Any]]] = set()
+        while True:
+            running |= {executor.submit(work, task) for task in islice(waiting, workers - len(running))}
+            if not running:
+                return
+            ended, running = wait(running, return_when=FIRST_COMPLETED)
+            yield from [future.result() for future in ended]
 
 
 def main() -> None:
-    """Serve jobs for the folder and the parent process named on the command line, until stdin ends."""
-    folder, parent = RunFolder(Path(sys.argv[1])), int(sys.argv[2])
-    _die_with(parent)
-    channel = os.dup(1)
-    os.dup2(2, 1)  # what libraries print must not get between the events
+    """Serve the process named on the command line until stdin ends."""
+    parent, mode, threads = int(sys.argv[1]), sys.argv[2], int(sys.argv[3])
+    _end_with(parent)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process of a terminal; the parent ends this one
+    events = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # the output of libraries must not get between the events
 
-    def emit(event: dict[str, Any]) -> None:
-        os.write(channel, (json.dumps(event) + "\n").encode())
+    def emit(kind: str, value: Any) -> None:
+        events.write(pickle.dumps((kind, value)))
+        events.flush()
 
-    for line in iter(sys.stdin.readline, ""):
-        job = json.loads(line)
-        if job["do"] == "fit" and isinstance(from_plain(job["recipe"]), Trainable):
-            import palate.training.lightning_driver  # noqa: F401  # Lightning takes seconds to import: once, before the forks
-        if sys.platform == "linux":
-            _forked(folder, job, emit)
-        else:  # where a fork after heavy imports is not safe, the parent starts a new process for each job
-            _serve(folder, job, emit)
+    while True:
+        try:
+            imports, job = pickle.load(sys.stdin.buffer)
+        except EOFError:
+            return
+        for module in imports:
+            importlib.import_module(module)
+        if mode == "isolated" and LINUX:
+            _forked(job, emit, threads)
+        else:
+            if not LINUX:
+                threading.Thread(target=_end_with_input, daemon=True).start()
+            _serve(job, emit, threads)
 
 
-def _forked(folder: RunFolder, job: dict[str, Any], emit: Emit) -> None:
-    """Do a job in a child, and say so if the child ends without having said how it went."""
+def _serve(job: bytes, emit: Emit, threads: int) -> None:
+    try:
+        if threads:
+            torch.set_num_threads(threads)
+        function, arguments = pickle.loads(job)
+        emit("done", function(*arguments, lambda event: emit("progress", event)))
+    except PalateError as error:
+        emit("failed", error)
+    except MemoryError:
+        emit("failed", PalateError("memory ran out: use less data or a smaller recipe"))
+    except Exception as error:
+        traceback.print_exc()
+        words = f"{type(error).__name__}: {error} (a fault of Palate or of the recipe: see the log)"
+        emit("failed", PalateError(words))
+
+
+def _forked(job: bytes, emit: Emit, threads: int) -> None:
+    """Do a job in a child, and report it if the child ends without a result.
+
+    A fork after libraries have run on several threads hangs; here they are imported and nothing has been called.
+    """
     mine = os.getpid()
     child = os.fork()
     if child == 0:
-        _die_with(mine)
+        _end_with(mine)
         code = 1
         try:
-            _serve(folder, job, emit)
+            _serve(job, emit, threads)
             code = 0
         finally:
             sys.stderr.flush()
             os._exit(code)
     _, status = os.waitpid(child, 0)
-    if os.WIFSIGNALED(status):
-        number = os.WTERMSIG(status)
-        reason = f"its process was killed by {signal.Signals(number).name}"
-        if number == signal.SIGKILL:
-            reason += ", as the system does when memory runs out: use less data or a smaller recipe"
-        emit({"failed": reason})
-    elif status:
-        emit({"failed": "its process ended at once: see log.txt in the folder"})
+    if status:
+        emit("failed", PalateError(_death(status & 0x7F, status >> 8, None)))
 
 
-def _serve(folder: RunFolder, job: dict[str, Any], emit: Emit) -> None:
-    try:
-        if job["threads"] is not None:
-            torch.set_num_threads(job["threads"])
-        split = Split.load(folder.split)
-        (_tune if job["do"] == "tune" else _fit)(folder, split, job, emit)
-        emit({"done": True})
-    except PalateError as error:
-        emit({"failed": str(error)})
-    except MemoryError:
-        emit({"failed": "memory ran out: use less data or a smaller recipe"})
-    except Exception as error:
-        traceback.print_exc()
-        emit({"failed": f"{type(error).__name__}: {error} (a fault of Palate or of the recipe: see log.txt)"})
+def _death(number: int, code: int, log: Path | None) -> str:
+    if number <= 0:
+        return f"its process ended with code {code}: see {log or 'the log'}"
+    reason = f"its process was killed by {signal.Signals(number).name}"
+    if number == getattr(signal, "SIGKILL", None):
+        reason += ", as the system does when memory runs out: use less data, a smaller recipe or fewer workers"
+    return reason
 
 
-def _tune(folder: RunFolder, split: Split, job: dict[str, Any], emit: Emit) -> None:
-    grid = [from_plain(plain) for plain in job["grid"]]
-    begin = time.perf_counter()
-
-    def progress(done: int) -> None:
-        emit({"step": f"tuning, {done} of {len(grid)} settings"})
-
-    best, words = tune(split, grid, _run(job), k=job["k"], progress=progress)
-    result = {"recipe": job["grid"], "best": as_plain(best), "words": words, "seconds": time.perf_counter() - begin}
-    folder.save(job["name"], "tuned", result, {})
-
-
-def _fit(folder: RunFolder, split: Split, job: dict[str, Any], emit: Emit) -> None:
-    curve: list[dict[str, float]] = []
-
-    def progress(event: ProgressEvent) -> None:
-        curve.append({"epoch": event.done or 0, **event.values})
-        emit({"step": str(event)})
-
-    emit({"step": "training"})
-    recipe = from_plain(job["recipe"])
-    begin = time.perf_counter()
-    model = _trained(recipe, split, _run(job, progress), job["patience"], job["k"])
-    seconds, memory = time.perf_counter() - begin, _peak_mb()
-    emit({"step": "measuring"})
-    reports = _measured(model, split, job)
-    ratings = None
-    if split.test.explicit and isinstance(model, PredictsRatings):
-        resamples = min(job["resamples"], ROW_RESAMPLES)
-        ratings = evaluate_ratings(model, split, name=job["name"], resamples=resamples).to_dict()
-    result = {
-        "recipe": job["recipe"],
-        "seed": job["seed"],
-        "train_seconds": seconds,
-        "score_seconds": reports["full"].seconds,
-        "peak_memory_mb": memory,
-        "curve": curve,
-        "full": reports["full"].to_dict(),
-        "sampled": reports["sampled"].to_dict() if "sampled" in reports else None,
-        "ratings": ratings,
-        "examples": examples(model, split, job["k"]),
-    }
-    users = {ranking: _per_user(report, split) for ranking, report in reports.items()}
-    folder.save(job["name"], f"seed{job['seed']}", result, users)
-
-
-def _measured(model: Any, split: Split, job: dict[str, Any]) -> dict[str, Report]:
-    """Full ranking, and sampled candidates where the split has them."""
-    common = {"k": job["lengths"], "name": job["name"], "resamples": job["resamples"], "memory": job["memory"]}
-    reports = {"full": evaluate(model, split, **common)}
-    if split.candidates is not None:
-        reports["sampled"] = evaluate(model, split, candidates=split.candidates, **common)
-    return reports
-
-
-def _trained(recipe: Recipe[Any], split: Split, run: TrainOptions, patience: int | None, k: int) -> Any:
-    """The fitted model; one trained by gradients, with patience, on a part of the rows, stopped where the rest says."""
-    if patience is None or not isinstance(recipe, Trainable):
-        return recipe.fit(split.train, run)
-    inner = validation_split(split, seed=run.seed)
-    return recipe.fit(inner.train, replace(run, validation_callback=validation_callback(inner, k=k), patience=patience))
-
-
-def _run(job: dict[str, Any], progress: Progress = silent) -> TrainOptions:
-    return TrainOptions(
-        seed=job["seed"], device=job["device"], threads=job["threads"], precision=job["precision"], progress=progress
-    )
-
-
-def _per_user(report: Report, split: Split) -> pl.DataFrame:
-    """Values per user under external ids, so that the file means something alone."""
-    ids = split.train.users.external(report.user_rows).rename("user_id")
-    return pl.DataFrame([ids, *(pl.Series(name, values) for name, values in report.per_user.items())])
-
-
-def _peak_mb() -> float | None:
-    """Most memory this process held so far, in MB; the kernel's own count, None where it gives none."""
-    try:
-        status = Path("/proc/self/status").read_text()
-    except OSError:
-        return None
-    # Not ru_maxrss: that counts what the parent held before the process became itself.
-    line = next((line for line in status.splitlines() if line.startswith("VmHWM:")), None)
-    return None if line is None else int(line.split()[1]) / 1024
-
-
-def _die_with(parent: int) -> None:
-    """End when the parent does, even if that is killed: nobody would wait for the result."""
-    if sys.platform == "linux":
+def _end_with(parent: int) -> None:
+    """End when the parent does, even if that is killed: no process would read the result."""
+    if LINUX:
         set_death_signal = 1  # PR_SET_PDEATHSIG
         ctypes.CDLL(None).prctl(set_death_signal, signal.SIGKILL)
-        if os.getppid() != parent:  # it went before the line above
+        if os.getppid() != parent:  # it ended before the line above
             os._exit(1)
 
 
-if __name__ == "__main__":
-    main()
+def _end_with_input() -> None:
+    # The parent sends nothing while a job runs: an end of the input then means that the parent has ended.
+    if not cast(Any, sys.stdin.buffer).peek(1):
+        os._exit(1)

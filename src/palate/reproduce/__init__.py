@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import as_completed
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
+from functools import partial
 from typing import cast
 
-from palate.errors import PalateError
-from palate.parallel import pool
-from palate.progress import silent
+from palate.experiment.worker import side_by_side
+from palate.progress import Progress, ProgressEvent, silent
 from palate.reproduce.rows import Options, Row
 
 __all__ = ["SYSTEMS", "run", "run_side_by_side"]
@@ -36,31 +34,18 @@ def run(system: str, options: Options) -> Iterator[Row]:
 
 
 def run_side_by_side(systems: Sequence[str], options: Options, workers: int) -> Iterator[tuple[str, list[Row]]]:
-    """The rows of each system as it ends: ``workers`` at a time, each in a process of its own with one thread.
-
-    ``options.log`` must be a function of a module, since it is called in those processes.
-
-    Raises:
-        PalateError: a process died.
-    """
-    with pool(workers) as processes:
-        todo = sorted(systems, key=LONGEST_FIRST.index)
-        running = {
-            processes.submit(
-                _rows, one, replace(options, progress=False, run=replace(options.run, progress=silent))
-            ): one
-            for one in todo
-        }
-        for future in as_completed(running):
-            try:
-                yield running[future], future.result()
-            except BrokenProcessPool:
-                raise PalateError(
-                    f"a process died while {workers} systems ran, perhaps for lack of memory: run fewer at a time, "
-                    "as with --workers 1"
-                ) from None
+    """The rows of each system as it ends: ``workers`` at a time, each in a process of its own with one thread."""
+    progress = options.training.progress
+    # A progress function belongs to this process: the events of the others come back to it.
+    sent = replace(options, training=replace(options.training, progress=silent))
+    todo = sorted(systems, key=LONGEST_FIRST.index)
+    yield from side_by_side(partial(_rows, sent), todo, workers, progress=progress)
 
 
-def _rows(system: str, options: Options) -> list[Row]:
-    """The rows of one system; lines about it begin with its name."""
-    return list(run(system, replace(options, log=lambda line: options.log(f"{system}: {line}"))))
+def _rows(options: Options, system: str, progress: Progress) -> list[Row]:
+    """The rows of one system, a job of a worker."""
+
+    def named(event: ProgressEvent) -> None:
+        progress(replace(event, stage=f"{system}: {event.stage}"))
+
+    return list(run(system, replace(options, training=replace(options.training, progress=named))))

@@ -1,4 +1,4 @@
-"""Tables of reproduced figures as text that stays: Markdown, with the command, commit and date of each table."""
+"""Tables of reproduced figures in Markdown, with the command, commit and date of each table."""
 
 from __future__ import annotations
 
@@ -7,37 +7,35 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from palate.reproduce.rows import Row, shared_ground
-
-__all__ = ["markdown", "verdicts"]
+from palate.reproduce.rows import Row, shared_fingerprints
 
 LOWER_IS_BETTER = frozenset({"MSE", "RMSE", "MAE"})
 
 
 def markdown(rows: Sequence[Row], command: str) -> str:
-    """One section per system and protocol: the table, then what it says about the published figure."""
+    """One section per system and protocol: the table, then its conclusions about the published figure."""
     stamp = f"`{command}`, commit {_commit()}, {datetime.now(UTC).date().isoformat()}"
     parts = []
     for system, protocol in dict.fromkeys((row.system, row.protocol) for row in rows):
         part = [row for row in rows if (row.system, row.protocol) == (system, protocol)]
         parts.append(f"### {system}: {part[0].dataset}, {protocol}\n")
         candidates = next((row.candidates for row in part if row.candidates), None)
-        ground = shared_ground(part)
+        fingerprints = shared_fingerprints(part)
         about = [f"Candidates: {candidates}."] if candidates else []
-        about += [f"Fingerprints: {ground}."] if ground else []
+        about += [f"Fingerprints: {fingerprints}."] if fingerprints else []
         if about:
             parts.append(f"{' '.join(about)}\n")
         parts.append("| role | model | metric | published | ours | 95 % interval | users or rows | training, s |")
         parts.append("|---|---|---|---:|---:|---|---:|---:|")
         parts += [_line(row) for row in part]
         parts.append("")
-        parts += [f"- {verdict}" for verdict in verdicts(part)]
+        parts += [f"- {line}" for line in conclusions(part)]
         parts.append(f"\n{stamp}\n")
     return "\n".join(parts)
 
 
-def verdicts(rows: Sequence[Row]) -> list[str]:
-    """Where the published figure is worse than a trivial baseline of the same table, in words."""
+def conclusions(rows: Sequence[Row]) -> list[str]:
+    """A sentence for each published figure that is worse than a trivial baseline of the same table."""
     found = []
     for metric, k in dict.fromkeys((row.metric, row.k) for row in rows):
         same = [row for row in rows if (row.metric, row.k) == (metric, k)]

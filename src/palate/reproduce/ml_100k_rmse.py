@@ -21,10 +21,8 @@ from palate.models.bmf import BMF
 from palate.models.means import MeanRating, UserItemMeans
 from palate.models.mf import MF
 from palate.models.svdpp import SVDpp
-from palate.reproduce.rows import Options, Row, published
-from palate.reproduce.system_c import Contender, measured
-
-__all__ = ["BEST", "FIRST_FOLD", "folds", "run"]
+from palate.reproduce.rows import Options, Planned, Row, published
+from palate.reproduce.system_c import measured
 
 SYSTEM = "ml-100k-rmse"
 PROTOCOL = "official folds u1 to u5 pooled; cold rows by item, user or overall mean"
@@ -33,11 +31,11 @@ FOLD_ROWS = 20_000
 FIRST_FOLD = "0b55f65c89b5cd1ed9266e99fe9fd7ab"
 BEST = BMF(dim=16, sweeps=300, burn_in=100, draws=50, features=1.0)
 PLAN = (
-    Contender("trivial", MeanRating(), "mean rating"),
-    Contender("trivial", UserItemMeans(), "user and item means"),
-    Contender("best", MF(), "MF with biases, Adam"),
-    Contender("best", SVDpp(), "SVD++"),
-    Contender("best", BEST, "Bayesian MF with feedback and features"),
+    Planned("trivial", MeanRating(), "mean rating"),
+    Planned("trivial", UserItemMeans(), "user and item means"),
+    Planned("best", MF(), "MF with biases, Adam"),
+    Planned("best", SVDpp(), "SVD++"),
+    Planned("best", BEST, "Bayesian MF with feedback and features"),
 )
 
 
@@ -68,7 +66,7 @@ def run(options: Options) -> Iterator[Row]:
     """Reference, trivial and best rows."""
     for label, figure in (("SVD, Surprise", 0.934), ("SVD++, Surprise", 0.919)):
         yield from published(SYSTEM, "ml-100k", "five random folds", label, [("RMSE", None, figure)])
-    splits = folds(load("ml-100k", log=options.log, progress=options.progress))
+    splits = folds(load("ml-100k", **options.source()))
     for one in PLAN:
         if one.role in options.roles:
             yield from measured(one, splits, None, options, system=SYSTEM, dataset="ml-100k", protocol=PROTOCOL)

@@ -17,17 +17,14 @@ from collections.abc import Iterator
 
 from palate.data.splits.split import leave_one_out
 from palate.datasets.registry import load
-from palate.evaluation.evaluate import evaluate
 from palate.models.ease import EASE
 from palate.models.ials import IALS
 from palate.models.item_knn import ItemKNN
 from palate.models.neumf import MLP
 from palate.models.popularity import Popularity, RecentPopularity
 from palate.models.sasrec import SASRec
-from palate.reproduce.rows import Entry, Options, Row, from_report, in_words, published
+from palate.reproduce.rows import Options, Planned, Row, in_words, measured_table, published
 from palate.training.negative_sampling import draw_candidates
-
-__all__ = ["BEST", "FIGURES", "run"]
 
 PROTOCOL = "latest rating of each user held out"
 FULL, SAMPLED = f"{PROTOCOL}; all films, seen ones removed", f"{PROTOCOL}; among 100 uniform negatives never touched"
@@ -43,16 +40,16 @@ BEST = SASRec(dim=128, n_layers=3, dropout=0.13, learning_rate=0.004, time_gaps=
 # Narrower, and without the time of the request; it reads the gaps between events, which published ones do not.
 PLAIN = SASRec(n_layers=3, dropout=0.1, learning_rate=0.004, time_gaps=True, epochs=10)
 PLAN = (
-    Entry("trivial", Popularity(), "popularity"),
-    Entry("trivial", RecentPopularity(), "recent popularity, half-life 10 days"),
-    Entry("trivial", ItemKNN(), "item kNN, 50 neighbors, shrinkage 10"),
-    Entry("best", MLP.fast(), "MLP, fast preset"),
-    Entry("best", EASE(regularization=1000), "EASE, all events alike"),
-    Entry("best", EASE(regularization=2000, half_life_events=3, floor=0.02), "EASE, recent events first"),
-    Entry("best", IALS(dim=128), "iALS, dim 128, all events alike"),
-    Entry("best", IALS(dim=128, half_life_events=4, floor=0.02), "iALS, dim 128, recent events first"),
-    Entry("best", PLAIN, in_words("SASRec", PLAIN), half=True),
-    Entry("best", BEST, in_words("SASRec", BEST), half=True),
+    Planned("trivial", Popularity(), "popularity"),
+    Planned("trivial", RecentPopularity(), "recent popularity, half-life 10 days"),
+    Planned("trivial", ItemKNN(), "item kNN, 50 neighbors, shrinkage 10"),
+    Planned("best", MLP.fast(), "MLP, fast preset"),
+    Planned("best", EASE(regularization=1000), "EASE, all events alike"),
+    Planned("best", EASE(regularization=2000, half_life_events=3, floor=0.02), "EASE, recent events first"),
+    Planned("best", IALS(dim=128), "iALS, dim 128, all events alike"),
+    Planned("best", IALS(dim=128, half_life_events=4, floor=0.02), "iALS, dim 128, recent events first"),
+    Planned("best", PLAIN, in_words("SASRec", PLAIN), half=True),
+    Planned("best", BEST, in_words("SASRec", BEST), half=True),
 )
 
 
@@ -61,22 +58,9 @@ def run(options: Options) -> Iterator[Row]:
     for model, figures in FIGURES.items():
         pairs = zip(METRICS, figures, strict=True)
         yield from published("ml-1m-next", "ml-1m", FULL, model, [(metric, k, figure) for (metric, k), figure in pairs])
-    parts = leave_one_out(load("ml-1m", log=options.log, progress=options.progress), tie="first", cold="keep")
-    candidates = draw_candidates(parts, 100, seed=options.run.seed)
-    sampled: list[Row] = []
-    for entry in PLAN:
-        if entry.role not in options.roles or (options.fast and isinstance(entry.recipe, SASRec)):
-            continue
-        options.log(f"training {entry.label}")
-        model, seconds = entry.fit(parts.train, options)
-        for protocol, listed in ((FULL, None), (SAMPLED, candidates)):
-            report = evaluate(model, parts, k=10, candidates=listed, name=entry.recipe.name)
-            rows = from_report(
-                report, METRICS, system="ml-1m-next", protocol=protocol, role=entry.role, model=entry.label,
-                seconds=seconds,
-            )  # fmt: skip
-            if listed is None:
-                yield from rows
-            else:
-                sampled += rows
-    yield from sampled
+    parts = leave_one_out(load("ml-1m", **options.source()), tie="first", cold="keep")
+    parts = parts.with_candidates(draw_candidates(parts, 100, seed=options.training.seed))
+    plan = [one for one in PLAN if not (options.fast and isinstance(one.recipe, SASRec))]
+    yield from measured_table(
+        plan, parts, options, METRICS, system="ml-1m-next", protocols={"full": FULL, "sampled": SAMPLED}
+    )

@@ -16,9 +16,7 @@ from palate.models.logistic_mf import LogisticMF
 from palate.models.neumf import GMF, MLP
 from palate.models.popularity import Popularity, RecentPopularity
 from palate.models.sasrec import SASRec
-from palate.reproduce.rows import Entry, Options, Row, in_words, published, sampled_table
-
-__all__ = ["FIGURES", "run"]
+from palate.reproduce.rows import Options, Planned, Row, in_words, measured_table, published
 
 METRICS = (("HitRate", 10), ("NDCG", 10))
 PROTOCOL = "the paper's files: latest interaction held out, 99 listed negatives"
@@ -42,21 +40,21 @@ def run(options: Options) -> Iterator[Row]:
     """Published, trivial, faithful and best rows."""
     for model, figures in FIGURES.items():
         yield from published("ncf-ml-1m", "ncf-ml-1m", PROTOCOL, model, [(m, k, v) for (m, k), v in figures.items()])
-    parts = load_split("ncf-ml-1m", log=options.log, progress=options.progress)
+    parts = load_split("ncf-ml-1m", **options.source())
     plan = [
-        Entry("trivial", Popularity(), "popularity"),
-        Entry("trivial", RecentPopularity(), "recent popularity, half-life 10 days"),
-        Entry("best", EVEN_IALS, in_words("iALS", EVEN_IALS)),
-        Entry("best", IALS_128, in_words("iALS", IALS_128)),
-        Entry("best", BEST, in_words("EASE", BEST)),
+        Planned("trivial", Popularity(), "popularity"),
+        Planned("trivial", RecentPopularity(), "recent popularity, half-life 10 days"),
+        Planned("best", EVEN_IALS, in_words("iALS", EVEN_IALS)),
+        Planned("best", IALS_128, in_words("iALS", IALS_128)),
+        Planned("best", BEST, in_words("EASE", BEST)),
     ]
     if not options.fast:  # minutes: the paper's own settings are the recipes' defaults
         plan[2:2] = [
-            Entry("faithful", GMF(), "GMF-8, batch 256, 20 epochs", FIGURES["GMF-8, authors' weights"]),
-            Entry(
+            Planned("faithful", GMF(), "GMF-8, batch 256, 20 epochs", FIGURES["GMF-8, authors' weights"]),
+            Planned(
                 "faithful", MLP(), "MLP 64-32-16-8, batch 256, 20 epochs", FIGURES["MLP 64-32-16-8, authors' weights"]
             ),
         ]
-        plan.append(Entry("best", DOT_PRODUCT, in_words("dot-product MF", DOT_PRODUCT)))
-        plan.append(Entry("best", SEQUENCE, in_words("SASRec", SEQUENCE), half=True))
-    yield from sampled_table(plan, parts, options, METRICS, system="ncf-ml-1m", protocol=PROTOCOL)
+        plan.append(Planned("best", DOT_PRODUCT, in_words("dot-product MF", DOT_PRODUCT)))
+        plan.append(Planned("best", SEQUENCE, in_words("SASRec", SEQUENCE), half=True))
+    yield from measured_table(plan, parts, options, METRICS, system="ncf-ml-1m", protocols={"sampled": PROTOCOL})

@@ -34,10 +34,8 @@ from palate.models.item_knn import ItemKNN
 from palate.models.neumf import MLP, NCFModel
 from palate.models.popularity import Popularity, RecentPopularity
 from palate.models.sasrec import SASRec
-from palate.reproduce.rows import Entry, Options, Row, in_words, published, sampled_table
+from palate.reproduce.rows import Options, Planned, Row, in_words, measured_table, published
 from palate.training.negative_sampling import NegativeSampler, draw_candidates, epoch_rng
-
-__all__ = ["BEST", "PUBLISHED", "SEQUENCE", "TutorialNCF", "run", "split"]
 
 METRICS = (("HitRate", 10), ("NDCG", 10))
 PROTOCOL = "30 % of the users, latest rating of each held out, 99 negatives the user never touched, with replacement"
@@ -109,31 +107,31 @@ def split(data: Dataset, seed: int = 0) -> Split:
 
 
 def run(options: Options) -> Iterator[Row]:
-    """Published, trivial, faithful and best rows: on ml-20m where it can be had, and on ml-1m."""
+    """Published, trivial, faithful and best rows: on ml-20m where it is available, and on ml-1m."""
     for name, figure in PUBLISHED.items():
         yield from published("A", name, PROTOCOL, "NCF 64-32", [("HitRate", 10, figure)])
     if not options.fast:
         try:
-            data = load("ml-20m", log=options.log, progress=options.progress)
+            data = load("ml-20m", **options.source())
         except SourceError as error:
-            options.log(f"system A runs on ml-1m alone: {error}")
+            options.report("system A", f"runs on ml-1m alone: {error}")
         else:
             yield from table(data, options)
-    yield from table(load("ml-1m", log=options.log, progress=options.progress), options)
+    yield from table(load("ml-1m", **options.source()), options)
 
 
 def table(data: Dataset, options: Options) -> Iterator[Row]:
     """The rows of one data set."""
-    parts = split(data, options.run.seed)
+    parts = split(data, options.training.seed)
     known = {("HitRate", 10): PUBLISHED[data.name]} if data.name in PUBLISHED else None
     plan = [
-        Entry("trivial", Popularity(), "popularity"),
-        Entry("trivial", RecentPopularity(), "recent popularity, half-life 10 days"),
+        Planned("trivial", Popularity(), "popularity"),
+        Planned("trivial", RecentPopularity(), "recent popularity, half-life 10 days"),
     ]
     if not options.fast:
         label = "NCF 64-32, batch 512, 5 epochs; the user's own test item can be a training negative"
-        plan.append(Entry("faithful", TutorialNCF(), label, known))
-    plan += [Entry("best", recipe, label) for recipe, label in BEST]
+        plan.append(Planned("faithful", TutorialNCF(), label, known))
+    plan += [Planned("best", recipe, label) for recipe, label in BEST]
     if not options.fast:
-        plan.append(Entry("best", SEQUENCE, in_words("SASRec", SEQUENCE), half=True))
-    yield from sampled_table(plan, parts, options, METRICS, system="A", protocol=PROTOCOL)
+        plan.append(Planned("best", SEQUENCE, in_words("SASRec", SEQUENCE), half=True))
+    yield from measured_table(plan, parts, options, METRICS, system="A", protocols={"sampled": PROTOCOL})

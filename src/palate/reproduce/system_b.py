@@ -14,10 +14,8 @@ from palate.models.ease import EASE
 from palate.models.neumf import GMF, MLP, NeuMF
 from palate.models.popularity import Popularity, RecentPopularity
 from palate.models.sasrec import SASRec
-from palate.reproduce.rows import Entry, Options, Row, in_words, published, sampled_table
+from palate.reproduce.rows import Options, Planned, Row, in_words, measured_table, published
 from palate.training.negative_sampling import draw_candidates
-
-__all__ = ["BEST", "FAST", "FIGURES", "PUBLISHED_MLP", "SEQUENCE", "run", "split"]
 
 METRICS = (("HitRate", 10), ("NDCG", 10))
 PROTOCOL = "latest interaction of each user held out, 100 uniform negatives the user never touched"
@@ -37,9 +35,9 @@ FAST = (GMF.fast(), MLP.fast(), NeuMF.fast())
 
 def split(options: Options) -> Split:
     """The protocol's split, with its candidates drawn once and shared by every model."""
-    data = load("ml-100k", log=options.log, progress=options.progress)
+    data = load("ml-100k", **options.source())
     parts = leave_one_out(data, tie="first", cold="keep")
-    return parts.with_candidates(draw_candidates(parts, 100, seed=options.run.seed))
+    return parts.with_candidates(draw_candidates(parts, 100, seed=options.training.seed))
 
 
 def run(options: Options) -> Iterator[Row]:
@@ -48,13 +46,13 @@ def run(options: Options) -> Iterator[Row]:
         yield from published("B", "ml-100k", PROTOCOL, model, [(m, k, v) for (m, k), v in figures.items()])
     parts = split(options)
     plan = [
-        Entry("trivial", Popularity(), "popularity", FIGURES["popularity"]),
-        Entry("trivial", RecentPopularity(), "recent popularity, half-life 10 days"),
+        Planned("trivial", Popularity(), "popularity", FIGURES["popularity"]),
+        Planned("trivial", RecentPopularity(), "recent popularity, half-life 10 days"),
     ]
     if not options.fast:
-        plan.append(Entry("faithful", PUBLISHED_MLP, "MLP 16-32-16-8, batch 256, 30 epochs", FIGURES["mlp"]))
-    plan += [Entry("best", one, f"{one.name}, fast preset", FIGURES.get(one.name)) for one in FAST]
-    plan.append(Entry("best", BEST, in_words("EASE", BEST)))
+        plan.append(Planned("faithful", PUBLISHED_MLP, "MLP 16-32-16-8, batch 256, 30 epochs", FIGURES["mlp"]))
+    plan += [Planned("best", one, f"{one.name}, fast preset", FIGURES.get(one.name)) for one in FAST]
+    plan.append(Planned("best", BEST, in_words("EASE", BEST)))
     if not options.fast:
-        plan.append(Entry("best", SEQUENCE, in_words("SASRec", SEQUENCE), half=True))
-    yield from sampled_table(plan, parts, options, METRICS, system="B", protocol=PROTOCOL)
+        plan.append(Planned("best", SEQUENCE, in_words("SASRec", SEQUENCE), half=True))
+    yield from measured_table(plan, parts, options, METRICS, system="B", protocols={"sampled": PROTOCOL})

@@ -9,9 +9,7 @@ tune`` (``docs/tuning.md``) found that width 16 beats 8 in the Bayesian model; 2
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -25,10 +23,7 @@ from palate.models.bmf import BMF
 from palate.models.means import MeanRating, UserItemMeans
 from palate.models.mf import MF
 from palate.models.svdpp import SVDpp
-from palate.reproduce.intervals import clustered
-from palate.reproduce.rows import Options, Role, Row, published, splits_line
-
-__all__ = ["BEST", "FAITHFUL", "PROTOCOL", "Contender", "load_anime", "measured", "run"]
+from palate.reproduce.rows import Options, Planned, Row, clustered, published, splits_line
 
 SEEDS = 5
 PROTOCOL = "random 80/20 of the ratings, five seeds pooled; cold rows by item, user or overall mean"
@@ -39,29 +34,19 @@ FEEDBACK = SVDpp(dim=8, epochs=12, batch_size=16_384, learning_rate=0.01, regula
 BEST = BMF(dim=16, sweeps=150, burn_in=60, draws=30)
 
 
-@dataclass(frozen=True)
-class Contender:
-    """A recipe in one role of the table; ``feedback`` gives it the rows without a rating."""
-
-    role: Role
-    recipe: Any
-    label: str
-    feedback: bool = False
-
-
 PLAN = (
-    Contender("trivial", MeanRating(), "mean rating"),
-    Contender("trivial", UserItemMeans(), "user and item means"),
-    Contender("faithful", FAITHFUL, f"dot product as published, K={FAITHFUL.dim}"),
-    Contender("best", BIASED, "MF with biases, Adam"),
-    Contender("best", FEEDBACK, "SVD++, -1 rows as feedback", True),
-    Contender("best", BEST, "Bayesian MF, -1 rows as feedback, genres and type", True),
+    Planned("trivial", MeanRating(), "mean rating"),
+    Planned("trivial", UserItemMeans(), "user and item means"),
+    Planned("faithful", FAITHFUL, f"dot product as published, K={FAITHFUL.dim}"),
+    Planned("best", BIASED, "MF with biases, Adam"),
+    Planned("best", FEEDBACK, "SVD++, -1 rows as feedback", feedback=True),
+    Planned("best", BEST, "Bayesian MF, -1 rows as feedback, genres and type", feedback=True),
 )
 
 
 def load_anime(options: Options) -> tuple[Dataset, Interactions]:
     """The ratings, and the rows rated -1 (watched, not rated) apart, both of the same maps."""
-    found = locate("anime", log=options.log, progress=options.progress)
+    found = locate("anime", **options.source())
     whole = read_anime(Archive.open(found.path), keep_unrated=True)
     rows = whole.interactions
     return whole.with_rows(rows.take(rows.weight > 0)), rows.take(rows.weight < 0)
@@ -79,7 +64,7 @@ def run(options: Options) -> Iterator[Row]:
 
 
 def measured(
-    one: Contender,
+    one: Planned,
     splits: list[Split],
     unrated: Interactions | None,
     options: Options,
@@ -91,17 +76,15 @@ def measured(
     """Fit on every split and pool the errors of all test rows; MSE also for known and cold rows, and in training."""
     reports, trained, seconds = [], [], 0.0
     for number, split in enumerate(splits):
-        options.log(f"training {one.label}, split {number + 1} of {len(splits)}")
-        more = {"unrated": unrated} if one.feedback else {}
-        begin = time.perf_counter()
-        model = one.recipe.fit(split.train, options.run, **more)
-        seconds += time.perf_counter() - begin
+        options.report(f"training {one.label}", f"split {number + 1} of {len(splits)}")
+        model, taken = one.fit(split.train, options, **({"unrated": unrated} if one.feedback else {}))
+        seconds += taken
         reports.append(evaluate_ratings(model, split, name=one.recipe.name, resamples=0))
         trained.append(_training_mse(model, split.train))
-        options.log(f"{one.label}: MSE {reports[-1].value('MSE'):.4f}, in training {trained[-1]:.4f}")
+        options.report(one.label, f"MSE {reports[-1].value('MSE'):.4f}, in training {trained[-1]:.4f}")
     error = np.concatenate([r.predicted - s.test.interactions.weight for r, s in zip(reports, splits, strict=True)])
     user = np.concatenate([split.test.interactions.user for split in splits])
-    ground = splits_line(splits)
+    fingerprints = splits_line(splits)
     known = np.concatenate([_known(split) for split in splits])
     public = 11.74 if one.role == "faithful" else None
     square = np.square(error)
@@ -118,11 +101,12 @@ def measured(
             yield Row(
                 system, dataset, protocol + where, one.role, one.label, metric, None,
                 public if metric == "MSE" and not where else None, float(value), float(low), float(high),
-                len(np.unique(user[mask])), seconds, None, ground,
+                len(np.unique(user[mask])), seconds, None, fingerprints,
             )  # fmt: skip
     yield Row(
         system, dataset, f"{protocol}; training rows", one.role, one.label, "MSE", None,
-        6.03 if one.role == "faithful" else None, float(np.mean(trained)), None, None, None, seconds, None, ground,
+        6.03 if one.role == "faithful" else None, float(np.mean(trained)), None, None, None, seconds, None,
+        fingerprints,
     )  # fmt: skip
 
 

@@ -20,7 +20,6 @@ and then with those below, found by a search over the weights on four such parts
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -35,17 +34,14 @@ from palate.data.dataset import Dataset
 from palate.data.ids import IdMap
 from palate.data.splits.split import Split, at_random
 from palate.datasets.registry import load
+from palate.experiment import fit_timed
 from palate.models.edlae import EDLAE
 from palate.models.ensemble import Ensemble
 from palate.models.ials import IALS
 from palate.models.popularity import Popularity
 from palate.models.two_tower import TwoTower
-from palate.reproduce.intervals import clustered
-from palate.reproduce.precision import quickest
-from palate.reproduce.rows import Options, Role, Row, published, splits_line
+from palate.reproduce.rows import Options, Role, Row, clustered, published, quickest, splits_line
 from palate.top_k import pair_ranks
-
-__all__ = ["FAITHFUL", "FIGURES", "SEEDS", "by_title", "row_ranks", "run"]
 
 LENGTHS = (1, 5, 10, 50, 100)
 FIGURES = dict(zip(LENGTHS, (0.00045, 0.0041, 0.01145, 0.0904, 0.193), strict=True))
@@ -123,28 +119,27 @@ def run(options: Options) -> Iterator[Row]:
     """Published, trivial, faithful and best rows: seen items left in, then removed."""
     figures = [("Accuracy", k, figure) for k, figure in FIGURES.items()]
     yield from published("D", "ml-100k", TABLES[False], "two towers, dim 32, Adagrad 0.1, 3 epochs", figures)
-    data = by_title(load("ml-100k", log=options.log, progress=options.progress))
+    data = by_title(load("ml-100k", **options.source()))
     splits = [at_random(data, share=0.2, seed=seed, cold="keep") for seed in (SEEDS[:1] if options.fast else SEEDS)]
-    ground = splits_line(splits)
+    fingerprints = splits_line(splits)
     rows: dict[bool, list[Row]] = {False: [], True: []}
     for role, recipe, label in PLAN:
         if role not in options.roles or (options.fast and recipe is BEST_BLEND):
             continue
-        options.log(f"training {label}, {len(splits)} splits")
+        options.report(f"training {label}", f"{len(splits)} splits")
         ranks: dict[bool, list[NDArray[np.float32]]] = {False: [], True: []}
         seconds = 0.0
         for seed, parts in enumerate(splits):
-            run = replace(options.run, seed=options.run.seed + seed)
-            run = quickest(run) if recipe is BEST_BLEND else run
-            begin = time.perf_counter()
-            model = recipe.fit(parts.train, run)
-            seconds += time.perf_counter() - begin
+            training = replace(options.training, seed=options.training.seed + seed)
+            training = quickest(training) if recipe is BEST_BLEND else training
+            model, taken = fit_timed(recipe, parts.train, training)
+            seconds += taken
             for removed, per_split in ranks.items():
                 per_split.append(row_ranks(model, parts, removed))
         user_N = np.concatenate([parts.test.interactions.user for parts in splits])
         for removed, per_split in ranks.items():
             rows[removed] += _rows(
-                np.concatenate(per_split), user_N, role, label, seconds / len(splits), removed, ground
+                np.concatenate(per_split), user_N, role, label, seconds / len(splits), removed, fingerprints
             )
     yield from rows[False] + rows[True]
 
@@ -156,7 +151,7 @@ def _rows(
     label: str,
     seconds: float,
     removed: bool,
-    ground: str,
+    fingerprints: str,
 ) -> Iterator[Row]:
     for k in LENGTHS:
         value, low, high = clustered((rank_N <= k).astype(np.float64), user_N)
@@ -164,5 +159,5 @@ def _rows(
         candidates = f"all titles, seen items {'removed' if removed else 'left in'}"
         yield Row(
             "D", "ml-100k", TABLES[removed], role, label, "Accuracy", k, figure, value, low, high,
-            len(np.unique(user_N)), seconds, candidates, ground,
+            len(np.unique(user_N)), seconds, candidates, fingerprints,
         )  # fmt: skip

@@ -9,7 +9,7 @@ figures: smaller ones make it learn popularity, larger ones leave it at random l
 
 Ours was chosen on five earlier cuts inside the training rows, for each of the two tables: the recent blend with the
 highest NDCG@10, and ("wide") the highest with a Coverage@10 of at least 0.2. Without seen items the most accurate is
-"hits": two stages, told what rating to expect, with recent blend; it was chosen on those five cuts and five others
+"hits": two stages with recent blend, which read expected ratings; it was chosen on those five cuts and five others
 (``python benchmarks/cuts_of_e.py --hits``). The last rows compare both with recent popularity there, user by user;
 those cuts are where the settings come from, the test rows are not. The first of the table with seen items left in comes
 from a study (``docs/tuning.md``) over five other cuts; on these five it is ahead of the one it replaced as well.
@@ -17,7 +17,6 @@ from a study (``docs/tuning.md``) over five other cuts; on these five it is ahea
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -31,16 +30,14 @@ from palate.data.preprocessing import min_interactions
 from palate.data.splits.split import Split, by_time
 from palate.datasets.registry import load
 from palate.evaluation.evaluate import evaluate
+from palate.experiment import fit_timed
 from palate.models.edlae import RecentEDLAE
 from palate.models.ensemble import Ensemble
 from palate.models.popularity import Popularity, RecentPopularity
 from palate.models.registry import as_table
 from palate.models.two_stage import TwoStage
 from palate.models.two_tower import TwoTower
-from palate.reproduce.intervals import clustered
-from palate.reproduce.rows import Options, Role, Row, from_report, published, splits_line
-
-__all__ = ["FAITHFUL", "FIGURES", "HITS", "OURS", "RECENT", "TWO_STAGES", "earlier", "over", "run", "split"]
+from palate.reproduce.rows import Options, Role, Row, clustered, from_report, published, splits_line
 
 METRICS = (("NDCG", 10), ("HitRate", 10), ("Coverage", 10))
 FIGURES = dict(zip(METRICS, (0.0345, 0.2211, 0.1912), strict=True))
@@ -112,7 +109,7 @@ def run(options: Options) -> Iterator[Row]:
     two_towers = "two towers, dim 16, 10 negatives, 30 epochs"
     figures = [(metric, k, figure) for (metric, k), figure in FIGURES.items()]
     yield from published("E", "ml-100k", TABLES[False], f"{two_towers}, trained on the test rows", figures)
-    whole = split(load("ml-100k", log=options.log, progress=options.progress))
+    whole = split(load("ml-100k", **options.source()))
     parts = whole.relevant(4)
     plan: list[tuple[Role, Recipe[Any], str, bool, tuple[bool, ...]]] = [
         ("trivial", Popularity(), "popularity", False, (False, True)),
@@ -156,10 +153,8 @@ def _measured(
     options: Options,
 ) -> Iterator[tuple[bool, Row]]:
     """Fit once and measure in each of the asked tables."""
-    options.log(f"training {label}")
-    begin = time.perf_counter()
-    model = recipe.fit(train, replace(options.run, seed=SEED))
-    seconds = time.perf_counter() - begin
+    options.report(f"training {label}")
+    model, seconds = fit_timed(recipe, train, replace(options.training, seed=SEED))
     for removed in tables:
         report = evaluate(model, parts, k=10, exclude_seen=removed, allow_trained_rows=train is not parts.train)
         more = {"figures": FIGURES} if role == "faithful" and not removed else {}
@@ -185,7 +180,7 @@ def _earlier_rows(train: Dataset, ours: list[tuple[str, Recipe[Any]]], options: 
     for (metric, _), base_N in zip(METRICS, base_MN, strict=False):
         yield row("trivial", "recent popularity, half-life 10 days", metric, base_N)
     for label, recipe in ours:
-        options.log(f"five earlier cuts inside the training rows: {label}")
+        options.report(f"five earlier cuts inside the training rows, {label}")
         _, best_MN = over(cuts, train, recipe, options)
         for (metric, _), base_N, best_N in zip(METRICS, base_MN, best_MN, strict=False):
             yield row("best", label, metric, best_N)
@@ -198,7 +193,7 @@ def over(
     """Users (N,) as rows of ``train``, and NDCG@10 and HitRate@10 of each, (2, N)."""
     users, values = [], []
     for part in cuts:
-        report = evaluate(recipe.fit(part.train, replace(options.run, seed=SEED)), part, k=10, resamples=0)
+        report = evaluate(recipe.fit(part.train, replace(options.training, seed=SEED)), part, k=10, resamples=0)
         users.append(train.users.rows(part.train.users.external(report.user_rows)))
         values.append([report.per_user[f"{metric}@{k}"] for metric, k in METRICS[:2]])
     return np.concatenate(users), np.concatenate(values, axis=1)

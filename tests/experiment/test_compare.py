@@ -11,18 +11,20 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+import palate
 from boards import make_checkerboard
 from palate.data.splits.split import Split
 from palate.errors import EvaluationError, RecipeError
 from palate.evaluation.evaluate import evaluate
-from palate.experiment import Entrant, Settings, run_comparison
+from palate.experiment import CompareOptions, Entry, compare
 from palate.models import make_recipe
 from palate.models.popularity import Popularity
+from palate.progress import ProgressEvent
 from palate.recommend import Recommender
 from palate.training.negative_sampling import draw_candidates
 
 KNN = make_recipe("item-knn")
-SETTINGS = Settings(k=5, seeds=(0, 1), resamples=300, threads=1)
+OPTIONS = CompareOptions(k=5, seeds=(0, 1), resamples=300, threads=1)
 CONTRACT = {
     "palate", "created", "data", "split", "k", "lengths", "candidates", "seeds", "protocol", "models", "tests",
     "winner", "remarks", "failed", "audit",
@@ -44,11 +46,12 @@ def done(split, tmp_path_factory):
     """Two recipes, one that fails, tuned baselines and somebody else's lists; every test below reads it."""
     folder = tmp_path_factory.mktemp("run") / "compare"
     lists = Recommender.of(Popularity().fit(split.train), split.train).recommend(list(range(39)), 5)
-    recipes = [Entrant("knn", KNN), make_recipe("gmf", {"epochs": 2, "dim": 4}), make_recipe("ease", {"max_items": 1})]
+    recipes = [Entry("knn", KNN), make_recipe("gmf", {"epochs": 2, "dim": 4}), make_recipe("ease", {"max_items": 1})]
     told = []
-    document = run_comparison(
-        split, recipes, folder, settings=SETTINGS, lists={"theirs": lists}, progress=lambda *step: told.append(step)
-    )
+    document = compare(
+        split, recipes, folder, options=OPTIONS, with_baselines=True, lists={"theirs": lists},
+        progress=lambda event: told.append(str(event)),
+    ).document  # fmt: skip
     return folder, document, told, (recipes, lists)
 
 
@@ -69,15 +72,12 @@ def test_the_document_holds_what_the_report_needs(done, split):
 def test_who_is_told_when_people_come_back_is_said(tmp_path):
     fields = {"dim": 4, "hidden": 4, "n_layers": 1, "epochs": 1}
     recipes = [
-        Entrant(name, make_recipe("sasrec", {**fields, "request_time": reads}))
+        Entry(name, make_recipe("sasrec", {**fields, "request_time": reads}))
         for name, reads in (("told", True), ("blind", False))
     ]
-    document = run_comparison(
-        make_checkerboard(), recipes, tmp_path / "compare", settings=replace(SETTINGS, seeds=(0,))
-    )
+    document = compare(make_checkerboard(), recipes, options=replace(OPTIONS, seeds=(0,))).document
     said = [line for line in document["remarks"] if "asked at the time" in line]
-    told = "told: each user asked at the time of the first held-out row, which the other models are not told"
-    assert said == [told]
+    assert said == ["told: each user asked at the time of the first held-out row; the other models do not read it"]
 
 
 def test_every_model_stands_on_the_split_and_candidates_that_the_folder_keeps(done):
@@ -168,15 +168,13 @@ def test_somebody_elses_lists_are_measured_beside_them(done):
 
 def test_a_second_run_does_nothing_again_and_says_the_same(done, split):
     folder, document, told, (recipes, lists) = done
-    assert [what for _, _, what in told if what.startswith("gmf, seed 1: training, epoch 2")]
+    assert [line for line in told if line.startswith("gmf, seed 1: training: train gmf: epoch 2 of 2, loss")]
     before = {path.name: path.stat().st_mtime_ns for path in (folder / "results").iterdir()}
     again = []
-    second = run_comparison(
-        split, recipes, folder, settings=SETTINGS, lists={"theirs": lists}, progress=lambda *step: again.append(step)
-    )
-    assert {what.split(":")[0] for _, _, what in again} == {"ease, seed 0", "testing"}, (
-        "only what failed is tried again"
-    )
+    second = compare(
+        split, recipes, folder, options=OPTIONS, with_baselines=True, lists={"theirs": lists}, progress=again.append
+    ).document
+    assert [event.message for event in again] == ["ease, seed 0: training", "testing"], "only what failed is fitted"
     assert {path.name: path.stat().st_mtime_ns for path in (folder / "results").iterdir()} == before
     assert {**second, "created": None} == {**document, "created": None} | {"models": second["models"]}
     for one, other in zip(second["models"], document["models"], strict=True):
@@ -187,25 +185,25 @@ def test_a_second_run_does_nothing_again_and_says_the_same(done, split):
 def test_another_comparison_is_refused_and_fresh_begins_anew(done, split):
     folder, _, _, _ = done
     with pytest.raises(EvaluationError, match="k 5 there, 10 now"):
-        run_comparison(split, [KNN], folder, settings=Settings(seeds=(0, 1), resamples=300))
+        compare(split, [KNN], folder, options=CompareOptions(seeds=(0, 1), resamples=300))
     with pytest.raises(EvaluationError, match="holds a result of gmf with other settings"):
-        run_comparison(split, [make_recipe("gmf", {"epochs": 3})], folder, settings=SETTINGS, with_baselines=False)
+        compare(split, [make_recipe("gmf", {"epochs": 3})], folder, options=OPTIONS)
 
 
 def test_a_process_that_is_killed_is_a_failure_of_its_model_alone(split, tmp_path):
     """What the system does when memory runs out."""
     killed = []
 
-    def kill(_done: int, _total: int, what: str) -> None:
-        if what.startswith("slow: training, epoch"):
+    def kill(event: ProgressEvent) -> None:
+        if event.stage.startswith("slow: training: train") and not killed:
             worker = only_child(os.getpid())
             os.kill(only_child(worker), signal.SIGKILL)
             killed.append(worker)
 
-    slow = Entrant("slow", make_recipe("ials", {"epochs": 1_000_000}))
-    document = run_comparison(
-        split, [slow, KNN], tmp_path / "run", settings=Settings(resamples=100), with_baselines=False, progress=kill
-    )
+    slow = Entry("slow", make_recipe("ials", {"epochs": 1_000_000}))
+    document = compare(
+        split, [slow, KNN], tmp_path / "run", options=CompareOptions(resamples=100), progress=kill
+    ).document
     assert killed
     (failed,) = document["failed"]
     assert failed["name"] == "slow"
@@ -222,8 +220,8 @@ def only_child(process: int) -> int:
 
 def test_patience_stops_what_is_trained_by_gradients_and_leaves_the_others_all_rows(split, tmp_path):
     slow = make_recipe("gmf", {"epochs": 50, "learning_rate": 1e-9})
-    settings = Settings(patience=1, resamples=100, k=5)
-    document = run_comparison(split, [slow, KNN], tmp_path / "run", settings=settings, with_baselines=False)
+    settings = CompareOptions(patience=1, resamples=100, k=5)
+    document = compare(split, [slow, KNN], tmp_path / "run", options=settings).document
     assert 1 < len(named(document, "gmf")["curve"]) < 50
     model = KNN.fit(split.train)
     assert value(named(document, "item-knn")["full"]) == evaluate(model, split, k=5).value("NDCG", 5)
@@ -231,9 +229,36 @@ def test_patience_stops_what_is_trained_by_gradients_and_leaves_the_others_all_r
 
 def test_mistakes_are_told_before_anything_is_trained(split, tmp_path):
     with pytest.raises(RecipeError, match="knn stands twice"):
-        run_comparison(split, [Entrant("knn", KNN)], tmp_path / "a", lists={"knn": pl.DataFrame()})
+        compare(split, [Entry("knn", KNN)], tmp_path / "a", lists={"knn": pl.DataFrame()})
     with pytest.raises(EvaluationError, match="no recipes were given"):
-        run_comparison(split, [], tmp_path / "b", with_baselines=False)
+        compare(split, [], tmp_path / "b")
     for wrong in ({"k": 0}, {"seeds": ()}, {"seeds": (1, 1)}, {"resamples": 0}):
         with pytest.raises(EvaluationError, match=next(iter(wrong))):
-            Settings(**wrong)
+            CompareOptions(**wrong)
+
+
+def test_in_this_process_the_numbers_are_those_of_a_folder_and_the_models_stay(done, split):
+    _, document, _, (recipes, lists) = done
+    found = compare(split, recipes, options=OPTIONS, with_baselines=True, lists={"theirs": lists})
+    assert [one["name"] for one in found.models] == [one["name"] for one in document["models"]]
+    for one, other in zip(found.models, document["models"], strict=True):
+        assert one["full"]["measures"] == other["full"]["measures"]
+        assert (one["sampled"] or {}).get("measures") == (other["sampled"] or {}).get("measures")
+        assert one["tuned"] == other["tuned"]
+        assert one["curve"] == other["curve"]
+    assert found.document["tests"] == document["tests"]
+    assert found.failed == document["failed"]
+    again = evaluate(found.fitted("knn").model, split, k=5)
+    assert again.value("NDCG", 5) == found.report("knn").value("NDCG", 5)
+
+
+def test_names_are_recipes_and_the_result_is_a_table():
+    found = palate.compare(make_checkerboard(), ["ease", "popularity"], options=CompareOptions(k=5, resamples=50))
+    frame = found.to_frame()
+    assert frame.columns[:4] == ["model", "role", "ranking", "metric"]
+    ease = frame.filter(model="ease", ranking="full", metric="NDCG", k=5)["value"].item()
+    assert ease == found.report("ease").value("NDCG", 5)
+    assert found.to_pandas().shape == frame.shape
+    assert found.winner == "ease"
+    assert repr(found).splitlines()[1].startswith("ease        NDCG@5 ")
+    assert "<td>popularity" in found._repr_html_()
