@@ -103,7 +103,7 @@ class DotProductModel(nn.Module):
             self.fold_in.settle(vector_UD)
         self.trained_on = train.fingerprint
         self.eval()
-        if self.fold_in.recency != EVENLY:
+        if self.fold_in.recency != EVENLY:  # training has weighted all events alike
             self.refold(train)
 
     def score(self, query: Query, items: Tensor | None = None) -> Tensor:
@@ -119,6 +119,7 @@ class DotProductModel(nn.Module):
     def query_vectors(self, query: Query) -> Tensor:
         """User vectors (B, E): trained, folded in, or the mean user."""
         trained_B = self._trained(query)
+        # Row 0 stands in for users without a row of their own, and is replaced below.
         vector_BD = self.user_table.weight[query.user.where(trained_B, 0)].detach()
         if not bool(trained_B.all()):
             vector_BD = vector_BD.where(trained_B[:, None], self.typical)

@@ -262,6 +262,7 @@ class _Als(Recipe[ALSModel]):
         """l_u of each row."""
         amount = np.diff(offsets).astype(np.float64)
         if weights is not None:
+            # Differences of a running sum, in double: in float32 the last rows of a long log would lose their digits.
             total = np.concatenate([[0.0], weights.cumsum(dtype=np.float64)])
             amount = np.diff(total[offsets])
         ridge: Floats = self.regularization * (amount + self.unobserved_weight * columns) ** self.exponent
@@ -279,7 +280,7 @@ class _Als(Recipe[ALSModel]):
         """
         self.check(train)
         state = Alternation(self, train, options.seed)
-        with torch.random.fork_rng():
+        with torch.random.fork_rng():  # building draws random tables, which must not move the caller's generator
             model = self.build(DataSpec(train.n_users, train.n_items))
         state.solve_users()
         best: tuple[float, int, dict[str, Tensor]] | None = None

@@ -154,6 +154,7 @@ def _descend(recipe: MF, model: RatingFactors, ratings: Ratings, options: TrainO
     """Full-batch descent with the published momentum; the vectors of ``model`` are those of the best or last report."""
     rng = np.random.default_rng(options.seed)
     users, items = len(model.user_table.weight), len(model.item_table.weight)
+    # By user, so that the residuals are the data of a sparse matrix whose pattern never changes.
     order = np.lexsort((ratings.item, ratings.user))
     user, item, value = ratings.user[order], ratings.item[order], ratings.value[order]
     starts = np.concatenate([[0], np.cumsum(np.bincount(user, minlength=users))])

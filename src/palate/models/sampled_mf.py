@@ -174,12 +174,14 @@ def _user_batch(
 ) -> UserBatch:
     count = offsets.diff()
     owner = torch.repeat_interleave(torch.arange(len(user), device=user.device), count)
+    # Clamped, since an item beyond the last of the pool is placed behind its end.
     place = torch.searchsorted(pool, item).clamp(max=len(pool) - 1)
     inside = pool[place] == item
     free = torch.ones(len(user), len(pool), device=user.device)
     free[owner[inside], place[inside]] = 0
     share = free / free.sum(1, keepdim=True).clamp(min=1)
     sign = torch.where(weight < 0, -1.0, 1.0)
+    # Recency only shifts weight between the events of a user; the sum stays, and with it the balance with the prior.
     total = torch.zeros(len(user), device=user.device).index_add_(0, owner, recency)
     strength = recency * (count / total)[owner]
     return UserBatch(user, count, owner, item, sign, strength, pool, share)
