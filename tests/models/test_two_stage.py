@@ -438,7 +438,7 @@ def test_where_nobody_comes_back_it_says_so() -> None:
         np.arange(20, dtype=np.int32), np.zeros(20, np.int32), np.ones(20, np.float32), np.arange(20) * DAY
     )
     once = Dataset("once", IdMap.of(np.arange(20)), IdMap.of([1]), rows)
-    with pytest.raises(RecipeError, match="once: nobody of slice 1 of 1"):
+    with pytest.raises(RecipeError, match="once: no user of slice 1 of 1"):
         recipe(members=("popularity",)).fit(once)
 
 

@@ -1,15 +1,15 @@
-"""BidirectionalSASRec: what is missing from a history, by two SASRec networks that read it forwards and backwards.
+"""BidirectionalSASRec: items missing from a history, by two SASRec networks that read it forwards and backwards.
 
     score(u, i) = log sum_t P(i | events 1 to t)  +  log sum_t P(i | events T to t)
 
-P is each network's softmax over what the user has not had. Each sum is the expected number of times the item stood in
+P is each network's softmax over the user's unseen items. Each sum is the expected number of times the item stood in
 one of the gaps of the history: one with holes, as a random split leaves it, or one from which events were lost, is
-filled in rather than continued. For what comes next take ``sasrec``.
+filled in rather than continued. To predict the next item, use ``sasrec``.
 
 The two networks are fitted as the recipe ``sasrec`` says, one on the histories, one on the reversed histories. Windows
-of a long history overlap by half, so that every position sees at least half a window of what came before it.
+of a long history overlap by half, so that every position sees at least half a window of earlier events.
 
-Fold-in: there is nothing else; everybody is answered by the history in the query. Without one the networks' mean
+Fold-in: all users are answered from the history in the query. Without one the networks' mean
 states answer, and ``can_personalize`` says False.
 
 Shape legend: B users of a query, C candidates, I items, L events of a window, D width.
@@ -70,7 +70,7 @@ class BidirectionalSASRecModel(nn.Module):
         return torch.stack(rows) if rows else torch.zeros(0, self.spec.items if items is None else items.shape[1])
 
     def can_personalize(self, query: Query) -> Tensor:
-        """Whoever has an event in the query that is not a dislike."""
+        """Users with at least one event in the query that is not a dislike."""
         return self.forwards.can_personalize(query)
 
     def _history(self, query: Query, row: int) -> tuple[Tensor, Tensor]:
@@ -94,7 +94,7 @@ def _expected(net: SASRecModel, item_H: Tensor, gap_H: Tensor, seen_I: Tensor) -
         first, last = max(0, start - half), min(len(item_H), start + half)
         x_LD = net.encode(item_H[None, first:last], gap_H[None, first:last])[0, start - first :]
         score_LI = torch.addmm(item_IE[:, -1], x_LD, item_IE[:, :-1].T).masked_fill(seen_I, -torch.inf)
-        total_I += score_LI.softmax(1).nan_to_num().sum(0)  # nothing is left for who has had everything
+        total_I += score_LI.softmax(1).nan_to_num().sum(0)  # a user who has seen all items has no finite score
     return total_I
 
 
@@ -132,7 +132,7 @@ class BidirectionalSASRec(Recipe[BidirectionalSASRecModel]):
         ``options.folder`` gets a folder for each network.
 
         Raises:
-            RecipeError: nobody has two rows.
+            RecipeError: no user has two rows.
             DataError: a wanted feature column is missing or of an unfitting kind.
         """
         nets = []

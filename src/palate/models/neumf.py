@@ -7,14 +7,15 @@
 trained on observed pairs (target 1) and uniform unseen items (target 0) with binary cross-entropy (eq. 7). GMF keeps
 only phi_G, MLP only phi_M.
 
-Fold-in of a stranger: the network and the item tables stay; new user vectors p = m + L z take a few optimizer steps
+Fold-in of new users: the network and the item tables are fixed; new user vectors p = m + L z take a few optimizer steps
 from z = 0 on
 
     sum over history BCE(1) + N * |history| * mean over unseen probe items BCE(0) + |z|^2 / 2
 
 where m and L L^T are mean and covariance of the trained user vectors: their distribution is the prior of a new one.
 
-Shape legend: B users, C candidates, I items, P positives of a batch, N negatives of a positive, D width, S strangers.
+Shape legend: B users, C candidates, I items, P positives of a batch, N negatives of a positive, D width,
+S new users, H events.
 """
 
 from __future__ import annotations
@@ -77,6 +78,7 @@ class NCFModel(nn.Module):
         if layers:
             self.first = nn.Linear(layers[0], layers[1])
             self.rest = nn.Sequential(nn.ReLU(), nn.Dropout(dropout), *mlp(layers[1:], dropout))
+        # The output layer reads [phi_G ; phi_M]; an absent part has width 0.
         self.out = nn.Linear(self.dim + (layers[-1] if layers else 0), 1)
         for layer in self.modules():
             if isinstance(layer, nn.Linear):
@@ -115,11 +117,11 @@ class NCFModel(nn.Module):
         return torch.cat([self.pairs(u, catalog) for u in user_BD.split(self._rows(self.items))])
 
     def can_personalize(self, query: Query) -> Tensor:
-        """Trained users, and strangers with a history."""
+        """Trained users, and new users with a history."""
         return self._trained(query) | (query.counts() > 0)
 
     def user_inputs(self, query: Query) -> Tensor:
-        """User vectors (B, D) of both parts: trained, folded in, or the mean user for a stranger with nothing.
+        """User vectors (B, D) of both parts: trained, folded in, or the mean user for new users without a history.
 
         They are inputs of the network, not factors of a dot product.
         """
@@ -142,6 +144,7 @@ class NCFModel(nn.Module):
         return (query.user >= 0) & (query.user < self.user_table.num_embeddings)
 
     def _rows(self, columns: int) -> int:
+        # The widest activation of a pair decides how many pairs fit into SCORE_CELLS.
         widest = max(1, self.dim + self.width, *(p.shape[0] for p in self.parameters() if p.ndim == 1))
         return max(1, SCORE_CELLS // (columns * widest))
 
@@ -151,6 +154,7 @@ class NCFModel(nn.Module):
 
     def _fold_in(self, query: Query, strangers_S: Tensor) -> Tensor:
         """New user vectors (S, D) from histories, a function of each history alone."""
+        # Scoring runs in inference mode, but the fold-in needs gradients.
         with torch.inference_mode(False), torch.enable_grad():
             columns = min(int(query.counts().max()), FOLD_IN_EVENTS) + min(self.items, PROBE_ITEMS)
             return torch.cat(
@@ -167,12 +171,13 @@ class NCFModel(nn.Module):
         place = torch.arange(int(length_S.max()), device=device)
         real_SH = place < length_S[:, None]
         event_SH = query.items[(start[:, None] + place).clamp(max=len(query.items) - 1)].where(real_SH, 0)
+        # Fixed, evenly spaced probes instead of random negatives: the vector is a function of the history alone.
         probe_N = torch.linspace(0, self.items - 1, min(self.items, PROBE_ITEMS), device=device).long().unique()
         touched_SN = ((event_SH[:, :, None] == probe_N) & real_SH[:, :, None]).any(1)
         with torch.no_grad():
             item_SXD = self.item_table(torch.cat([event_SH, probe_N.expand(len(strangers_S), -1)], dim=1))
         target = torch.cat([torch.ones_like(event_SH), torch.zeros_like(touched_SN, dtype=torch.int64)], 1).float()
-        # As in training: each event once, against a few unseen items.
+        # The weights of training: each event once, against N unseen items in expectation.
         unseen_SN = ~touched_SN / (~touched_SN).sum(1, keepdim=True).clamp(min=1)
         weight = torch.cat([real_SH.float(), FOLD_IN_NEGATIVES * length_S[:, None] * unseen_SN], dim=1)
         mean_D, spread_DD = self.user_mean.clone(), self.user_spread.clone()
@@ -197,11 +202,11 @@ Layers = Annotated[tuple[Width, ...], Field(min_length=2), AfterValidator(_even_
 
 @dataclass(frozen=True)
 class _Ncf(Recipe[NCFModel]):
-    """What the three recipes share: how they are trained.
+    """Training, shared by the three recipes.
 
     Args:
         epochs: passes over the training rows.
-        negatives: unseen items drawn anew for each positive in each epoch.
+        negatives: unseen items drawn for each positive, newly in each epoch.
         batch_size: rows (positives and negatives together) in one optimizer step.
         learning_rate: of Adam.
         weight_decay: L2 inside Adam.
@@ -251,9 +256,11 @@ class _Ncf(Recipe[NCFModel]):
         rows = train.interactions
         unseen = NegativeSampler(train.history, train.n_items)
         order = rng.permutation(len(rows))
+        # batch_size counts positives and negatives, as in the paper's code.
         size = max(1, self.batch_size // (1 + self.negatives))
         target = torch.zeros(size, 1 + self.negatives)
         target[:, 0] = 1
+        # Whole batches per draw: the sampler is far cheaper per row on many rows than on one batch.
         chunk = max(1, CHUNK_ROWS // size) * size
         for first in range(0, len(order), chunk):
             picked = order[first : first + chunk]

@@ -12,14 +12,14 @@ by an in-batch softmax, by binary cross-entropy on sampled negatives, or by BPR.
 An id without training rows reads the out-of-vocabulary row of its table, which is learned where ``id_dropout`` hides
 some ids, and zero otherwise: such items and users, and those given later as a table, are known by their features.
 
-Fold-in of a stranger: the likeliest vector given the training loss of the history, with the items fixed and the
+Fold-in of new users: the most probable vector given the training loss of the history, with the items fixed and the
 distribution of the trained users' vectors as prior (see ``GradientFoldIn``). For the softmax that loss is, per event h,
 
     softplus(log Z - score(h)),      Z = sum over the catalog of e^score
 
 and its reflection for a dislike. The network and how it scores are in ``two_tower_network``.
 
-Shape legend: B users or positives, I items, N negatives or probes, H events, S strangers, D width.
+Shape legend: B users or positives, I items, N negatives or probes, D width.
 """
 
 from __future__ import annotations
@@ -59,9 +59,9 @@ class TwoTower(Recipe[TwoTowerModel]):
         id_dropout: chance that an id is hidden in training, so that features learn to stand for it.
         objective: "softmax" (the other positives of a batch are the negatives), "bce" or "bpr" (drawn negatives).
         log_q: softmax: correct for the popularity of in-batch negatives.
-        mask_hits: softmax: do not hold a row's own positive against it where it stands in the batch twice.
-        negatives: bce and bpr: items drawn anew for each positive in each epoch.
-        negatives_from: "unseen" never draws what the user had in training, "all" does not look.
+        mask_hits: softmax: a positive that occurs twice in the batch is no negative of itself.
+        negatives: bce and bpr: items drawn for each positive, newly in each epoch.
+        negatives_from: "unseen" excludes the user's training items, "all" draws from the whole catalog.
         epochs: passes over the training rows.
         batch_size: positives in one optimizer step. The softmax costs the product of distinct users and distinct items
             of a batch, so large batches are cheap on small tables; data of few thousand rows want smaller ones.
@@ -133,6 +133,7 @@ class TwoTower(Recipe[TwoTowerModel]):
         order = rng.permutation(len(rows))
         user, item = (torch.from_numpy(part[order].astype(np.int64)) for part in (rows.user, rows.item))
         if self.objective == "softmax":
+            # An in-batch negative is drawn in proportion to its popularity q: the loss subtracts log q from its score.
             counts = np.bincount(rows.item, minlength=train.n_items)
             log_q_I = torch.from_numpy(np.log(np.maximum(counts, 1) / len(rows)).astype(np.float32))
             for u, i in zip(user.split(self.batch_size), item.split(self.batch_size), strict=True):
@@ -154,6 +155,7 @@ class TwoTower(Recipe[TwoTowerModel]):
     def loss(self, module: Any, batch: Batch) -> Tensor:
         """The mean loss of one batch."""
         if self.objective == "softmax":
+            # Each tower runs once per distinct user and item: the scores are (distinct users, distinct items).
             users, row_B = batch.user.unique(return_inverse=True)
             items, column_B = batch.item.unique(return_inverse=True)
             log_q_B = batch.target if self.log_q else None
@@ -173,7 +175,7 @@ class TwoTower(Recipe[TwoTowerModel]):
         if self.optimizer == "adam":
             return [torch.optim.Adam(parameters, self.learning_rate, fused=True)]
         if not torch.sparse.check_sparse_tensor_invariants.is_enabled():
-            torch.sparse.check_sparse_tensor_invariants.disable()  # torch warns while nobody has said so
+            torch.sparse.check_sparse_tensor_invariants.disable()  # sparse gradients warn unless this is set
         if self.optimizer != "sparse_adam":
             return [torch.optim.Adagrad(parameters, self.learning_rate, initial_accumulator_value=self.accumulator)]
         if any(isinstance(part, nn.Linear) for part in module.modules()):
@@ -182,6 +184,7 @@ class TwoTower(Recipe[TwoTowerModel]):
 
     def _start(self, train: Dataset, seed: int) -> TwoTowerModel:
         schema = FeatureSchema.fit(train, self.user_features, self.item_features)
+        # Weights depend on the seed alone, and the caller's random state stays as it is.
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             model = self.build(DataSpec(train.n_users, train.n_items, schema))

@@ -5,7 +5,7 @@
     score(u, i) = tower_user(u) . tower_item(i)
 
 An id without training rows reads the out-of-vocabulary row of its table, which is learned where ``id_dropout`` hides
-some ids, and zero otherwise. A user's vector is the first that can be had of
+some ids, and zero otherwise. A user's vector is the first available of
 
     trained       the user's own: tower_user(u)
     folded in     from a history, see ``palate.models.dot_product``
@@ -48,7 +48,7 @@ class Facts(NamedTuple):
     numbers: Tensor
 
     @property
-    def told(self) -> Tensor:
+    def known(self) -> Tensor:
         """(N,) bool: whether anything is known about a row."""
         return (self.codes > 0).any(1) | (self.numbers != 0).any(1)
 
@@ -154,7 +154,7 @@ class Tower(nn.Module):
 
 
 class TwoTowerModel(nn.Module):
-    """Two towers, and how they fold strangers in."""
+    """Two towers and the fold-in of new users."""
 
     trained_on: Fingerprint | None = None
     user_mean: Tensor
@@ -194,8 +194,8 @@ class TwoTowerModel(nn.Module):
         return dot_products(self.query_vectors(query), self.item_vectors(), items)
 
     def can_personalize(self, query: Query) -> Tensor:
-        """Trained users, strangers with a history, and those with features in the query or in the table."""
-        return self._trained(query) | (positive_events(query) > 0) | self._facts(query).told
+        """Trained users, new users with a history, and those with features in the query or in the table."""
+        return self._trained(query) | (positive_events(query) > 0) | self._facts(query).known
 
     def query_vectors(self, query: Query) -> Tensor:
         """User vectors (B, D): trained, folded in, from features alone, or the mean user."""
@@ -203,9 +203,9 @@ class TwoTowerModel(nn.Module):
         vector_BD = self.user_mean.expand(len(query), -1)
         if bool(trained_B.any()):
             vector_BD = self.user_tower(self._row(query)).where(trained_B[:, None], vector_BD)
-        told_B = facts.told & ~trained_B & ~folded_B
-        if bool(told_B.any()):
-            vector_BD = self.user_tower.of_features(facts).where(told_B[:, None], vector_BD)
+        featured_B = facts.known & ~trained_B & ~folded_B
+        if bool(featured_B.any()):
+            vector_BD = self.user_tower.of_features(facts).where(featured_B[:, None], vector_BD)
         folded_B = folded_B & ~trained_B
         if bool(folded_B.any()):
             events = events_of(query, folded_B.nonzero().squeeze(1), self.fold_in.recency)
@@ -234,6 +234,7 @@ class TwoTowerModel(nn.Module):
         """
         tower = self.item_tower.grown(self._item_facts(features))
         state = self.state_dict() | {f"item_tower.{name}": tensor for name, tensor in tower.items()}
+        # Built without memory, then given the tensors of this model: only the grown tables are copied.
         with torch.device("meta"):
             model = TwoTowerModel(self.spec._replace(items=self.spec.items + len(features)), **self.options)
         model.load_state_dict(state, strict=True, assign=True)
@@ -241,7 +242,7 @@ class TwoTowerModel(nn.Module):
         return model.eval()
 
     def settle(self, train: Dataset) -> None:
-        """Measure mean and spread of the vectors of the users of the training rows, for strangers."""
+        """Measure mean and spread of the vectors of the users of the training rows, for new users."""
         user_U = torch.from_numpy(np.unique(train.interactions.user).astype(np.int64))
         with torch.no_grad():
             vector_UD = torch.cat([self.user_tower(part) for part in user_U.split(ROWS_AT_ONCE)])
@@ -254,7 +255,7 @@ class TwoTowerModel(nn.Module):
         return self.item_tower.encode(features)
 
     def _row(self, query: Query) -> Tensor:
-        """Row numbers (B,) in the tower's tables, that of the out-of-vocabulary row for strangers."""
+        """Row numbers (B,) in the tower's tables, that of the out-of-vocabulary row for new users."""
         inside_B = (query.user >= 0) & (query.user < self.user_tower.rows)
         return query.user.where(inside_B, self.user_tower.rows)
 
@@ -262,7 +263,7 @@ class TwoTowerModel(nn.Module):
         return self.user_tower.known[self._row(query)]
 
     def _facts(self, query: Query) -> Facts:
-        """What is known about each user besides the id: what the query tells, else what the table does."""
+        """Features of each user: those of the query where given, else those of the table."""
         tower = self.user_tower
         table = tower.facts(self._row(query))
         if query.features is None or not tower.table.columns:
@@ -270,8 +271,8 @@ class TwoTowerModel(nn.Module):
         if len(query.features) != len(query):
             raise ModelError(f"{len(query)} users but {len(query.features)} rows of features: give one row per user")
         given = tower.encode(query.features)
-        told_B1 = given.told[:, None]
-        return Facts(*(mine.where(told_B1, theirs) for mine, theirs in zip(given, table, strict=True)))
+        given_B1 = given.known[:, None]
+        return Facts(*(mine.where(given_B1, theirs) for mine, theirs in zip(given, table, strict=True)))
 
 
 def history_loss(

@@ -7,10 +7,10 @@
     s_ti = norm(x_t) . e_i + b_i                      the same item table on both sides
 
 Where the paper adds a learned vector for each position, attention here gets a learned bias for each distance between
-two events and each head (Shaw et al. 2018; Raffel et al. 2020): what an event means depends on how long ago it was, and
+two events and each head (Shaw et al. 2018; Raffel et al. 2020): the influence of an event depends on its distance, and
 every distance is trained at every place. Losses: the full softmax, a sampled one, or gBCE (Petrov & Macdonald 2023,
-gSASRec). There are no user vectors: whoever has a history is known, and a live click counts at once. Somebody without a
-history, trained or not, gets the mean state of the trained users; ``can_personalize`` says False.
+gSASRec). There are no user vectors: every user with a history is personalized, and a new event counts at once. Users
+without a history, trained or not, get the mean state of the trained users; ``can_personalize`` says False.
 
 recipe.py    SASRec: hyperparameters, losses, training
 batches.py   histories packed into rows

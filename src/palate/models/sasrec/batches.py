@@ -1,8 +1,8 @@
 """Histories packed into rows without padding, for sequence models.
 
 The histories of all users, in random order, form one stream of events that is cut into rows of equal length: a row
-holds parts of several users, kept apart by their segment numbers, and only the last row of an epoch is padded. Where a
-cut falls changes from epoch to epoch, so long histories are seen in ever other windows.
+holds parts of several users, kept apart by their segment numbers, and only the last row of an epoch is padded. The
+cuts change from epoch to epoch, so that long histories are seen in different windows.
 
 Shape legend: R rows of a batch, L events of a row, N events of an epoch.
 """
@@ -22,7 +22,7 @@ from palate.data.dataset import History
 
 __all__ = ["Packed", "packed_rows"]
 
-WITHHELD = 0.1  # share of the waits that training hides, so that a request without a time is answered well too
+WITHHELD = 0.1  # share of the waits hidden in training, so that requests without a time are answered well too
 
 
 class Packed(NamedTuple):
@@ -54,17 +54,17 @@ def packed_rows(
 ) -> Iterator[Packed]:
     """The batches of one epoch: every event once, in rows of ``length``, about ``events`` of them in a batch.
 
-    Users with a single event teach nothing about what comes next and are left out.
+    Users with a single event have no next event and are left out.
 
     Args:
         history: of all users.
         length: of a row.
         events: in a batch.
-        rng: decides on the order of users, rows and tied events, and on what is withheld.
-        shuffled_share: of the histories whose items change places whatever their times.
-        ties: items of the same time change places. The order in which a log holds them is often that of some table,
-            and then nothing to learn from: what is held out does not follow it.
-        waits: tell most of the times until the next event; otherwise none.
+        rng: of the order of users, rows and tied events, and of the withheld waits.
+        shuffled_share: share of the histories whose items are shuffled regardless of their times.
+        ties: shuffle items of the same time. Their order in a log is often that of some table, which a model learns
+            easily although held-out items do not follow it.
+        waits: include most of the times until the next event; otherwise none.
     """
     users = np.flatnonzero(history.counts > 1)
     chosen = history.select(rng.permutation(users))
@@ -79,6 +79,7 @@ def packed_rows(
         gap[1:] = np.where(follows, steps, 0)
         if waits:
             wait[:-1] = np.where(follows & (rng.random(len(steps)) >= WITHHELD), steps, -1)
+    # One stream of all histories, cut into full rows: no padding but in the last row.
     length = min(length, len(owner))
     rows = -(-len(owner) // max(length, 1))
     item_RL, target_RL, owner_RL, gap_RL, wait_RL = (

@@ -19,7 +19,7 @@ from palate.training.layers import Block, ByteDropout, ItemFeatures, dot_product
 
 ENCODE_CELLS = 4_000_000  # attention logits of one layer held at once outside training: 16 MB
 TIME_BUCKETS = 32  # powers of two of seconds; one more for the time of request where it is not known
-TYPICAL_USERS = 2_000  # users whose mean state stands for somebody unknown
+TYPICAL_USERS = 2_000  # users whose mean state is that of users without a history
 
 
 class SASRecModel(nn.Module):
@@ -65,19 +65,19 @@ class SASRecModel(nn.Module):
 
     @property
     def reads_request_time(self) -> bool:
-        """Is there a table for it?"""
+        """Whether it has a table of waits."""
         return self.wait_table is not None
 
     def encode(
         self, item_RL: Tensor, gap_RL: Tensor, segment_RL: Tensor | None = None, wait_RL: Tensor | None = None
     ) -> Tensor:
-        """States (R, L, D): what follows each event, given the events before it in its segment.
+        """States (R, L, D) after each event, given the events before it in its segment.
 
         Args:
             item_RL: item rows.
             gap_RL: seconds since the event before, 0 where there is none.
-            segment_RL: whose event; None: one history in each row.
-            wait_RL: seconds until the next event or the request, below 0 where that is unknown; None: nowhere known.
+            segment_RL: the history of each event; None: one history in each row.
+            wait_RL: seconds until the next event or the request, below 0 where unknown; None: unknown everywhere.
         """
         x_RLD = F.embedding(item_RL, self.table()) * self.scale
         if self.gap_table is not None:
@@ -88,6 +88,7 @@ class SASRecModel(nn.Module):
                 unknown if wait_RL is None else _bucket(wait_RL).where(wait_RL >= 0, unknown)
             )
         x_RLD, places = self.dropout(x_RLD), torch.arange(item_RL.shape[1], device=item_RL.device)
+        # Attention bias by distance; -inf hides later events, and events of other users in a packed row.
         back_LL = places[:, None] - places
         bias_RHLL = self.distance[:, back_LL.clamp(min=0)].masked_fill(back_LL < 0, -torch.inf)[None]
         if segment_RL is not None:
@@ -102,7 +103,7 @@ class SASRecModel(nn.Module):
         return dot_products(self.query_vectors(query), self.item_vectors(), items)
 
     def can_personalize(self, query: Query) -> Tensor:
-        """Whoever has an event in the query that is not a dislike."""
+        """Users with at least one event in the query that is not a dislike."""
         return _events(query).offsets.diff() > 0
 
     def query_vectors(self, query: Query) -> Tensor:
@@ -112,14 +113,14 @@ class SASRecModel(nn.Module):
         counts = offsets.diff().clamp(max=self.max_seq_len)
         order = counts.argsort(descending=True, stable=True)
         order = order[: int((counts > 0).sum())]
-        while len(order):  # the longest first; a chunk is as wide as its first history
+        while len(order):  # the longest first, so that a chunk is as wide as its first history
             width = int(counts[order[0]])
             step = max(1, ENCODE_CELLS // (width * width * len(self.distance)))
             part, order = order[:step], order[step:]
             place_BL = torch.arange(width, device=part.device)
             last_B = counts[part] - 1
             index_BL = (offsets[part + 1] - counts[part])[:, None] + place_BL.minimum(last_B[:, None])
-            # What stands behind the last event is not read.
+            # Places behind the last event repeat it: causal attention never reads them for the last state.
             x_BLD = self.encode(item_H[index_BL], gap_H[index_BL], None, wait_H[index_BL])
             state_BD[part] = x_BLD[torch.arange(len(part), device=part.device), last_B].to(state_BD.dtype)
         return torch.cat([state_BD, torch.ones_like(state_BD[:, :1])], 1)
@@ -134,7 +135,7 @@ class SASRecModel(nn.Module):
 
     @torch.no_grad()
     def settle(self, train: Dataset) -> None:
-        """Measure the mean state of some users: what somebody without a history gets."""
+        """Measure the mean state of some users, for users without a history."""
         users = np.unique(train.interactions.user)
         users = users[:: -(-len(users) // TYPICAL_USERS)]
         query = Query.of(users, train.history.select(users))
@@ -144,7 +145,7 @@ class SASRecModel(nn.Module):
 
 
 class _Events(NamedTuple):
-    """What the network reads of a query: offsets (B + 1,); items, seconds since the event before and until the next.
+    """Inputs of the network from a query: offsets (B + 1,); items, seconds since the event before and until the next.
 
     A wait is below 0 where it is unknown, which that of the last event is without a time of request.
     """
@@ -156,7 +157,7 @@ class _Events(NamedTuple):
 
 
 def _events(query: Query) -> _Events:
-    """The events that are not dislikes; the same as what is trained on."""
+    """The events that are not dislikes, as in training."""
     if query.offsets is None or query.items is None:
         none = query.user.new_zeros(0)
         return _Events(query.user.new_zeros(len(query) + 1), none, none.float(), none.float())

@@ -42,19 +42,19 @@ class SASRec(Recipe[SASRecModel]):
         objective: "softmax" over all items, "sampled-softmax", or "gbce".
         negatives: items drawn for a batch by the last two, shared by its events.
         gbce_t: gBCE's t; 0 is binary cross-entropy.
-        mask_seen: softmax: leave out what the user already had, except the target itself.
+        mask_seen: softmax: exclude the items of the user's history from the softmax, except the target.
         item_features: columns that join the item vectors, as "name" or "name:kind" (kinds: see
             ``palate.data.features``), or "*" for all; items without training rows are then known by these alone.
         time_gaps: read the time since the event before.
         request_time: read the time until the next event, which for the latest is the request (``Query.at``).
-        shuffle_ties: put events of one user at the same time in another order in every epoch; False where rows of the
-            same time are in their true order, as with dates instead of times.
+        shuffle_ties: shuffle events of one user at the same time in every epoch; False where rows of the same time are
+            in their true order, as with dates instead of times.
         shuffled: share of the histories whose order is shuffled in an epoch, as augmentation.
         epochs: passes over the training rows.
         batch_size: events in one optimizer step.
         learning_rate: Adam's step.
         weight_decay: decoupled, per step and unit of learning rate (AdamW).
-        average: share of the averaged weights that stays at each step.
+        average: decay of the averaged weights per step.
         init_std: of the item vectors at the start.
     """
 
@@ -121,11 +121,11 @@ class SASRec(Recipe[SASRecModel]):
         """Train on the order of each user's rows as implicit feedback; dislikes (weights below 0) are left out.
 
         Raises:
-            RecipeError: nobody has two rows, so that nothing follows anything.
+            RecipeError: no user has two rows, so that there is no next item.
             DataError: a wanted feature column is missing or of an unfitting kind.
         """
         if _positive(train).history.counts.max(initial=0) < 2:
-            raise RecipeError(f"{len(train):,} rows, no user has more than one: sasrec learns what comes next")
+            raise RecipeError(f"{len(train):,} rows, no user has more than one: sasrec learns the next item")
         validation_callback = options.validation_callback
         if validation_callback is not None:
             options = replace(options, validation_callback=lambda module: validation_callback(module.average))
@@ -157,19 +157,19 @@ class SASRec(Recipe[SASRecModel]):
                 yield batch._replace(negatives=torch.from_numpy(rng.integers(0, train.n_items, self.negatives)))
 
     def loss(self, module: Any, batch: Packed) -> Tensor:
-        """The mean loss over the events that something followed."""
+        """The mean loss over the events that have a next event."""
         module.step()
         net: SASRecModel = module.net
         has_RL = batch.target >= 0
         x_TD, target_T = net.encode(batch.item, batch.gap, batch.segment, batch.wait)[has_RL], batch.target[has_RL]
         table_ID = net.table()
         bias_I: Tensor = net.item_bias
-        if net.features is not None:  # an item without rows is no evidence against its features
+        if net.features is not None:  # items without rows must not be pushed down: they would push down their features
             bias_I = bias_I.masked_fill(~net.features.known, -torch.inf)
         if self.objective == "softmax":
             banned_TL = _seen(batch)[has_RL] if self.mask_seen else None
             return chunked_softmax(x_TD, table_ID, bias_I, target_T, banned_TL)
-        drawn = batch.negatives
+        drawn = batch.negatives  # shared by all events of the batch: one matrix product instead of a gather per event
         positive_T = (x_TD * table_ID[target_T]).sum(-1) + bias_I[target_T]
         negative_Tn = torch.addmm(bias_I[drawn], x_TD, table_ID[drawn].T)
         negative_Tn = negative_Tn.masked_fill(drawn == target_T[:, None], -torch.inf)
@@ -184,7 +184,7 @@ class SASRec(Recipe[SASRecModel]):
 
 
 def _positive(train: Dataset) -> Dataset:
-    """Without the rows that are dislikes."""
+    """The data set without dislikes."""
     rows = train.interactions
     return train.with_rows(rows.take(rows.weight >= 0)) if bool((rows.weight < 0).any()) else train
 

@@ -1,15 +1,15 @@
 """Stage one: each retriever's scores of the whole catalog, made comparable, and the candidates among them.
 
     z_m(u, i)     = (s_m(u, i) - mean_m(u)) / std_m(u) over the catalog, rounded to a grid
-    rank_m(u, i)  = items that may be listed with z_m at least as high as i's: ties count against the item
+    rank_m(u, i)  = items not excluded with z_m at least as high as i's: ties count against the item
     candidates(u) = items with rank_m(u, i) <= n_candidates for some retriever m
     fused(u, i)   = mean over the retrievers m of z_m(u, i)
 
-What may be listed is what the history of the query does not hold, or everything. Rounding makes equal what differs by
-nothing but the order of a sum: a batch then gives what one by one gives, and no ranker can split on noise.
+Items of the query's history are excluded, unless ``exclude_seen`` is False. Rounding makes scores equal that differ
+only by the order of a sum: a batch then equals one by one, and no ranker can split on noise.
 
-Scorers are asked here too, but name nothing: the ranker reads their z and rank. A model of ratings, for one, says what
-somebody will like once they see it; as a retriever it would name what hardly anybody touches.
+Scorers find no candidates: the ranker only reads their z and rank. A model of ratings, for example, predicts how much a
+user will like an item, but its highest predictions are items that few users interact with.
 
 Shape legend: B users, I items, R retrievers, M retrievers and scorers, H history events of the whole query, P
 candidates of one user at most.
@@ -32,7 +32,7 @@ GRID = 1024.0  # steps of a standard deviation
 
 
 class Found(NamedTuple):
-    """What the members say: ``z`` (M, B, I), ``rank`` (M, B, I), and which items are candidates, (B, I) bool.
+    """Results of the members: ``z`` (M, B, I), ``rank`` (M, B, I), and which items are candidates, (B, I) bool.
 
     The first ``retrievers`` of the M members are those that name candidates.
     """
@@ -78,7 +78,7 @@ class Retrieval(nn.Module):
         return Found(z_MBI, rank_MBI, candidate_BI, self.retrievers)
 
     def can_personalize(self, query: Query) -> Tensor:
-        """Whom a member knows, or who has a history that is not all dislikes, which the ranker reads, (B,)."""
+        """Users that a member can personalize, or with an event that is not a dislike, which the ranker reads, (B,)."""
         known_B = torch.stack([member.can_personalize(query) for member in self.models]).any(0)
         return known_B.index_fill(0, owners(query)[liked(query)], True)
 

@@ -1,4 +1,4 @@
-"""Ranker of crossed inputs: a small DCN-v2 (Wang et al. 2021, "DCN V2: Improved Deep & Cross Network", WWW).
+"""Ranker of crossed features: a small DCN-v2 (Wang et al. 2021, "DCN V2: Improved Deep & Cross Network", WWW).
 
     x_0 = (x - mean) / std,    x_(l+1) = x_0 * (W_l x_l + b_l) + x_l,    r = v . [x_L ; mlp(x_0)] + c
 
@@ -27,7 +27,7 @@ RATE = 0.003
 DECAY = 1e-2
 USERS = 32  # of one step
 EPOCHS = 60
-HELD_OUT = 0.2  # share of the users who say when to stop
+HELD_OUT = 0.2  # share of the users held out for early stopping
 PATIENCE = 6  # epochs without a lower loss of the users held out
 REACH = 5.0
 
@@ -60,7 +60,7 @@ class Cross(nn.Module):
         return score_N1.squeeze(1)
 
     def learn(self, lesson: Lesson, seed: int) -> None:
-        """Train on most people until the loss of the others gets no lower; the best epoch is kept."""
+        """Train on most users until the loss of the others stops improving; the best epoch is kept."""
         self.mean.copy_(lesson.inputs.mean(0))
         self.std.copy_(lesson.inputs.std(0, correction=0).clamp(min=1e-3))
         teach, check = _halves(_answerable(lesson), seed)
@@ -101,7 +101,7 @@ def _loss(score_N: Tensor, lesson: Lesson) -> Tensor:
 
 
 def _halves(lesson: Lesson, seed: int) -> tuple[Lesson, Lesson]:
-    """Those to learn from, and those held out."""
+    """Users to train on, and users held out."""
     order = torch.randperm(int(lesson.rows.max()) + 1, generator=torch.Generator().manual_seed(seed))
     held = torch.zeros(len(order), dtype=torch.bool)
     held[order[: max(1, int(HELD_OUT * len(order)))]] = True
@@ -116,7 +116,7 @@ def _answerable(lesson: Lesson) -> Lesson:
 
 
 def _counted(lesson: Lesson) -> Lesson:
-    """With users numbered anew, from 0."""
+    """With users renumbered from 0."""
     return lesson._replace(rows=lesson.rows.unique_consecutive(return_inverse=True)[1])
 
 

@@ -3,8 +3,8 @@
 Burges 2010, "From RankNet to LambdaRank to LambdaMART"; Ke et al. 2017, "LightGBM", NeurIPS. The whole ranker is
 LightGBM's own text, which the state dict holds as bytes: no pickle, and the same scores bit by bit once read again.
 
-Which people and inputs a tree sees is drawn at random, so one ranker differs from the next by the seed alone. Several,
-grown with different seeds and averaged, differ less (Breiman 1996, "Bagging Predictors").
+The users and features of a tree are drawn at random, so rankers of different seeds differ. Averages of several
+differ less (Breiman 1996, "Bagging Predictors").
 
 Shape legend: N candidates of all users, F inputs, Q users, A bags.
 """
@@ -24,8 +24,8 @@ __all__ = ["Objective", "Trees"]
 
 Objective = Literal["lambdarank", "binary"]
 LEAST_SHARE = 0.01  # of the candidates, in each leaf
-PEOPLE = 0.6  # share of the people that each tree is grown on
-COLUMNS = 0.3  # share of the inputs that each tree reads
+PEOPLE = 0.6  # share of the users that each tree is grown on
+COLUMNS = 0.3  # share of the features that each tree reads
 BETWEEN = b"\0"  # two texts of LightGBM, which hold no such byte
 
 
@@ -56,9 +56,9 @@ class Trees(nn.Module):
         return torch.from_numpy(np.mean(found_AN, axis=0)).to(input_NF.device, torch.float32)
 
     def learn(self, lesson: Lesson, seed: int) -> None:
-        """Grow all the trees, each on some of the people and inputs.
+        """Grow all trees, each on a sample of users and features.
 
-        With few people that does better than to stop where the lists of some held out get no better.
+        With few users a fixed number of trees is better than early stopping on held-out users.
 
         Raises:
             RecipeError: LightGBM is not installed.
@@ -72,6 +72,7 @@ class Trees(nn.Module):
             "bagging_freq": 1,
             "feature_fraction": COLUMNS,
             "lambda_l2": 1.0,
+            # For equal trees in every run: otherwise LightGBM chooses its data layout by timing.
             "deterministic": True,
             "force_row_wise": True,
             "num_threads": torch.get_num_threads(),

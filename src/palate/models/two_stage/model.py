@@ -2,7 +2,7 @@
 
     score(u, i) = r(u, i)                                        for candidates, r being the ranker
                 = min_c r(u, c) - 1 - max_j f(u, j) + f(u, i)    for the others, f being the fused order of stage one
-                = log share of the training rows                 for those of whom nobody knows anything
+                = log share of the training rows                 for users without any information
 
 so all candidates stand above the others, and a score never depends on which items are asked for.
 
@@ -30,16 +30,16 @@ Ranker = Trees | Cross
 CELLS = (
     24_000_000  # numbers held at once, 96 MB, and a few copies: scores of all retrievers, or inputs of all candidates
 )
-INPUTS = 100  # about what the ranker reads of one candidate
+INPUTS = 100  # about the number of features of a candidate
 
 
 class TwoStageModel(nn.Module):
-    """Retrievers, what the ranker reads, and the ranker.
+    """Retrievers, ranker features and ranker.
 
     Args:
         members: fitted retrievers, then fitted scorers.
         ranker: (N, F) inputs to (N,) scores.
-        spec: of the catalog, with the features that anybody reads.
+        spec: of the catalog, with the features of all parts.
         names: of the retrievers, for tables; the members beyond are scorers.
         n_candidates, exclude_seen: of the first stage.
     """
@@ -72,7 +72,7 @@ class TwoStageModel(nn.Module):
         return torch.cat(rows)
 
     def candidates(self, query: Query) -> Tensor:
-        """What the first stage found, (B, P) int64, best first, -1 behind the last; nothing for the unknown."""
+        """Candidates of the first stage, (B, P) int64, best first, padded with -1; none for unknown users."""
         rows = []
         for asked in self.chunks(query):
             found = self.retrieval(asked)
@@ -83,7 +83,7 @@ class TwoStageModel(nn.Module):
         return every_BI[:, : int((every_BI >= 0).sum(1).amax()) if len(query) else 0]
 
     def can_personalize(self, query: Query) -> Tensor:
-        """Whom a retriever or scorer knows, or who has a history that is not all dislikes, (B,)."""
+        """Users that a retriever or scorer can personalize, or with an event that is not a dislike, (B,)."""
         known_B: Tensor = self.retrieval.can_personalize(query)
         return known_B
 

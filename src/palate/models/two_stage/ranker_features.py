@@ -1,4 +1,4 @@
-"""What the ranker reads about a candidate: one row of numbers per (user, item).
+"""Features of the candidates for the ranker: one row of numbers per (user, item).
 
     retrieval   z and log2 rank by every retriever and scorer; the retrievers' means and their best rank
     item        log share of the rows, ever and of late (half-lives of 3, 14 and 60 days); days since its first and its
@@ -11,7 +11,7 @@
                 item's values in the history, and that against the catalog; distance to the history's mean numbers
 
 Counts and times are those of the rows that the retrievers were fitted on, ages are as of the request (``Query.at``, or
-the time of the latest of those rows). An event without a time has only just happened.
+the time of the latest of those rows). An event without a time counts as just happened.
 
 Shape legend: B users, I items, U users of the table, N candidates, F inputs, H history events, M retrievers and
 scorers, L latest events, W half-lives, T time bins, K codes of a feature table, S slots of a row of it.
@@ -137,9 +137,9 @@ class Inputs(nn.Module):
 
     def _features(self, query: Query, row_N: Tensor, item_N: Tensor) -> Iterator[Tensor]:
         users = len(self.user_side.codes) - 1
-        stranger_B = (query.user < 0) | (query.user >= users)
-        user_B = query.user.where(~stranger_B, users)
-        yield self.user_side.values(user_B, stranger_B, query.features)[row_N]
+        new_B = (query.user < 0) | (query.user >= users)
+        user_B = query.user.where(~new_B, users)
+        yield self.user_side.values(user_B, new_B, query.features)[row_N]
         yield self.item_side.values(item_N)
         owner_H = owners(query)
         item_H, liked_H = owner_H if query.items is None else query.items, liked(query).float()
@@ -185,9 +185,9 @@ class _Side(nn.Module):
         """The numbers, and 1 for each value of the columns that have few, (N, ...); of ``other_N`` as ``given``."""
         code_NS, number_NF = self.codes[row_N].long(), self.numbers[row_N]
         if other_N is not None and given is not None and self.table.columns:
-            told = self.table.encode(given)
-            code_NS = torch.from_numpy(told.codes).to(code_NS).where(other_N[:, None], code_NS)
-            number_NF = torch.from_numpy(told.numbers).to(number_NF).where(other_N[:, None], number_NF)
+            encoded = self.table.encode(given)
+            code_NS = torch.from_numpy(encoded.codes).to(code_NS).where(other_N[:, None], code_NS)
+            number_NF = torch.from_numpy(encoded.numbers).to(number_NF).where(other_N[:, None], number_NF)
         blocks = [number_NF]
         for column, first, slots in self._columns():
             if column.codes <= FEW:

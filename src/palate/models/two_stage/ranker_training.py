@@ -1,9 +1,9 @@
-"""What the ranker learns from: slices of time that the retrievers did not see.
+"""Training data of the ranker: slices of time that the retrievers did not see.
 
-Each slice is a lesson. The retrievers are fitted on the rows before it, they find candidates for the people who come
-back in it, given what those had done before it, and a candidate is right if its person touches it in the slice. The
+The retrievers are fitted on the rows before a slice and find candidates for its returning users, given their earlier
+history. A candidate is relevant if its user has a row with it in the slice. The
 last slice ends with the training rows, each one before it a step earlier: end to end, or overlapping. Rows without
-times are dealt at random: a slice is some of them, and what is "before" it all the others.
+times are sampled: a slice is a random part, and all other rows are "before" it.
 
 Shape legend: N candidates of all users, F inputs, Q users.
 """
@@ -25,7 +25,7 @@ __all__ = ["Lesson", "Slice", "cut", "joined"]
 
 
 class Slice(NamedTuple):
-    """Rows to fit retrievers on, and the rows that the people who come back touch then."""
+    """Rows to fit retrievers on, and the relevant rows of the returning users."""
 
     before: Dataset
     after: Dataset
@@ -60,7 +60,7 @@ def cut(train: Dataset, size: float, slices: int, step: float, min_rating: float
     From the end of one slice to that of the next it is ``step`` of the rows.
 
     Raises:
-        RecipeError: nobody of a slice has a row before it.
+        RecipeError: no user of a slice has a row before it.
     """
     rows = train.interactions
     rng = np.random.default_rng(seed)
@@ -76,8 +76,8 @@ def cut(train: Dataset, size: float, slices: int, step: float, min_rating: float
         returning = inside & known & (rows.weight >= min_rating)
         if not returning.any():
             raise RecipeError(
-                f"{train.name}: nobody of slice {slices - back} of {slices} ({int(inside.sum()):,} rows) was there "
-                f"before it and touched things of weight {min_rating:g} or more: set another slice_size or min_rating"
+                f"{train.name}: no user of slice {slices - back} of {slices} ({int(inside.sum()):,} rows) has rows "
+                f"before it and rows in it of weight {min_rating:g} or more: set another slice_size or min_rating"
             )
         yield Slice(train.with_rows(rows.take(earlier)), train.with_rows(rows.take(returning)))
 

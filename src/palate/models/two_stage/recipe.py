@@ -1,11 +1,11 @@
 """The recipe of two stages: retrievers find candidates, a ranker orders them (see ``model`` for the equation).
 
 (Covington, Adams & Sargin 2016, "Deep Neural Networks for YouTube Recommendations", RecSys.) The ranker never learns
-from rows that its retrievers saw: they are fitted on what lies before a slice of time, and the ranker on what people do
-in the slice (see ``teach``). Then the retrievers are fitted once more, on everything, and serve.
+from rows that its retrievers saw: they are fitted on the rows before a slice of time, and the ranker on the rows in
+the slice (see ``ranker_training``). Then the retrievers are fitted again, on all rows.
 
-Fold-in: each retriever answers a stranger by its own rule, and the ranker reads the history in the query. Somebody of
-whom nothing is known gets what is popular.
+Fold-in: each retriever answers new users by its own rule, and the ranker reads the history in the query. Users without
+any information get the most popular items.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class TwoStage(Recipe[TwoStageModel]):
         slice_step: share of the rows from the end of a slice to the end of the next: slices overlap where it is below
             ``slice_size``. Default: ``slice_size``, end to end.
         min_rating: lowest weight of the rows of a slice that count as relevant. Default: 0, all that are no dislikes.
-        users: people of a slice to learn from at most, drawn at random.
+        users: at most so many users of a slice, drawn at random.
         refit: fit retrievers and scorers on all rows once the ranker is done; otherwise those of the last slice serve.
         exclude_seen: items of the history are no candidates.
         user_features, item_features: columns for the ranker to read, as "name" or "name:kind", "*" for all.
@@ -124,7 +124,7 @@ class TwoStage(Recipe[TwoStageModel]):
         ``options.validation_callback`` is not used; ``options.folder`` gets one folder for each retriever and slice.
 
         Raises:
-            RecipeError: nobody of a slice was there before it, a retriever reads a column in another way than the
+            RecipeError: no user of a slice has rows before it, a retriever reads a column in another way than the
                 ranker, or LightGBM is wanted and not installed.
             DataError: a wanted feature column is missing or of an unfitting kind.
         """
@@ -146,8 +146,8 @@ class TwoStage(Recipe[TwoStageModel]):
 
     def _schema(self, rows: Dataset) -> FeatureSchema:
         """The features that the ranker or a retriever reads."""
-        wishes = [(self.user_features, self.item_features), *map(_wishes, self.recipes)]
-        users, items = (tuple(dict.fromkeys(chain.from_iterable(side))) for side in zip(*wishes, strict=True))
+        requested = [(self.user_features, self.item_features), *map(_columns, self.recipes)]
+        users, items = (tuple(dict.fromkeys(chain.from_iterable(side))) for side in zip(*requested, strict=True))
         return FeatureSchema.fit(rows, users, items)
 
     def _around(self, members: list[Any], spec: DataSpec) -> TwoStageModel:
@@ -155,8 +155,8 @@ class TwoStage(Recipe[TwoStageModel]):
         trees = Trees(self.objective, self.rounds, self.leaves, self.learning_rate, self.bags)
         model = TwoStageModel(members, trees, spec, names, self.n_candidates, self.exclude_seen)
         if self.ranker == "cross":
-            nobody = Query(torch.full((1,), -1))
-            model.ranker = Cross(model.read(nobody, model.retrieval(nobody))[0].shape[1])
+            unknown = Query(torch.full((1,), -1))
+            model.ranker = Cross(model.read(unknown, model.retrieval(unknown))[0].shape[1])
         return model
 
     def _retrievers(self, rows: Dataset, spec: DataSpec, options: TrainOptions, stage: str) -> TwoStageModel:
@@ -207,20 +207,20 @@ class TwoStage(Recipe[TwoStageModel]):
         ranker.learn(lesson, seed)
 
 
-def _wishes(recipe: Recipe[Any]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def _columns(recipe: Recipe[Any]) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """The columns of users and of items that a recipe reads."""
     return getattr(recipe, "user_features", ()), getattr(recipe, "item_features", ())
 
 
 def _read_by(recipe: Recipe[Any], schema: FeatureSchema | None) -> FeatureSchema | None:
     """The part of a schema that a retriever reads, None for one that reads no features."""
-    users, items = _wishes(recipe)
+    users, items = _columns(recipe)
     schema = schema or FeatureSchema()
     return FeatureSchema(_picked(schema.users, users), _picked(schema.items, items)) if users or items else None
 
 
-def _picked(table: FeatureTable, wished: Sequence[str]) -> FeatureTable:
+def _picked(table: FeatureTable, requested: Sequence[str]) -> FeatureTable:
     column_of = {column.name: column for column in table.columns}
-    names = dict.fromkeys(column_of if "*" in wished else ())
-    names |= dict.fromkeys(text.rpartition(":")[0] or text for text in wished if text != "*")
+    names = dict.fromkeys(column_of if "*" in requested else ())
+    names |= dict.fromkeys(text.rpartition(":")[0] or text for text in requested if text != "*")
     return FeatureTable(tuple(column_of[name] for name in names if name in column_of))
