@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 from palate.base import DataSpec, Query, TrainOptions
+from palate.data.dataset import Dataset, Interactions
+from palate.data.ids import IdMap
 from palate.data.splits.split import Split
+from palate.errors import RecipeError
 from palate.evaluation.evaluate import evaluate
 from palate.models.neumf import GMF, MLP, NCFModel, NeuMF, mix
+from palate.models.two_tower import TwoTower
 from palate.training.negative_sampling import draw_candidates
 
 
@@ -49,6 +55,21 @@ def test_each_batch_holds_positives_with_fresh_unseen_negatives(checkerboard: Sp
         assert sorted(pairs) == sorted(seen)
         drawn.append(torch.cat(negatives))
     assert not torch.equal(drawn[0], drawn[1])
+
+
+@pytest.mark.parametrize("recipe", [GMF(epochs=1), TwoTower(epochs=1, objective="bpr")])
+def test_a_user_who_has_seen_all_items_is_left_out_of_the_loss(recipe: Any, caplog: pytest.LogCaptureFixture) -> None:
+    user, item = np.array([0, 0, 1, 2, 2, 2]), np.array([0, 1, 1, 0, 1, 2])
+    rows = Interactions(user.astype(np.int32), item.astype(np.int32), np.ones(6, np.float32))
+    train = Dataset("bot", IdMap.of(["ann", "bob", "crawler"]), IdMap.of(["x", "y", "z"]), rows)
+    with caplog.at_level(logging.INFO, logger="palate"):
+        model = recipe.fit(train, TrainOptions(seed=1))
+    assert "1 users who have seen all 3 items (crawler)" in caplog.text
+    trained = torch.cat([batch.user for batch in recipe.batches(train, 1, 0)])
+    assert sorted(trained.tolist()) == [0, 0, 1]
+    assert torch.isfinite(model.score(Query.of([0, 1, 2]))).all()
+    with pytest.raises(RecipeError, match="every user has seen all 3 items"):
+        recipe.fit(train.with_rows(rows.take(np.array([3, 4, 5]))))
 
 
 def test_pretraining_starts_from_both_parts_mixed_by_alpha() -> None:

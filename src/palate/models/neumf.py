@@ -37,7 +37,7 @@ from palate.models.dot_product import covariance_root
 from palate.training import trainer as training
 from palate.training.layers import mlp
 from palate.training.losses import bce
-from palate.training.negative_sampling import NegativeSampler, epoch_rng
+from palate.training.negative_sampling import NegativeSampler, epoch_rng, rows_with_negatives
 
 __all__ = ["GMF", "MLP", "NCFModel", "NeuMF"]
 
@@ -255,7 +255,7 @@ class _Ncf(Recipe[NCFModel]):
         rng = epoch_rng(seed, epoch, stream=1)  # stream 0 draws candidates
         rows = train.interactions
         unseen = NegativeSampler(train.history, train.n_items)
-        order = rng.permutation(len(rows))
+        order = rows_with_negatives(train, unseen, rng.permutation(len(rows)))
         # batch_size counts positives and negatives, as in the paper's code.
         size = max(1, self.batch_size // (1 + self.negatives))
         target = torch.zeros(size, 1 + self.negatives)

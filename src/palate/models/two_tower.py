@@ -40,7 +40,7 @@ from palate.errors import RecipeError
 from palate.models.two_tower_network import Loss, TwoTowerModel
 from palate.training import trainer as training
 from palate.training.losses import bce, bpr, in_batch_softmax
-from palate.training.negative_sampling import NegativeSampler, epoch_rng
+from palate.training.negative_sampling import NegativeSampler, epoch_rng, rows_with_negatives
 
 CHUNK_ROWS = 1 << 18  # positives whose negatives are drawn at once
 
@@ -131,6 +131,10 @@ class TwoTower(Recipe[TwoTowerModel]):
         rng = epoch_rng(seed, epoch)
         rows = train.interactions
         order = rng.permutation(len(rows))
+        unseen = None
+        if self.objective != "softmax" and self.negatives_from == "unseen":
+            unseen = NegativeSampler(train.history, train.n_items)
+            order = rows_with_negatives(train, unseen, order)
         user, item = (torch.from_numpy(part[order].astype(np.int64)) for part in (rows.user, rows.item))
         if self.objective == "softmax":
             # An in-batch negative is drawn in proportion to its popularity q: the loss subtracts log q from its score.
@@ -139,7 +143,6 @@ class TwoTower(Recipe[TwoTowerModel]):
             for u, i in zip(user.split(self.batch_size), item.split(self.batch_size), strict=True):
                 yield Batch(u, i, log_q_I[i])
             return
-        unseen = NegativeSampler(train.history, train.n_items) if self.negatives_from == "unseen" else None
         target = torch.zeros(self.batch_size, 1 + self.negatives)
         target[:, 0] = 1
         chunk = max(1, CHUNK_ROWS // self.batch_size) * self.batch_size

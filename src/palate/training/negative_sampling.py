@@ -9,13 +9,17 @@ Shape legend: B users in a call, n draws per user, I items in the catalog, U use
 
 from __future__ import annotations
 
+import logging
+
 import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from palate.data.dataset import History, Interactions
+from palate.data.dataset import Dataset, History, Interactions
 from palate.data.splits.split import Candidates, Split
 from palate.errors import DataError, RecipeError
+
+logger = logging.getLogger(__name__)
 
 TABLE_BYTES = 256 * 2**20
 CHUNK = 1 << 18
@@ -138,6 +142,26 @@ class NegativeSampler:
             fact = f"{len(short):,} users have fewer than {n} unseen items of {self.n_items:,}"
             remedy = "ask for fewer or draw with replacement"
         raise DataError(f"{fact} (user row {short[0]} has {self._unseen[short[0]]} left): {remedy}")
+
+
+def rows_with_negatives(train: Dataset, unseen: NegativeSampler, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The training rows ``rows`` of users with unseen items; the others cannot have negatives (a crawler, for example).
+
+    A log line names the users that are left out.
+
+    Raises:
+        RecipeError: every user has seen all items.
+    """
+    user = train.interactions.user[rows]
+    kept = unseen.counts(user) > 0
+    if kept.all():
+        return rows
+    if not kept.any():
+        raise RecipeError(f"every user has seen all {train.n_items:,} items: no negatives to learn from, add items")
+    full = np.unique(user[~kept])
+    names = ", ".join(str(one) for one in train.users.external(full[:3]))
+    logger.info("left out of the loss: %d users who have seen all %d items (%s)", len(full), train.n_items, names)
+    return rows[kept]
 
 
 def draw_candidates(split: Split, n: int, seed: int = 0, *, replace: bool = False) -> Candidates:
