@@ -23,12 +23,12 @@ import pytest
 import torch
 from polars.testing import assert_frame_equal, assert_series_equal
 
+from palate import storage
 from palate.base import DataSpec, Query
 from palate.bundle import FORMAT, Bundle
-from palate.bundle_files import digest
 from palate.data.dataset import Dataset, Interactions
 from palate.data.ids import IdMap
-from palate.errors import BundleError
+from palate.errors import BundleError, ModelError
 from palate.models import RECIPES
 from palate.models.two_tower import TwoTower, TwoTowerModel
 from palate.retrieval import build_index
@@ -170,10 +170,58 @@ def test_another_process_gives_the_same_bits_for_every_recipe_without_pickle(tmp
         assert_frame_equal(pl.read_parquet(tmp_path / f"{name}.lists"), expected, check_exact=True)
 
 
+def test_a_recipe_of_another_kind_or_shape_is_refused_when_built() -> None:
+    train = dataset()
+    model = bundle("gmf", train).recommender.model
+    for recipe, message in [
+        (RECIPES["popularity"].fast(), "recipe popularity builds a PopularityModel, which this .* does not fit"),
+        (dataclasses.replace(RECIPES["gmf"].fast(), dim=3), r"has shape \(.*\) instead of \(.*3.*\); give the recipe"),
+    ]:
+        with pytest.raises(BundleError, match=message):
+            Bundle.of(recipe, model, train)
+
+
+def test_data_with_other_ids_are_refused_when_built() -> None:
+    train = dataset()
+    one = bundle("gmf", train)
+    other = dataclasses.replace(train, users=IdMap(train.users.ids.reverse()))
+    with pytest.raises(ModelError, match="ids of the users or their order differ"):
+        Bundle.of(one.recipe, one.recommender.model, other)
+
+
+def test_building_a_bundle_draws_no_random_numbers() -> None:
+    one = bundle("neumf")
+    torch.manual_seed(5)
+    before = torch.get_rng_state()
+    Bundle.of(one.recipe, one.recommender.model, dataset())
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def test_a_bundle_shows_its_content_in_a_few_lines() -> None:
+    lines = repr(bundle()).splitlines()
+    assert len(lines) <= 5
+    assert "NeuMF" in lines[0]
+    assert "donnée, 12 users, 15 items, trained on 72 rows" in lines[1]
+    assert "NDCG@10 0.5000" in lines[2]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="modes are POSIX")
+def test_every_file_has_the_mode_of_the_umask(tmp_path: Path) -> None:
+    before = os.umask(0o022)
+    try:
+        folder = bundle().save(tmp_path / "bundle")
+    finally:
+        os.umask(before)
+    assert {path.stat().st_mode & 0o777 for path in folder.iterdir()} == {0o644}
+
+
 def test_no_file_holds_pickle(saved: Path) -> None:
     files = list(saved.iterdir())
-    assert sorted(file.suffix for file in files) == [".json", ".parquet", ".parquet", ".parquet", ".safetensors"]
+    assert sorted(file.suffix for file in files) == ["", ".json", ".parquet", ".parquet", ".parquet", ".safetensors"]
     for file in files:
+        if file.name == ".lock":
+            assert file.stat().st_size == 0
+            continue
         with pytest.raises(ValueError, match=r"pickle|opcode|codec"):
             list(pickletools.genops(file.read_bytes()))
 
@@ -213,7 +261,7 @@ def test_a_changed_byte_of_the_manifest_is_found(saved: Path) -> None:
             Bundle.info(saved)
     for length in range(0, len(good), 29):
         file.write_bytes(good[:length])
-        with pytest.raises(BundleError, match="missing or damaged"):
+        with pytest.raises(BundleError, match="cannot be read"):
             Bundle.info(saved)
 
 
@@ -226,7 +274,7 @@ def test_a_truncated_or_missing_file_is_found(saved: Path, part: str) -> None:
         with pytest.raises(BundleError, match=f"has {length:,} bytes instead of {len(good):,}"):
             Bundle.load(saved)
     file.unlink()
-    with pytest.raises(BundleError, match=rf"is incomplete .*{part}-"):
+    with pytest.raises(BundleError, match=rf"{part}-.* is missing"):
         Bundle.load(saved)
 
 
@@ -234,14 +282,15 @@ def forge(folder: Path, change: Callable[[dict[str, Any]], Any]) -> None:
     """Change the manifest and make its own checksum right again."""
     manifest = json.loads((folder / "manifest.json").read_text())
     change(manifest)
-    (folder / "manifest.json").write_text(json.dumps({**manifest, "self": digest(manifest)}))
+    del manifest["checksum"]
+    (folder / "manifest.json").write_text(json.dumps({**manifest, "checksum": storage.digest_json(manifest)}))
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda m: m.update(format=FORMAT + 1), "newer Palate: upgrade"),
-        (lambda m: m.update(kind="web page"), "no bundle"),
+        (lambda m: m.update(version=FORMAT + 1), "upgrade Palate"),
+        (lambda m: m.update(kind="web page"), "not the manifest of a palate bundle"),
         (lambda m: m.pop("recipe"), "malformed"),
         (lambda m: m["files"].pop("seen"), "malformed"),
         (lambda m: m["recipe"].update(name="oracle"), "unknown recipe 'oracle'.*upgrade"),
@@ -249,7 +298,7 @@ def forge(folder: Path, change: Callable[[dict[str, Any]], Any]) -> None:
         (lambda m: m["recipe"]["fields"].update(epochs="many"), "recipe neumf, field epochs='many'"),
         (lambda m: m["recipe"]["fields"].update(dim=3), "does not fit the recipe neumf"),
         (lambda m: m["sizes"].update(items=3), "does not fit the recipe neumf"),
-        (lambda m: m["files"]["seen"].update(name="../seen"), "which no save writes"),
+        (lambda m: m["files"]["seen"].update(name="../seen"), "outside itself"),
         (lambda m: m["files"].update(seen=m["files"]["items"]), "malformed"),
     ],
 )
@@ -277,7 +326,11 @@ def test_a_plain_edit_of_the_manifest_is_found(saved: Path) -> None:
 def test_what_is_no_bundle_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "file"
     file.write_text("text")
-    for path, message in [(file, "is a file"), (tmp_path / "none", "does not exist"), (tmp_path, "is no bundle")]:
+    for path, message in [
+        (file, "is a file"),
+        (tmp_path / "none", "does not exist"),
+        (tmp_path, "is not a palate bundle"),
+    ]:
         with pytest.raises(BundleError, match=message):
             Bundle.load(path)
     with pytest.raises(BundleError, match="is a file: choose a folder"):
@@ -307,7 +360,7 @@ def test_a_new_bundle_replaces_the_old_and_leaves_other_files_alone(saved: Path)
     two = bundle("gmf", dataset("int", 9, 8, seed=1), seed=1)
     two.save(saved)
     assert torch.equal(scores(Bundle.load(saved)), scores(two))
-    assert len(list(saved.iterdir())) == 6
+    assert len(list(saved.iterdir())) == 7
     assert (saved / "README.md").read_text() == "mine"
 
 
@@ -371,7 +424,7 @@ def processes() -> Any:
     return context
 
 
-@pytest.mark.parametrize(("make", "files", "stride"), [(big, 5, 1), (big_indexed, 6, 4)])
+@pytest.mark.parametrize(("make", "files", "stride"), [(big, 6, 1), (big_indexed, 7, 4)])
 def test_killed_before_any_step_the_old_or_the_new_bundle_is_whole(
     tmp_path: Path, processes: Any, make: Callable[[int], Bundle], files: int, stride: int
 ) -> None:
@@ -405,7 +458,7 @@ def test_a_first_save_that_was_killed_can_be_repeated(tmp_path: Path, processes:
     with pytest.raises(BundleError, match=r"manifest\.json is missing"):
         Bundle.load(folder)
     big(0).save(folder)
-    assert len(list(folder.iterdir())) == 5
+    assert len(list(folder.iterdir())) == 6
 
 
 def test_killed_at_random_moments_the_bundle_always_loads(tmp_path: Path, processes: Any) -> None:
@@ -446,7 +499,7 @@ def test_saves_and_loads_at_the_same_time(tmp_path: Path) -> None:
     for thread in threads:
         thread.join()
     assert not failures
-    assert len(list(folder.iterdir())) == 5
+    assert len(list(folder.iterdir())) == 6
 
 
 # Index.
@@ -511,7 +564,7 @@ def test_a_save_without_an_index_takes_the_old_one_away(indexed: Bundle, tmp_pat
     folder = indexed.save(tmp_path / "bundle")
     plain = dataclasses.replace(indexed, recommender=dataclasses.replace(indexed.recommender, index=None))
     plain.save(folder)
-    assert len(list(folder.iterdir())) == 5
+    assert len(list(folder.iterdir())) == 6
     assert Bundle.info(folder)["index"] is None
     assert Bundle.load(folder).recommender.index is None
 

@@ -84,6 +84,22 @@ def test_a_manifest_notices_changes_kinds_and_versions(tmp_path: Path) -> None:
         storage.read_manifest(tmp_path / "none.json", "palate split", 2)
 
 
+def test_a_file_is_named_by_its_content(tmp_path: Path) -> None:
+    record = storage.write_content(tmp_path, "part", ".txt", lambda path: path.write_text("a"))
+    assert record == storage.file_record(tmp_path / record["name"])
+    assert record["name"] == f"part-{record['sha256'][:16]}.txt"
+    assert storage.write_content(tmp_path, "part", ".txt", lambda path: path.write_text("a")) == record
+    assert storage.write_content(tmp_path, "part", ".txt", lambda path: path.write_text("b")) != record
+
+    def fail(path: Path) -> None:
+        path.write_text("half")
+        raise OSError("no space")
+
+    with pytest.raises(OSError, match="no space"):
+        storage.write_content(tmp_path, "part", ".txt", fail)
+    assert len(os.listdir(tmp_path)) == 2
+
+
 def test_a_file_of_a_manifest_is_verified(tmp_path: Path) -> None:
     (tmp_path / "a.bin").write_bytes(b"12345")
     record = storage.file_record(tmp_path / "a.bin")

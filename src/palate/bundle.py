@@ -6,18 +6,22 @@
     items-<sha>.parquet         id, popularity, title, features
     seen-<sha>.parquet          item, weight, time of every training row, grouped by user, oldest first
     index-<sha>.faiss           the codes of an approximate index over the item vectors, if there is one
+    .lock                       held by the process that saves
 
 A save writes new files beside the old ones and then replaces ``manifest.json``: that single step turns the old bundle
-into the new one, so a save that is killed, at whatever moment, leaves one of the two whole. POSIX systems only.
+into the new one, so a save that is killed, at any moment, leaves one of the two whole.
 """
 
 from __future__ import annotations
 
 import json
 import platform
-from collections.abc import Iterable, Iterator, Mapping
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -25,18 +29,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 import polars as pl
 
-from palate.bundle_files import (
-    KIND,
-    MANIFEST,
-    PARTS,
-    check_target,
-    checked,
-    digest,
-    locked,
-    read_manifest,
-    write_manifest,
-    write_part,
-)
+from palate import storage
 from palate.data.dataset import Dataset, Fingerprint, History
 from palate.data.ids import IdMap
 from palate.errors import BundleError, DataError, RecipeError
@@ -48,11 +41,15 @@ if TYPE_CHECKING:
     from palate.base import Model, Recipe
     from palate.recommend import Recommender
     from palate.recommend.cold_start import ColdStart
-    from palate.retrieval import Approximate
 
 __all__ = ["Bundle"]
 
+KIND = "palate bundle"
 FORMAT = 1
+MANIFEST = "manifest.json"
+LOCK = ".lock"
+PARTS = ("weights", "users", "items", "seen")
+OUR_FILES = re.compile(r"(weights|users|items|seen|index)-[0-9a-f]{16}\.(safetensors|parquet|faiss)|\.lock")
 SKETCH = "palate.sketch"
 FEATURE = "feature:"
 
@@ -94,11 +91,38 @@ class Bundle:
         split_fingerprint: str | None = None,
         candidates_fingerprint: str | None = None,
     ) -> Bundle:
-        """The bundle of a model and the rows it was trained on."""
+        """The bundle of a model and the rows it was trained on.
+
+        Args:
+            recipe: the recipe that ``model`` was fitted with.
+            model: a fitted model.
+            train: its training rows.
+            metrics: rows of a report (``report.rows()``), stored as they are.
+            split_fingerprint, candidates_fingerprint: of the rows and candidates that the metrics were measured on.
+
+        Raises:
+            BundleError: the recipe does not build a model of this kind and shape, so it could not be loaded again.
+            ModelError: the ids of ``train`` are not those that the model was trained on.
+        """
         from palate.recommend import Recommender
 
+        recommender = Recommender.of(model, train)
+        _check_rebuilds(recipe, recommender)
         rows = tuple(dict(row) for row in metrics)
-        return cls(recipe, Recommender.of(model, train), rows, split_fingerprint, candidates_fingerprint)
+        return cls(recipe, recommender, rows, split_fingerprint, candidates_fingerprint)
+
+    def __repr__(self) -> str:
+        data, trained = self.recommender, self.trained_on
+        measured = [f"{row['metric']}@{row['k']} {row['value']:.4f}" for row in self.metrics[:3] if row.get("k")]
+        return "\n".join(
+            [
+                f"Bundle({self.recipe})",
+                f"  data: {data.name}, {len(data.users):,} users, {len(data.items):,} items"
+                + ("" if trained is None else f", trained on {trained.rows:,} rows"),
+                f"  metrics: {', '.join(measured) or 'none'}",
+                f"  created: {self.created}, palate {self.versions.get('palate', 'unknown')}",
+            ]
+        )
 
     @property
     def trained_on(self) -> Fingerprint | None:
@@ -114,14 +138,18 @@ class Bundle:
         """
         folder = Path(path)
         about = self._about()
-        check_target(folder)
+        _check_target(folder)
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            with locked(folder) as sync:
-                files = {part: write_part(folder, part, content) for part, content in self._parts()}
-                sync()
-                write_manifest(folder, {**about, "files": files})
-                sync()
+            with storage.lock(folder / LOCK):
+                try:
+                    files = {
+                        part: storage.write_content(folder, part, ending, write)
+                        for part, ending, write in self._parts()
+                    }
+                    storage.write_manifest(folder / MANIFEST, KIND, FORMAT, {**about, "files": files})
+                finally:
+                    _sweep(folder)
         except OSError as error:
             raise BundleError(
                 f"cannot write the bundle {folder} ({error}): free space or choose another folder"
@@ -140,11 +168,12 @@ class Bundle:
             manifest = cls.info(folder)
             try:
                 return cls._read(folder, manifest, device)
-            except OSError as error:
-                # A save that ended meanwhile has taken the files away: read what it wrote instead.
-                if cls.info(folder)["self"] == manifest["self"]:
-                    raise BundleError(f"bundle {folder} is incomplete ({error}): copy or save it again") from None
-            except (KeyError, pl.exceptions.PolarsError) as error:
+            except (BundleError, OSError, KeyError, pl.exceptions.PolarsError) as error:
+                # A save that ended meanwhile has removed the files of the old manifest: read the new one instead.
+                if cls.info(folder) != manifest:
+                    continue
+                if isinstance(error, BundleError):
+                    raise
                 raise BundleError(
                     f"bundle {folder} is malformed ({type(error).__name__}: {error}): save it again"
                 ) from None
@@ -153,29 +182,18 @@ class Bundle:
     def info(path: str | Path) -> dict[str, Any]:
         """The manifest, checked, without reading the rest and without importing torch.
 
-        Keys: kind, format, created, data, recipe (name, fields), sizes (users, items, and features where the
+        Keys: kind, version, created, data, recipe (name, fields), sizes (users, items, and features where the
         model reads any), trained_on (rows, digest, users, items, ids), split, candidates, metrics, versions, index
-        (what it was measured to find, or null) and cold (the policy for strangers), both absent in older bundles,
-        files (name, sha256, bytes of each), self.
+        (its measured recall, or null), cold (the cold-start policy), files (name, sha256, bytes of each).
 
         Raises:
             BundleError: the folder is missing, no bundle, changed, or made by a newer Palate.
         """
         folder = Path(path)
         if not folder.is_dir():
-            what = "is a file" if folder.exists() else "does not exist"
-            raise BundleError(f"bundle {folder} {what}: give the folder that was saved to")
-        manifest = read_manifest(folder)
-        if manifest is None:
-            raise BundleError(f"{folder} is no bundle, or its {MANIFEST} is missing or damaged: save it again")
-        if not isinstance(manifest.get("format"), int) or manifest["format"] > FORMAT:
-            raise BundleError(
-                f"bundle {folder} has format {manifest.get('format')} but this Palate reads up to {FORMAT}, "
-                "it was made by a newer Palate: upgrade palate"
-            )
-        if manifest.get("self") != digest(manifest):
-            raise BundleError(f"bundle {folder}: {MANIFEST} was changed after it was saved: save the bundle again")
-        return manifest
+            problem = "is a file" if folder.exists() else "does not exist"
+            raise BundleError(f"bundle {folder} {problem}: give the folder that was saved to")
+        return storage.read_manifest(folder / MANIFEST, KIND, FORMAT)
 
     def _about(self) -> dict[str, Any]:
         from pydantic_core import to_json
@@ -186,8 +204,6 @@ class Bundle:
         recipe = {"name": self.recipe.name, "fields": asdict(cast(Any, self.recipe))}
         trained = model.trained_on
         about = {
-            "kind": KIND,
-            "format": FORMAT,
             "created": self.created,
             "data": data.name,
             "recipe": recipe,
@@ -207,7 +223,9 @@ class Bundle:
             )
         return plain
 
-    def _parts(self) -> Iterator[tuple[str, pl.DataFrame | dict[str, Tensor] | Approximate]]:
+    def _parts(self) -> Iterator[tuple[str, str, Callable[[Path], object]]]:
+        """Name, ending and writer of each file; one at a time, so that only one table is in memory."""
+        from safetensors.torch import save_file
         from torch import from_numpy, nn
 
         from palate.retrieval import Approximate
@@ -217,16 +235,17 @@ class Bundle:
         state = _unshared(data.model.state_dict())
         if data.model.trained_on is not None:
             state[SKETCH] = from_numpy(data.model.trained_on.sketch.view(np.int64).copy())
-        yield "weights", state
+        yield "weights", ".safetensors", partial(save_file, state)
         users = pl.DataFrame({"id": data.users.ids, "seen": data.seen.counts})
-        yield "users", _with_features(users, data.user_features)
+        yield "users", ".parquet", _with_features(users, data.user_features).write_parquet
         items = pl.DataFrame({"id": data.items.ids, "popularity": data.popularity})
         items = items if data.titles is None else items.with_columns(title=data.titles)
-        yield "items", _with_features(items, data.item_features)
+        yield "items", ".parquet", _with_features(items, data.item_features).write_parquet
         seen = pl.DataFrame({"item": data.seen.items, "weight": data.seen.weights})
-        yield "seen", seen if data.seen.times is None else seen.with_columns(time=pl.Series(data.seen.times))
+        seen = seen if data.seen.times is None else seen.with_columns(time=pl.Series(data.seen.times))
+        yield "seen", ".parquet", seen.write_parquet
         if isinstance(data.index, Approximate):
-            yield "index", data.index
+            yield "index", ".faiss", data.index.codes.write
 
     @classmethod
     def _read(cls, folder: Path, manifest: dict[str, Any], device: str) -> Bundle:
@@ -234,11 +253,11 @@ class Bundle:
         from palate.retrieval.build import index_of_record
 
         parts = [*PARTS, *(part for part in ("index",) if part in manifest["files"])]
-        files = {part: checked(folder, manifest["files"][part]) for part in parts}
+        files = {part: storage.verify_file(folder, manifest["files"][part]) for part in parts}
         recipe = _recipe(manifest["recipe"])
         users, items, seen = (pl.read_parquet(files[part]) for part in ("users", "items", "seen"))
         model = _model(recipe, files["weights"], manifest, device)
-        about_index = manifest.get("index")
+        about_index = manifest["index"]
         recommender = Recommender(
             model=model,
             users=IdMap(users["id"]),
@@ -255,10 +274,42 @@ class Bundle:
             item_features=_features(items),
             name=manifest["data"],
             index=None if about_index is None else index_of_record(about_index, model, files.get("index")),
-            cold=_policy(manifest.get("cold", {})),
+            cold=_policy(manifest["cold"]),
         )
         about = (manifest[key] for key in ("split", "candidates", "versions", "created"))
         return cls(recipe, recommender, tuple(manifest["metrics"]), *about)
+
+
+# Files.
+
+
+def _our_files(folder: Path) -> set[str]:
+    """Names in the folder that saves of bundles have written, finished or not."""
+    names = {path.name for path in folder.iterdir()}
+    return {name for name in names if OUR_FILES.fullmatch(name) or storage.is_temporary(name)}
+
+
+def _sweep(folder: Path) -> None:
+    """Remove the files that the manifest does not name: those of the old bundle, or half a new one."""
+    manifest = storage.read_json(folder / MANIFEST) or {"files": {}}
+    kept = {LOCK, *(record["name"] for record in manifest["files"].values())}
+    for name in _our_files(folder) - kept:
+        # On Windows a file that a reader has mapped cannot be removed: the next save will.
+        with suppress(PermissionError):
+            (folder / name).unlink()
+
+
+def _check_target(folder: Path) -> None:
+    """Refuse a file, and a folder that holds something else."""
+    if folder.exists() and not folder.is_dir():
+        raise BundleError(f"{folder} is a file: choose a folder for the bundle")
+    manifest = storage.read_json(folder / MANIFEST)
+    if folder.is_dir() and not (isinstance(manifest, dict) and manifest.get("kind") == KIND):
+        foreign = sorted({path.name for path in folder.iterdir()} - _our_files(folder))
+        if foreign:
+            raise BundleError(
+                f"{folder} is not empty and no bundle (it holds {foreign[0]}): choose another folder or delete it"
+            )
 
 
 # Recipe and model.
@@ -282,7 +333,7 @@ def _policy(record: Mapping[str, Any]) -> ColdStart:
         return TypeAdapter(ColdStart).validate_python(dict(record))
     except (ValidationError, DataError) as error:
         reason = " ".join(str(error).split())
-        raise BundleError(f"{MANIFEST} holds no policy for strangers ({reason}): upgrade palate") from None
+        raise BundleError(f"{MANIFEST} holds no cold-start policy ({reason}): upgrade palate") from None
 
 
 def _sizes(data: Recommender) -> dict[str, Any]:
@@ -294,21 +345,44 @@ def _sizes(data: Recommender) -> dict[str, Any]:
     return counts if features is None else {**counts, "features": features.to_dict()}
 
 
-def _model(recipe: Recipe[Any], path: Path, manifest: Mapping[str, Any], device: str) -> Model:
-    import torch
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
+def _spec(sizes: Mapping[str, Any]) -> DataSpec:
     from palate.base import DataSpec
     from palate.data.features import FeatureSchema
 
-    sizes = manifest["sizes"]
     features = sizes.get("features")
     try:
         schema = None if features is None else FeatureSchema.from_dict(features)
     except DataError as error:
         raise BundleError(f"{MANIFEST} holds {error}, then save the bundle again") from None
-    model = recipe.build(DataSpec(sizes["users"], sizes["items"], schema))
+    return DataSpec(sizes["users"], sizes["items"], schema)
+
+
+def _check_rebuilds(recipe: Recipe[Any], data: Recommender) -> None:
+    """Refuse a recipe that cannot rebuild the model: the mistake shows here, not when the bundle is loaded."""
+    import torch
+
+    state = cast(torch.nn.Module, data.model).state_dict()
+    # On the device "meta" tensors have shapes but no memory, so even a large model is built in milliseconds.
+    with torch.device("meta"), torch.random.fork_rng(devices=[]):
+        built = recipe.build(_spec(_sizes(data)))
+    shapes = {name: tuple(tensor.shape) for name, tensor in state.items()}
+    wanted = {name: tuple(tensor.shape) for name, tensor in built.state_dict().items()}
+    if type(built) is not type(data.model) or shapes != wanted:
+        name = next((name for name in sorted({*shapes, *wanted}) if shapes.get(name) != wanted.get(name)), "")
+        differ = f": {name} has shape {shapes.get(name)} instead of {wanted.get(name)}" if name else ""
+        raise BundleError(
+            f"recipe {recipe.name} builds a {type(built).__name__}, "
+            f"which this {type(data.model).__name__} does not fit{differ}; "
+            "give the recipe that the model was fitted with"
+        )
+
+
+def _model(recipe: Recipe[Any], path: Path, manifest: Mapping[str, Any], device: str) -> Model:
+    import torch
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    model = recipe.build(_spec(manifest["sizes"]))
     try:
         # Copies: the loaded tensors lie in the mapped file, which must not be able to change under a running server.
         state = {name: tensor.clone() for name, tensor in load_file(path).items()}

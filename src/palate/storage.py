@@ -16,7 +16,7 @@ import os
 import secrets
 import shutil
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -38,6 +38,7 @@ __all__ = [
     "replacing",
     "sync",
     "verify_file",
+    "write_content",
     "write_json",
     "write_manifest",
 ]
@@ -53,18 +54,33 @@ def replacing(path: Path) -> Iterator[Path]:
     error the temporary file is removed and the old file, if any, is unchanged.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    # Beside the target: a rename between two file systems is a copy, which a crash can cut in half.
-    temporary = path.with_name(f"{TEMPORARY}{secrets.token_hex(4)}-{path.name}")
+    temporary = _temporary(path)
     try:
         yield temporary
-        sync(temporary)
-        # Libraries that make their file with mkstemp (safetensors) leave mode 0600, whatever the umask.
-        mode = path.stat().st_mode & 0o777 if path.exists() else 0o666 & ~_umask()
-        temporary.chmod(mode)
-        os.replace(temporary, path)
-        sync(path.parent)
+        _put(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def write_content(folder: Path, stem: str, suffix: str, write: Callable[[Path], object]) -> dict[str, Any]:
+    """Write a file under the name of its content, ``stem-<16 hex digits>suffix``, and return its manifest record.
+
+    Equal content has an equal name, so a save never changes a file that an older manifest names.
+
+    Args:
+        folder: an existing folder.
+        stem, suffix: the two ends of the name, for example "weights" and ".safetensors".
+        write: called with the temporary path to write to.
+    """
+    temporary = _temporary(folder / f"{stem}{suffix}")
+    try:
+        write(temporary)
+        digest = digest_file(temporary)
+        path = folder / f"{stem}-{digest[:16]}{suffix}"
+        _put(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return {"name": path.name, "sha256": digest, "bytes": path.stat().st_size}
 
 
 def replace_folder(stage: Path, target: Path) -> None:
@@ -197,6 +213,21 @@ def read_manifest(path: Path, kind: str, version: int) -> dict[str, Any]:
     if checksum != digest_json(manifest):
         raise BundleError(f"{path} was changed after it was saved (checksum differs): save the {kind} again")
     return manifest
+
+
+def _temporary(path: Path) -> Path:
+    # Beside the target: a rename between two file systems is a copy, which a crash can cut in half.
+    return path.with_name(f"{TEMPORARY}{secrets.token_hex(4)}-{path.name}")
+
+
+def _put(temporary: Path, path: Path) -> None:
+    """Give a finished file its name; its bytes are on the disk before the name is."""
+    sync(temporary)
+    # Libraries that make their file with mkstemp (safetensors) leave mode 0600, whatever the umask.
+    mode = path.stat().st_mode & 0o777 if path.exists() else 0o666 & ~_umask()
+    temporary.chmod(mode)
+    os.replace(temporary, path)
+    sync(path.parent)
 
 
 def _umask() -> int:

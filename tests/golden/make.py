@@ -2,7 +2,7 @@
 
     python tests/golden/make.py        # writes tests/golden/bundles-<format>/
 
-A bundle here is what an older Palate has left on somebody's disk: test_golden.py keeps it loading.
+Bundles as an older Palate has saved them: test_golden.py keeps them loading.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def main() -> None:
     for name, fields in RECIPES.items():
         recipe = make_recipe(name, fields, fast=True)
         model = recipe.fit(train, TrainOptions(seed=1))
-        Bundle.of(recipe, model, train).save(folder / name)
+        (Bundle.of(recipe, model, train).save(folder / name) / ".lock").unlink()
         with torch.inference_mode():
             expected[name] = model.score(Query.of([0, 5], train.history.select(torch.tensor([0, 5]).numpy()))).tolist()
     (folder / "scores.json").write_text(json.dumps(expected, indent=1))

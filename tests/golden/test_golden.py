@@ -22,7 +22,7 @@ def test_an_old_bundle_loads_and_scores_as_before(folder: Path) -> None:
     with torch.inference_mode():
         scores = recommender.model.score(Query.of(rows, recommender.seen.select(rows)))
     torch.testing.assert_close(scores, torch.tensor(expected), rtol=1e-5, atol=1e-6)
-    assert len(recommender.recommend([0, 99], 3)) == 6  # a user and a stranger
+    assert len(recommender.recommend([0, 99], 3)) == 6  # a known and an unknown user
 
 
 def test_there_are_golden_bundles() -> None:
