@@ -38,7 +38,7 @@ from palate.errors import BundleError, DataError, RecipeError
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from palate.base import Model, Recipe
+    from palate.base import DataSpec, Model, Recipe
     from palate.recommend import Recommender
     from palate.recommend.cold_start import ColdStart
 
