@@ -365,8 +365,11 @@ def _check_rebuilds(recipe: Recipe[Any], data: Recommender) -> None:
     # On the device "meta" tensors have shapes but no memory, so even a large model is built in milliseconds.
     with torch.device("meta"), torch.random.fork_rng(devices=[]):
         built = recipe.build(_spec(_sizes(data)))
-    shapes = {name: tuple(tensor.shape) for name, tensor in state.items()}
-    wanted = {name: tuple(tensor.shape) for name, tensor in built.state_dict().items()}
+    # Extra state (``nn.Module.get_extra_state``), such as the trees of a ranker, has a size of its own in each fit.
+    shapes, wanted = (
+        {name: tuple(tensor.shape) for name, tensor in one.items() if not name.endswith("_extra_state")}
+        for one in (state, built.state_dict())
+    )
     if type(built) is not type(data.model) or shapes != wanted:
         name = next((name for name in sorted({*shapes, *wanted}) if shapes.get(name) != wanted.get(name)), "")
         differ = f": {name} has shape {shapes.get(name)} instead of {wanted.get(name)}" if name else ""
