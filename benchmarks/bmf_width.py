@@ -16,7 +16,7 @@ from dataclasses import replace
 import numpy as np
 
 from palate.base import TrainOptions
-from palate.data.splits.split import at_random
+from palate.data.splits.strategies import at_random
 from palate.evaluation.rating_prediction import evaluate_ratings
 from palate.reproduce.rows import Options, clustered
 from palate.reproduce.system_c import BEST, load_anime
@@ -26,7 +26,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--dims", type=int, nargs="+", default=[8, 16, 24])
     ratings, unrated = load_anime(Options())
-    part = at_random(at_random(ratings, share=0.2, seed=0, cold="keep").train, share=0.2, seed=0, cold="keep")
+    part = at_random(at_random(ratings, test_size=0.2, seed=0, cold="keep").train, test_size=0.2, seed=0, cold="keep")
     rating_N, user_N = part.test.interactions.weight, part.test.interactions.user
     first_N = None
     for dim in parser.parse_args().dims:

@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from scipy import stats
 
-from palate.data.splits.split import at_random, leave_one_out
+from palate.data.splits.strategies import at_random, leave_one_out
 from palate.datasets.registry import load
 from palate.evaluation.evaluate import evaluate
 from palate.evaluation.significance import intervals

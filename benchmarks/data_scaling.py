@@ -54,7 +54,7 @@ def steps(path: Path) -> dict[str, Callable[[], object]]:
         "read CSV": lambda: read_interactions(path),
         "history": lambda: copied(data).history,
         "leave_one_out": lambda: palate.leave_one_out(copied(data)),
-        "by_time": lambda: palate.by_time(copied(data), rows=0.2),
+        "by_time": lambda: palate.by_time(copied(data), test_size=0.2),
         "fingerprint": lambda: copied(data).fingerprint,
         "k-core of 20": lambda: min_interactions(copied(data), user=20, item=20, repeat=True),
     }

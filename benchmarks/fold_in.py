@@ -32,7 +32,8 @@ from scipy.stats import bootstrap
 from torch import Tensor, nn
 
 from palate.base import Model, Query, TrainOptions
-from palate.data.splits.split import Split, leave_one_out
+from palate.data.splits.split import Split
+from palate.data.splits.strategies import leave_one_out
 from palate.datasets.registry import load
 from palate.errors import PalateError
 from palate.evaluation.evaluate import evaluate

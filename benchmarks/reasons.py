@@ -28,7 +28,7 @@ from torch import Tensor
 
 from palate.base import Query, TrainOptions
 from palate.data.dataset import Dataset, History
-from palate.data.splits.split import leave_one_out
+from palate.data.splits.strategies import leave_one_out
 from palate.datasets.registry import load
 from palate.errors import PalateError
 from palate.models import RECIPES

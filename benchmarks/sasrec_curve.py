@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from palate.base import TrainOptions
-from palate.data.splits.split import leave_one_out
+from palate.data.splits.strategies import leave_one_out
 from palate.datasets.registry import load
 from palate.evaluation.evaluate import evaluate
 from palate.models.sasrec import SASRec

@@ -25,7 +25,7 @@ from typing import Any
 import torch
 
 from palate.base import TrainOptions
-from palate.data.splits.split import by_time
+from palate.data.splits.strategies import by_time
 from palate.datasets.registry import load
 from palate.evaluation.two_stage import evaluate_stages
 from palate.models import make_recipe
@@ -75,9 +75,9 @@ def main() -> None:
     if args.system_e:
         earlier_cuts(wishes)
         return
-    split = by_time(load(args.data, progress=False), rows=args.test_size)
+    split = by_time(load(args.data, progress=False), test_size=args.test_size)
     if args.validate:
-        split = by_time(split.train, rows=args.test_size)
+        split = by_time(split.train, test_size=args.test_size)
     fields = {
         "members": CLOSED if args.closed else CLOSED + TRAINED,
         "ranker": args.ranker,

@@ -6,7 +6,7 @@ import palate
 
 dataset = palate.read_interactions(sys.argv[1])
 print(dataset, *dataset.notes, sep="\n")
-split = palate.by_time(dataset, rows=0.2) if dataset.interactions.time is not None else palate.at_random(dataset)
+split = palate.by_time(dataset, test_size=0.2) if dataset.interactions.time is not None else palate.at_random(dataset)
 print(split.how, *split.notes, sep="\n")
 
 recipe, run = palate.GMF.fast(), palate.TrainOptions(seed=0, threads=1)

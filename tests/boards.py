@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from palate.base import Query
 from palate.data.dataset import Dataset, Fingerprint, Interactions
 from palate.data.ids import IdMap
-from palate.data.splits.split import Split, leave_one_out
+from palate.data.splits.split import Split
+from palate.data.splits.strategies import leave_one_out
 
 __all__ = ["Fixed", "make_checkerboard", "make_split"]
 

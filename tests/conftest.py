@@ -13,7 +13,8 @@ import pytest
 
 from boards import make_checkerboard
 from palate.data.dataset import Dataset
-from palate.data.splits.split import Split, leave_one_out
+from palate.data.splits.split import Split
+from palate.data.splits.strategies import leave_one_out
 from palate.errors import SourceError
 
 

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from palate.data.dataset import Dataset, Interactions
     from palate.data.frame import from_frame, to_frame
     from palate.data.readers import read_interactions
-    from palate.data.splits.split import Candidates, Split, at_random, by_time, leave_one_out
+    from palate.data.splits.split import Candidates, Split
+    from palate.data.splits.strategies import at_random, by_time, leave_one_out
     from palate.datasets.registry import load
     from palate.errors import PalateError
     from palate.evaluation.evaluate import evaluate, evaluate_lists, validation_callback
@@ -75,7 +76,8 @@ _NAMES = {
     "data.dataset": ("Dataset", "Interactions"),
     "data.frame": ("from_frame", "to_frame"),
     "data.readers": ("read_interactions",),
-    "data.splits.split": ("Candidates", "Split", "at_random", "by_time", "leave_one_out"),
+    "data.splits.split": ("Candidates", "Split"),
+    "data.splits.strategies": ("at_random", "by_time", "leave_one_out"),
     "datasets.registry": ("load",),
     "errors": ("PalateError",),
     "evaluation.evaluate": ("evaluate", "evaluate_lists", "validation_callback"),

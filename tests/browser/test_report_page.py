@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from palate.data.dataset import Dataset
-from palate.data.splits.split import leave_one_out
+from palate.data.splits.strategies import leave_one_out
 from palate.report import write_html
 
 pytest.importorskip("altair", reason="the page needs the report extra")

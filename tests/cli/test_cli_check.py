@@ -9,7 +9,7 @@ from terminal import board, mistake, palate
 
 from palate.data.audit import KINDS
 from palate.data.readers import read_interactions
-from palate.data.splits.split import leave_one_out
+from palate.data.splits.strategies import leave_one_out
 
 DAY = 86_400
 

@@ -16,7 +16,7 @@ from terminal import board, mistake, palate, start
 
 from palate.data.preprocessing import sample_users
 from palate.data.readers import read_interactions
-from palate.data.splits.split import leave_one_out
+from palate.data.splits.strategies import leave_one_out
 from palate.evaluation.evaluate import evaluate
 from palate.experiment import validation_parts
 from palate.models import make_recipe

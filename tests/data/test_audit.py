@@ -21,7 +21,8 @@ from palate.data.audit.advice import ADVICE
 from palate.data.audit.shape import gini
 from palate.data.dataset import Dataset, Interactions
 from palate.data.frame import from_frame
-from palate.data.splits.split import Candidates, Split, at_random, by_time, leave_one_out
+from palate.data.splits.split import Candidates, Split
+from palate.data.splits.strategies import at_random, by_time, leave_one_out
 from palate.errors import DataError, SourceError
 
 DAY = 86_400
@@ -89,7 +90,7 @@ def test_a_clean_split_by_time_has_no_finding_that_fires():
     found = audit(with_negatives(leave_one_out(whole())))
     assert [finding.kind for finding in found.findings if finding.fires] == []
     assert not found.unchecked
-    found = audit(by_time(whole(), rows=0.1))
+    found = audit(by_time(whole(), test_size=0.1))
     assert [finding.kind for finding in found.findings if finding.fires] == []
 
 
@@ -224,7 +225,7 @@ def test_a_look_into_the_future_of_others_is_a_global_leak(latest_out):
     assert (finding.severity, finding.count) == ("warning", early.sum())
     assert finding.count > 150
     assert audit(latest_out).of("global-leak").severity == "ok"
-    assert audit(by_time(read(staggered), rows=0.3)).of("global-leak").severity == "ok"
+    assert audit(by_time(read(staggered), test_size=0.3)).of("global-leak").severity == "ok"
 
 
 def test_test_rows_that_training_has_too(latest_out):
@@ -382,7 +383,7 @@ def test_ml_100k_has_ties_at_the_hold_out_and_films_with_two_ids(ml_100k, ml_100
     assert found.of("ties").count == audit(ml_100k_loo).of("ties").count == 415
     assert found.of("equal-items").count == 36
     assert {found.of(kind).severity for kind in ("duplicates", "equal-rows", "sentinels", "equal-users")} == {"ok"}
-    strangers = audit(by_time(ml_100k, rows=0.2)).of("unknown-users")
+    strangers = audit(by_time(ml_100k, test_size=0.2)).of("unknown-users")
     assert (strangers.severity, strangers.count) == ("warning", 17_048)
 
 

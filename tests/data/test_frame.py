@@ -337,3 +337,49 @@ def test_features_that_cannot_be_aligned():
         from_frame(frame, item_features=pl.DataFrame({"x": [12]}))
     with pytest.raises(DataError, match="titles='nome' is not a column"):
         from_frame(frame, titles="nome", item_features=pl.DataFrame({"item_id": [3], "name": ["x"]}))
+
+
+# --- keywords, and frames back
+
+
+def test_columns_are_plain_keywords():
+    frame = pl.DataFrame({"customer": [1, 2, 1], "sku": ["a", "b", "b"], "stars": [1.0, 5.0, 3.0], "n": [1, 2, 3]})
+    rated = from_frame(frame, user="customer", item="sku", rating="stars")
+    assert (rated.explicit, rated.interactions.weight.tolist()) == (True, [1, 5, 3])
+    strengths = from_frame(frame, user="customer", item="sku", weight="n")
+    assert (strengths.explicit, strengths.interactions.weight.tolist()) == (False, [1, 2, 3])
+    assert from_frame(frame, weight="n").interactions.weight.tolist() == [1, 2, 3]
+    with pytest.raises(DataError, match="rating='stars' and weight='n': give one"):
+        from_frame(frame, rating="stars", weight="n")
+
+
+def test_the_remedy_of_a_missing_column_can_be_written():
+    frame = pl.DataFrame({"who": [1, 2], "what": [1, 2]})
+    with pytest.raises(DataError, match=r"name it with user=\.\.\."):
+        from_frame(frame)
+    with pytest.raises(DataError, match=r"name it with item=\.\.\."):
+        from_frame(frame, user="who")
+    assert len(from_frame(frame, user="who", item="what")) == 2
+
+
+def test_pandas_comes_back_as_pandas_and_polars_as_polars():
+    rows = {"user_id": ["a", "b"], "item_id": [1, 2], "timestamp": [1.5e9, 1.6e9]}
+    one, two = from_frame(pd.DataFrame(rows)), from_frame(pl.DataFrame(rows))
+    assert isinstance(one.to_frame(), pd.DataFrame)
+    assert isinstance(two.to_frame(), pl.DataFrame)
+    assert isinstance(two.to_pandas(), pd.DataFrame)
+    assert one.to_polars().equals(two.to_polars())
+    assert isinstance(one.with_rows(one.interactions).to_frame(), pd.DataFrame)
+    assert from_frame(one.to_frame()).fingerprint == two.fingerprint
+
+
+def test_a_data_set_says_what_it_is():
+    rows = {"user_id": ["a", "b"], "item_id": [1, 2], "rating": [1, 5], "timestamp": [1.5e9, 1.6e9]}
+    data = from_frame(pl.DataFrame(rows), item_features=pl.DataFrame({"item_id": [1, 2], "genre": ["x", "<y>"]}))
+    assert repr(data).splitlines() == [
+        "Dataset frame: 2 rows, 2 users, 2 items",
+        "  ratings: 1 to 5",
+        "  time: 2017-07-14 to 2020-09-13",
+        "  item features: genre",
+    ]
+    assert "<td>2017-07-14 to 2020-09-13</td>" in data._repr_html_()

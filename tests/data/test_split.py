@@ -24,7 +24,8 @@ from hypothesis import strategies as st
 from palate.data.dataset import Dataset, Interactions, Note
 from palate.data.ids import IdMap
 from palate.data.splits.parts import from_parts
-from palate.data.splits.split import Candidates, Split, at_random, by_time, leave_one_out
+from palate.data.splits.split import Candidates, Split
+from palate.data.splits.strategies import at_random, by_time, leave_one_out
 from palate.errors import BundleError, DataError
 
 FAST = settings(deadline=None, max_examples=60)
@@ -75,11 +76,11 @@ def attempt(make, *args, **options) -> Split:
 
 SPLITTERS = {
     "leave_one_out": lambda data, cold: leave_one_out(data, cold=cold),
-    "rows": lambda data, cold: by_time(data, rows=0.3, cold=cold),
+    "rows": lambda data, cold: by_time(data, test_size=0.3, cold=cold),
     "span": lambda data, cold: by_time(data, span=0.3, cold=cold),
     "date": lambda data, cold: by_time(data, date=3.0, cold=cold),
-    "random": lambda data, cold: at_random(data, share=0.3, cold=cold),
-    "random_per_user": lambda data, cold: at_random(data, share=0.4, per_user=True, cold=cold),
+    "random": lambda data, cold: at_random(data, test_size=0.3, cold=cold),
+    "random_per_user": lambda data, cold: at_random(data, test_size=0.4, per_user=True, cold=cold),
 }
 
 
@@ -134,7 +135,7 @@ def test_users_with_short_histories_stay_in_train_and_are_counted():
     split = leave_one_out(dataset([0, 0, 0, 1, 1, 2], [0, 1, 2, 0, 1, 2], [3, 1, 2, 1, 2, 9]), min_history=2)
     assert split.test.interactions.weight.tolist() == [0]
     assert [str(note) for note in split.notes] == ["rows of 2 users with fewer than 3 rows, all in train: 3 rows"]
-    with pytest.raises(DataError, match=r"min_history=3 left nobody to test \(6 rows, largest user has 3\)"):
+    with pytest.raises(DataError, match=r"min_history=3 left no user to test \(6 rows, largest user has 3\)"):
         leave_one_out(
             split.train.with_rows(dataset([0, 0, 0, 1, 1, 2], [0, 1, 2, 0, 1, 2]).interactions), min_history=3
         )
@@ -143,7 +144,7 @@ def test_users_with_short_histories_stay_in_train_and_are_counted():
 @FAST
 @given(data=datasets(), share=st.floats(0.05, 0.95))
 def test_time_cut_by_rows_respects_time_and_source_order_and_size(data, share):
-    split = attempt(by_time, data, rows=share, cold="keep")
+    split = attempt(by_time, data, share, cold="keep")
     assert abs(len(split.train) - (1 - share) * len(data)) < 1
     past, future = split.train.interactions, split.test.interactions
     last = max(zip(past.time, past.weight, strict=True))
@@ -176,15 +177,15 @@ def test_one_date_can_be_written_in_four_ways():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({}, "by_time got no cut: give exactly one"),
-        ({"rows": 0.2, "span": 0.2}, "rows=0.2 and span=0.2"),
-        ({"rows": 1.0}, "rows=1.0: must be a share between 0 and 1"),
-        ({"rows": float("nan")}, "must be a share"),
+        ({"test_size": 0.2, "span": 0.2}, "test_size=0.2 and span=0.2: give only one"),
+        ({"test_size": 1.0}, "test_size=1.0: must be a fraction between 0 and 1"),
+        ({"test_size": float("nan")}, "must be a fraction"),
+        ({"test_size": "0.2"}, "test_size='0.2': must be a fraction"),
         ({"date": "soon"}, "date='soon' is not a date: write it like"),
         ({"date": float("nan")}, "is not a date"),
         ({"date": "2030-01-01"}, r"left no test rows of 3: cut elsewhere"),
         ({"date": 0}, r"date=0 over 3 rows from 1970-01-01 .* left no training rows"),
-        ({"rows": 0.2, "cold": "dorp"}, "cold='dorp': choose"),
+        ({"test_size": 0.2, "cold": "dorp"}, "cold='dorp': choose"),
     ],
 )
 def test_cuts_that_make_no_sense_are_named(options, message):
@@ -194,7 +195,7 @@ def test_cuts_that_make_no_sense_are_named(options, message):
 
 def test_time_splits_refuse_rows_without_usable_time():
     with pytest.raises(DataError, match="toy has no time to split by: use at_random"):
-        by_time(dataset([0, 0], [0, 1]), rows=0.5)
+        by_time(dataset([0, 0], [0, 1]), test_size=0.5)
     with pytest.raises(DataError, match="1 of 2 timestamps are not finite"):
         leave_one_out(dataset([0, 0], [0, 1], [1.0, np.nan]))
 
@@ -202,7 +203,7 @@ def test_time_splits_refuse_rows_without_usable_time():
 @FAST
 @given(data=datasets(), seed=st.integers(0, 5), per_user=st.booleans())
 def test_random_splits_depend_on_the_seed_alone(data, seed, per_user):
-    once, twice = (attempt(at_random, data, share=0.5, per_user=per_user, seed=seed, cold="keep") for _ in range(2))
+    once, twice = (attempt(at_random, data, test_size=0.5, per_user=per_user, seed=seed, cold="keep") for _ in range(2))
     assert once.fingerprint == twice.fingerprint
     if per_user:
         counts = np.bincount(data.interactions.user, minlength=8)
@@ -216,7 +217,7 @@ def test_random_splits_hold_out_each_row_equally_often():
     for per_user in (False, True):
         held = np.zeros(10)
         for seed in range(600):
-            split = at_random(data, share=0.5, per_user=per_user, seed=seed, cold="keep")
+            split = at_random(data, test_size=0.5, per_user=per_user, seed=seed, cold="keep")
             held[split.test.interactions.weight.astype(int)] += 1
         assert (abs(held - 300) < 5 * np.sqrt(150)).all()
 
@@ -224,14 +225,14 @@ def test_random_splits_hold_out_each_row_equally_often():
 def test_features_and_titles_are_cut_with_the_maps():
     features = pl.DataFrame({"genre": ["a", "b", "c", None]})
     data = dataset([0, 1, 1, 2], [0, 1, 3, 2], [1, 2, 8, 9], item_features=features, titles=pl.Series(list("wxyz")))
-    split = by_time(data, rows=0.5, cold="keep")
+    split = by_time(data, test_size=0.5, cold="keep")
     assert split.test.titles.to_list() == list("wxyz")
     with pytest.raises(DataError, match=r"cold='drop' left no test rows \(test rows of users unknown.*: 1 row"):
-        by_time(data, rows=0.5)
-    split = by_time(data, rows=0.25, cold="keep")
+        by_time(data, test_size=0.5)
+    split = by_time(data, test_size=0.25, cold="keep")
     assert [note.rows for note in split.notes] == [1]
     split = by_time(
-        dataset([0, 1, 1, 0], [0, 3, 2, 3], [1, 2, 8, 9], item_features=features, titles=data.titles), rows=0.5
+        dataset([0, 1, 1, 0], [0, 3, 2, 3], [1, 2, 8, 9], item_features=features, titles=data.titles), test_size=0.5
     )
     for side in (split.train, split.test):
         assert side.titles.to_list() == ["w", "z"]
@@ -241,7 +242,7 @@ def test_features_and_titles_are_cut_with_the_maps():
 
 def test_relevant_keeps_what_is_rated_high_and_its_candidates():
     data = dataset([0, 1, 0, 1, 1], [0, 1, 1, 0, 2], [1, 1, 5, 5, 6], weight=[5, 5, 3, 4, 4.5])
-    split = by_time(data, rows=0.6, cold="keep")
+    split = by_time(data, test_size=0.6, cold="keep")
     split = split.with_candidates(Candidates(np.array([0, 1], np.int32), np.array([[2], [2]], np.int32), "listed"))
     relevant = split.relevant(4)
     assert relevant.test.interactions.weight.tolist() == [4, 4.5]
@@ -254,11 +255,11 @@ def test_relevant_keeps_what_is_rated_high_and_its_candidates():
 
 def test_fingerprints_do_not_depend_on_order_or_numbering():
     data = dataset([0, 1, 0, 1], [0, 1, 1, 0], [1, 2, 3, 4])
-    split = by_time(data, rows=0.5, cold="keep")
+    split = by_time(data, test_size=0.5, cold="keep")
     shuffled = data.with_rows(data.interactions.take(np.array([2, 0, 3, 1])))
     wider = dataclasses.replace(shuffled, items=data.items.extend([99]))
-    assert by_time(wider, rows=0.5, cold="keep").fingerprint == split.fingerprint
-    assert by_time(data, rows=0.25, cold="keep").fingerprint != split.fingerprint
+    assert by_time(wider, test_size=0.5, cold="keep").fingerprint == split.fingerprint
+    assert by_time(data, test_size=0.25, cold="keep").fingerprint != split.fingerprint
     swapped = Split(split.test, split.train, split.how)
     assert swapped.fingerprint != split.fingerprint
     one = Candidates(np.array([0, 1], np.int32), np.array([[0, 1], [1, 1]], np.int32), "a")
@@ -269,7 +270,7 @@ def test_fingerprints_do_not_depend_on_order_or_numbering():
 
 
 def test_candidates_of_another_split_are_refused():
-    split = by_time(dataset([0, 1, 0, 1], [0, 1, 1, 0], [1, 2, 3, 4]), rows=0.25, cold="keep")
+    split = by_time(dataset([0, 1, 0, 1], [0, 1, 1, 0], [1, 2, 3, 4]), test_size=0.25, cold="keep")
     with pytest.raises(DataError, match="not those of the test users"):
         split.with_candidates(Candidates(np.array([0], np.int32), np.array([[0]], np.int32), ""))
     with pytest.raises(DataError, match="items beyond the 2"):
@@ -335,7 +336,7 @@ def test_a_saved_split_comes_back_equal(data, timed, described, listed):
             user_features=pl.DataFrame({"age": [None, *range(7)]}),
             notes=(Note("rows with a café, dropped", 3),),
         )
-    split = attempt(leave_one_out, data) if timed else attempt(at_random, data, share=0.5)
+    split = attempt(leave_one_out, data) if timed else attempt(at_random, data, test_size=0.5)
     if listed:
         users = np.unique(split.test.interactions.user)
         split = split.with_candidates(Candidates(users, np.zeros((len(users), 4), np.int32), "none but the first"))
@@ -366,7 +367,7 @@ def test_a_saved_split_comes_back_equal(data, timed, described, listed):
 
 @pytest.fixture
 def saved(tmp_path):
-    split = by_time(dataset([0, 1, 0, 1], [0, 1, 1, 0], [1, 2, 3, 4]), rows=0.5, cold="keep")
+    split = by_time(dataset([0, 1, 0, 1], [0, 1, 1, 0], [1, 2, 3, 4]), test_size=0.5, cold="keep")
     users = np.array([0, 1], np.int32)
     split.with_candidates(Candidates(users, np.array([[0, 1], [0, 1]], np.int32), "both")).save(tmp_path / "split")
     return tmp_path / "split"
@@ -384,7 +385,7 @@ def test_damaged_files_are_refused_by_name(saved, name):
         with pytest.raises(BundleError, match=name):
             Split.load(saved)
         path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
-        with pytest.raises(BundleError, match=r"save the split again|upgrade Palate"):
+        with pytest.raises(BundleError, match=r"again|upgrade Palate|give the folder of one"):
             Split.load(saved)
     path.unlink()
     with pytest.raises(BundleError, match=name):
@@ -393,14 +394,14 @@ def test_damaged_files_are_refused_by_name(saved, name):
 
 def test_another_version_is_refused_with_a_remedy(saved):
     facts = json.loads((saved / "split.json").read_text())
-    (saved / "split.json").write_text(json.dumps(facts | {"version": 2}))
-    with pytest.raises(BundleError, match="format version 2, this Palate reads 1: upgrade Palate"):
+    (saved / "split.json").write_text(json.dumps(facts | {"version": 99}))
+    with pytest.raises(BundleError, match="format version 99, this Palate reads up to 2: upgrade Palate"):
         Split.load(saved)
 
 
 def test_saving_replaces_a_split_and_nothing_else(saved, tmp_path):
     split = Split.load(saved)
-    at_random(split.train, share=0.5, cold="keep").save(saved)
+    at_random(split.train, test_size=0.5, cold="keep").save(saved)
     assert Split.load(saved).fingerprint != split.fingerprint
     assert [path.name for path in tmp_path.iterdir()] == ["split"]
     mine = tmp_path / "thesis"
@@ -423,7 +424,7 @@ import sys
 import numpy as np
 from palate.data.dataset import Dataset, Interactions
 from palate.data.ids import IdMap
-from palate.data.splits.split import at_random
+from palate.data.splits.strategies import at_random
 rng = np.random.default_rng(0)
 n = 50_000
 rows = Interactions(rng.integers(0, 500, n, np.int32), rng.integers(0, 300, n, np.int32), np.ones(n, np.float32))
@@ -452,16 +453,41 @@ def test_a_killed_save_leaves_a_whole_split_or_none(tmp_path):
         if before or folder.exists():
             assert Split.load(folder).fingerprint in fingerprints
         else:
-            with pytest.raises(BundleError, match="holds no split"):
+            with pytest.raises(BundleError, match="is not a palate split"):
                 Split.load(folder)
     assert unfinished, "no save was killed half-way: the test shows nothing"
+
+
+def test_a_save_removes_what_killed_saves_have_left_and_no_save_that_is_running(saved):
+    old, new = saved.with_name(".split.new-0123abcd"), saved.with_name(".split.new-4567cdef")
+    for folder in (old, new):
+        folder.mkdir()
+        (folder / "train.parquet").write_bytes(b"x")
+    os.utime(old, (0, 0))
+    Split.load(saved).save(saved)
+    assert (old.exists(), new.exists()) == (False, True)
+
+
+def test_the_usual_sizes_need_no_argument_and_a_size_no_name():
+    data = dataset([0, 1] * 5, list(range(5)) * 2, range(10))
+    assert by_time(data).test.fingerprint == by_time(data, test_size=0.2).test.fingerprint
+    assert at_random(data, 0.3, seed=1).fingerprint == at_random(data, test_size=0.3, seed=1).fingerprint
+
+
+@pytest.mark.parametrize("make", [leave_one_out, by_time, at_random])
+def test_rows_that_are_no_data_set_are_refused_with_the_call_to_write(make):
+    frame = pl.DataFrame({"user_id": [1, 2], "item_id": [1, 2]})
+    with pytest.raises(
+        DataError, match=rf"{make.__name__} got a DataFrame, .* palate.{make.__name__}\(palate.from_frame"
+    ):
+        make(frame)
 
 
 def test_a_save_killed_between_its_renames_leaves_the_older_split(saved):
     split = Split.load(saved)
     saved.rename(saved.with_name(".split.old"))
     assert Split.load(saved).fingerprint == split.fingerprint
-    at_random(split.train, share=0.5, cold="keep").save(saved)
+    at_random(split.train, test_size=0.5, cold="keep").save(saved)
     assert Split.load(saved).fingerprint != split.fingerprint
     assert [path.name for path in saved.parent.iterdir()] == ["split"]
 
@@ -482,7 +508,7 @@ def ml_100k() -> Dataset:
 
 def test_system_e_has_the_published_counts(ml_100k):
     assert np.bincount(ml_100k.interactions.user).min() >= 20
-    split = by_time(ml_100k, rows=0.2)
+    split = by_time(ml_100k, test_size=0.2)
     assert (len(split.train), split.train.n_users, split.train.n_items) == (80_000, 751, 1_616)
     relevant = split.relevant(4)
     assert (len(relevant.test), len(np.unique(relevant.test.interactions.user))) == (1_571, 95)

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from palate.data.splits.split import at_random, leave_one_out
+from palate.data.splits.strategies import at_random, leave_one_out
 from palate.errors import EvaluationError
 from palate.evaluation.evaluate import evaluate
 from palate.evaluation.rating_prediction import evaluate_ratings
@@ -46,7 +46,7 @@ def test_two_draws_of_candidates_never_share_a_table(split):
 
 
 def test_two_splits_never_share_a_table_and_both_fingerprints_are_named(split):
-    other = at_random(split.train, share=0.3, seed=1)
+    other = at_random(split.train, test_size=0.3, seed=1)
     with pytest.raises(EvaluationError, match=f"{split.fingerprint} against {other.fingerprint}.*one saved split"):
         check_comparable([report(split), report(other, "other").to_dict()])
 

@@ -11,7 +11,8 @@ import pytest
 
 from boards import Fixed, make_split
 from palate.data.dataset import Dataset, Interactions
-from palate.data.splits.split import Candidates, Split, at_random
+from palate.data.splits.split import Candidates, Split
+from palate.data.splits.strategies import at_random
 from palate.errors import EvaluationError, LeakError, ModelError
 from palate.evaluation.evaluate import evaluate, validation_callback
 from palate.evaluation.metrics import METRICS
@@ -173,7 +174,7 @@ def test_popularity_on_the_paper_s_own_files_equals_the_reference_value(ncf_ml_1
 
 
 def test_random_split_full_ranking_agrees_with_numpy(ml_100k: Dataset) -> None:
-    split = at_random(ml_100k, share=0.2, seed=1)
+    split = at_random(ml_100k, test_size=0.2, seed=1)
     model = Popularity().fit(split.train)
     report = evaluate(model, split, k=20, resamples=0)
     counts = model.counts.numpy().astype(float)

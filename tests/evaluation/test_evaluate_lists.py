@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from palate.base import Query
 from palate.data.dataset import Dataset, Interactions
 from palate.data.ids import IdMap
-from palate.data.splits.split import Split, at_random
+from palate.data.splits.split import Split
+from palate.data.splits.strategies import at_random
 from palate.errors import EvaluationError
 from palate.evaluation.evaluate import Lists, evaluate, evaluate_lists
 from palate.models.popularity import Popularity
@@ -38,7 +39,7 @@ def hand(train: list[tuple[int, int]], test: list[tuple[int, int]], users: int, 
 
 
 def test_the_lists_of_a_model_give_the_model_s_own_report(ml_100k: Dataset) -> None:
-    split = at_random(ml_100k, share=0.2, seed=0)
+    split = at_random(ml_100k, test_size=0.2, seed=0)
     model = Popularity().fit(split.train)
 
     class Untied(torch.nn.Module):

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from palate.base import DataSpec, Query, TrainOptions
 from palate.data.dataset import Dataset, Interactions
 from palate.data.ids import IdMap
-from palate.data.splits.split import Split, at_random
+from palate.data.splits.split import Split
+from palate.data.splits.strategies import at_random
 from palate.errors import EvaluationError, LeakError, ModelError, RecipeError
 from palate.evaluation.rating_prediction import evaluate_ratings, rating_validation_callback
 from palate.models.bmf import BMF
@@ -158,9 +159,9 @@ def test_means_of_a_stranger_come_from_the_history_and_survive_saving() -> None:
 
 def test_a_real_model_beats_both_means_on_real_ratings(ml_100k: Dataset) -> None:
     few = ml_100k.with_rows(ml_100k.interactions.take(ml_100k.interactions.user < 200))
-    split = at_random(few, share=0.2, seed=0, cold="keep")
+    split = at_random(few, test_size=0.2, seed=0, cold="keep")
     constant, means = (evaluate_ratings(r.fit(split.train), split) for r in (MeanRating(), UserItemMeans()))
-    inner = at_random(split.train, share=0.2, seed=1, cold="keep")
+    inner = at_random(split.train, test_size=0.2, seed=1, cold="keep")
     values: list[float] = []
     validation_callback = rating_validation_callback(inner)
 

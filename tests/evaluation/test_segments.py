@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from palate.data.dataset import Dataset
-from palate.data.splits.split import Split, at_random, by_time
+from palate.data.splits.split import Split
+from palate.data.splits.strategies import at_random, by_time
 from palate.evaluation.evaluate import evaluate
 from palate.evaluation.segments import COLD, WARM, segmentation
 from palate.models.popularity import Popularity
@@ -50,7 +51,7 @@ def test_labels_say_the_truth(counts: list[int]) -> None:
 
 @pytest.mark.parametrize("sampled", [False, True])
 def test_segments_add_up_to_the_whole_on_real_data(ml_100k: Dataset, sampled: bool) -> None:
-    split = by_time(ml_100k, rows=0.2, cold="keep")
+    split = by_time(ml_100k, test_size=0.2, cold="keep")
     candidates = draw_candidates(split, 50) if sampled else None
     report = evaluate(Popularity().fit(split.train), split, k=(5, 10), candidates=candidates, resamples=100)
     by = {kind: [s for s in report.segments if s.by == kind] for kind in ("user activity", "item popularity")}
@@ -74,7 +75,7 @@ def measure(part: object, metric: str, k: int) -> float:
 
 
 def test_item_segments_measure_their_own_relevant_items(ml_100k: Dataset) -> None:
-    split: Split = at_random(ml_100k, share=0.2, seed=3)
+    split: Split = at_random(ml_100k, test_size=0.2, seed=3)
     report = evaluate(Popularity().fit(split.train), split, k=10, resamples=0)
     counts = np.bincount(split.train.interactions.item, minlength=split.train.n_items)
     test = split.test.interactions
@@ -91,7 +92,7 @@ def test_item_segments_measure_their_own_relevant_items(ml_100k: Dataset) -> Non
 
 
 def test_exposure_shows_the_bias_of_popularity(ml_100k: Dataset) -> None:
-    split = at_random(ml_100k, share=0.2, seed=0)
+    split = at_random(ml_100k, test_size=0.2, seed=0)
     plain = evaluate(Popularity().fit(split.train), split, k=(5, 10, 20), resamples=0).to_dict()
     assert plain["exposure_k"] == 10
     curve, bins = plain["exposure"], plain["popularity"]

@@ -10,7 +10,8 @@ import torch
 
 from palate.base import Query
 from palate.data.dataset import Dataset
-from palate.data.splits.split import Split, by_time
+from palate.data.splits.split import Split
+from palate.data.splits.strategies import by_time
 from palate.errors import EvaluationError, LeakError
 from palate.evaluation.evaluate import evaluate
 from palate.evaluation.two_stage import StagesReport, evaluate_stages
@@ -21,7 +22,7 @@ from palate.models.two_stage import TwoStage, TwoStageModel
 
 @pytest.fixture(scope="module")
 def halves(ml_100k: Dataset) -> Split:
-    return by_time(ml_100k, rows=0.2)
+    return by_time(ml_100k, test_size=0.2)
 
 
 @pytest.fixture(scope="module")

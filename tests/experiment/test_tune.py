@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 from boards import make_checkerboard
 from palate.base import TrainOptions
 from palate.data.dataset import Dataset
-from palate.data.splits.split import Split, at_random, leave_one_out
+from palate.data.splits.split import Split
+from palate.data.splits.strategies import at_random, leave_one_out
 from palate.errors import DataError, EvaluationError, PalateError, RecipeError
 from palate.evaluation.evaluate import evaluate
 from palate.evaluation.rating_prediction import evaluate_ratings
@@ -220,7 +221,7 @@ def test_sampled_candidates_and_other_metrics(halves: Split, tmp_path: Path) -> 
 
 
 def test_errors_of_ratings_are_made_smaller(ml_100k: Dataset, tmp_path: Path) -> None:
-    split = at_random(ml_100k, share=0.2, seed=0)
+    split = at_random(ml_100k, test_size=0.2, seed=0)
     preset = make_recipe("user-item-means", {"user_damping": 50.0, "item_damping": 50.0})
     task = Task(preset, default_space(preset), (split,), Metric.of("RMSE"))
     found = tune(task, tmp_path, trials=8)

@@ -6,15 +6,15 @@ from dataclasses import replace
 
 import numpy as np
 
-from palate.data.splits.split import at_random, by_time, leave_one_out
+from palate.data.splits.strategies import at_random, by_time, leave_one_out
 from palate.experiment import hold_out, validation_split
 
 
 def test_validation_rows_are_held_out_as_the_test_rows_were(ml_100k):
     ways = {
         "leave one out": leave_one_out(ml_100k),
-        "global time": by_time(ml_100k, rows=0.2),
-        "random": at_random(ml_100k, share=0.2),
+        "global time": by_time(ml_100k, test_size=0.2),
+        "random": at_random(ml_100k, test_size=0.2),
     }
     for words, split in ways.items():
         inner = validation_split(split)
@@ -36,7 +36,7 @@ def test_validation_rows_are_of_known_users_and_items(ml_100k):
 def test_without_time_rows_are_held_out_at_random(ml_100k):
     timeless = ml_100k.with_rows(replace(ml_100k.interactions, time=None))
     assert hold_out(timeless).how.startswith("random")
-    assert validation_split(at_random(timeless, share=0.2)).how.startswith("random")
+    assert validation_split(at_random(timeless, test_size=0.2)).how.startswith("random")
 
 
 def test_a_time_split_that_leaves_nobody_to_measure_gives_way_to_the_latest_row(ml_100k):

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from palate.base import DataSpec, Query
 from palate.data.dataset import Dataset, Interactions
 from palate.data.ids import IdMap
-from palate.data.splits.split import Split, by_time, leave_one_out
+from palate.data.splits.split import Split
+from palate.data.splits.strategies import by_time, leave_one_out
 from palate.errors import RecipeError
 from palate.evaluation.evaluate import evaluate
 from palate.models import ease
@@ -148,7 +149,7 @@ def test_a_catalog_beyond_the_bound_is_refused_with_what_it_would_take() -> None
 
 
 def test_reference_figures_of_system_e(ml_100k: Dataset) -> None:
-    split = by_time(ml_100k, rows=0.2).relevant(4)
+    split = by_time(ml_100k, test_size=0.2).relevant(4)
     report = evaluate(EASE(300).fit(split.train), split, k=10, resamples=0)
     assert report.value("NDCG", 10) == pytest.approx(0.1519, abs=5e-4)
     assert report.value("HitRate", 10) == pytest.approx(0.4526, abs=5e-4)

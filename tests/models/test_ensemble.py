@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from palate.base import DataSpec, Query, TrainOptions
 from palate.bundle import Bundle
 from palate.data.dataset import Dataset
-from palate.data.splits.split import Split, at_random
+from palate.data.splits.split import Split
+from palate.data.splits.strategies import at_random
 from palate.errors import RecipeError
 from palate.evaluation.evaluate import evaluate
 from palate.models import ensemble as blend
@@ -162,7 +163,7 @@ def test_each_member_has_a_folder_of_the_run(checkerboard: Split, tmp_path) -> N
 
 
 def test_it_does_better_than_its_members_where_the_published_system_d_does(ml_100k: Dataset) -> None:
-    split = at_random(ml_100k, share=0.2, seed=0)
+    split = at_random(ml_100k, test_size=0.2, seed=0)
     ials = {"recipe": "ials", "dim": 32, "unobserved_weight": 0.1, "regularization": 0.02}
     ease = {"recipe": "ease", "regularization": 400}
     recall = {}

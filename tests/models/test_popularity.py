@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from palate.base import Query
 from palate.data.dataset import Dataset, Interactions
 from palate.data.ids import IdMap
-from palate.data.splits.split import by_time
+from palate.data.splits.strategies import by_time
 from palate.errors import RecipeError
 from palate.evaluation.evaluate import evaluate
 from palate.models.popularity import Popularity, RecentPopularity
@@ -76,7 +76,7 @@ def test_a_senseless_half_life_is_refused(half_life: float) -> None:
 
 
 def test_the_reference_figure_of_system_e(ml_100k: Dataset) -> None:
-    split = by_time(ml_100k, rows=0.2).relevant(4)
+    split = by_time(ml_100k, test_size=0.2).relevant(4)
     report = evaluate(RecentPopularity(half_life=10).fit(split.train), split, k=10, resamples=0)
     assert report.users == 95
     assert report.value("NDCG", 10) == pytest.approx(0.2306, abs=5e-4)

@@ -19,7 +19,8 @@ from palate.base import DataSpec, Query, TrainOptions
 from palate.bundle import Bundle
 from palate.data.dataset import Dataset, History, Interactions
 from palate.data.ids import IdMap
-from palate.data.splits.split import Split, leave_one_out
+from palate.data.splits.split import Split
+from palate.data.splits.strategies import leave_one_out
 from palate.errors import RecipeError
 from palate.evaluation.evaluate import evaluate
 from palate.models.ensemble import Ensemble

@@ -472,9 +472,9 @@ def test_newest_is_ordered_by_the_first_row() -> None:
 
 
 def test_it_beats_its_retrievers_on_real_data(ml_100k: Dataset) -> None:
-    from palate.data.splits.split import by_time
+    from palate.data.splits.strategies import by_time
 
-    split = by_time(ml_100k, rows=0.2)
+    split = by_time(ml_100k, test_size=0.2)
     model = make_recipe("two-stage", fast=True).fit(split.train, TrainOptions(seed=0))
     own = evaluate(model, split, k=10, resamples=0).value("NDCG", 10)
     alone = [evaluate(one, split, k=10, resamples=0).value("NDCG", 10) for one in model.retrieval.models]

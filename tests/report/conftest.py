@@ -12,7 +12,7 @@ from comparison_maker import make_comparison
 
 from palate.data.dataset import Dataset, Interactions
 from palate.data.ids import IdMap
-from palate.data.splits.split import leave_one_out
+from palate.data.splits.strategies import leave_one_out
 
 
 def rated_board(size: int = 24) -> Dataset:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from palate.data.dataset import Dataset
-from palate.data.splits.split import at_random
+from palate.data.splits.strategies import at_random
 from palate.errors import DataError, SourceError
 from palate.models.bmf import BMF
 from palate.models.means import MeanRating, UserItemMeans
@@ -34,7 +34,7 @@ def test_ratings_and_rows_without_one_are_apart(anime: tuple[Dataset, object]) -
 
 
 def test_the_trivial_rows_are_those_of_the_reference(anime: tuple[Dataset, object]) -> None:
-    splits = [at_random(anime[0], share=0.2, seed=seed, cold="keep") for seed in range(2)]
+    splits = [at_random(anime[0], test_size=0.2, seed=seed, cold="keep") for seed in range(2)]
     values = {}
     for one in (Planned("trivial", MeanRating(), "mean"), Planned("trivial", UserItemMeans(), "means")):
         rows = list(measured(one, splits, None, Options(), system="C", dataset="anime", protocol=PROTOCOL))

@@ -10,7 +10,7 @@ import torch
 
 from palate.base import Query
 from palate.data.dataset import Dataset
-from palate.data.splits.split import at_random
+from palate.data.splits.strategies import at_random
 from palate.models.popularity import Popularity
 from palate.recommend import Recommender
 from palate.reproduce import system_d
@@ -33,7 +33,7 @@ def test_titles_are_the_items(films: Dataset, ml_100k: Dataset) -> None:
 
 
 def test_ranks_per_row_equal_a_count(films: Dataset) -> None:
-    parts = at_random(films, share=0.2, seed=0, cold="keep")
+    parts = at_random(films, test_size=0.2, seed=0, cold="keep")
     test = parts.test.interactions.take(np.arange(300))
     few = replace(parts, test=parts.test.with_rows(test))
     model = Popularity().fit(parts.train)
@@ -68,7 +68,7 @@ def test_rows_reproduce_the_baseline_and_reach_the_floors(films: Dataset) -> Non
 
 
 def test_raw_user_ids_are_answered_with_titles(films: Dataset) -> None:
-    parts = at_random(films, share=0.2, seed=0, cold="keep")
+    parts = at_random(films, test_size=0.2, seed=0, cold="keep")
     model = replace(system_d.FAITHFUL, epochs=1).fit(parts.train)
     answer = Recommender.of(model, parts.train).recommend([42], k=5)
     assert answer["item_id"].is_in(films.items.ids.implode()).all()

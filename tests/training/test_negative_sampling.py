@@ -10,7 +10,7 @@ from scipy.stats import chisquare
 
 from palate.data.dataset import Dataset, Interactions
 from palate.data.ids import IdMap
-from palate.data.splits.split import by_time, leave_one_out
+from palate.data.splits.strategies import by_time, leave_one_out
 from palate.errors import DataError, RecipeError
 from palate.training.negative_sampling import NegativeSampler, draw_candidates, epoch_rng
 
@@ -169,7 +169,9 @@ def log(n_users=40, n_items=60, n=800) -> Dataset:
 
 
 @pytest.mark.parametrize("replace", [False, True])
-@pytest.mark.parametrize("split", [leave_one_out(log()), by_time(log(), rows=0.1)], ids=["leave_one_out", "by_time"])
+@pytest.mark.parametrize(
+    "split", [leave_one_out(log()), by_time(log(), test_size=0.1)], ids=["leave_one_out", "by_time"]
+)
 def test_candidates_are_unseen_in_train_and_test_and_repeat_by_seed(split, replace):
     candidates = draw_candidates(split, 20, seed=4, replace=replace)
     split = split.with_candidates(candidates)

@@ -168,7 +168,7 @@ class Source:
 
 def split_rows(source: Source, how: str | None, share: float, seed: int) -> Split:
     """The split that a command asked for; without a wish by time, or at random where there is no time."""
-    from palate.data.splits import split
+    from palate.data.splits import strategies
 
     ready = source.ready_made()
     if ready is not None:
@@ -177,11 +177,11 @@ def split_rows(source: Source, how: str | None, share: float, seed: int) -> Spli
     if how is None:
         how = "random" if dataset.interactions.time is None else "time"
     if how == "leave-one-out":
-        made = split.leave_one_out(dataset)
+        made = strategies.leave_one_out(dataset)
     elif how == "time":
-        made = split.by_time(dataset, rows=share)
+        made = strategies.by_time(dataset, test_size=share)
     elif how == "random":
-        made = split.at_random(dataset, share=share, seed=seed)
+        made = strategies.at_random(dataset, test_size=share, seed=seed)
     else:
         raise DataError(f"--split {how!r} is not a split: choose one of {', '.join(SPLITS)}")
     note(made.how)

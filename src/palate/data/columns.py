@@ -70,17 +70,21 @@ def find_columns(
     item: str | None = None,
     rating: str | None = None,
     timestamp: str | None = None,
+    weight: str | None = None,
     source: str = "columns",
 ) -> Columns:
     """Which column is which: given names win, the others are found by their usual names.
 
     Case and punctuation do not matter (``userId``, ``USER_ID``), nor does a RecBole type (``user_id:token``). An
-    empty string for rating or timestamp means that none is to be used, whatever the names. ``source`` is what error
-    messages call the table.
+    empty string for rating or timestamp means that no such column is used, whatever the names. ``weight`` names a
+    column of strengths in place of ratings. ``source`` is the name of the table in error messages.
 
     Raises:
         DataError: a given name does not exist, there is no user or item, or two columns fit equally well.
     """
+    if weight and rating:
+        raise DataError(f"{source}: rating={rating!r} and weight={weight!r}: give one, ratings or strengths")
+    rating = weight or rating
     given = {"user": user, "item": item, "rating": rating, "timestamp": timestamp}
     for role, name in given.items():
         if name and name not in names:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any
+from html import escape
+from typing import Any, Literal
 
 import numpy as np
 import polars as pl
@@ -174,12 +175,24 @@ def fingerprint(rows: Interactions, users: IdMap, items: IdMap) -> Fingerprint:
     return Fingerprint(len(rows), digest, sketch, len(users), len(items), users.digest + items.digest)
 
 
+# refused: a value is missing or cannot be read. dropped: left out by choice, or merged with another row. unknown-user,
+# unknown-item: test rows dropped because their user or item has no training rows.
+NoteKind = Literal["", "refused", "dropped", "unknown-user", "unknown-item"]
+
+
 @dataclass(frozen=True)
 class Note:
-    """One thing that happened to the rows on the way, to be shown to the user: nothing is dropped silently."""
+    """A change made to the rows, shown to the user: nothing is dropped silently.
+
+    Args:
+        text: the change, for people.
+        rows: number of rows concerned.
+        kind: the change, for programs; "" for a remark.
+    """
 
     text: str
     rows: int
+    kind: NoteKind = ""
 
     def __str__(self) -> str:
         return f"{self.text}: {self.rows:,} {'row' if self.rows == 1 else 'rows'}"
@@ -196,7 +209,8 @@ class Dataset:
         explicit: True if the weights are ratings on a scale, False if they are clicks, plays or ones.
         user_features, item_features: one row per id in map order (nulls where unknown), without the id column.
         titles: one readable name per item in map order, or None.
-        notes: what was dropped or changed on the way, with counts.
+        notes: rows that were dropped or changed on the way, with counts.
+        pandas: whether the rows came as pandas, and go out as such.
     """
 
     name: str
@@ -208,6 +222,7 @@ class Dataset:
     item_features: pl.DataFrame | None = None
     titles: pl.Series | None = None
     notes: tuple[Note, ...] = ()
+    pandas: bool = False
 
     def __len__(self) -> int:
         return len(self.interactions)
@@ -251,8 +266,68 @@ class Dataset:
             titles=None if self.titles is None else self.titles.gather(kept_items),
         )
 
+    def to_polars(self) -> pl.DataFrame:
+        """The rows with their external ids: user_id, item_id, rating (explicit) or weight, and timestamp if known.
+
+        The timestamp is in seconds since 1970 (UTC), as ``from_frame`` reads it.
+        """
+        rows = self.interactions
+        columns = {
+            "user_id": self.users.external(rows.user),
+            "item_id": self.items.external(rows.item),
+            "rating" if self.explicit else "weight": pl.Series(rows.weight),
+        }
+        return pl.DataFrame(columns if rows.time is None else {**columns, "timestamp": pl.Series(rows.time)})
+
+    def to_pandas(self) -> Any:
+        """The rows of ``to_polars`` as a pandas data frame."""
+        return self.to_polars().to_pandas()
+
+    def to_frame(self) -> Any:
+        """The rows of ``to_polars``, as pandas where the data came as pandas, else as polars."""
+        return self.to_pandas() if self.pandas else self.to_polars()
+
+    def facts(self) -> dict[str, str]:
+        """The data set in a few short texts by their names, for ``repr`` and notebooks."""
+        time, weight = self.interactions.time, self.interactions.weight
+        facts = {"rows": f"{len(self):,}", "users": f"{self.n_users:,}", "items": f"{self.n_items:,}"}
+        if len(self):
+            low, high = weight.min(), weight.max()
+            kind = "ratings" if self.explicit else "weights"
+            facts[kind] = f"{low:g} to {high:g}" if low < high else f"all {low:g}"
+        if len(self) and time is not None:
+            facts["time"] = f"{day(time.min())} to {day(time.max())}"
+        features = {"user": self.user_features, "item": self.item_features}
+        facts |= {f"{side} features": ", ".join(t.columns) for side, t in features.items() if t is not None}
+        return facts
+
     def __str__(self) -> str:
         return f"{self.name}: {len(self):,} rows, {self.n_users:,} users, {self.n_items:,} items"
 
     def __repr__(self) -> str:
-        return f"<Dataset {self}>"
+        return lines(f"Dataset {self}", self.facts(), skip=3)
+
+    def _repr_html_(self) -> str:
+        return html_table(f"Dataset {self.name}", {"": self.facts()})
+
+
+def day(seconds: float) -> str:
+    """The date of seconds since 1970 (UTC), within the years that dates can have."""
+    if not np.isfinite(seconds):
+        return "unknown"
+    return str(np.datetime64(int(np.clip(seconds, -6e10, 2.5e11)), "s").astype("datetime64[D]"))
+
+
+def lines(title: str, facts: Mapping[str, str], skip: int = 0) -> str:
+    """A title and at most four short lines of facts."""
+    shown = [f"  {name}: {text}" for name, text in list(facts.items())[skip:]]
+    return "\n".join([title, *(line if len(line) <= 100 else f"{line[:97]}..." for line in shown[:4])])
+
+
+def html_table(title: str, columns: Mapping[str, Mapping[str, str]]) -> str:
+    """A small HTML table: one row per fact, one column per mapping."""
+    names = dict.fromkeys(name for column in columns.values() for name in column)
+    head = "".join(f"<th>{escape(name)}</th>" for name in ["", *columns]) if any(columns) else ""
+    rows = [[name, *(column.get(name, "") for column in columns.values())] for name in names]
+    body = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
+    return f"<table><caption>{escape(title)}</caption><tr>{head}</tr>{body}</table>"

@@ -15,21 +15,23 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
-from palate.data.columns import WEIGHTS, Columns, find_columns, listed, plain, require
+from palate.data.columns import WEIGHTS, Columns, find_columns, listed, plain
 from palate.data.dataset import Dataset, Interactions, Note
 from palate.data.ids import IdMap
 from palate.data.parsing import Source, counted, read_ids, read_ratings, read_times, settle
 from palate.errors import DataError
-
-__all__ = ["Columns", "Duplicates", "find_columns", "from_frame", "to_frame"]
 
 Duplicates = Literal["last", "sum", "error", "keep"]
 
 
 def from_frame(
     frame: Any,
-    columns: Columns | None = None,
     *,
+    user: str | None = None,
+    item: str | None = None,
+    rating: str | None = None,
+    timestamp: str | None = None,
+    weight: str | None = None,
     name: str = "frame",
     explicit: bool | None = None,
     duplicates: Duplicates = "last",
@@ -45,7 +47,9 @@ def from_frame(
 
     Args:
         frame: one row per interaction.
-        columns: the names of its columns; found by ``find_columns`` when None.
+        user, item, rating, timestamp: names of its columns; None finds the usual names, as ``find_columns`` does, and
+            an empty string for rating or timestamp uses none.
+        weight: name of a column of strengths (plays, clicks) in place of ratings; the data is then not explicit.
         name: the name of the data set, shown in tables.
         explicit: whether the weights are ratings on a scale. None decides: they are if a rating column with more
             than one distinct value is mapped and its name is not one of the weights (weight, plays, count, ...).
@@ -61,7 +65,7 @@ def from_frame(
         titles: the column of ``item_features`` with readable names; None takes one called title or name.
         source: what error messages call the frame.
 
-    How ids and times are read is told at ``validate.read_ids`` and ``validate.read_times``.
+    ``parsing.read_ids`` and ``parsing.read_times`` describe how ids and times are read.
 
     Raises:
         DataError: what is wrong, where (row, column, value) and what to do about it.
@@ -70,12 +74,12 @@ def from_frame(
     if duplicates not in get_args(Duplicates):
         raise DataError(f"duplicates={duplicates!r}: must be one of {', '.join(get_args(Duplicates))}")
     opened = _open(frame, origin.name)
-    columns = columns or find_columns(opened.columns, source=origin.name)
-    require(columns, opened.columns, origin.name)
+    named = {"user": user, "item": item, "rating": rating, "timestamp": timestamp, "weight": weight}
+    columns = find_columns(opened.columns, source=origin.name, **named)
     table = _as_polars(opened, [column for column in astuple(columns) if column is not None], origin.name)
     rows, notes = _parse(table, columns, origin, sentinels, drop_invalid)
     if explicit is None:
-        explicit = _is_explicit(columns, rows)
+        explicit = not weight and _is_explicit(columns, rows)
     elif explicit and columns.rating is None:
         raise DataError(f"{origin.name}: explicit=True needs a rating column: name it with rating=... (--rating)")
     if explicit and not sentinels:
@@ -100,21 +104,13 @@ def from_frame(
         item_features=item_table,
         titles=_titles(item_table, items, titles),
         notes=(*notes, *dropped, *user_notes, *item_notes),
+        pandas=opened.implementation.is_pandas(),
     )
 
 
-def to_frame(dataset: Dataset) -> pl.DataFrame:
-    """The rows with their external ids: user_id, item_id, rating (explicit) or weight, and timestamp where known.
-
-    The timestamp is in seconds since 1970 (UTC), as ``from_frame`` reads it back.
-    """
-    rows = dataset.interactions
-    columns: dict[str, Any] = {
-        "user_id": dataset.users.external(rows.user),
-        "item_id": dataset.items.external(rows.item),
-        "rating" if dataset.explicit else "weight": rows.weight,
-    }
-    return pl.DataFrame(columns if rows.time is None else {**columns, "timestamp": rows.time})
+def to_frame(dataset: Dataset) -> Any:
+    """The rows with their external ids, as pandas where the data came as pandas, else as polars."""
+    return dataset.to_frame()
 
 
 def _open(frame: Any, what: str) -> nw.DataFrame[Any]:
@@ -170,7 +166,7 @@ def _parse(
     for value in dict.fromkeys(sentinels):
         kept = rows.filter(pl.col("weight") != np.float32(value))
         if len(kept) < len(rows):
-            notes.append(Note(f"dropped: sentinel rating {value:g}", len(rows) - len(kept)))
+            notes.append(Note(f"dropped: sentinel rating {value:g}", len(rows) - len(kept), "dropped"))
         rows = kept
     if rows.is_empty():
         reasons = ", ".join(map(str, notes))
@@ -230,7 +226,7 @@ def _deduplicate(
         latest = latest.drop("weight").join(sums, on="pair", how="left").select(table.columns)
         what = "merged: weights of the same user and item summed"
     kept = pl.concat([table.filter(~repeated), latest]).sort("row")
-    return kept.select(rows.columns), [Note(what, extra)]
+    return kept.select(rows.columns), [Note(what, extra, "dropped")]
 
 
 def _interactions(rows: pl.DataFrame) -> Interactions:

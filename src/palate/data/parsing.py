@@ -87,7 +87,8 @@ def settle(
         raise DataError(f"{source.name}: {facts}: correct them, or pass drop_invalid=True (--drop-invalid)")
     notes = []
     for flaw in found:
-        notes.append(Note(f"dropped: {flaw.what} in column {flaw.column.name!r}", int((flaw.bad & keep).sum())))
+        text = f"dropped: {flaw.what} in column {flaw.column.name!r}"
+        notes.append(Note(text, int((flaw.bad & keep).sum()), "refused"))
         keep &= ~flaw.bad
     return keep, [note for note in notes if note.rows]
 

@@ -117,5 +117,5 @@ def _keep(dataset: Dataset, keep: NDArray[np.bool_], what: str, empty: str) -> D
         raise DataError(f"{dataset.name}: {empty}")
     if keep.all():
         return dataset
-    note = Note(f"dropped: {what}", int((~keep).sum()))
+    note = Note(f"dropped: {what}", int((~keep).sum()), "dropped")
     return dataset.with_rows(dataset.interactions.take(keep), [note]).compact()

@@ -63,6 +63,7 @@ def read_interactions(
     item: str | None = None,
     rating: str | None = None,
     timestamp: str | None = None,
+    weight: str | None = None,
     separator: str | None = None,
     encoding: str | None = None,
     header: bool = True,
@@ -85,12 +86,16 @@ def read_interactions(
         DataError: what is wrong, where (file, row, line, column, value) and what to do about it.
     """
     path = Path(path)
-    mapped = {"user": user, "item": item, "rating": rating, "timestamp": timestamp}
+    mapped = {"user": user, "item": item, "rating": rating, "timestamp": timestamp, "weight": weight}
     table, source = _read(path, _Options(separator, encoding, header, names), only=mapped)
     columns = find_columns(table.columns, source=source.name, **mapped)
     return from_frame(
         table.with_columns(_integers(table[column]) for column in (columns.user_id, columns.item_id)),
-        columns,
+        user=user,
+        item=item,
+        rating=rating,
+        timestamp=timestamp,
+        weight=weight,
         name=name or path.name.split(".")[0],
         explicit=explicit,
         duplicates=duplicates,

@@ -21,7 +21,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from palate.data.dataset import Dataset, Note
-from palate.data.frame import Columns, from_frame
+from palate.data.frame import from_frame
 from palate.errors import DataError
 
 __all__ = [
@@ -36,7 +36,6 @@ __all__ = [
     "read_ncf",
 ]
 
-RATING_COLUMNS = Columns("user_id", "item_id", "rating", "timestamp")
 UNRATED = -1.0
 
 # The flags of u.item, in the order of u.genre.
@@ -207,7 +206,6 @@ def read_anime(archive: Archive, name: str = "anime", *, keep_unrated: bool = Fa
     )
     dataset = from_frame(
         rows,
-        Columns("user_id", "item_id", "rating"),
         name=name,
         explicit=True,
         sentinels=() if keep_unrated else (UNRATED,),
@@ -320,7 +318,6 @@ def _movielens(
 ) -> Dataset:
     return from_frame(
         rows,
-        RATING_COLUMNS,
         name=name,
         explicit=True,
         user_features=users,

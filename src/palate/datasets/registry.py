@@ -81,7 +81,9 @@ def load_split(name: str | Entry, *, log: Log | None = None, progress: bool = Tr
     """
     entry = entry_of(name)
     if entry.read is not _read_ncf:
-        raise DataError(f"{entry.name} comes without a split: load it, then use palate.data.splits.split")
+        raise DataError(
+            f"{entry.name} comes without a split: load it, then split it with palate.by_time or palate.leave_one_out"
+        )
     located = locate_entry(entry, log=log, progress=progress)
     archive = Archive.open(located.path)
     split = from_parts(*read_ncf(archive), name=entry.name, how="official leave-one-out of He et al. 2017, latest item")

@@ -27,7 +27,8 @@ from torch import Tensor, nn
 from palate.base import AddsItems, Model, Query, Recipe, TrainOptions
 from palate.data.dataset import Dataset, Fingerprint, Note
 from palate.data.splits.cold import hold_out_items, hold_out_users, reveal
-from palate.data.splits.split import Candidates, Split, leave_one_out
+from palate.data.splits.split import Candidates, Split
+from palate.data.splits.strategies import leave_one_out
 from palate.errors import EvaluationError
 from palate.evaluation.evaluate import Report, evaluate
 from palate.evaluation.significance import Paired, paired

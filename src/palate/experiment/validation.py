@@ -15,7 +15,8 @@ from typing import Literal
 import numpy as np
 
 from palate.data.dataset import Dataset
-from palate.data.splits.split import Split, at_random, by_time, leave_one_out
+from palate.data.splits.split import Split
+from palate.data.splits.strategies import at_random, by_time, leave_one_out
 from palate.errors import DataError
 
 How = Literal["leave-one-out", "time", "random"]
@@ -51,7 +52,7 @@ def validation_split(rows: Dataset | Split, validation_size: float = 0.2, seed: 
     if how == "leave-one-out":
         split = leave_one_out(train)
     elif how == "random":
-        split = at_random(train, share=validation_size, seed=seed, cold="keep")
+        split = at_random(train, test_size=validation_size, seed=seed, cold="keep")
     else:
         split = _hold_out(train, validation_size, seed, "keep")
     known, held = split.train.interactions, split.test.interactions
@@ -89,7 +90,7 @@ def validation_parts(
 def _parts(train: Dataset, how: How, validation_size: float, seed: int) -> Iterator[Split]:
     if how == "random":
         while True:
-            yield at_random(train, share=validation_size, seed=seed)
+            yield at_random(train, test_size=validation_size, seed=seed)
             seed += 1
     if how == "leave-one-out":
         while np.bincount(train.interactions.user).max(initial=0) > 1:
@@ -103,7 +104,7 @@ def _parts(train: Dataset, how: How, validation_size: float, seed: int) -> Itera
         kept = np.sort(order[: round(len(rows) * (1 - number * validation_size / 2))])
         if len(kept) < 2:
             return
-        yield by_time(train.with_rows(rows.take(kept)), rows=validation_size)
+        yield by_time(train.with_rows(rows.take(kept)), test_size=validation_size)
 
 
 def _way_of(split: Split) -> How | None:
@@ -120,13 +121,13 @@ def _way_of(split: Split) -> How | None:
 def _hold_out(dataset: Dataset, size: float, seed: int, cold: Literal["drop", "keep"]) -> Split:
     try:
         if dataset.interactions.time is None:
-            return at_random(dataset, share=size, seed=seed, cold=cold)
+            return at_random(dataset, test_size=size, seed=seed, cold=cold)
         try:
-            measured = len(by_time(dataset, rows=size, cold="drop").test_users)
+            measured = len(by_time(dataset, test_size=size, cold="drop").test_users)
         except DataError:  # every later row is of a new user, as in a log of first visits
             measured = 0
         if measured >= MEASURED_USERS * dataset.n_users:
-            return by_time(dataset, rows=size, cold=cold)
+            return by_time(dataset, test_size=size, cold=cold)
         split = leave_one_out(dataset, cold=cold)
     except DataError as error:
         raise DataError(

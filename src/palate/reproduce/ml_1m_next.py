@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from palate.data.splits.split import leave_one_out
+from palate.data.splits.strategies import leave_one_out
 from palate.datasets.registry import load
 from palate.models.ease import EASE
 from palate.models.ials import IALS

@@ -26,7 +26,8 @@ from torch import nn
 from palate.base import Batch, DataSpec, Recipe
 from palate.data.dataset import Dataset
 from palate.data.preprocessing import binarize, sample_users
-from palate.data.splits.split import Split, leave_one_out
+from palate.data.splits.split import Split
+from palate.data.splits.strategies import leave_one_out
 from palate.datasets.registry import load
 from palate.errors import SourceError
 from palate.models.ease import EASE

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from palate.data.splits.split import Split, leave_one_out
+from palate.data.splits.split import Split
+from palate.data.splits.strategies import leave_one_out
 from palate.datasets.registry import load
 from palate.models.ease import EASE
 from palate.models.neumf import GMF, MLP, NeuMF

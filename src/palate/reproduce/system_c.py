@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 
 from palate.data.dataset import Dataset, Interactions
-from palate.data.splits.split import Split, at_random
+from palate.data.splits.split import Split
+from palate.data.splits.strategies import at_random
 from palate.datasets.formats import Archive, read_anime
 from palate.datasets.registry import locate
 from palate.evaluation.rating_prediction import RatingsReport, evaluate_ratings
@@ -57,7 +58,7 @@ def run(options: Options) -> Iterator[Row]:
     yield from published("C", "anime", FULL, "dot product, K unknown (worse than a constant)", [("MSE", None, 11.74)])
     yield from published("C", "anime", f"{FULL}; training rows", "dot product, K unknown", [("MSE", None, 6.03)])
     ratings, unrated = load_anime(options)
-    splits = [at_random(ratings, share=0.2, seed=seed, cold="keep") for seed in range(SEEDS)]
+    splits = [at_random(ratings, test_size=0.2, seed=seed, cold="keep") for seed in range(SEEDS)]
     for one in PLAN:
         if one.role in options.roles and not (options.fast and one.role == "faithful"):
             yield from measured(one, splits, unrated, options, system="C", dataset="anime", protocol=PROTOCOL)

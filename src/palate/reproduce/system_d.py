@@ -32,7 +32,8 @@ from numpy.typing import NDArray
 from palate.base import Query
 from palate.data.dataset import Dataset
 from palate.data.ids import IdMap
-from palate.data.splits.split import Split, at_random
+from palate.data.splits.split import Split
+from palate.data.splits.strategies import at_random
 from palate.datasets.registry import load
 from palate.experiment import fit_timed
 from palate.models.edlae import EDLAE
@@ -120,7 +121,7 @@ def run(options: Options) -> Iterator[Row]:
     figures = [("Accuracy", k, figure) for k, figure in FIGURES.items()]
     yield from published("D", "ml-100k", TABLES[False], "two towers, dim 32, Adagrad 0.1, 3 epochs", figures)
     data = by_title(load("ml-100k", **options.source()))
-    splits = [at_random(data, share=0.2, seed=seed, cold="keep") for seed in (SEEDS[:1] if options.fast else SEEDS)]
+    splits = [at_random(data, test_size=0.2, seed=seed, cold="keep") for seed in (SEEDS[:1] if options.fast else SEEDS)]
     fingerprints = splits_line(splits)
     rows: dict[bool, list[Row]] = {False: [], True: []}
     for role, recipe, label in PLAN:

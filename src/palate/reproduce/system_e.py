@@ -27,7 +27,8 @@ from numpy.typing import NDArray
 from palate.base import Recipe
 from palate.data.dataset import Dataset
 from palate.data.preprocessing import min_interactions
-from palate.data.splits.split import Split, by_time
+from palate.data.splits.split import Split
+from palate.data.splits.strategies import by_time
 from palate.datasets.registry import load
 from palate.evaluation.evaluate import evaluate
 from palate.experiment import fit_timed
@@ -92,7 +93,7 @@ CUTS = ((0.50, 0.70), (0.55, 0.75), (0.60, 0.80), (0.65, 0.80), (0.70, 0.80))  #
 
 def split(data: Dataset) -> Split:
     """The protocol's split; all test rows are still in it, ``relevant(4)`` keeps those that count."""
-    return by_time(min_interactions(data, user=20), rows=0.2, cold="drop")
+    return by_time(min_interactions(data, user=20), test_size=0.2, cold="drop")
 
 
 def earlier(train: Dataset) -> Iterator[Split]:
@@ -101,7 +102,9 @@ def earlier(train: Dataset) -> Iterator[Split]:
     order = np.argsort(train.interactions.time, kind="stable")
     for start, end in CUTS:
         kept = np.sort(order[: round(len(order) * end / 0.8)])
-        yield by_time(train.with_rows(train.interactions.take(kept)), rows=1 - start / end, cold="drop").relevant(4)
+        yield by_time(train.with_rows(train.interactions.take(kept)), test_size=1 - start / end, cold="drop").relevant(
+            4
+        )
 
 
 def run(options: Options) -> Iterator[Row]:

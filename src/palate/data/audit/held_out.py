@@ -138,9 +138,10 @@ def _unknown(split: Split, side: str) -> Outcome:
     known = np.bincount(getattr(train, side), minlength=len(ids)) > 0
     strange = ~known[getattr(test, side)]
     kept = int(strange.sum())
-    # The notes of palate.data.splits.split: a row that was dropped is in no set of rows any more.
-    dropped = sum(n.rows for n in split.notes if n.text.endswith(f"{side}s unknown to train, dropped"))
-    count, whole = kept + dropped, len(test) + sum(n.rows for n in split.notes if "unknown to train, dropped" in n.text)
+    # Rows that were dropped are in neither part of the split, so they are counted from its notes.
+    dropped = sum(note.rows for note in split.notes if note.kind == f"unknown-{side}")
+    count = kept + dropped
+    whole = len(test) + sum(note.rows for note in split.notes if note.kind in ("unknown-user", "unknown-item"))
     if not count:
         return Outcome("ok", f"every {side} of the test rows has training rows")
     share = count / whole

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 import numpy as np
@@ -15,8 +14,6 @@ from palate.data.ids import IdMap
 
 __all__ = ["dropped_rows", "duplicates", "equal_items", "equal_rows", "equal_users", "row_number_ids", "sentinels"]
 
-REFUSED = re.compile(r"^dropped: .+ in column ")  # the notes of validate.settle: rows that a plain reading refuses
-LEFT_OUT = re.compile(r"^(dropped|merged): ")
 ENOUGH = 5  # rows that two users must have in common, all of them, to be called the same
 RARE = 1000  # a rating given so many times less than usual is off the scale: a 6 among 1 to 5
 FEW = 20  # rows below which nothing can be said about an id column
@@ -24,9 +21,9 @@ FEW = 20  # rows below which nothing can be said about an id column
 
 def dropped_rows(subject: Subject) -> Outcome:
     """Rows that reading left out, and those that it would have refused."""
-    left = [note for note in subject.rows.notes if LEFT_OUT.match(note.text)]
+    left = [note for note in subject.rows.notes if note.kind in ("refused", "dropped")]
     count = sum(note.rows for note in left)
-    refused = sum(note.rows for note in left if REFUSED.match(note.text))
+    refused = sum(note.rows for note in left if note.kind == "refused")
     whole = len(subject.rows) + count
     if not count:
         return Outcome("ok", f"all {many(whole, 'row')} could be read")

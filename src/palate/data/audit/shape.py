@@ -9,8 +9,9 @@ from numpy.typing import NDArray
 
 from palate.data.audit.finding import Outcome, graded, many
 from palate.data.audit.subject import Subject
+from palate.data.dataset import day
 
-__all__ = ["activity", "concentration", "density", "gini", "moment", "ratings", "rows_per_user", "short_history"]
+__all__ = ["activity", "concentration", "density", "gini", "ratings", "rows_per_user", "short_history"]
 
 SHORT = 5
 EARLIEST = 315_532_800.0  # 1980: no log is older, but a time of 0 is
@@ -83,8 +84,8 @@ def activity(subject: Subject) -> Outcome | str:
     odd = (time < EARLIEST) | (time > datetime.now(UTC).timestamp() + 86_400)
     days, counts = np.unique(np.floor(time / 86_400), return_counts=True)
     most = int(np.argmax(counts))
-    what = f"{moment(time.min())} to {moment(time.max())}, rows on {many(len(days), 'day')}"
-    what += f"; most on {moment(days[most] * 86_400)}: {counts[most] / len(time):.1%} of the rows"
+    what = f"{day(time.min())} to {day(time.max())}, rows on {many(len(days), 'day')}"
+    what += f"; most on {day(days[most] * 86_400)}: {counts[most] / len(time):.1%} of the rows"
     if odd.any():
         n = int(odd.sum())
         what = f"{many(n, 'row')} before 1980 or in the future; {what}"
@@ -100,10 +101,5 @@ def gini(counts: NDArray[np.int64]) -> float:
     return float(2 * (np.arange(1, n + 1) * ascending).sum() / (n * ascending.sum()) - (n + 1) / n)
 
 
-def moment(seconds: float) -> str:
-    """The date of seconds since 1970, within the years that dates can have."""
-    return str(np.datetime64(int(np.clip(seconds, -6e10, 2.5e11)), "s").astype("datetime64[D]"))
-
-
 def _dates(times: NDArray[np.float64]) -> list[str]:
-    return [f"{seconds:.0f} is {moment(seconds)}" for seconds in np.unique(times)[:3]]
+    return [f"{seconds:.0f} is {day(seconds)}" for seconds in np.unique(times)[:3]]

@@ -17,27 +17,28 @@ from numpy.typing import NDArray
 from palate.data.dataset import Dataset, Interactions, Note
 from palate.data.order import group_by_user
 from palate.data.splits.split import Split
+from palate.data.splits.strategies import check_fraction
 from palate.errors import DataError
 
 __all__ = ["hold_out_items", "hold_out_users", "reveal"]
 
 
-def hold_out_users(dataset: Dataset, share: float = 0.1, seed: int = 0) -> Split:
-    """All rows of a random share of the users who have any are test rows; the maps stay whole.
+def hold_out_users(dataset: Dataset, test_size: float = 0.1, seed: int = 0) -> Split:
+    """All rows of a random fraction of the users who have any are test rows; the maps stay whole.
 
     Raises:
-        DataError: ``share`` is not inside (0, 1), or leaves nobody on one side.
+        DataError: ``test_size`` is not inside (0, 1), or leaves no user on one side.
     """
-    return _hold_out(dataset, "user", share, seed)
+    return _hold_out(dataset, "user", test_size, seed)
 
 
-def hold_out_items(dataset: Dataset, share: float = 0.1, seed: int = 0) -> Split:
-    """All rows of a random share of the items that have any are test rows; the maps stay whole.
+def hold_out_items(dataset: Dataset, test_size: float = 0.1, seed: int = 0) -> Split:
+    """All rows of a random fraction of the items that have any are test rows; the maps stay whole.
 
     Raises:
-        DataError: ``share`` is not inside (0, 1), or leaves nothing on one side.
+        DataError: ``test_size`` is not inside (0, 1), or leaves no item on one side.
     """
-    return _hold_out(dataset, "item", share, seed)
+    return _hold_out(dataset, "item", test_size, seed)
 
 
 def reveal(split: Split, events: int) -> Split:
@@ -71,14 +72,15 @@ def reveal(split: Split, events: int) -> Split:
     return Split(train, split.test.with_rows(held.take(stays & ~first)), how, (*split.notes, *notes))
 
 
-def _hold_out(dataset: Dataset, side: Literal["user", "item"], share: float, seed: int) -> Split:
-    if not 0 < share < 1:
-        raise DataError(f"share={share!r}: must be a share between 0 and 1, such as 0.1")
+def _hold_out(dataset: Dataset, side: Literal["user", "item"], test_size: float, seed: int) -> Split:
+    check_fraction(test_size, "test_size")
     rows: NDArray[Any] = getattr(dataset.interactions, side)
     there = np.unique(rows)
-    count = round(share * len(there))
+    count = round(test_size * len(there))
     if not 0 < count < len(there):
-        raise DataError(f"share={share:g} of {len(there):,} {side}s leaves none on one side: give another share")
+        raise DataError(
+            f"test_size={test_size:g} of {len(there):,} {side}s leaves none on one side: give another test_size"
+        )
     chosen = np.random.default_rng(seed).choice(there, count, replace=False)
     held = np.isin(rows, chosen)
     train, test = (dataset.with_rows(dataset.interactions.take(part)) for part in (~held, held))

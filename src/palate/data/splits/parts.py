@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from palate.data.dataset import Dataset, Interactions, Note
 from palate.data.ids import IdMap
-from palate.data.splits.split import Candidates, Split, cold_notes, counted, distinct
+from palate.data.splits.split import Candidates, Split, counted, distinct
+from palate.data.splits.strategies import cold_notes
 from palate.errors import DataError
 
 __all__ = ["from_parts"]

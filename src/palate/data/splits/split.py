@@ -1,39 +1,53 @@
-"""Splits: which rows train, which rows test, and which candidates the test items are ranked among.
+"""Split: which rows train, which rows test, and which candidates the test items are ranked among.
 
-A split is a value. It says in words how it was made, counts every row that was left out, has a fingerprint,
-and can be saved and loaded, so that every model is measured on exactly the same rows.
+    split = palate.by_time(dataset)
+    split.save("splits/march")
+    palate.Split.load("splits/march").fingerprint
+
+A split is a value. It says how it was made, counts every row that was left out, and has a fingerprint. On the disk it
+is a folder:
+
+    split.json                          how, notes, names, fingerprint; name, size and SHA-256 of each file
+    users.parquet, items.parquet        id (and title), in the order of the row numbers
+    train.parquet, test.parquet         user, item, weight, time: row numbers, in the order of the rows
+    user_features, item_features, candidates (.parquet)    where the split has them
 """
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import os
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+import secrets
+import shutil
+import time
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
-from typing import Literal
+from pathlib import Path
+from typing import Any
 
 import numpy as np
+import polars as pl
 from numpy.typing import NDArray
 
-from palate.data.dataset import Dataset, Interactions, Note
+from palate.data.dataset import Dataset, Interactions, Note, html_table, lines
 from palate.data.ids import IdMap
-from palate.data.order import group_by_user, latest, renumbered
-from palate.errors import DataError
+from palate.errors import BundleError, DataError
+from palate.storage import (
+    backup_of,
+    file_record,
+    read_json,
+    read_manifest,
+    replace_folder,
+    replacing,
+    verify_file,
+    write_manifest,
+)
 
-__all__ = [
-    "Candidates",
-    "Cold",
-    "Split",
-    "at_random",
-    "by_time",
-    "cold_notes",
-    "counted",
-    "distinct",
-    "leave_one_out",
-]
-
-Cold = Literal["drop", "keep"]
+MANIFEST = "split.json"
+KIND = "palate split"
+VERSION = 2
+STALE = 3600.0  # seconds after which the folder of an unfinished save is left over
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,7 +79,7 @@ class Candidates:
         return hashlib.blake2b(listed[np.argsort(names)].tobytes(), digest_size=8).hexdigest()
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Split:
     """Training and test rows over the same id maps, and how they came about.
 
@@ -105,6 +119,20 @@ class Split:
         parts = "|".join(f"{d.rows}:{d.digest}" for d in (self.train.fingerprint, self.test.fingerprint))
         return hashlib.blake2b(parts.encode(), digest_size=8).hexdigest()
 
+    def __repr__(self) -> str:
+        facts = {
+            "train": f"{len(self.train):,} rows, {self.train.n_users:,} users, {self.train.n_items:,} items",
+            "test": f"{len(self.test):,} rows of {len(self.test_users):,} users",
+            "how": self.how,
+        }
+        if self.candidates is not None:
+            facts["candidates"] = self.candidates.how
+        return lines(f"Split of {self.train.name}", facts)
+
+    def _repr_html_(self) -> str:
+        test = self.test.facts() | {"users": f"{len(self.test_users):,}"}
+        return html_table(f"Split of {self.train.name}: {self.how}", {"train": self.train.facts(), "test": test})
+
     def with_candidates(self, candidates: Candidates) -> Split:
         """The same rows with these candidates; raises DataError if they belong to other test users."""
         return replace(self, candidates=candidates)
@@ -128,170 +156,93 @@ class Split:
         return Split(self.train, test, how, (*self.notes, *notes), candidates)
 
     def save(self, folder: str | os.PathLike[str]) -> None:
-        """Write Parquet files and a JSON manifest with their checksums; replaces an older split, nothing else.
+        """Write the split to a folder; an older split there is replaced, anything else is left alone.
 
-        All is written to a sibling folder first and renamed into place, so that a process that is killed leaves
-        the split that was there before or the new one. Raises BundleError where it cannot write.
+        All is written to a folder beside it and renamed into place, so that a process that is killed leaves the older
+        split or the new one.
+
+        Raises:
+            BundleError: the folder holds something else, or cannot be written.
         """
-        from palate.data.splits.files import save_split
-
-        save_split(self, folder)
+        target = Path(folder).resolve()
+        if target.exists() and not _replaceable(target):
+            raise BundleError(f"{target} exists and is not a split: choose another folder or remove it")
+        stage = target.with_name(f".{target.name}.new-{secrets.token_hex(4)}")
+        try:
+            _sweep(target)
+            stage.mkdir(parents=True)
+            self._write(stage)
+            replace_folder(stage, target)
+        except OSError as error:
+            raise BundleError(f"could not write a split to {target} ({error}): choose another folder") from error
+        finally:
+            shutil.rmtree(stage, ignore_errors=True)
 
     @classmethod
     def load(cls, folder: str | os.PathLike[str]) -> Split:
-        """Read a saved split; raises BundleError where a file is missing, changed, cut short or too new."""
-        from palate.data.splits.files import load_split
+        """Read a saved split after checking every file of it.
 
-        return load_split(folder)
+        Raises:
+            BundleError: a file is missing, changed, cut short, or of a newer format.
+        """
+        path = Path(folder).resolve()
+        if not path.exists() and backup_of(path).exists():
+            path = backup_of(path)  # a save was killed between its two renames: the older split is whole
+        manifest = read_manifest(path / MANIFEST, KIND, VERSION)
+        try:
+            files = {part: verify_file(path, record) for part, record in manifest["files"].items()}
+            return cls._read({part: pl.read_parquet(file) for part, file in files.items()}, manifest)
+        except (KeyError, TypeError, AttributeError, DataError, pl.exceptions.PolarsError) as error:
+            raise BundleError(f"{path} is not a usable split ({error}): save it again") from error
 
+    def _write(self, folder: Path) -> None:
+        data, items = self.train, self.train.items.ids.to_frame("id")
+        parts = {
+            "users": data.users.ids.to_frame("id"),
+            "items": items if data.titles is None else items.with_columns(data.titles.alias("title")),
+            "train": _columns(data.interactions),
+            "test": _columns(self.test.interactions),
+            "user_features": data.user_features,
+            "item_features": data.item_features,
+        }
+        if self.candidates is not None:
+            columns = {"user": self.candidates.users, "negatives": self.candidates.negatives}
+            parts["candidates"] = pl.DataFrame(columns)
+        files = {}
+        for part, frame in parts.items():
+            if frame is not None:
+                with replacing(folder / f"{part}.parquet") as temporary:
+                    frame.write_parquet(temporary)
+                files[part] = file_record(folder / f"{part}.parquet")
+        content = {
+            "how": self.how,
+            "notes": [asdict(note) for note in self.notes],
+            "train": _about(self.train),
+            "test": _about(self.test),
+            "candidates": None if self.candidates is None else self.candidates.how,
+            "fingerprint": self.fingerprint,
+            "files": files,
+        }
+        write_manifest(folder / MANIFEST, KIND, VERSION, content)
 
-def leave_one_out(
-    dataset: Dataset, *, tie: Literal["first", "last"] = "first", cold: Cold = "keep", min_history: int = 1
-) -> Split:
-    """Hold out each user's latest row; without time, the last row of the source.
-
-    Args:
-        dataset: rows in the order of their source.
-        tie: which of several equally late rows is held out, the first or the last one of the source.
-        cold: what happens to test rows whose user or item is not in train.
-        min_history: rows a user must keep in train; users with fewer stay wholly in train and are counted.
-
-    Raises:
-        DataError: no user has enough rows.
-    """
-    rows = dataset.interactions
-    counts = np.bincount(rows.user, minlength=dataset.n_users)
-    enough = counts > min_history
-    if not enough.any():
-        most = counts.max(initial=0)
-        raise DataError(
-            f"min_history={min_history} left nobody to test ({len(rows):,} rows, largest user has {most}): lower it"
+    @classmethod
+    def _read(cls, parts: dict[str, pl.DataFrame], manifest: dict[str, Any]) -> Split:
+        items = parts["items"]
+        train = Dataset(
+            users=IdMap(parts["users"]["id"]),
+            items=IdMap(items["id"]),
+            interactions=_interactions(parts["train"]),
+            user_features=parts.get("user_features"),
+            item_features=parts.get("item_features"),
+            titles=items["title"] if "title" in items.columns else None,
+            **_labels(manifest["train"]),
         )
-    if tie not in ("first", "last"):
-        raise DataError(f"tie={tie!r}: choose 'first' or 'last'")
-    late, first = np.flatnonzero(enough[rows.user]), False
-    order = "the last row of each user in the order of the source, which has no time"
-    if rows.time is not None:
-        time = _times(dataset)
-        latest = np.full(dataset.n_users, -np.inf)
-        np.maximum.at(latest, rows.user, time)
-        late = late[time[late] == latest[rows.user[late]]]
-        first = tie == "first"
-        order = f"the latest row of each user, among equal times the {tie} of the source"
-    held = np.full(dataset.n_users, len(rows) if first else -1)
-    (np.minimum if first else np.maximum).at(held, rows.user[late], late)
-    in_test = np.zeros(len(rows), dtype=bool)
-    in_test[held[enough]] = True
-    few = f"rows of {int(((counts > 0) & ~enough).sum()):,} users with fewer than {min_history + 1} rows, all in train"
-    notes = counted((few, int(counts[~enough].sum())))
-    return _cut(dataset, in_test, f"leave one out: {order}", cold, notes=notes)
-
-
-def by_time(
-    dataset: Dataset,
-    *,
-    rows: float | None = None,
-    span: float | None = None,
-    date: str | float | datetime | None = None,
-    cold: Cold = "drop",
-) -> Split:
-    """Train on the past, test on the future, with one cut for everybody.
-
-    Args:
-        dataset: rows with times.
-        rows: test share of the time-sorted rows; equal times keep the order of the source.
-        span: test share of the time between the first and the last row.
-        date: test rows are those at or after it (ISO date, seconds since 1970, or datetime; UTC unless it says so).
-        cold: what happens to test rows whose user or item is not in train.
-
-    Raises:
-        DataError: not exactly one of ``rows``, ``span`` and ``date``, no times, or nothing left on one side.
-    """
-    given = {"rows": rows, "span": span, "date": date}
-    asked = [f"{name}={value!r}" for name, value in given.items() if value is not None]
-    if len(asked) != 1:
-        raise DataError(f"by_time got {' and '.join(asked) or 'no cut'}: give exactly one of rows, span and date")
-    time = _times(dataset)
-    in_test = np.zeros(len(time), dtype=bool)
-    if rows is not None:
-        in_test = latest(time, len(time) - _cut_index(len(time), rows, "rows"))
-        what = f"the last {rows:.4g} of the time-sorted rows, equal times in the order of the source"
-    elif span is not None:
-        _check_share(span, "span")
-        cut = time.min() + (1 - span) * np.ptp(time) if len(time) else 0.0
-        in_test = time >= cut
-        what = f"rows at or after {_iso(cut)}, the last {span:.4g} of the time span"
-    else:
-        in_test = time >= _seconds(date)
-        what = f"rows at or after {_iso(_seconds(date))}"
-    if in_test.any():
-        what += f" (first test row {_iso(time[in_test].min())})"
-    reach = f" from {_iso(time.min())} to {_iso(time.max())}" if len(time) else ""
-    return _cut(dataset, in_test, f"global time: {what}", cold, asked=f"{asked[0]} over {len(time):,} rows{reach}")
-
-
-def at_random(
-    dataset: Dataset, *, share: float = 0.2, per_user: bool = False, seed: int = 0, cold: Cold = "drop"
-) -> Split:
-    """Hold out random rows: of all rows, or the same share of every user's rows (rounded down).
-
-    It lets a model look into the future of the rows it is tested on; prefer a split by time where there is time.
-
-    Raises:
-        DataError: ``share`` is not inside (0, 1), or nothing is left on one side.
-    """
-    n = len(dataset)
-    cut = _cut_index(n, share, "share")
-    rng = np.random.default_rng(seed)
-    in_test = np.zeros(n, dtype=bool)
-    notes: tuple[Note, ...] = ()
-    if per_user:
-        user = dataset.interactions.user
-        counts = np.bincount(user, minlength=dataset.n_users)
-        starts = np.cumsum(counts) - counts
-        order = group_by_user(user, rng.random(n))
-        quota = np.floor(np.round(share * counts, 6)).astype(np.int64)
-        in_test[order] = np.arange(n) - starts[user[order]] < quota[user[order]]
-        few = f"rows of {int(((counts > 0) & (quota == 0)).sum()):,} users with too few rows, all in train"
-        notes = counted((few, int(counts[quota == 0].sum())))
-    else:
-        in_test[rng.permutation(n)[cut:]] = True
-    how = f"random: {share:.4g} of {'the rows of each user' if per_user else 'all rows'}, seed {seed}"
-    return _cut(dataset, in_test, how, cold, notes=notes, asked=f"share={share:g} over {n:,} rows")
-
-
-def _cut(
-    dataset: Dataset, in_test: NDArray[np.bool_], how: str, cold: Cold, *, notes: tuple[Note, ...] = (), asked: str = ""
-) -> Split:
-    """Part the rows and deal with the cold ones."""
-    if cold not in ("drop", "keep"):
-        raise DataError(f"cold={cold!r}: choose 'drop' or 'keep'")
-    known, held = dataset.interactions.take(~in_test), dataset.interactions.take(in_test)
-    for side, rows in (("training", known), ("test", held)):
-        if not len(rows):
-            raise DataError(f"{asked or how} left no {side} rows of {len(dataset):,}: cut elsewhere or bring more rows")
-    left_out = cold_notes(known, held, dataset, "dropped" if cold == "drop" else "kept")
-    how = f"{how}; test rows of users or items unknown to train {'dropped' if cold == 'drop' else 'kept'}"
-    if cold == "keep":
-        return Split(dataset.with_rows(known), dataset.with_rows(held), how, (*notes, *left_out))
-    train = dataset.with_rows(known).compact()
-    new_user, new_item = renumbered(known.user, dataset.n_users)[1], renumbered(known.item, dataset.n_items)[1]
-    held = replace(held, user=new_user[held.user], item=new_item[held.item])
-    held = held.take((held.user >= 0) & (held.item >= 0))
-    if not len(held):
-        lost = "; ".join(map(str, left_out))
-        raise DataError(f"cold='drop' left no test rows ({lost}): use cold='keep' or cut elsewhere")
-    return Split(train, train.with_rows(held), how, (*notes, *left_out))
-
-
-def cold_notes(known: Interactions, held: Interactions, dataset: Dataset, fate: str) -> tuple[Note, ...]:
-    """Cold test rows, each counted once: unknown user first, then unknown item of a known user."""
-    user = ~(np.bincount(known.user, minlength=dataset.n_users) > 0)[held.user]
-    item = ~(np.bincount(known.item, minlength=dataset.n_items) > 0)[held.item]
-    return counted(
-        (f"test rows of users unknown to train, {fate}", int(user.sum())),
-        (f"test rows of known users with items unknown to train, {fate}", int((item & ~user).sum())),
-    )
+        test = replace(train, interactions=_interactions(parts["test"]), **_labels(manifest["test"]))
+        candidates = None
+        if manifest["candidates"] is not None:
+            listed = parts["candidates"]
+            candidates = Candidates(listed["user"].to_numpy(), listed["negatives"].to_numpy(), manifest["candidates"])
+        return cls(train, test, manifest["how"], _notes(manifest["notes"]), candidates)
 
 
 def distinct(rows: NDArray[np.int32]) -> NDArray[np.int32]:
@@ -304,36 +255,38 @@ def counted(*counts: tuple[str, int]) -> tuple[Note, ...]:
     return tuple(Note(what, rows) for what, rows in counts if rows)
 
 
-def _times(dataset: Dataset) -> NDArray[np.float64]:
-    time = dataset.interactions.time
-    if time is None:
-        raise DataError(f"{dataset.name} has no time to split by: use at_random, or name the time column")
-    if bad := int((~np.isfinite(time)).sum()):
-        raise DataError(f"{bad:,} of {len(time):,} timestamps are not finite: drop those rows first")
-    return time
+def _replaceable(folder: Path) -> bool:
+    """An empty folder, or one whose manifest says that it is a split, even a damaged or newer one."""
+    if not folder.is_dir():
+        return False
+    manifest = read_json(folder / MANIFEST)
+    return manifest.get("kind") == KIND if isinstance(manifest, dict) else not any(folder.iterdir())
 
 
-def _check_share(share: float, name: str) -> None:
-    if not 0 < share < 1:
-        raise DataError(f"{name}={share!r}: must be a share between 0 and 1, such as 0.2")
+def _sweep(target: Path) -> None:
+    """Remove what killed saves have left; a save that is running is younger."""
+    for left in target.parent.glob(f".{glob.escape(target.name)}.new-*"):
+        if time.time() - left.stat().st_mtime > STALE:
+            shutil.rmtree(left, ignore_errors=True)
 
 
-def _cut_index(n: int, share: float, name: str) -> int:
-    _check_share(share, name)
-    return int(round((1 - share) * n, 6))  # rounded first: 0.1 of 10 rows must not become 0.09999
+def _about(rows: Dataset) -> dict[str, Any]:
+    return {"name": rows.name, "explicit": rows.explicit, "notes": [asdict(note) for note in rows.notes]}
 
 
-def _seconds(date: str | float | datetime | None) -> float:
-    try:
-        moment = datetime.fromisoformat(date) if isinstance(date, str) else date
-    except ValueError:
-        moment = None
-    if isinstance(moment, datetime):
-        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
-    if moment is None or not np.isfinite(moment):
-        raise DataError(f"date={date!r} is not a date: write it like 2020-01-31 or 2020-01-31T12:00:00")
-    return float(moment)
+def _labels(about: dict[str, Any]) -> dict[str, Any]:
+    return {"name": about["name"], "explicit": about["explicit"], "notes": _notes(about["notes"])}
 
 
-def _iso(seconds: float) -> str:
-    return str(np.datetime64(int(np.clip(seconds, -1e14, 1e14)), "s")).replace("T", " ")
+def _notes(entries: list[dict[str, Any]]) -> tuple[Note, ...]:
+    return tuple(Note(**entry) for entry in entries)
+
+
+def _columns(rows: Interactions) -> pl.DataFrame:
+    columns = {"user": rows.user, "item": rows.item, "weight": rows.weight, "time": rows.time}
+    return pl.DataFrame({name: column for name, column in columns.items() if column is not None})
+
+
+def _interactions(frame: pl.DataFrame) -> Interactions:
+    columns = {column.name: column.to_numpy(writable=True) for column in frame.get_columns()}
+    return Interactions(columns["user"], columns["item"], columns["weight"], columns.get("time"))
