@@ -84,7 +84,7 @@ def _time(time: np.ndarray, weight: np.ndarray, number: int) -> float:
 
 @pytest.mark.parametrize("share", [0.0, 1.0, -0.1])
 def test_a_share_must_be_one(share: float) -> None:
-    with pytest.raises(DataError, match=r"must be a share between 0 and 1"):
+    with pytest.raises(DataError, match=r"must be a fraction between 0 and 1"):
         hold_out_users(dataset([(0, 0, 0), (1, 1, 1)]), share)
 
 
