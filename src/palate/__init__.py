@@ -83,7 +83,8 @@ _NAMES = {
     "evaluation.evaluate": ("evaluate", "evaluate_lists", "validation_callback"),
     "evaluation.rating_prediction": ("RatingsReport", "evaluate_ratings"),
     "evaluation.report": ("Report",),
-    "experiment": ("compare", "tune"),
+    "experiment.compare": ("compare",),
+    "experiment.tune": ("tune",),
     "models": (
         "RECIPES",
         "make_recipe",
