@@ -14,7 +14,8 @@ from boards import Fixed, make_split
 from palate.data.dataset import Interactions
 from palate.data.splits.split import Split
 from palate.errors import EvaluationError, ModelError
-from palate.evaluation.evaluate import Lists, evaluate, evaluate_lists, validation_callback
+from palate.evaluation.evaluate import evaluate, evaluate_lists, validation_callback
+from palate.evaluation.rankings import Lists
 from palate.models.ease import EASE
 from palate.models.popularity import Popularity
 

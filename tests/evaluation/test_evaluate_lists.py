@@ -15,7 +15,8 @@ from palate.data.ids import IdMap
 from palate.data.splits.split import Split
 from palate.data.splits.strategies import at_random
 from palate.errors import EvaluationError
-from palate.evaluation.evaluate import Lists, evaluate, evaluate_lists
+from palate.evaluation.evaluate import evaluate, evaluate_lists
+from palate.evaluation.rankings import Lists
 from palate.models.popularity import Popularity
 from palate.top_k import top_k
 

@@ -13,7 +13,8 @@ import pytest
 
 from palate.data.splits.split import Split
 from palate.errors import EvaluationError
-from palate.evaluation.evaluate import Lists, evaluate, evaluate_lists
+from palate.evaluation.evaluate import evaluate, evaluate_lists
+from palate.evaluation.rankings import Lists
 from palate.models.popularity import Popularity
 from palate.training.negative_sampling import draw_candidates
 

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from palate.data.dataset import Dataset
 from palate.data.splits.split import Split
 from palate.data.splits.strategies import at_random, by_time
+from palate.evaluation.accumulator import COLD, WARM, segmentation
 from palate.evaluation.evaluate import evaluate
-from palate.evaluation.segments import COLD, WARM, segmentation
 from palate.models.popularity import Popularity
 from palate.training.negative_sampling import draw_candidates
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from palate.evaluation.winner import Standing, against_baseline, order_remark, winner
+from palate.evaluation.significance import Standing, against_baseline, order_remark, winner
 
 USERS = 400
 

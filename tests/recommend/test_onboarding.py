@@ -213,5 +213,5 @@ def test_five_answers_beat_popularity_on_movielens(ml_100k):
     interview, listed = report.results
     assert interview.answers > 4
     assert interview.questions < listed.questions < 30
-    assert report.frame["strategy"].to_list() == ["interview", "list"]
+    assert report.to_frame()["strategy"].to_list() == ["interview", "list"]
     assert "188 users not in training" in report.how

@@ -12,8 +12,8 @@ from palate.cli import options
 from palate.cli.console import console, note, print_json, table
 
 if TYPE_CHECKING:
-    from palate.evaluation.evaluate import Report
     from palate.evaluation.rating_prediction import RatingsReport
+    from palate.evaluation.report import Report
     from palate.models.two_stage import TwoStageModel
 
 __all__ = ["evaluate", "show_ratings", "show_reports", "show_segments"]
@@ -107,7 +107,7 @@ def evaluate(
 
 def show_ratings(reports: Sequence[RatingsReport]) -> None:
     """Errors of predicted ratings: all rows, those of known users and items, and the others apart."""
-    from palate.evaluation.comparability import comparability_line
+    from palate.evaluation.tables import comparability_line
 
     for report in reports:
         rows = []
@@ -123,7 +123,7 @@ def show_ratings(reports: Sequence[RatingsReport]) -> None:
 
 def show_reports(reports: Sequence[Report]) -> None:
     """One table per report: sampled and full ranking never share one."""
-    from palate.evaluation.comparability import comparability_line
+    from palate.evaluation.tables import comparability_line
 
     for report in reports:
         rows = [[str(m), m.value, "" if m.low != m.low else f"{m.low:.4f} to {m.high:.4f}"] for m in report.measures]
@@ -139,7 +139,7 @@ def show_reports(reports: Sequence[Report]) -> None:
 
 def show_segments(reports: Sequence[Report]) -> None:
     """One table per report: accuracy by user activity and item popularity, at the largest k."""
-    from palate.evaluation.comparability import comparability_line
+    from palate.evaluation.tables import comparability_line
 
     for report in reports:
         length = max(one.k for one in report.measures)

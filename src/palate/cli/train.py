@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from palate.base import Recipe, TrainOptions
     from palate.data.dataset import Dataset
     from palate.data.splits.split import Split
-    from palate.evaluation.evaluate import Report
     from palate.evaluation.rating_prediction import RatingsReport
+    from palate.evaluation.report import Report
 
 
 @options.reads_rows

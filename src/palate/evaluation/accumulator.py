@@ -6,9 +6,12 @@ Shape legend: U test users, B users of a chunk, N (user, relevant item) pairs, K
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
+import polars as pl
 import torch
 from numpy.typing import NDArray
 
@@ -27,9 +30,10 @@ from palate.evaluation.beyond_accuracy import (
 from palate.evaluation.metrics import METRICS, at_length
 from palate.evaluation.rankings import GroundTruth, Rankings, places
 from palate.evaluation.report import Measure, Segment, measured
-from palate.evaluation.segments import segmentation
 
 BY_ITEM = ("HitRate", "NDCG", "Recall")  # the others also depend on the relevant items of other segments
+WARM = "warm: no training rows, but features"
+COLD = "cold: neither training rows nor features"
 MAIN_LENGTH = 10  # of the exposure curve, where it is measured
 
 Values = dict[tuple[str, int], NDArray[np.float64]]
@@ -46,7 +50,7 @@ class MetricAccumulator:
     """
 
     def __init__(self, ground: GroundTruth, lengths: list[int], *, lists: bool, widest: int | None = None) -> None:
-        self.lost = self.repeated = 0
+        self.lost = self.repeated = self.seen_places = 0
         # k may be a billion; memory grows with the lists that exist, not with k.
         self.longest = min(lengths[-1], widest or ground.split.train.n_items)
         self._ground, self._lengths, self._lists = ground, lengths, lists
@@ -90,6 +94,9 @@ class MetricAccumulator:
             items, history = len(self.items.rows), part.history
             trained = np.repeat(np.arange(users) * items, history.counts) + history.items
             self.repeated += int(np.isin(part.row.numpy() * items + part.item.numpy(), trained).sum())
+            if part.lists is not None:
+                listed = np.where(part.lists >= 0, np.arange(users)[:, None] * items + part.lists, -1)
+                self.seen_places += int(np.isin(listed, trained).sum())
         if part.lists is None:
             return
         for place, k in enumerate(self._lengths):
@@ -186,3 +193,41 @@ def _segment(by: str, label: str, rows: int, columns: Values, resamples: int) ->
     found = measured(columns, resamples)
     users = next(iter(found.values()))[3]
     return Segment(by, label, users, rows, tuple(Measure(*key, *numbers[:3]) for key, numbers in found.items()))
+
+
+@dataclass(frozen=True)
+class Segmentation:
+    """Labels with their bounds, and for each user or item, (X,), the place of its label."""
+
+    labels: tuple[str, ...]
+    places: NDArray[np.int8]
+
+
+def segmentation(
+    rows_X: NDArray[np.int64], features: pl.DataFrame | None, measured: NDArray[np.integer[Any]]
+) -> Segmentation:
+    """Hot: with training rows; warm: with features only; cold: with neither. Hot ones are divided by training rows.
+
+    The bounds are the terciles over ``measured``, so that each third is measured on about as much; with equal counts
+    on both sides of a bound there are fewer parts.
+
+    Args:
+        rows_X: training rows of every user, or item.
+        features: one row each, or None.
+        measured: the test users, or the item of each relevant pair (repeats count).
+    """
+    hot = rows_X[measured]
+    hot = np.sort(hot[hot > 0])
+    starts = np.unique(hot[[len(hot) // 3, 2 * len(hot) // 3]]) if len(hot) else hot
+    starts = starts[starts > hot[:1]]
+    edges = [1, *starts.tolist(), None]
+    labels = [
+        f"hot: {low:,} training rows or more" if after is None else f"hot: {low:,} to {after - 1:,} training rows"
+        for low, after in pairwise(edges)
+    ]
+    places = np.searchsorted(starts, rows_X, side="right").astype(np.int8)
+    featured: Any = False
+    if features is not None and features.width:
+        featured = features.select(pl.any_horizontal(pl.all().is_not_null())).to_series().to_numpy()
+    places = np.where(rows_X > 0, places, np.where(featured, len(labels), len(labels) + 1)).astype(np.int8)
+    return Segmentation((*labels, WARM, COLD), places)

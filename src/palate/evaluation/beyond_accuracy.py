@@ -103,8 +103,13 @@ def calibration(list_BK: NDArray[Any], mix_IG: sparse.csr_array, history: Histor
     p(g) log(p(g) / ((1 - alpha) q(g) + alpha p(g))). 0 is perfect, 4.6 the worst. NaN where the list or the history
     (one per list) holds no item with features.
     """
-    events = sparse.csr_array((np.ones(len(history.items)), history.items, history.offsets), _shape(history, mix_IG))
-    p_BG, q_BG = (_shares(sums) for sums in ((events @ mix_IG).toarray(), _sums(list_BK, mix_IG)))
+    shape = (len(history), mix_IG.shape[0])
+    events = sparse.csr_array((np.ones(len(history.items)), history.items, history.offsets), shape)
+    p_BG, q_BG = (events @ mix_IG).toarray(), _sums(list_BK, mix_IG)
+    for sums_BG in (p_BG, q_BG):
+        total_B1 = sums_BG.sum(axis=1, keepdims=True)
+        # NaN, not 0, where nothing has features: it then stays out of the mean over users.
+        np.divide(sums_BG, np.where(total_B1 > 0, total_B1, np.nan), out=sums_BG)
     divergence_B: Floats = rel_entr(p_BG, (1 - STEEPNESS) * q_BG + STEEPNESS * p_BG).sum(axis=1)
     return np.maximum(0.0, divergence_B)
 
@@ -191,13 +196,3 @@ def _sums(list_BK: NDArray[Any], matrix_IG: sparse.csr_array) -> Floats:
     picked = sparse.csr_array((np.ones(len(items)), items, offsets), (len(list_BK), matrix_IG.shape[0]))
     sums: Floats = (picked @ matrix_IG).toarray()
     return sums
-
-
-def _shares(sums_BG: Floats) -> Floats:
-    """Rows divided by their sum, NaN where it is 0."""
-    total_B1 = sums_BG.sum(axis=1, keepdims=True)
-    return sums_BG / np.where(total_B1 > 0, total_B1, np.nan)
-
-
-def _shape(history: History, mix_IG: sparse.csr_array) -> tuple[int, int]:
-    return len(history), mix_IG.shape[0]

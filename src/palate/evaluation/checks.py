@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from palate.data.splits.split import Split
 from palate.errors import EvaluationError, LeakError
@@ -68,6 +69,25 @@ def check_split(split: Any) -> None:
         )
     if not len(split.test):
         raise EvaluationError(f"{split.test.name} has no test rows ({split.how}): choose another split")
+
+
+def check_lists(users: NDArray[Any], items: NDArray[Any], split: Split) -> None:
+    """Refuse finished lists, (L,) and (L, K), that are not one per user in row numbers of the split.
+
+    Raises:
+        EvaluationError: another shape, row numbers beyond those of the split, or a user with two lists.
+    """
+    check_split(split)
+    if items.ndim != 2 or users.shape != items.shape[:1] or not items.shape[1]:
+        raise EvaluationError(f"lists of shape {items.shape} for users of shape {users.shape}: give (L, K) for (L,)")
+    if len(np.unique(users)) != len(users):
+        raise EvaluationError(f"{len(users)} lists of {len(np.unique(users))} users: give one list per user")
+    for kind, rows, known, low in (("users", users, split.train.n_users, 0), ("items", items, split.train.n_items, -1)):
+        if rows.size and (rows.min() < low or rows.max() >= known):
+            raise EvaluationError(
+                f"lists hold {kind} {rows.min()} to {rows.max()} of {known}: give row numbers of the split, "
+                "and -1 for an empty place"
+            )
 
 
 def list_lengths(k: Any) -> list[int]:

@@ -30,9 +30,10 @@ from palate.data.splits.cold import hold_out_items, hold_out_users, reveal
 from palate.data.splits.split import Candidates, Split
 from palate.data.splits.strategies import leave_one_out
 from palate.errors import EvaluationError
-from palate.evaluation.evaluate import Report, evaluate
+from palate.evaluation.evaluate import evaluate
+from palate.evaluation.report import Report
 from palate.evaluation.significance import Paired, paired
-from palate.evaluation.tables import Tabular
+from palate.evaluation.tables import Tabular, plain
 from palate.recommend.cold_start import ColdStart, Fallback
 
 Entry = tuple[str, str, Model]  # provided information, source of the answer, model
@@ -122,21 +123,13 @@ class ColdStartReport(Tabular):
 
     def to_dict(self) -> dict[str, Any]:
         """Ready for JSON."""
-        facts = {"recipe": self.recipe, "data": self.data, "k": self.k, "how": self.how, "notes": list(self.notes)}
         rows = [
-            {
-                "group": row.group,
-                "provided": row.provided,
-                "source": row.source,
-                "candidates": row.report.candidates,
-                "users": row.report.users,
-                "measures": [row.report.measure(metric, self.k).to_dict() for metric in ("NDCG", "Recall")],
-                "reference": row.reference,
-                "lift": None if row.lift is None else row.lift.to_dict(),
-            }
+            {name: plain(getattr(row, name)) for name in ("group", "provided", "source", "reference", "lift")}
+            | {"candidates": row.report.candidates, "users": row.report.users}
+            | {"measures": plain([row.report.measure(metric, self.k) for metric in ("NDCG", "Recall")])}
             for row in self.measured
         ]
-        return {**facts, "rows": rows}
+        return {**{name: plain(getattr(self, name)) for name in ("recipe", "data", "k", "how", "notes")}, "rows": rows}
 
     def __str__(self) -> str:
         names, rows = self.cells()
@@ -188,10 +181,16 @@ def evaluate_cold_start(
     # of cold users on cold items tell neither effect from the other.
     model = recipe.fit(warm.train, options)
     bench, as_new = _Bench(warm.train, k, resamples), _AsNewUsers(model, warm.train)
-    new_users, cold, notes = _cold_users(warm.train, away), _cold_items(warm.train, unmet), []
+    known_users = warm.train.history.counts > 0
+    known_items = np.bincount(warm.train.interactions.item, minlength=dataset.n_items) > 0
+    user, item = unmet.test.interactions.user, away.test.interactions.item
+    new_users = _kept(warm.train, away, known_items[item], "rows of cold users on cold items, left out")
+    cold = _kept(warm.train, unmet, known_users[user], "rows on cold items of users without others")
+    notes = []
     rows = bench.measured("warm users", warm, [("all rows but the latest", "model", model)])
     for events in histories:
-        rows += bench.measured("cold users", reveal(new_users, events), [(_events(events), "fold-in", as_new)])
+        provided = "all rows but the latest" if events == -1 else f"first {events} row{'s' if events > 1 else ''}"
+        rows += bench.measured("cold users", reveal(new_users, events), [(provided, "fold-in", as_new)])
     policies = usual_policies(dataset) if policies is None else policies
     entries: list[Entry] = [(p.segment or "nothing", _named(p), _Policy(p, warm.train)) for p in policies]
     if bool(as_new.can_personalize(Query.of(new_users.test_users)).any()):
@@ -310,26 +309,10 @@ class _Bench:
         return evaluate(model, split, k=self.k, candidates=among, resamples=self.resamples)
 
 
-def _cold_users(train: Dataset, away: Split) -> Split:
-    """The rows of the held-out users on items that training has."""
-    there = np.bincount(train.interactions.item, minlength=train.n_items) > 0
-    return _kept(train, away, there[away.test.interactions.item], "rows of cold users on cold items, left out")
-
-
-def _cold_items(train: Dataset, unmet: Split) -> Split:
-    """The rows on held-out items of users with training rows."""
-    there = train.history.counts > 0
-    return _kept(train, unmet, there[unmet.test.interactions.user], "rows on cold items of users without others")
-
-
 def _kept(train: Dataset, split: Split, kept: Any, reason: str) -> Split:
     dropped = int((~kept).sum())
     notes = (Note(reason, dropped),) if dropped else ()
     return Split(train, split.test.with_rows(split.test.interactions.take(kept)), split.how, notes)
-
-
-def _events(events: int) -> str:
-    return "all rows but the latest" if events == -1 else f"first {events} row{'s' if events > 1 else ''}"
 
 
 def _named(policy: ColdStart) -> str:

@@ -20,7 +20,7 @@ from palate.base import Model, reads_request_time
 from palate.data.splits.split import Candidates, Split
 from palate.errors import EvaluationError
 from palate.evaluation.accumulator import MetricAccumulator
-from palate.evaluation.checks import check_model, check_split, list_lengths, memory_bytes
+from palate.evaluation.checks import check_lists, check_model, list_lengths, memory_bytes
 from palate.evaluation.metrics import METRICS, at_length
 from palate.evaluation.rankings import (
     DEFAULT_CHUNK,
@@ -33,9 +33,7 @@ from palate.evaluation.rankings import (
     places,
     without_repeats,
 )
-from palate.evaluation.report import Measure, Report, Segment
-
-__all__ = ["REQUEST_TIME", "Lists", "Measure", "Report", "Segment", "evaluate", "evaluate_lists", "validation_callback"]
+from palate.evaluation.report import Report
 
 REQUEST_TIME = "each user asked at the time of the first held-out row"
 # Short-lived memory: parts of the training rows and of tied rows, resamples of the bootstrap.
@@ -127,18 +125,16 @@ def evaluate_lists(
         EvaluationError: no test rows, row numbers beyond those of the split, or a user with two lists.
     """
     lists, lengths = Lists(*map(np.asarray, lists)), list_lengths(k)
-    check_split(split)
-    _check_lists(lists, split)
+    check_lists(*lists, split)
     begin = time.perf_counter()
     ground = GroundTruth.of(split)
     longest = lists.items.shape[1]
     accumulator = MetricAccumulator(ground, lengths, lists=True, widest=max(longest, split.train.n_items))
     budget = _budget(memory, accumulator, 0, "given lists")
     tested = np.isin(lists.users, ground.user_rows)
-    seen = 0
     for part in by_lists(lists, ground, accumulator.longest, budget):
         accumulator.add(part)
-        seen += _seen_places(part, split.train.n_items)
+    seen = accumulator.seen_places
     empty = len(ground.user_rows) - int(tested.sum())
     kept = lists.items[tested]
     repeats = int((kept >= 0).sum() - (without_repeats(kept) >= 0).sum())
@@ -228,25 +224,3 @@ def _budget(memory: int | str | None, accumulator: MetricAccumulator, one: int, 
             f"among {ranked} {one / 1e6:,.1f} MB: allow at least {np.ceil((kept + one) / 1e6):.0f}MB, or fewer k"
         )
     return total - kept
-
-
-def _seen_places(part: Rankings, items: int) -> int:
-    row = np.repeat(np.arange(len(part.history)), part.history.counts)
-    assert part.lists is not None
-    list_BK = part.lists
-    key_BK = np.where(list_BK >= 0, np.arange(len(list_BK))[:, None] * items + list_BK, -1)
-    return int(np.isin(key_BK, row * items + part.history.items).sum())
-
-
-def _check_lists(lists: Lists, split: Split) -> None:
-    users, items = lists
-    if items.ndim != 2 or users.shape != items.shape[:1] or not items.shape[1]:
-        raise EvaluationError(f"lists of shape {items.shape} for users of shape {users.shape}: give (L, K) for (L,)")
-    if len(np.unique(users)) != len(users):
-        raise EvaluationError(f"{len(users)} lists of {len(np.unique(users))} users: give one list per user")
-    for kind, rows, known, low in (("users", users, split.train.n_users, 0), ("items", items, split.train.n_items, -1)):
-        if rows.size and (rows.min() < low or rows.max() >= known):
-            raise EvaluationError(
-                f"lists hold {kind} {rows.min()} to {rows.max()} of {known}: give row numbers of the split, "
-                "and -1 for an empty place"
-            )

@@ -1,7 +1,7 @@
 """The gain of a few onboarding answers over popularity, measured on users whose histories are held out.
 
     report = evaluate_onboarding(EASE(), load("ml-100k"))
-    print(report.frame)
+    print(report.to_frame())
 
 Some users are held out of training altogether. Each is asked about items until 5 answers are there: a user knows the
 items of the own history. The model gets the answers alone, by fold-in, and the rest of the history is relevant.
@@ -15,11 +15,10 @@ Shape legend: B held-out users, N answers, M items that may be asked about, I it
 
 from __future__ import annotations
 
-from dataclasses import asdict, astuple, dataclass, replace
+from dataclasses import astuple, dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
-import polars as pl
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
@@ -30,6 +29,7 @@ from palate.data.splits.split import Split
 from palate.errors import DataError
 from palate.evaluation.evaluate import evaluate
 from palate.evaluation.significance import paired
+from palate.evaluation.tables import Plain, Tabular
 from palate.models.popularity import Popularity
 from palate.recommend import Recommender
 from palate.recommend.onboarding import Interview, Tastes
@@ -38,7 +38,7 @@ STRATEGIES = ("interview", "list", "popular", "random")
 
 
 @dataclass(frozen=True)
-class StrategyResult:
+class StrategyResult(Plain):
     """The measured gain of one strategy.
 
     Args:
@@ -62,7 +62,7 @@ class StrategyResult:
 
 
 @dataclass(frozen=True)
-class OnboardingReport:
+class OnboardingReport(Tabular):
     """Results by strategy.
 
     Args:
@@ -78,10 +78,9 @@ class OnboardingReport:
     results: tuple[StrategyResult, ...]
     notes: tuple[Note, ...] = ()
 
-    @property
-    def frame(self) -> pl.DataFrame:
+    def rows(self) -> list[dict[str, Any]]:
         """One row per strategy."""
-        return pl.DataFrame([asdict(one) for one in self.results])
+        return [one.to_dict() for one in self.results]
 
     def of(self, strategy: str) -> StrategyResult:
         """The result of one strategy.

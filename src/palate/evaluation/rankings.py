@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from palate.base import Model, Query, device_of, reads_request_time
-from palate.data.dataset import History, Interactions
+from palate.data.dataset import History
 from palate.data.splits.split import Candidates, Split
 from palate.errors import ModelError
 from palate.top_k import candidate_ranks, head, head_ranks
@@ -74,7 +74,10 @@ class GroundTruth:
     @classmethod
     def of(cls, split: Split) -> GroundTruth:
         """Distinct (user, item) pairs of the test rows."""
-        user, item = _distinct_pairs(split.test.interactions)
+        rows = split.test.interactions
+        # Distinct pairs from sorted keys: np.unique on two rows is far slower.
+        key = np.sort(rows.user.astype(np.int64) << 32 | rows.item)
+        user, item = np.divmod(key[np.flatnonzero(np.diff(key, prepend=-1))], 1 << 32)
         user_rows, starts = np.unique(user, return_index=True)
         return cls(split, user_rows.astype(np.int32), np.append(starts, len(user)), item.astype(np.int32))
 
@@ -209,7 +212,11 @@ def _full(
             # A block stays in the cache. It is a copy, because the scores may be a view of the model's own weights.
             block_BI = scores_BI[first : first + step].clone(memory_format=torch.contiguous_format)
             if exclude_seen:
-                _remove(block_BI, history, first)
+                # -inf rather than a smaller candidate set: columns stay item rows, and ranks need no mapping.
+                offsets = history.offsets[first : first + len(block_BI) + 1]
+                row_B = np.repeat(np.arange(len(block_BI)), np.diff(offsets))
+                cell = row_B * block_BI.shape[1] + history.items[offsets[0] : offsets[-1]]
+                block_BI.numpy().reshape(-1)[cell] = -np.inf  # one flat index is faster than a pair of them
             pair = slice(*torch.searchsorted(row_N, torch.tensor([first, first + step])).tolist())
             row, item = row_N[pair] - first, item_N[pair]
             top = head(block_BI, length)
@@ -219,15 +226,6 @@ def _full(
         list_BK = torch.cat(lists)
         list_BK = torch.nn.functional.pad(list_BK, (0, length - list_BK.shape[1]), value=-1)
         return torch.cat(ranks), list_BK.numpy(), lost if exclude_seen else None
-
-
-def _remove(block_BI: Tensor, history: History, first: int) -> None:
-    """Set the items of each user's training rows to -inf; row b of the block has history ``first`` + b."""
-    # -inf rather than a smaller candidate set: columns stay item rows, and lists and ranks need no mapping.
-    offsets = history.offsets[first : first + len(block_BI) + 1]
-    row = np.repeat(np.arange(len(block_BI)), np.diff(offsets))
-    cell = row * block_BI.shape[1] + history.items[offsets[0] : offsets[-1]]
-    block_BI.numpy().reshape(-1)[cell] = -np.inf
 
 
 def _sampled(model: Model, query: Query, row_N: Tensor, item_N: Tensor, negatives: NDArray[np.int32]) -> Tensor:
@@ -250,10 +248,3 @@ def _checked(scores: Tensor) -> Tensor:
     if bool(scores.max().isnan()):  # the maximum is NaN if any score is, and takes no memory to find
         raise ModelError(f"the model gave NaN for {int(scores.isnan().sum())} scores: it did not train well")
     return scores
-
-
-def _distinct_pairs(rows: Interactions) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Distinct (user, item) pairs by user and item. Sorted keys: np.unique on two rows is far slower."""
-    key = np.sort(rows.user.astype(np.int64) << 32 | rows.item)
-    key = key[np.flatnonzero(np.diff(key, prepend=-1))]
-    return key >> 32, key & 0xFFFFFFFF

@@ -25,7 +25,7 @@ from palate.data.splits.split import Split
 from palate.errors import EvaluationError, ModelError
 from palate.evaluation.checks import check_model
 from palate.evaluation.significance import intervals
-from palate.evaluation.tables import Tabular
+from palate.evaluation.tables import Plain, Tabular, plain
 
 CHUNK_ROWS = 1 << 14
 CALIBRATION_BINS = 10
@@ -36,7 +36,7 @@ FALLBACKS: tuple[Fallback, ...] = ("item mean", "user mean", "mean")
 
 
 @dataclass(frozen=True)
-class RatingMeasure:
+class RatingMeasure(Plain):
     """One error with its 95 % interval over rows (NaN where there are fewer than two)."""
 
     metric: str
@@ -46,7 +46,7 @@ class RatingMeasure:
 
 
 @dataclass(frozen=True)
-class Slice:
+class Slice(Plain):
     """The errors on some of the test rows; no measures where there are no rows."""
 
     rows: int
@@ -110,7 +110,7 @@ class RatingsReport(Tabular):
     def rows(self) -> list[dict[str, Any]]:
         """One row per error over all test rows that keeps its meaning outside of this report, as in a bundle."""
         facts = {"k": None, "rows": self.all.rows, "protocol": self.protocol}
-        return [{"model": self.model, **row, **facts} for row in _plain(self.all)["measures"]]
+        return [{"model": self.model, **row, **facts} for row in plain(self.all.measures)]
 
     def __repr__(self) -> str:
         numbers = ", ".join(
@@ -120,11 +120,9 @@ class RatingsReport(Tabular):
 
     def to_dict(self) -> dict[str, Any]:
         """Everything but the predictions, ready for JSON."""
-        plain = {key: getattr(self, key) for key in ("model", "data", "protocol", "fallback", "fingerprints")}
+        names = ("model", "data", "protocol", "fallback", "fingerprints", "seconds", "all", "known", "cold")
         return {
-            **plain,
-            "seconds": self.seconds,
-            **{key: _plain(getattr(self, key)) for key in ("all", "known", "cold")},
+            **{name: plain(getattr(self, name)) for name in names},
             "calibration": [dict(zip(("predicted", "actual", "rows"), one, strict=True)) for one in self.calibration],
         }
 
@@ -154,7 +152,13 @@ def evaluate_ratings(
         EvaluationError: no test rows, or the data are not ratings.
         ModelError: the model predicts no ratings, or NaN.
     """
-    _check(model, split, fallback, allow_trained_rows)
+    check_model(model, split, allow_trained_rows)
+    if not split.train.explicit:
+        raise EvaluationError(f"{split.train.name} has no ratings to predict: use evaluate, which measures lists")
+    if unknown := set(fallback) - set(FALLBACKS):
+        raise EvaluationError(f"fallback={sorted(unknown)}: choose from {', '.join(FALLBACKS)}")
+    if not isinstance(model, PredictsRatings):
+        raise ModelError(f"{type(model).__name__} predicts no ratings: use MF, SVDpp, BMF or the means")
     begin = time.perf_counter()
     train, test = split.train.interactions, split.test.interactions
     seen_user = np.bincount(train.user, minlength=split.train.n_users) > 0
@@ -184,16 +188,6 @@ def rating_validation_callback(validation: Split) -> Callable[[Any], float]:
     return lambda model: -evaluate_ratings(model, validation, resamples=0).value("MSE")
 
 
-def _check(model: PredictsRatings, split: Split, fallback: tuple[Fallback, ...], allow_trained_rows: bool) -> None:
-    check_model(model, split, allow_trained_rows)
-    if not split.train.explicit:
-        raise EvaluationError(f"{split.train.name} has no ratings to predict: use evaluate, which measures lists")
-    if unknown := set(fallback) - set(FALLBACKS):
-        raise EvaluationError(f"fallback={sorted(unknown)}: choose from {', '.join(FALLBACKS)}")
-    if not isinstance(model, PredictsRatings):
-        raise ModelError(f"{type(model).__name__} predicts no ratings: use MF, SVDpp, BMF or the means")
-
-
 def _predicted(model: PredictsRatings, split: Split, rows: NDArray[np.int64]) -> NDArray[np.float64]:
     """The model's ratings of some test rows, user by user in chunks, so that a history is folded in at most twice."""
     test = split.test.interactions
@@ -221,21 +215,15 @@ def _means(split: Split, fallback: tuple[Fallback, ...]) -> NDArray[np.float64]:
     train, test = split.train.interactions, split.test.interactions
     result = np.full(len(test), np.nan)
     for kind in fallback:
-        if kind == "item mean":
-            value = _group_means(train.item, train.weight, split.train.n_items)[test.item]
-        elif kind == "user mean":
-            value = _group_means(train.user, train.weight, split.train.n_users)[test.user]
-        else:
+        if kind == "mean":  # every row has it: nothing behind it could be asked
             break
-        result = np.where(np.isnan(result), value, result)
+        by = "item" if kind == "item mean" else "user"
+        group, n = getattr(train, by), getattr(split.train, f"n_{by}s")
+        count = np.bincount(group, minlength=n)
+        mean = np.bincount(group, train.weight, minlength=n) / np.maximum(count, 1)
+        # A group without training rows stays NaN, for the next fallback to fill.
+        result = np.where(np.isnan(result), np.where(count > 0, mean, np.nan)[getattr(test, by)], result)
     return np.where(np.isnan(result), train.weight.mean(dtype=np.float64), result)
-
-
-def _group_means(group: NDArray[np.int32], values: NDArray[np.float32], n: int) -> NDArray[np.float64]:
-    """Mean (n,) of the values in each group, NaN for an empty one."""
-    count = np.bincount(group, minlength=n)
-    mean: NDArray[np.float64] = np.bincount(group, values, minlength=n) / np.maximum(count, 1)
-    return np.where(count > 0, mean, np.nan)
 
 
 def _slice(error: NDArray[np.float64], resamples: int) -> Slice:
@@ -258,14 +246,3 @@ def _calibration(predicted: NDArray[np.float64], actual: NDArray[np.float32]) ->
     rows = np.bincount(place)
     means = (np.bincount(place, values)[rows > 0] / rows[rows > 0] for values in (predicted, actual))
     return tuple(zip(*(column.tolist() for column in (*means, rows[rows > 0])), strict=True))
-
-
-def _plain(part: Slice) -> dict[str, Any]:
-    measures = [
-        {"metric": m.metric, "value": m.value, "low": _or_none(m.low), "high": _or_none(m.high)} for m in part.measures
-    ]
-    return {"rows": part.rows, "measures": measures}
-
-
-def _or_none(value: float) -> float | None:
-    return None if np.isnan(value) else value

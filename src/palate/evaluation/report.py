@@ -11,16 +11,14 @@ from numpy.typing import NDArray
 
 from palate.errors import EvaluationError
 from palate.evaluation.significance import intervals
-from palate.evaluation.tables import Tabular
+from palate.evaluation.tables import Plain, Tabular, plain
 from palate.top_k import TIE_RULE
-
-__all__ = ["Measure", "Report", "Segment"]
 
 Key = TypeVar("Key", bound=Hashable)
 
 
 @dataclass(frozen=True)
-class Measure:
+class Measure(Plain):
     """One metric with its 95 % interval over users (NaN where it is no mean over users)."""
 
     metric: str
@@ -32,14 +30,9 @@ class Measure:
     def __str__(self) -> str:
         return f"{self.metric}@{self.k}"
 
-    def to_dict(self) -> dict[str, Any]:
-        """Ready for JSON: NaN becomes None."""
-        numbers = {name: getattr(self, name) for name in ("value", "low", "high")}
-        return {"metric": self.metric, "k": self.k, **{n: None if np.isnan(v) else v for n, v in numbers.items()}}
-
 
 @dataclass(frozen=True)
-class Segment:
+class Segment(Plain):
     """The measures of some users, or of the relevant items of some kind.
 
     Args:
@@ -55,11 +48,6 @@ class Segment:
     users: int
     rows: int
     measures: tuple[Measure, ...]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Ready for JSON."""
-        plain = {name: getattr(self, name) for name in ("by", "segment", "users", "rows")}
-        return {**plain, "measures": [one.to_dict() for one in self.measures]}
 
 
 @dataclass(frozen=True, repr=False)
@@ -147,17 +135,12 @@ class Report(Tabular):
 
     def to_dict(self) -> dict[str, Any]:
         """Everything but the values per user, ready for JSON."""
-        words = ("model", "data", "protocol", "candidates", "ties", "users", "exclude_seen", "fingerprints", "seconds")
+        names = "model data protocol candidates ties users exclude_seen fingerprints seconds notes measures segments"
+        bins = ("bin", "catalog", "history", "lists")
         return {
-            **{name: getattr(self, name) for name in words},
-            "notes": list(self.notes),
-            "measures": [one.to_dict() for one in self.measures],
-            "segments": [one.to_dict() for one in self.segments],
-            "exposure_k": self.exposure_k,
+            **{name: plain(getattr(self, name)) for name in (*names.split(), "exposure_k")},
             "exposure": [dict(zip(("items", "lists"), point, strict=True)) for point in self.exposure],
-            "popularity": [
-                dict(zip(("bin", "catalog", "history", "lists"), one, strict=True)) for one in self.popularity
-            ],
+            "popularity": [dict(zip(bins, one, strict=True)) for one in self.popularity],
         }
 
 

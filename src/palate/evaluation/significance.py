@@ -13,7 +13,7 @@ Shape legend: U users, M metrics, R resamples of a chunk, P parts of a resample.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, overload
 
 import numpy as np
@@ -22,7 +22,10 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from palate.errors import EvaluationError
+from palate.evaluation.tables import Plain, plain
 
+LEVEL = 0.05  # of a test that names a winner, after correction
+METRIC = "NDCG"  # the metric that decides
 Floats = NDArray[np.floating[Any]]
 
 # Draws held at once by the bootstrap: 2 MB, which stay in the cache; more only where one resample needs more.
@@ -34,7 +37,7 @@ NORMAL_USERS = 10_000
 
 
 @dataclass(frozen=True)
-class Paired:
+class Paired(Plain):
     """The difference of two models over the same users, and how surprising it would be between equals.
 
     Args:
@@ -49,12 +52,6 @@ class Paired:
     high: float
     p: float
     test: str
-
-    def to_dict(self) -> dict[str, Any]:
-        """Ready for JSON: NaN becomes None."""
-        return {
-            key: None if isinstance(value, float) and np.isnan(value) else value for key, value in asdict(self).items()
-        }
 
 
 def interval(values_U: Floats, *, level: float = 0.95, resamples: int = 1_000, seed: int = 0) -> tuple[float, float]:
@@ -189,7 +186,7 @@ def _sign_flip(difference_U: Floats, resamples: int, seed: int) -> tuple[float, 
     exact = users < 63 and 2**users <= resamples
     result = stats.permutation_test(
         (difference_U,),
-        _mean,
+        lambda values, axis: values.mean(axis=axis),
         permutation_type="samples",
         n_resamples=resamples,
         batch=max(1, FLIP_CELLS // users),
@@ -199,5 +196,96 @@ def _sign_flip(difference_U: Floats, resamples: int, seed: int) -> tuple[float, 
     return float(result.pvalue), f"sign-flip permutation, {how}, {users:,} users differ"
 
 
-def _mean(values: Floats, axis: int) -> Any:
-    return values.mean(axis=axis)
+@dataclass(frozen=True, eq=False)
+class Standing:
+    """Values per user of one model in the deciding metric, NDCG.
+
+    Args:
+        name: of the model.
+        role: "model", "baseline" or "external".
+        values: (U,) by ranking, "full" and, where it was measured, "sampled"; the same users for all models.
+    """
+
+    name: str
+    role: str
+    values: Mapping[str, NDArray[np.float64]]
+
+
+def against_baseline(standings: Sequence[Standing], k: int, resamples: int) -> list[dict[str, Any]]:
+    """Each model against the baseline with the highest mean, per ranking, corrected by Holm within each.
+
+    The baseline is chosen on the test rows, which favors the baseline and not the models.
+    """
+    rows = []
+    for ranking in ("full", "sampled"):
+        ranked = _ranked(standings, ranking)
+        opponents = [one for one in ranked if one.role == "baseline"]
+        models = [one for one in ranked if one.role != "baseline"]
+        if opponents and models:
+            rows += _against(opponents[0], models, ranking, k, resamples, first_is_model=False)
+    return rows
+
+
+def winner(standings: Sequence[Standing], k: int, resamples: int) -> dict[str, Any]:
+    """The model with the highest mean in full ranking, if it is better than every other beyond luck, and why."""
+    ranked = _ranked(standings, "full")
+    if len(ranked) < 2:
+        alone = f"only {ranked[0].name} was measured" if ranked else "no model could be measured"
+        return {"name": None, "why": f"No winner can be named: {alone}.", "tests": []}
+    first, *others = ranked
+    rows = _against(first, others, "full", k, resamples, first_is_model=True)
+    mean, users = first.values["full"].mean(), len(first.values["full"])
+    lead = f"{first.name} has the highest {METRIC}@{k} in full ranking, {mean:.4f}"
+    unclear = [row for row in rows if not row["better"]]
+    if not unclear:
+        highest = max(row["p_holm"] for row in rows)
+        rivals = f"each of the {len(others)} others" if len(others) > 1 else others[0].name
+        why = f"{lead}, and is better than {rivals} beyond luck (largest corrected p {_p(highest)}, {users:,} users)."
+        return {"name": first.name, "why": why, "tests": rows}
+    closest = unclear[0]  # rivals come best first
+    if closest["p_holm"] is None:
+        doubt = f"with so few users its difference to {closest['baseline']} cannot be tested"
+    else:
+        more = f" (and the same holds for {len(unclear) - 1} more)" if len(unclear) > 1 else ""
+        doubt = (
+            f"the difference to {closest['baseline']} of {closest['difference']:.4f} (95 % interval "
+            f"{closest['low']:.4f} to {closest['high']:.4f}) may be luck: corrected p {_p(closest['p_holm'])}{more}"
+        )
+    return {"name": None, "why": f"No winner can be named: {lead}, but {doubt}.", "tests": rows}
+
+
+def order_remark(standings: Sequence[Standing], k: int) -> str | None:
+    """A sentence where sampled candidates put models into another order than full ranking."""
+    full, sampled = ([one.name for one in _ranked(standings, ranking)] for ranking in ("full", "sampled"))
+    full = [name for name in full if name in sampled]
+    if full == sampled:
+        return None
+    return (
+        f"The order of the models by {METRIC}@{k} depends on the candidates. Full ranking: {', '.join(full)}. "
+        f"Sampled: {', '.join(sampled)}. Lists are made from the whole catalog: full ranking is the one that counts."
+    )
+
+
+def _ranked(standings: Sequence[Standing], ranking: str) -> list[Standing]:
+    measured = [one for one in standings if ranking in one.values]
+    return sorted(measured, key=lambda one: -one.values[ranking].mean())
+
+
+def _against(
+    one: Standing, others: Sequence[Standing], ranking: str, k: int, resamples: int, *, first_is_model: bool
+) -> list[dict[str, Any]]:
+    """``one`` against each of the others: as the model, or as the baseline of all of them."""
+    pairs = [(one, other) if first_is_model else (other, one) for other in others]
+    results = [paired(a.values[ranking], b.values[ranking], resamples=resamples) for a, b in pairs]
+    corrected = holm([result.p for result in results])
+    return [
+        {"model": a.name, "baseline": b.name, "metric": METRIC, "k": k, "ranking": ranking}
+        | result.to_dict()
+        # NaN, no test, is not below the level either.
+        | {"p_holm": plain(float(p)), "better": result.difference > 0 if p < LEVEL else None}
+        for (a, b), result, p in zip(pairs, results, corrected, strict=True)
+    ]
+
+
+def _p(value: float) -> str:
+    return "below 0.001" if value < 0.001 else f"{value:.3f}"

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -28,14 +28,14 @@ from palate.errors import EvaluationError
 from palate.evaluation.evaluate import evaluate
 from palate.evaluation.rankings import GroundTruth
 from palate.evaluation.significance import Paired, interval, paired
-from palate.evaluation.tables import Tabular
+from palate.evaluation.tables import Plain, Tabular, plain
 from palate.models.two_stage import TwoStageModel
 
 UNION, RANKED = "all, fused", "two stages"
 
 
 @dataclass(frozen=True)
-class Stage:
+class Stage(Plain):
     """One line of the table.
 
     Args:
@@ -81,7 +81,7 @@ class StagesReport(Tabular):
 
     def rows(self) -> list[dict[str, Any]]:
         """One row per stage."""
-        return [asdict(one) for one in self.stages]
+        return [one.to_dict() for one in self.stages]
 
     def cells(self) -> tuple[list[str], list[list[str]]]:
         """The printed table: names of the columns, and the rows."""
@@ -109,9 +109,8 @@ class StagesReport(Tabular):
 
     def to_dict(self) -> dict[str, Any]:
         """Ready for JSON."""
-        words = {name: getattr(self, name) for name in ("data", "protocol", "users", "k", "n_candidates", "best")}
-        lifts = {"lift": self.lift.to_dict(), "over_fused": self.over_fused.to_dict()}
-        return {**words, "stages": self.rows(), **lifts}
+        found: dict[str, Any] = plain(self)
+        return found
 
     def __str__(self) -> str:
         names, rows = self.cells()
@@ -181,40 +180,30 @@ class _Fused(nn.Module):
 
 def _candidates(model: TwoStageModel, ground: GroundTruth) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Per stage: mean candidates and ceiling, (stages, 2), and milliseconds of a user, (stages,)."""
-    clock = _Clock(len(model.names) + 2)
     history = ground.split.train.history.select(ground.user_rows)
-    sums, first = np.zeros((len(model.names) + 2, 2)), 0
+    stages, first = len(model.names) + 2, 0
+    sums_S2, seconds_S = np.zeros((stages, 2)), np.zeros(stages)
+
+    def timed(stage: int, step: Callable[..., Any], *arguments: Any) -> Any:
+        begin = time.perf_counter()
+        result = step(*arguments)
+        seconds_S[stage] += time.perf_counter() - begin
+        return result
+
     with torch.inference_mode():
         for query in model.chunks(Query.of(ground.user_rows, history).to(model.inputs.now.device)):
             for place, member in enumerate(_retrievers(model)):
-                clock.run(place, member.score, query)
-            found = clock.run(-2, model.retrieval, query)
-            clock.run(-1, lambda part, found: model.ranker(model.read(part, found)[0]), query, found)
+                timed(place, member.score, query)
+            found = timed(-2, model.retrieval, query)
+            timed(-1, lambda part, found: model.ranker(model.read(part, found)[0]), query, found)
             union_BI = found.candidate[None]
             own_RBI = (found.rank[: found.retrievers] <= model.retrieval.n_candidates) & union_BI
-            sums += _recalled(torch.cat([own_RBI, union_BI, union_BI]), ground, first)
-            first += len(query)
-    return sums / len(ground.user_rows), 1000 * clock.seconds / len(ground.user_rows)
-
-
-def _recalled(candidate_SBI: Tensor, ground: GroundTruth, first: int) -> NDArray[np.float64]:
-    """Sums over users of the candidates of each stage and of the share of relevant items among them, (stages, 2)."""
-    last = first + candidate_SBI.shape[1]
-    relevant_B = ground.relevant[first:last]
-    row_N = np.repeat(np.arange(last - first), relevant_B)
-    item_N = ground.items[ground.offsets[first] : ground.offsets[last]].astype(np.int64)
-    hit_SN = candidate_SBI[:, torch.from_numpy(row_N), torch.from_numpy(item_N)].cpu().numpy()
-    return np.stack([candidate_SBI.sum((1, 2)).cpu().numpy(), hit_SN @ (1 / relevant_B)[row_N]], 1)
-
-
-class _Clock:
-    """Seconds per stage."""
-
-    def __init__(self, stages: int) -> None:
-        self.seconds = np.zeros(stages)
-
-    def run(self, stage: int, step: Callable[..., Any], *arguments: Any) -> Any:
-        begin = time.perf_counter()
-        result = step(*arguments)
-        self.seconds[stage] += time.perf_counter() - begin
-        return result
+            # The ranker reorders the union and finds nothing more: the last two stages have the same candidates.
+            candidate_SBI = torch.cat([own_RBI, union_BI, union_BI])
+            last = first + len(query)
+            _, row_N, item_N = ground.part(first, last)
+            hit_SN = candidate_SBI[:, row_N, item_N].cpu().numpy()
+            recall_S = hit_SN @ (1 / ground.relevant[first:last])[row_N.numpy()]
+            sums_S2 += np.stack([candidate_SBI.sum((1, 2)).cpu().numpy(), recall_S], 1)
+            first = last
+    return sums_S2 / len(ground.user_rows), 1000 * seconds_S / len(ground.user_rows)

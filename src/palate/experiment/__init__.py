@@ -1,6 +1,6 @@
 """Experiments: compare recipes on one split, and tune a recipe on validation rows, by one engine."""
 
-from palate.evaluation.comparability import check_comparable, comparability_line
+from palate.evaluation.tables import check_comparable, comparability_line
 from palate.experiment.baselines import Entry, baselines, quick_recipes, read_entries
 from palate.experiment.compare import choose, compare
 from palate.experiment.fitting import CompareOptions, Fitted, fit_and_measure, fit_timed, fit_until_worse

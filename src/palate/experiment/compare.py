@@ -21,7 +21,8 @@ import polars as pl
 from palate.base import Recipe, TrainOptions
 from palate.data.splits.split import Split
 from palate.errors import EvaluationError, PalateError, RecipeError
-from palate.evaluation.evaluate import Report, evaluate_lists
+from palate.evaluation.evaluate import evaluate_lists
+from palate.evaluation.report import Report
 from palate.experiment.baselines import (
     Entry,
     as_plain,

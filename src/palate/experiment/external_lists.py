@@ -12,7 +12,7 @@ from palate.data.columns import find_columns, plain
 from palate.data.readers import read_table
 from palate.data.splits.split import Split
 from palate.errors import DataError
-from palate.evaluation.evaluate import Lists
+from palate.evaluation.rankings import Lists
 
 RANKS = ("rank", "position", "place")
 

@@ -12,8 +12,9 @@ from palate.base import PredictsRatings, Recipe, Trainable, TrainOptions
 from palate.data.dataset import Dataset
 from palate.data.splits.split import Split
 from palate.errors import EvaluationError
-from palate.evaluation.evaluate import Report, evaluate, validation_callback
+from palate.evaluation.evaluate import evaluate, validation_callback
 from palate.evaluation.rating_prediction import RatingsReport, evaluate_ratings
+from palate.evaluation.report import Report
 from palate.experiment.validation import validation_split
 from palate.progress import Progress, ProgressEvent
 

@@ -18,11 +18,11 @@ from palate.base import Recipe
 from palate.data.audit import audit
 from palate.data.splits.split import Split
 from palate.errors import EvaluationError
-from palate.evaluation import winner as significance
-from palate.evaluation.comparability import check_comparable
+from palate.evaluation import significance
 from palate.evaluation.evaluate import REQUEST_TIME
 from palate.evaluation.report import Report, measured
-from palate.evaluation.winner import METRIC, Standing
+from palate.evaluation.significance import METRIC, Standing
+from palate.evaluation.tables import check_comparable
 from palate.experiment.fitting import RANKINGS, CompareOptions, Fitted
 
 

@@ -19,7 +19,7 @@ from palate.base import Recipe, TrainOptions
 from palate.data.dataset import Dataset
 from palate.data.splits.split import Split
 from palate.errors import EvaluationError
-from palate.evaluation.evaluate import Report
+from palate.evaluation.report import Report
 from palate.experiment import comparability_line, fit_and_measure, fit_timed
 from palate.progress import ProgressEvent, silent
 from palate.training.losses import chunked_softmax
