@@ -119,6 +119,12 @@ class Query:
         """The row of the query that each event belongs to, (H,)."""
         return torch.repeat_interleave(torch.arange(len(self), device=self.user.device), self.counts())
 
+    def liked(self) -> Tensor:
+        """Which events are no dislikes, (H,) bool."""
+        if self.weights is not None:
+            return self.weights >= 0
+        return torch.ones(int(self.counts().sum()), dtype=torch.bool, device=self.user.device)
+
     def part(self, first: int, count: int) -> Query:
         """The ``count`` rows from ``first`` on, fewer at the end."""
         rows = slice(first, first + count)

@@ -7,9 +7,9 @@ import torch
 from palate.base import Query
 from palate.data.dataset import Dataset, Interactions
 from palate.data.ids import IdMap
+from palate.models.dot_product import Recency
 from palate.models.ials import IALS
-from palate.models.logistic_mf import LogisticMF
-from palate.models.recency import Recency
+from palate.models.sampled_mf import LogisticMF
 
 RECIPES = (
     IALS(dim=4, half_life_events=1, floor=0.01),

@@ -9,8 +9,7 @@ import torch
 from palate.base import DataSpec, Query, TrainOptions
 from palate.data.dataset import Dataset, Interactions
 from palate.data.ids import IdMap
-from palate.models.bpr import BPR
-from palate.models.logistic_mf import LogisticMF
+from palate.models.sampled_mf import BPR, LogisticMF
 
 
 def dataset(user, item, weight=None, n_users=None, n_items=None) -> Dataset:

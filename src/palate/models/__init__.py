@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from palate.models.bidirectional_sasrec import BidirectionalSASRec
 from palate.models.bmf import BMF
-from palate.models.bpr import BPR
 from palate.models.ease import EASE
 from palate.models.edlae import EDLAE, RecentEDLAE
 from palate.models.ensemble import Ensemble
 from palate.models.ials import IALS, WALS
 from palate.models.item_knn import ItemKNN
-from palate.models.logistic_mf import LogisticMF
 from palate.models.means import MeanRating, UserItemMeans
 from palate.models.mf import MF
 from palate.models.neumf import GMF, MLP, NeuMF
 from palate.models.popularity import Newest, Popularity, RecentPopularity
 from palate.models.registry import RECIPES, as_recipe, as_table, make_recipe
+from palate.models.sampled_mf import BPR, LogisticMF
 from palate.models.sasrec import SASRec
 from palate.models.svdpp import SVDpp
 from palate.models.two_stage import TwoStage

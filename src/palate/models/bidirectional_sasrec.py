@@ -31,8 +31,6 @@ from palate.errors import RecipeError
 from palate.models.registry import make_recipe
 from palate.models.sasrec import SASRec, SASRecModel
 
-__all__ = ["BidirectionalSASRec", "BidirectionalSASRecModel"]
-
 LEAST = 1e-6  # expected times below this are as good as never
 
 

@@ -14,6 +14,7 @@ together (CSR), D width of a user vector, E width of an item vector (D, or D + 1
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -24,12 +25,38 @@ from torch import Tensor, nn
 from palate.base import DataSpec, Query
 from palate.data.dataset import Dataset, Fingerprint
 from palate.errors import ModelError
-from palate.models.recency import Recency
 from palate.training.layers import dot_products
 
-EVENLY = Recency()
 # Numbers of gathered vectors, or of scores, held at once: bounds memory to about 130 MB at any size.
 CELLS = 32_000_000
+
+
+@dataclass(frozen=True)
+class Recency:
+    """Weights of history events by the number of events since: floor + (1 - floor) 0.5 ** (since / half_life_events).
+
+    The latest events of a history predict the next one best. Age is a count of events rather than a time, so it needs
+    no clock, and a pause of a year changes nothing.
+
+    Args:
+        half_life_events: history events after which an event counts half; None counts all alike, as 1.
+        floor: the least weight of an event, however old, as a fraction of the latest.
+    """
+
+    half_life_events: float | None = None
+    floor: float = 0.0
+
+    def weights(self, offsets: Tensor) -> Tensor:
+        """The weight of each event (H,), float32, for histories in compressed rows with ``offsets`` (B + 1,)."""
+        count_B = offsets.diff()
+        if self.half_life_events is None:
+            return torch.ones(int(count_B.sum()), device=offsets.device)
+        end_H = torch.repeat_interleave(offsets[1:] - offsets[0], count_B)
+        since_H = end_H - 1 - torch.arange(len(end_H), device=offsets.device)
+        return self.floor + (1 - self.floor) * torch.exp2(-since_H / self.half_life_events)
+
+
+EVENLY = Recency()
 
 
 class Events(NamedTuple):

@@ -6,7 +6,7 @@
 
 X holds 1 where a user touched an item and -1 where the weight is below zero (a dislike). The latest items of a history
 predict the next one best, so the history may be weighted by the number of events since an item was touched (see
-``recency``); without ``half_life_events`` all w are 1.
+``Recency``); without ``half_life_events`` all w are 1.
 
 With ``cooccurrence_window`` only items that a user touched at about the same time co-occur: X^T X becomes
 sum_u X_u^T K_u X_u with K = exp(-|t_a - t_b| / cooccurrence_window) for two events of one user. The kernel is positive
@@ -38,7 +38,7 @@ from palate.base import Contributions, DataSpec, Query, Recipe, TrainOptions
 from palate.bounds import Count, Fraction, Positive
 from palate.data.dataset import Dataset, Fingerprint
 from palate.errors import RecipeError
-from palate.models.recency import Recency
+from palate.models.dot_product import Recency
 
 SCORE_CELLS = 16_000_000  # scores held at once while only candidates are asked for: 64 MB
 BLOCK_CELLS = 4_000_000  # cells of X^T X computed at once

@@ -15,7 +15,7 @@ the leading singular vectors of the matrix w t, zero where nothing was observed:
 entries weighed the same. That takes a fraction of an epoch and saves half of the epochs or more.
 
 With ``half_life_events`` user vectors are solved once more after training, with w times the weight of recency (see
-``recency``): the next events resemble the latest ones.
+``Recency``): the next events resemble the latest ones.
 
 Fold-in of a new user: the exact solution of the user's row, which is also the vector of a trained user. The score is a
 sum over the events j of the history (Hu, Koren & Volinsky 2008, eq. 7):
@@ -43,9 +43,8 @@ from palate.base import Contributions, DataSpec, Query, Recipe, TrainOptions
 from palate.bounds import Fraction, NonNegative, Positive, Rounds, Width
 from palate.data.dataset import Dataset
 from palate.errors import RecipeError
-from palate.models.dot_product import EVENLY, DotProductModel, Events, FoldIn, events_of, positive_events
+from palate.models.dot_product import EVENLY, DotProductModel, Events, FoldIn, Recency, events_of, positive_events
 from palate.models.least_squares import Floats, Rows, diagonal, leading_vectors, solve_rows, solved_parts
-from palate.models.recency import Recency
 from palate.progress import ProgressEvent, silent
 
 LOSS_CELLS = 4_000_000  # numbers gathered at once by ``Alternation.loss``

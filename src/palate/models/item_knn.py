@@ -177,6 +177,4 @@ def _history(query: Query, part: slice, width: int) -> Tensor:
 
 def _values(query: Query) -> Tensor:
     """The weight of each event, (H,): 1, or -1 for a dislike."""
-    assert query.items is not None
-    value_H = torch.ones(len(query.items), device=query.items.device)
-    return value_H if query.weights is None else value_H.where(query.weights >= 0, -1.0)
+    return torch.where(query.liked(), 1.0, -1.0)

@@ -39,8 +39,6 @@ from palate.training.layers import mlp
 from palate.training.losses import bce
 from palate.training.negative_sampling import NegativeSampler, epoch_rng, rows_with_negatives
 
-__all__ = ["GMF", "MLP", "NCFModel", "NeuMF"]
-
 # Hidden values held at once while scoring pairs: bounds the memory of a catalog at any size to about 130 MB.
 SCORE_CELLS = 32_000_000
 CHUNK_ROWS = 1 << 18  # positives whose negatives are drawn at once

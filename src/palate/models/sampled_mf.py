@@ -1,4 +1,13 @@
-"""Matrix factorization by gradients on sampled negatives: the base of BPR and LogisticMF, and their fold-in.
+"""BPR and LogisticMF: matrix factorization by gradients on sampled negatives, x_ui = p_u.q_i + b_i.
+
+    BPR         L = sum_{(u,i) in S} E_j [ - ln sigmoid(x_ui - x_uj) + l/2 (2 |p_u|^2 + |q_i|^2 + |q_j|^2) ]
+    LogisticMF  L = - sum_{(u,i) in S} [ ln sigmoid(x_ui) + sum_{n negatives j of u} ln(1 - sigmoid(x_uj)) ]
+                    + l/2 (|p_u|^2 + |q_i|^2) for each of these rows
+
+with j uniform over the items that u has not touched (Rendle, Freudenthaler, Gantner & Schmidt-Thieme 2009, "BPR:
+Bayesian Personalized Ranking from Implicit Feedback", eq. 4 to 6; Rendle, Krichene, Zhang & Anderson 2020, "Neural
+Collaborative Filtering vs. Matrix Factorization Revisited", sec. 3; Johnson 2014, "Logistic Matrix Factorization for
+Implicit Feedback Data").
 
 Users are trained in batches with all their events, against one pool of items per batch. The pool stands for the unseen
 items of every user of the batch, weighted to the same expectation as independent draws: scoring hundreds of negatives
@@ -6,7 +15,8 @@ is then one matrix product and costs less than a handful drawn for each event. A
 the place of the plain SGD of the papers.
 
 Fold-in of a new user: the likeliest vector under the same loss, with the items fixed and the distribution of the
-trained users' vectors as prior in place of the penalty (see ``GradientFoldIn``).
+trained users' vectors as prior in place of the penalty (see ``GradientFoldIn``). With ``half_life_events`` trained
+users get their final vectors by it too: items learn from all events, users lean on their latest.
 
 Shape legend: B users of a batch, H their events together, N items of the pool, I items, S new users, D width of a user
 vector, E width of an item vector.
@@ -17,7 +27,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, NamedTuple, cast
+from typing import Any, ClassVar, NamedTuple, Self, cast
 
 import numpy as np
 import torch
@@ -25,10 +35,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from palate.base import DataSpec, Recipe, TrainOptions
-from palate.bounds import Count, NonNegative, Positive, Rounds, Width
+from palate.bounds import Count, Fraction, NonNegative, Positive, Rounds, Width
 from palate.data.dataset import Dataset
-from palate.models.dot_product import EVENLY, DotProductModel, Events, FoldIn, covariance_root
-from palate.models.recency import Recency
+from palate.models.dot_product import EVENLY, DotProductModel, Events, FoldIn, Recency, covariance_root
 from palate.training import trainer as training
 from palate.training.negative_sampling import epoch_rng
 
@@ -81,6 +90,21 @@ def predict(user_BD: Tensor, item_IE: Tensor, batch: UserBatch) -> tuple[Tensor,
     event_HE, pool_NE = F.embedding(batch.item, item_IE), F.embedding(batch.pool, item_IE)
     event_H = (F.embedding(batch.owner, user_BD) * event_HE[:, :dim]).sum(1) + event_HE[:, dim:].sum(1)
     return event_H, user_BD @ pool_NE[:, :dim].T + pool_NE[:, dim:].sum(1)
+
+
+def pairwise_loss(user_BD: Tensor, item_IE: Tensor, batch: UserBatch) -> Tensor:
+    """- ln sigmoid(x_ui - x_uj) summed over the events, in expectation over the pool."""
+    event_H, pool_BN = predict(user_BD, item_IE, batch)
+    worse_HN = F.softplus(batch.sign[:, None] * (F.embedding(batch.owner, pool_BN) - event_H[:, None]))
+    return (batch.strength[:, None] * F.embedding(batch.owner, batch.share) * worse_HN).sum()
+
+
+def pointwise_loss(user_BD: Tensor, item_IE: Tensor, batch: UserBatch, negatives: int) -> Tensor:
+    """Binary cross-entropy summed over the events and ``negatives`` items for each, in expectation over the pool."""
+    event_H, pool_BN = predict(user_BD, item_IE, batch)
+    negative_B = (batch.share * F.softplus(pool_BN)).sum(1)
+    own = (batch.strength * F.softplus(-batch.sign * event_H)).sum()
+    return own + negatives * (batch.counts * negative_B).sum()
 
 
 def penalty(user_BD: Tensor, item_IE: Tensor, batch: UserBatch, negatives: int) -> Tensor:
@@ -256,3 +280,63 @@ class SampledMF(Recipe[DotProductModel]):
 
         adam.register_step_post_hook(decay)
         return [adam]
+
+
+@dataclass(frozen=True)
+class BPR(SampledMF):
+    """Dot product, item bias, pairwise logistic loss; its fields are those of ``SampledMF``.
+
+    A row whose weight is below 0 is a dislike: its item is ranked behind the unseen ones.
+    """
+
+    name: ClassVar[str] = "bpr"
+    probes: ClassVar[int] = 128  # the pairwise loss holds a number for each event and probe
+
+    @classmethod
+    def fast(cls) -> Self:
+        """Fewer epochs and smaller vectors: seconds instead of minutes on two cores."""
+        return cls(epochs=15, dim=32, item_learning_rate=0.05)
+
+    def objective(self, user_BD: Tensor, item_IE: Tensor, batch: UserBatch) -> Tensor:
+        """L of BPR."""
+        return pairwise_loss(user_BD, item_IE, batch) + self.regularization * penalty(user_BD, item_IE, batch, 1)
+
+
+@dataclass(frozen=True)
+class LogisticMF(SampledMF):
+    """Dot product, item bias, binary cross-entropy; further fields as in ``SampledMF``.
+
+    Args:
+        negatives: n, the weight of unseen items against each event.
+        half_life_events: history events after which an event counts half in its user's vector; None counts all alike.
+        floor: the least weight of an event there, however old, as a fraction of the latest.
+    """
+
+    name: ClassVar[str] = "logistic-mf"
+
+    shared_negatives: Count = 512
+    regularization: NonNegative = 0.005
+    init_std: Positive = 0.7
+    negatives: Count = 8
+    half_life_events: Positive | None = None
+    floor: Fraction = 0.0
+
+    @property
+    def recency(self) -> Recency:
+        """How much events count by their age in a user's vector."""
+        return Recency(self.half_life_events, self.floor)
+
+    @classmethod
+    def fast(cls) -> Self:
+        """Fewer epochs and smaller pools: seconds instead of minutes on two cores."""
+        return cls(epochs=15, dim=32, shared_negatives=256, item_learning_rate=0.05)
+
+    def loss(self, module: Any, batch: UserBatch) -> Tensor:
+        """Mean over the rows of the batch, negatives included."""
+        total = self.objective(module.user_table(batch.user), module.item_table.weight, batch)
+        return total / (len(batch.item) * (1 + self.negatives))
+
+    def objective(self, user_BD: Tensor, item_IE: Tensor, batch: UserBatch) -> Tensor:
+        """L of LogisticMF."""
+        rows = pointwise_loss(user_BD, item_IE, batch, self.negatives)
+        return rows + self.regularization * penalty(user_BD, item_IE, batch, self.negatives)

@@ -1,11 +1,6 @@
 """The network of two towers (its recipe is in ``two_tower``): ids and features to vectors, vectors to scores.
 
-    x = e_id + sum_k w_k e_k + W z        id, weighted feature values, standardized numbers
-    tower(x) = W_L ReLU(... ReLU(W_1 x + b_1) ...) + b_L,   or x itself where there are no layers
-    score(u, i) = tower_user(u) . tower_item(i)
-
-An id without training rows reads the out-of-vocabulary row of its table, which is learned where ``id_dropout`` hides
-some ids, and zero otherwise. A user's vector is the first available of
+A user's vector is the first available of
 
     trained       the user's own: tower_user(u)
     folded in     from a history, see ``palate.models.dot_product``
@@ -32,7 +27,7 @@ from palate.data.dataset import Dataset, Fingerprint
 from palate.data.features import Encoded, FeatureSchema, FeatureTable
 from palate.errors import ModelError
 from palate.models.dot_product import events_of, positive_events
-from palate.models.sampled_mf import GradientFoldIn, UserBatch, predict
+from palate.models.sampled_mf import GradientFoldIn, UserBatch, pairwise_loss, pointwise_loss, predict
 from palate.training.layers import dot_products, mlp
 
 Loss = Literal["softmax", "bce", "bpr"]
@@ -279,14 +274,11 @@ def history_loss(
     objective: Loss, negatives: int, items: int, user_SD: Tensor, item_ID: Tensor, batch: UserBatch
 ) -> Tensor:
     """The training loss of whole histories, summed; the probes of the batch stand for all ``items``."""
-    event_H, probe_SN = predict(user_SD, item_ID, batch)
-    if objective == "softmax":
-        # Evenly spaced probes are a sample of the catalog: their sum is scaled up to the sum over all items.
-        total_S = probe_SN.logsumexp(1) + math.log(items / len(batch.pool))
-        return (batch.strength * F.softplus(batch.sign * (total_S[batch.owner] - event_H))).sum()
     if objective == "bpr":
-        worse_HN = F.softplus(batch.sign[:, None] * (F.embedding(batch.owner, probe_SN) - event_H[:, None]))
-        return (batch.strength[:, None] * F.embedding(batch.owner, batch.share) * worse_HN).sum()
-    negative_S = (batch.share * F.softplus(probe_SN)).sum(1)
-    own = (batch.strength * F.softplus(-batch.sign * event_H)).sum()
-    return own + negatives * (batch.counts * negative_S).sum()
+        return pairwise_loss(user_SD, item_ID, batch)
+    if objective == "bce":
+        return pointwise_loss(user_SD, item_ID, batch, negatives)
+    event_H, probe_SN = predict(user_SD, item_ID, batch)
+    # Evenly spaced probes are a sample of the catalog: their sum is scaled up to the sum over all items.
+    total_S = probe_SN.logsumexp(1) + math.log(items / len(batch.pool))
+    return (batch.strength * F.softplus(batch.sign * (total_S[batch.owner] - event_H))).sum()

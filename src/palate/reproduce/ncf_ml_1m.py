@@ -12,9 +12,9 @@ from collections.abc import Iterator
 from palate.datasets.registry import load_split
 from palate.models.ease import EASE
 from palate.models.ials import IALS
-from palate.models.logistic_mf import LogisticMF
 from palate.models.neumf import GMF, MLP
 from palate.models.popularity import Popularity, RecentPopularity
+from palate.models.sampled_mf import LogisticMF
 from palate.models.sasrec import SASRec
 from palate.reproduce.rows import Options, Planned, Row, in_words, measured_table, published
 

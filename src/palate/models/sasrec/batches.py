@@ -20,8 +20,6 @@ from torch import Tensor
 
 from palate.data.dataset import History
 
-__all__ = ["Packed", "packed_rows"]
-
 WITHHELD = 0.1  # share of the waits hidden in training, so that requests without a time are answered well too
 
 

@@ -25,8 +25,6 @@ from palate.training.layers import Averaged
 from palate.training.losses import chunked_softmax, gbce, sampled_softmax
 from palate.training.negative_sampling import epoch_rng
 
-__all__ = ["SASRec"]
-
 
 @dataclass(frozen=True)
 class SASRec(Recipe[SASRecModel]):

@@ -26,8 +26,6 @@ from torch import Tensor, nn
 from palate.base import Query
 from palate.models.ensemble import standardized
 
-__all__ = ["Found", "Retrieval", "liked", "owners"]
-
 GRID = 1024.0  # steps of a standard deviation
 
 
@@ -65,11 +63,13 @@ class Retrieval(nn.Module):
 
     def forward(self, query: Query) -> Found:
         """Scores, ranks and candidates of all users of the query at once: M B I numbers of each kind."""
-        z_MBI = torch.stack([_on_grid(member.score(query).float()) for member in self.models])
+        z_MBI = torch.stack([standardized(member.score(query).float()) for member in self.models])
+        # Scores that differ only by the order of a sum become equal: a batch then equals one by one.
+        z_MBI = (z_MBI * GRID).round() / GRID
         open_MBI = z_MBI
         if self.exclude_seen and query.items is not None:
             open_MBI = z_MBI.clone()
-            open_MBI[:, owners(query), query.items] = -torch.inf
+            open_MBI[:, query.owners(), query.items] = -torch.inf
         rank_MBI = torch.stack([_ranks(open_BI) for open_BI in open_MBI])
         named_RBI = (rank_MBI <= self.n_candidates)[: self.retrievers]
         candidate_BI = (named_RBI & (open_MBI > -torch.inf)[: self.retrievers]).any(0) & self.can_personalize(query)[
@@ -80,28 +80,12 @@ class Retrieval(nn.Module):
     def can_personalize(self, query: Query) -> Tensor:
         """Users that a member can personalize, or with an event that is not a dislike, which the ranker reads, (B,)."""
         known_B = torch.stack([member.can_personalize(query) for member in self.models]).any(0)
-        return known_B.index_fill(0, owners(query)[liked(query)], True)
+        return known_B.index_fill(0, query.owners()[query.liked()], True)
 
     @property
     def models(self) -> list[Any]:
         """The retrievers in their order, then the scorers."""
         return list(self.members)
-
-
-def owners(query: Query) -> Tensor:
-    """The place in the query of the user of each event, (H,)."""
-    return torch.repeat_interleave(torch.arange(len(query), device=query.user.device), query.counts())
-
-
-def liked(query: Query) -> Tensor:
-    """Which events are no dislikes, (H,) bool."""
-    if query.weights is None:
-        return torch.ones_like(owners(query), dtype=torch.bool)
-    return query.weights >= 0
-
-
-def _on_grid(score_BI: Tensor) -> Tensor:
-    return (standardized(score_BI) * GRID).round() / GRID
 
 
 def _ranks(score_BI: Tensor) -> Tensor:

@@ -18,8 +18,6 @@ from torch import Tensor, nn
 from palate.models.two_stage.ranker_training import Lesson
 from palate.training.layers import mlp
 
-__all__ = ["Cross"]
-
 LAYERS = 2
 HIDDEN = (64, 32)
 DROPOUT = 0.1

@@ -20,8 +20,6 @@ from torch import Tensor, nn
 from palate.errors import RecipeError
 from palate.models.two_stage.ranker_training import Lesson
 
-__all__ = ["Objective", "Trees"]
-
 Objective = Literal["lambdarank", "binary"]
 LEAST_SHARE = 0.01  # of the candidates, in each leaf
 PEOPLE = 0.6  # share of the users that each tree is grown on

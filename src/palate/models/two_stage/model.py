@@ -23,8 +23,6 @@ from palate.models.two_stage.dcn_ranker import Cross
 from palate.models.two_stage.gbdt_ranker import Trees
 from palate.models.two_stage.ranker_features import LATEST, Inputs
 
-__all__ = ["Ranker", "TwoStageModel"]
-
 Ranker = Trees | Cross
 
 CELLS = (

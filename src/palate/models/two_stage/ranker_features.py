@@ -32,9 +32,7 @@ from torch import Tensor, nn
 from palate.base import DataSpec, ItemVectors, Query
 from palate.data.dataset import Dataset
 from palate.data.features import Feature, FeatureSchema, FeatureTable
-from palate.models.two_stage.candidate_generation import Found, liked, owners
-
-__all__ = ["Inputs"]
+from palate.models.two_stage.candidate_generation import Found
 
 DAY = 86_400.0
 HALF_LIVES = (3.0, 14.0, 60.0)
@@ -108,7 +106,7 @@ class Inputs(nn.Module):
 
     def _behavior(self, query: Query, row_N: Tensor, item_N: Tensor) -> Iterator[Tensor]:
         at_B = self.now.expand(len(query)) if query.at is None else query.at
-        owner_H = owners(query)
+        owner_H = query.owners()
         item_H = owner_H if query.items is None else query.items
         time_H = at_B[owner_H] if query.times is None else query.times.double()
         weight_H = self.weight[item_H] if query.weights is None else query.weights
@@ -141,8 +139,8 @@ class Inputs(nn.Module):
         user_B = query.user.where(~new_B, users)
         yield self.user_side.values(user_B, new_B, query.features)[row_N]
         yield self.item_side.values(item_N)
-        owner_H = owners(query)
-        item_H, liked_H = owner_H if query.items is None else query.items, liked(query).float()
+        owner_H = query.owners()
+        item_H, liked_H = owner_H if query.items is None else query.items, query.liked().float()
         count_B1 = torch.zeros(len(query), 1, device=owner_H.device).index_add_(0, owner_H, liked_H[:, None])
         profile_BK = self.item_side.profile(item_H, owner_H, len(query), liked_H) / count_B1.clamp(min=1)
         for slots in self.item_side.slots:

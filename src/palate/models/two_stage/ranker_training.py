@@ -21,8 +21,6 @@ from torch import Tensor
 from palate.data.dataset import Dataset
 from palate.errors import RecipeError
 
-__all__ = ["Lesson", "Slice", "cut", "joined"]
-
 
 class Slice(NamedTuple):
     """Rows to fit retrievers on, and the relevant rows of the returning users."""

@@ -30,8 +30,6 @@ from palate.models.two_stage.gbdt_ranker import Objective, Trees
 from palate.models.two_stage.model import Ranker, TwoStageModel
 from palate.models.two_stage.ranker_training import Lesson, Slice, cut, joined
 
-__all__ = ["TwoStage"]
-
 MOST = 600  # candidates of one user to learn from: all the right ones, and some of the others
 
 
