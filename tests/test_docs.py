@@ -22,7 +22,7 @@ from palate.models import RECIPES
 ROOT = Path(__file__).parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 BLOCK = re.compile(r"^```(?P<kind>[^\n]*)\n(?P<text>.*?)^```", re.MULTILINE | re.DOTALL)
-# ann and bob like the first kind, cem and dan the second; everybody has a few of the other.
+# ann and bob like the first kind, cem and dan the second; all have a few of the other.
 KINDS = (("tea", "milk", "sugar", "cup", "spoon", "honey"), ("jam", "bread", "butter", "knife", "plate", "cheese"))
 PEOPLE = ("ann", "bob", "eve", "cem", "dan", "fay")
 
@@ -100,7 +100,7 @@ def test_the_readme_example_recommends_and_is_about_six_lines(capsys):
     assert len([line for line in text.splitlines() if line.strip()]) <= 7
     exec(compile(text, "README.md", "exec"), {})
     shown = capsys.readouterr().out
-    assert "somebody new" in shown
+    assert "new user" in shown
     assert "popular" in shown
 
 
