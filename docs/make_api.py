@@ -20,7 +20,16 @@ GROUPS = {
     "Splits": ["by_time", "leave_one_out", "at_random", "Split", "draw_candidates", "Candidates"],
     "Training": ["TrainOptions", "validation_callback", "Progress", "ProgressEvent", "Query"],
     "Recipes": ["RECIPES", "make_recipe"],  # and every recipe
-    "Evaluation": ["evaluate", "evaluate_lists", "evaluate_ratings", "Report", "RatingsReport", "compare", "tune"],
+    "Evaluation": [
+        "evaluate",
+        "evaluate_lists",
+        "evaluate_ratings",
+        "Report",
+        "RatingsReport",
+        "compare",
+        "CompareOptions",
+        "tune",
+    ],
     "Recommendations": ["Recommender", "ColdStart", "Rules", "onboarding_items", "Bundle"],
     "Errors and version": ["PalateError", "__version__"],
 }

@@ -1,4 +1,4 @@
-"""MovieLens 100K in a few lines: split, fit, measure beside popularity, recommend with titles."""
+"""MovieLens 100K in a few lines: split, fit, evaluate beside popularity, recommend with titles."""
 
 import palate
 

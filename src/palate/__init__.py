@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from palate.evaluation.rating_prediction import RatingsReport, evaluate_ratings
     from palate.evaluation.report import Report
     from palate.experiment.compare import compare
+    from palate.experiment.fitting import CompareOptions
     from palate.experiment.tune import tune
     from palate.models import (
         BMF,
@@ -84,6 +85,7 @@ _NAMES = {
     "evaluation.rating_prediction": ("RatingsReport", "evaluate_ratings"),
     "evaluation.report": ("Report",),
     "experiment.compare": ("compare",),
+    "experiment.fitting": ("CompareOptions",),
     "experiment.tune": ("tune",),
     "models": (
         "RECIPES",
@@ -137,6 +139,7 @@ __all__ = [
     "Bundle",
     "Candidates",
     "ColdStart",
+    "CompareOptions",
     "Dataset",
     "Ensemble",
     "Interactions",
