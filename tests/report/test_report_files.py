@@ -66,6 +66,6 @@ def test_the_page_in_the_file_is_the_same_each_time(made: dict[str, Any], text: 
 
 
 def test_the_report_needs_no_torch() -> None:
-    code = "import sys, palate.report.page, palate.report.markdown; print('torch' in sys.modules)"
+    code = "import sys, palate.report.page, palate.report.files; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"

@@ -6,7 +6,7 @@ import re
 from typing import Any
 
 from palate.report.cells import measure
-from palate.report.markdown import markdown
+from palate.report.files import markdown
 
 CELLS = re.compile(r"(?<!\\)\|")
 

@@ -36,11 +36,6 @@ class Figure:
     svg: str
 
 
-def figure(title: str, chart: AnyChart, words: str, *, height: int = 250) -> Figure:
-    """Draw a chart under a title, with its numbers in words."""
-    return Figure(title, _svg(chart, height, f"{title}. {words}."))
-
-
 def diagonal(low: float, high: float, x: str = "x", y: str = "y") -> alt.Chart:
     """The dashed line of equality between two fields."""
     ends = [{x: low, y: low}, {x: high, y: high}]
@@ -49,14 +44,8 @@ def diagonal(low: float, high: float, x: str = "x", y: str = "y") -> alt.Chart:
     return dashed
 
 
-def _svg(chart: AnyChart, height: int, words: str) -> str:
-    """The chart as an ``<svg>`` element, ``WIDTH`` by ``height`` units, that scales to its box.
-
-    Args:
-        chart: an Altair chart.
-        height: in the units of ``WIDTH``.
-        words: the text alternative.
-    """
+def figure(title: str, chart: AnyChart, words: str, *, height: int = 250) -> Figure:
+    """Draw a chart under a title, ``WIDTH`` by ``height`` units, with its numbers in words as the text alternative."""
     spec = chart.properties(width=WIDTH, height=height).to_dict(validate=False)
     spec["autosize"] = {"type": "fit", "contains": "padding"}
     spec["config"] = {"axis": AXIS, "view": {"stroke": None}, "background": None, "aria": False, "font": FONT}
@@ -76,5 +65,5 @@ def _svg(chart: AnyChart, height: int, words: str) -> str:
     # Without a size of its own the plot scales to its box by the viewBox.
     for name in ("width", "height"):
         del root.attrib[name]
-    root.attrib |= {"role": "img", "aria-label": words}
-    return ElementTree.tostring(root, encoding="unicode")
+    root.attrib |= {"role": "img", "aria-label": f"{title}. {words}."}
+    return Figure(title, ElementTree.tostring(root, encoding="unicode"))

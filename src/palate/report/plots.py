@@ -56,15 +56,10 @@ class Plots:
         self.models: list[dict[str, Any]] = comparison["models"]
         self.k: int = comparison["k"]
         look = markers([one["name"] for one in self.models])
-        domain = list(look)
-        self._color = alt.Color(
-            "model:N",
-            legend=None,
-            scale=alt.Scale(domain=domain, range=[one.color for one in look.values()]),
-        )
-        self._shape = alt.Shape(
-            "model:N", legend=None, scale=alt.Scale(domain=domain, range=[one.shape for one in look.values()])
-        )
+        # Every plot names all models in the same order: a plot that lacks a model would shift the colors of the others.
+        colors, shapes = ([getattr(one, name) for one in look.values()] for name in ("color", "shape"))
+        self._color = alt.Color("model:N", legend=None, scale=alt.Scale(domain=list(look), range=colors))
+        self._shape = alt.Shape("model:N", legend=None, scale=alt.Scale(domain=list(look), range=shapes))
 
     def forest(self, ranking: str, metric: str = "NDCG") -> Figure | None:
         """Each model's value of a metric with its interval."""
@@ -100,8 +95,9 @@ class Plots:
         """A metric by segment of users and of items."""
         found = [(one["name"], part) for one in self.models for part in one["full"].get("segments", ())]
         for by in dict.fromkeys(part["by"] for _, part in found):
+            size = "users" if by.startswith("user") else "rows"
             rows = [
-                {"model": name, "label": f"{fold(part['segment'])}\n{_size(part)}", **_span(value)}
+                {"model": name, "label": f"{fold(part['segment'])}\n{part[size]:,} {size}", **_span(value)}
                 for name, part in found
                 if part["by"] == by and (value := measure(part, metric, self.k)) is not None
             ]
@@ -180,7 +176,11 @@ class Plots:
 
     def _intervals(self, rows: list[dict[str, Any]], title: str, *, offset: bool = False) -> AnyChart:
         """Values with intervals side by side, one line or group of lines per label."""
-        y = _named("label", list(dict.fromkeys(row["label"] for row in rows)))
+        labels = list(dict.fromkeys(row["label"] for row in rows))
+        # A fixed width for the labels, with room for wide fonts: Vega measures with a font that the reader may lack.
+        room = LETTER * max(len(line) for label in labels for line in label.split("\n"))
+        axis = alt.Axis(labelExpr=LINES, minExtent=room, maxExtent=room, labelLimit=400, ticks=False, domain=False)
+        y = alt.Y("label:N", sort=labels, title=None, axis=axis)
         base = alt.Chart({"values": rows}).encode(y=y, color=self._color)
         if offset:
             base = base.encode(yOffset=alt.YOffset("model:N", sort=[one["name"] for one in self.models]))
@@ -205,13 +205,6 @@ class Plots:
         )
 
 
-def _named(field: str, labels: Sequence[str]) -> alt.Y:
-    """A vertical axis of folded names in the given order, with room for fonts of any width."""
-    room = LETTER * max(len(line) for label in labels for line in label.split("\n"))
-    axis = alt.Axis(labelExpr=LINES, minExtent=room, maxExtent=room, labelLimit=400, ticks=False, domain=False)
-    return alt.Y(f"{field}:N", sort=list(labels), title=None, axis=axis)
-
-
 def fold(label: str, width: int = 20) -> str:
     """A label in lines, the way ``LINES`` reads it; a long one is cut."""
     return "\n".join(textwrap.wrap(label, width, max_lines=3, placeholder=" …"))
@@ -221,10 +214,6 @@ def _span(one: dict[str, Any]) -> dict[str, Any]:
     """The value and its interval; a point where there is no interval."""
     ends = {end: one["value"] if one.get(end) is None else one[end] for end in ("low", "high")}
     return {"value": one["value"], **ends}
-
-
-def _size(part: dict[str, Any]) -> str:
-    return f"{part['users']:,} users" if part["by"].startswith("user") else f"{part['rows']:,} rows"
 
 
 def _in_words(rows: Sequence[dict[str, Any]]) -> str:
@@ -250,7 +239,17 @@ def profile_figures(profile: dict[str, Any]) -> Iterator[Figure]:
         ]
         yield _bars("Rows per user", rows, "rows of a user", "users")
     if profile["popularity"]:
-        yield _concentration(profile["popularity"])
+        points = profile["popularity"]
+        share = alt.Axis(format=".0%", tickCount=5)
+        middle = min(points, key=lambda one: abs(one["items"] - 0.5))
+        line = alt.Chart({"values": points}).mark_line(color=BAR)
+        line = line.encode(
+            x=alt.X("items:Q", title="share of the items, least popular first", axis=share),
+            y=alt.Y("rows:Q", title="share of the rows", axis=share),
+        )
+        words = f"The least popular {middle['items']:.0%} of the items have {middle['rows']:.1%} of the rows"
+        chart = alt.layer(diagonal(0, 1, "items", "rows"), line)
+        yield figure("Concentration of the rows on few items", chart, words)
     if profile["activity"]:
         yield _activity(profile["activity"])
 
@@ -263,19 +262,6 @@ def _bars(title: str, rows: list[dict[str, Any]], x: str, y: str) -> Figure:
         x=alt.X("x:N", sort=None, title=x, axis=labels), y=alt.Y("y:Q", title=y, axis=alt.Axis(format="~s"))
     )
     return figure(title, chart, "; ".join(f"{row['x']}: {row['y']:,} {y}" for row in rows))
-
-
-def _concentration(points: list[dict[str, Any]]) -> Figure:
-    share = alt.Axis(format=".0%", tickCount=5)
-    middle = min(points, key=lambda one: abs(one["items"] - 0.5))
-    end = "least" if middle["rows"] <= middle["items"] else "most"
-    line = alt.Chart({"values": points}).mark_line(color=BAR)
-    line = line.encode(
-        x=alt.X("items:Q", title=f"share of the items, {end} popular first", axis=share),
-        y=alt.Y("rows:Q", title="share of the rows", axis=share),
-    )
-    words = f"The {end} popular {middle['items']:.0%} of the items have {middle['rows']:.1%} of the rows"
-    return figure("Concentration of the rows on few items", alt.layer(diagonal(0, 1, "items", "rows"), line), words)
 
 
 def _activity(periods: list[dict[str, Any]]) -> Figure:

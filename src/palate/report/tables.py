@@ -33,19 +33,22 @@ ROLES = {"model": "model", "baseline": "baseline", "external": "another system"}
 def main_table(comparison: dict[str, Any]) -> Table:
     """Every model with full and sampled metrics in separate groups, seconds and memory."""
     models, k = comparison["models"], comparison["k"]
-    columns = [Column("Model", number=False)]
-    parts: list[list[Cell]] = [[Cell(one["name"], ROLES.get(one["role"], one["role"]))] for one in models]
+    columns = [_names(models, roles=True)]
     for ranking, group in _rankings(comparison):
-        for metric in _different(models, ranking, k):
-            columns.append(Column(f"{metric}@{k}", group))
-            _extend(parts, _measures(models, ranking, metric, k))
-    columns += [Column("Training, s", "Cost"), Column("Scoring, s", "Cost"), Column("Memory, MB", "Cost")]
-    for part, one in zip(parts, models, strict=True):
-        part += [Cell(shown(one["train_seconds"], 1)), Cell(shown(one["score_seconds"], 2))]
-        part.append(Cell(shown(one["peak_memory_mb"], 0)))
+        before: list[list[Cell]] = []
+        for metric in _measured(models, ranking, HEADLINE, k):
+            cells = _measures(models, ranking, metric, k)
+            # Recall equals HitRate where each user has one held-out item: the same numbers are shown once.
+            if cells not in before:
+                columns.append((Column(f"{metric}@{k}", group), cells))
+                before.append(cells)
+    for label, key, digits in (
+        ("Training, s", "train_seconds", 1), ("Scoring, s", "score_seconds", 2), ("Memory, MB", "peak_memory_mb", 0),
+    ):  # fmt: skip
+        columns.append((Column(label, "Cost"), [Cell(shown(one[key], digits)) for one in models]))
     note = "Small print: 95 % interval. Bold: highest value of the column, which alone does not show a better model."
     users = models[0]["full"]["users"] if models else 0
-    return _table(f"All models on the same {users:,} users", columns, parts, note)
+    return _by_columns(f"All models on the same {users:,} users", columns, note)
 
 
 def headline(comparison: dict[str, Any]) -> str:
@@ -74,18 +77,14 @@ def comparability_table(comparison: dict[str, Any]) -> Table:
     if candidates:
         rows.append([Cell("Sampled candidates"), Cell(candidates["how"]), Cell(candidates["fingerprint"])])
     rows.append([Cell("Seeds"), Cell(", ".join(map(str, comparison["seeds"]))), Cell("–")])
-    columns = [Column(label, number=False) for label in ("Part", "Description", "Fingerprint")]
     note = "Numbers of two reports are comparable only if these fingerprints are equal."
-    return _table("Data, split and candidates of all numbers", columns, rows, note)
+    return _table("Data, split and candidates of all numbers", _text("Part", "Description", "Fingerprint"), rows, note)
 
 
 def tests_table(comparison: dict[str, Any]) -> Table:
     """The paired tests: each model against a baseline, with Holm's correction."""
-    columns = [
-        Column("Model", number=False), Column("Against", number=False), Column("Metric", number=False),
-        Column("Ranking", number=False), Column("Difference"), Column("p"), Column("p, corrected"),
-        Column("Verdict", number=False),
-    ]  # fmt: skip
+    numbers = [Column("Difference"), Column("p"), Column("p, corrected")]
+    columns = [*_text("Model", "Against", "Metric", "Ranking"), *numbers, *_text("Verdict")]
     rows = [
         [
             Cell(one["model"]), Cell(one["baseline"]), Cell(f"{one['metric']}@{one['k']}"), Cell(one["ranking"]),
@@ -101,17 +100,11 @@ def tests_table(comparison: dict[str, Any]) -> Table:
 def beyond_table(comparison: dict[str, Any]) -> Table | None:
     """Metrics beyond accuracy, from full ranking; None where none was measured."""
     models, k = comparison["models"], comparison["k"]
-    metrics = _measured(models, "full", BEYOND, k)
-    if not metrics:
-        return None
-    columns = [
-        Column("Model", number=False),
-        *(Column(f"{metric}@{k}", DIRECTION[BETTER[metric]]) for metric in metrics),
-    ]
-    parts = [[Cell(one["name"])] for one in models]
-    for metric in metrics:
-        _extend(parts, _measures(models, "full", metric, k, digits=3))
-    return _table("Beyond accuracy, full ranking", columns, parts)
+    columns = [_names(models)]
+    for metric in _measured(models, "full", BEYOND, k):
+        cells = _measures(models, "full", metric, k, digits=3)
+        columns.append((Column(f"{metric}@{k}", DIRECTION[BETTER[metric]]), cells))
+    return _by_columns("Beyond accuracy, full ranking", columns) if columns[1:] else None
 
 
 def ratings_table(comparison: dict[str, Any]) -> Table | None:
@@ -119,14 +112,13 @@ def ratings_table(comparison: dict[str, Any]) -> Table | None:
     rated = [one for one in comparison["models"] if one["ratings"] is not None]
     if not rated:
         return None
-    columns, parts = [Column("Model", number=False)], [[Cell(one["name"])] for one in rated]
+    columns = [_names(rated)]
     for part in ("all", "known", "cold"):
         rows = rated[0]["ratings"][part]["rows"]
-        for metric in RATINGS[:2] if rows else ():
-            columns.append(Column(metric, f"{part} rows ({rows:,})"))
+        for metric in RATINGS[:2] if rows else ():  # MSE is RMSE squared: it would order the models alike
             found = [measure(one["ratings"][part], metric, None) for one in rated]
-            _extend(parts, cells(found, lower=True))
-    return _table("Errors of predicted ratings, in rating points: lower is better", columns, parts)
+            columns.append((Column(metric, f"{part} rows ({rows:,})"), cells(found, lower=True)))
+    return _by_columns("Errors of predicted ratings, in rating points: lower is better", columns)
 
 
 def seeds_table(comparison: dict[str, Any]) -> Table | None:
@@ -134,37 +126,29 @@ def seeds_table(comparison: dict[str, Any]) -> Table | None:
     if len(comparison["seeds"]) < 2:
         return None
     trained = [one for one in comparison["models"] if one["seeds"]]
-    k = comparison["k"]
-    columns = [Column("Model", number=False), Column("Seeds")]
-    parts = [[Cell(one["name"]), Cell(str(len(one["seeds"])))] for one in trained]
+    columns = [_names(trained), (Column("Seeds"), [Cell(str(len(one["seeds"]))) for one in trained])]
     for ranking, group in _rankings(comparison):
-        for key in (f"{metric}@{k}" for metric in HEADLINE[:2]):
-            columns.append(Column(key, group))
+        for key in (f"{metric}@{comparison['k']}" for metric in HEADLINE[:2]):
             runs = [[(run[ranking] or {}).get(key) for run in one["seeds"]] for one in trained]
-            _extend(parts, [over_seeds(values) for values in runs])
-    columns.append(Column("Training, s", "Cost"))
-    _extend(parts, [over_seeds([run["train_seconds"] for run in one["seeds"]], 1) for one in trained])
-    caption = f"Results over {len(comparison['seeds'])} seeds: mean, lowest to highest"
-    return _table(caption, columns, parts)
+            columns.append((Column(key, group), [over_seeds(values) for values in runs]))
+    seconds = [over_seeds([run["train_seconds"] for run in one["seeds"]], 1) for one in trained]
+    columns.append((Column("Training, s", "Cost"), seconds))
+    return _by_columns(f"Results over {len(comparison['seeds'])} seeds: mean, lowest to highest", columns)
 
 
 def settings_table(comparison: dict[str, Any]) -> Table:
     """Hyperparameters of every model, and the way they were chosen."""
-    columns = [Column(label, number=False) for label in ("Model", "Hyperparameters", "Chosen by")]
+    columns = _text("Model", "Hyperparameters", "Chosen by")
     rows = [
         [
             Cell(one["name"], ROLES.get(one["role"], one["role"])),
-            Cell("–" if one["recipe"] is None else _fields(one["recipe"])),
+            Cell("–" if one["recipe"] is None else f"{one['recipe']['recipe']}: {fields or 'none'}"),
             Cell(one["tuned"] or ("finished lists" if one["role"] == "external" else "as given")),
         ]
         for one in comparison["models"]
+        for fields in [", ".join(f"{name}={value}" for name, value in (one["recipe"] or {}).get("fields", {}).items())]
     ]
     return _table("Settings", columns, rows)
-
-
-def _fields(recipe: dict[str, Any]) -> str:
-    fields = ", ".join(f"{name}={value}" for name, value in recipe["fields"].items())
-    return f"{recipe['recipe']}: {fields or 'none'}"
 
 
 def every_number(comparison: dict[str, Any]) -> list[Table]:
@@ -172,8 +156,7 @@ def every_number(comparison: dict[str, Any]) -> list[Table]:
     models, lengths = comparison["models"], comparison["lengths"]
     tables = []
     for ranking, group in _rankings(comparison):
-        columns = [Column("Model", number=False), Column("Metric", number=False)]
-        columns += [Column(f"at {k}") for k in lengths]
+        columns = [*_text("Model", "Metric"), *(Column(f"at {k}") for k in lengths)]
         rows = []
         for metric in ACCURACY:
             by_length = [_measures(models, ranking, metric, k) for k in lengths]
@@ -191,28 +174,24 @@ def segments_tables(comparison: dict[str, Any]) -> list[Table]:
     parts = [part for one in models for part in one["full"].get("segments", ())]
     tables = []
     for by in dict.fromkeys(part["by"] for part in parts):
-        columns, rows = [Column("Model", number=False)], [[Cell(one["name"])] for one in models]
+        columns = [_names(models)]
         for segment in dict.fromkeys(part["segment"] for part in parts if part["by"] == by):
             # Lists of other systems may lack a segment: its cells stay empty.
-            same = [_segment(one, by, segment) for one in models]
-            label = next(f"{segment} ({part['users']:,} users, {part['rows']:,} rows)" for part in same if part)
+            found = [
+                {(part["by"], part["segment"]): part for part in one["full"].get("segments", ())}.get((by, segment))
+                for one in models
+            ]
+            label = next(f"{segment} ({part['users']:,} users, {part['rows']:,} rows)" for part in found if part)
             for metric in HEADLINE[:2]:
-                found = [measure(part, metric, k) for part in same]
-                if any(found):
-                    columns.append(Column(f"{metric}@{k}", label))
-                    _extend(rows, cells(found))
-        tables.append(_table(f"By {by}, full ranking", columns, rows))
+                values = [measure(part, metric, k) for part in found]
+                if any(values):
+                    columns.append((Column(f"{metric}@{k}", label), cells(values)))
+        tables.append(_by_columns(f"By {by}, full ranking", columns))
     return tables
-
-
-def _segment(model: dict[str, Any], by: str, segment: str) -> dict[str, Any] | None:
-    found = model["full"].get("segments", ())
-    return next((part for part in found if part["by"] == by and part["segment"] == segment), None)
 
 
 def audit_table(audit: dict[str, Any]) -> Table:
     """Findings about the data, the most severe first."""
-    columns = [Column(label, number=False) for label in ("Severity", "Finding", "Consequence", "Remedy")]
     found = [one for one in audit["findings"] if one["severity"] != "ok"]
     rows = [
         [
@@ -223,15 +202,14 @@ def audit_table(audit: dict[str, Any]) -> Table:
         ]
         for one in sorted(found, key=lambda one: SEVERITIES.index(one["severity"]))
     ]
-    return _table("Findings about the data", columns, rows)
+    return _table("Findings about the data", _text("Severity", "Finding", "Consequence", "Remedy"), rows)
 
 
 def passed_table(audit: dict[str, Any]) -> Table | None:
     """Checks of the audit without a finding; None where every check has one."""
     passed = [one for one in audit["findings"] if one["severity"] == "ok"]
-    columns = [Column(label, number=False) for label in ("Check", "Result")]
     rows = [[Cell(one["kind"]), Cell(one["what"])] for one in passed]
-    return _table("Checks without findings", columns, rows) if passed else None
+    return _table("Checks without findings", _text("Check", "Result"), rows) if passed else None
 
 
 def _rankings(comparison: dict[str, Any]) -> list[tuple[str, str]]:
@@ -245,13 +223,6 @@ def _rankings(comparison: dict[str, Any]) -> list[tuple[str, str]]:
 
 def _measured(models: Sequence[dict[str, Any]], ranking: str, metrics: Iterable[str], k: int) -> list[str]:
     return [metric for metric in metrics if any(measure(one[ranking], metric, k) for one in models)]
-
-
-def _different(models: Sequence[dict[str, Any]], ranking: str, k: int) -> list[str]:
-    """The headline metrics; Recall only where it differs from HitRate, which it does not for one held-out item each."""
-    found = _measured(models, ranking, HEADLINE, k)
-    values = [[(measure(one[ranking], metric, k) or {}).get("value") for one in models] for metric in found]
-    return [metric for place, metric in enumerate(found) if values[place] not in values[:place]]
 
 
 def _measures(models: Sequence[dict[str, Any]], ranking: str, metric: str, k: int, digits: int = 4) -> list[Cell]:
@@ -272,9 +243,20 @@ def _p(value: float | None) -> str:
     return "< 0.0001" if value < 0.0001 else f"{value:.4f}"
 
 
-def _extend(parts: list[list[Cell]], column: Sequence[Cell]) -> None:
-    for part, cell in zip(parts, column, strict=True):
-        part.append(cell)
+def _text(*labels: str) -> list[Column]:
+    return [Column(label, number=False) for label in labels]
+
+
+def _names(models: Sequence[dict[str, Any]], *, roles: bool = False) -> tuple[Column, list[Cell]]:
+    """The first column of most tables."""
+    cells = [Cell(one["name"], ROLES.get(one["role"], one["role"]) if roles else "") for one in models]
+    return Column("Model", number=False), cells
+
+
+def _by_columns(caption: str, columns: Sequence[tuple[Column, list[Cell]]], note: str = "") -> Table:
+    """A table from its columns: a metric is marked and formatted over all models, before there are rows."""
+    heads, cells = zip(*columns, strict=True)
+    return _table(caption, heads, zip(*cells, strict=True), note)
 
 
 def _table(caption: str, columns: Sequence[Column], rows: Iterable[Sequence[Cell]], note: str = "") -> Table:

@@ -39,7 +39,10 @@ def drive(
         trainer = _trainer(recipe, options, folder)
         trainer.fit(_Driver(recipe, module, train, options), ckpt_path=last, weights_only=True if last else None)
     if options.validation_callback is not None:
-        _load_best(trainer, module)
+        # The checkpoint is of the driver, whose network is named net; on the CPU, so that no second copy is on the GPU.
+        checkpoint = cast(ModelCheckpoint, trainer.checkpoint_callback)
+        state = torch.load(checkpoint.best_model_path, map_location="cpu", weights_only=True)["state_dict"]
+        module.load_state_dict({key.removeprefix("net."): value for key, value in state.items()})
 
 
 def epoch_seed(seed: int, epoch: int) -> int:
@@ -107,15 +110,12 @@ class _Epochs:
 
 def _trainer(recipe: Trainable, options: TrainOptions, folder: Path | None) -> pl.Trainer:
     callbacks: list[pl.Callback] = []
+    watching = options.validation_callback is not None
+    watched: dict[str, Any] = {"monitor": "validation_callback", "mode": "max"} if watching else {}
     if folder is not None:
-        watched: dict[str, Any] = (
-            {"monitor": "validation_callback", "mode": "max"} if options.validation_callback is not None else {}
-        )
-        callbacks.append(
-            ModelCheckpoint(folder, filename="best-{epoch}", save_last=True, save_top_k=1, every_n_epochs=1, **watched)
-        )
-    if options.validation_callback is not None:
-        callbacks.append(EarlyStopping("validation_callback", mode="max", patience=options.patience))
+        callbacks.append(ModelCheckpoint(folder, filename="best-{epoch}", save_last=True, every_n_epochs=1, **watched))
+    if watched:
+        callbacks.append(EarlyStopping(**watched, patience=options.patience))
     return pl.Trainer(
         accelerator={"cuda": "gpu"}.get(options.device, options.device),
         devices=1,
@@ -141,12 +141,6 @@ def _logger(options: TrainOptions) -> Logger | bool:
         return TensorBoardLogger(options.folder, name="log")
     except ModuleNotFoundError as error:
         raise RecipeError("logger='tensorboard' needs an extra: pip install 'palate[tensorboard]'") from error
-
-
-def _load_best(trainer: pl.Trainer, module: nn.Module) -> None:
-    checkpoint = cast(ModelCheckpoint, trainer.checkpoint_callback)
-    state = torch.load(checkpoint.best_model_path, map_location="cpu", weights_only=True)["state_dict"]
-    module.load_state_dict({key.removeprefix("net."): value for key, value in state.items()})
 
 
 @contextlib.contextmanager

@@ -66,7 +66,12 @@ class NegativeSampler:
         self._before = owner * (n_items + 1) + seen - (np.arange(len(pair)) - self._starts[owner])
         self._width = -(-n_items // 8)
         fits = len(history) * self._width <= table_bytes
-        self._bits = _bit_table(owner * self._width + seen // 8, seen % 8, len(history) * self._width) if fits else None
+        self._bits = np.zeros(len(history) * self._width, dtype=np.uint8) if fits else None
+        if self._bits is not None and len(pair):
+            byte = owner * self._width + seen // 8
+            # The pairs are sorted, so the bits of one byte are neighbors: reduceat joins them without a loop.
+            starts = np.flatnonzero(np.diff(byte, prepend=-1))
+            self._bits[byte[starts]] = np.bitwise_or.reduceat(np.left_shift(1, seen % 8).astype(np.uint8), starts)
 
     def counts(self, users: NDArray[np.integer]) -> NDArray[np.int64]:
         """How many items each of these users has not seen, shape (B,)."""
@@ -190,12 +195,3 @@ def draw_candidates(split: Split, n: int, seed: int = 0, *, replace: bool = Fals
 def _below(high: NDArray[np.int64], rng: Generator) -> NDArray[np.int64]:
     """Uniform integers in [0, high), one per entry; exact to 2**-53, and twice as fast as ``Generator.integers``."""
     return (rng.random(high.shape) * high).astype(np.int64)
-
-
-def _bit_table(byte: NDArray[np.int64], bit: NDArray[np.int64], size: int) -> NDArray[np.uint8]:
-    """(size,) bytes with the given bits set; ``byte`` is ascending."""
-    table = np.zeros(size, dtype=np.uint8)
-    if len(byte):
-        starts = np.flatnonzero(np.diff(byte, prepend=-1))
-        table[byte[starts]] = np.bitwise_or.reduceat(np.left_shift(1, bit).astype(np.uint8), starts)
-    return table

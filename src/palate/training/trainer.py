@@ -48,13 +48,9 @@ def fit(recipe: Trainable, train: Dataset, options: TrainOptions, start: nn.Modu
 
 def _claim(folder: Path, recipe: Trainable, train: Dataset, options: TrainOptions) -> Path | None:
     """Write down whose folder this is, or check it; returns the checkpoint to resume from, if any."""
-    mine = {
-        "recipe": type(recipe).__name__,
-        "fields": asdict(cast(Any, recipe)),
-        "seed": options.seed,
-        "data": train.fingerprint.digest,
-    }
-    mine = json.loads(json.dumps(mine))  # tuples become lists, as they will when read back
+    facts = {"recipe": type(recipe).__name__, "fields": asdict(cast(Any, recipe)), "seed": options.seed}
+    # Through JSON and back, so that tuples become lists: as such they are read from the folder.
+    mine = json.loads(json.dumps({**facts, "data": train.fingerprint.digest}))
     folder.mkdir(parents=True, exist_ok=True)
     label, last = folder / "run.json", folder / "last.ckpt"
     if last.exists():
