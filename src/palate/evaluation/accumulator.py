@@ -59,7 +59,9 @@ class MetricAccumulator:
         self._item_segments = segmentation(self.items.rows, train.item_features, ground.items)
         self._beyond = self._beyond_metrics() if lists else {}
         names = (*METRICS, *self._beyond)
+        # NaN until measured, so that a user without a value does not count as 0.
         self.values: Values = {(name, k): np.full(users, np.nan) for k in lengths for name in names}
+        # A segment without relevant items would be NaN for every user: it gets no columns.
         self._by_item: list[Values] = [
             {(name, k): np.full(users, np.nan) for k in lengths for name in BY_ITEM}
             if (self._item_segments.places[ground.items] == place).any()
@@ -82,6 +84,7 @@ class MetricAccumulator:
         users, rows = part.last - part.first, slice(part.first, part.last)
         length = self.longest
         relevant_B = torch.from_numpy(self._ground.relevant[rows])
+        # Every metric is a function of the places of the hits: they are found once for all metrics and lengths.
         hits_BK = places(part.rank, part.row, users, length)
         for name, metric in METRICS.items():
             value_BK = metric(hits_BK, relevant_B)
@@ -92,6 +95,7 @@ class MetricAccumulator:
             self.lost += part.lost
         else:
             items, history = len(self.items.rows), part.history
+            # A (user, item) pair as one number: isin compares numbers much faster than pairs.
             trained = np.repeat(np.arange(users) * items, history.counts) + history.items
             self.repeated += int(np.isin(part.row.numpy() * items + part.item.numpy(), trained).sum())
             if part.lists is not None:
@@ -109,6 +113,7 @@ class MetricAccumulator:
         """Every metric with its interval over users; metrics undefined for all users are omitted."""
         found = measured(self.values, resamples)
         every = [Measure(name, k, *found[name, k][:3]) for name, k in self.values if (name, k) in found]
+        # One number of all lists is no mean over users: it has no interval.
         whole: tuple[tuple[str, Callable[[NDArray[np.int64]], float]], ...] = (("Coverage", coverage), ("Gini", gini))
         for name, judge in whole:
             for k, exposure_I in zip(self._lengths, self._exposure, strict=False):
@@ -171,9 +176,10 @@ class MetricAccumulator:
         for place, values in enumerate(self._by_item):
             inside = segment_N == place
             relevant_B = torch.bincount(part.row[inside], minlength=users)
+            # Ranks stay those among all items: only the relevant items are restricted to the segment.
             hits_BK = places(part.rank[inside], part.row[inside], users, length)
             for name in BY_ITEM if values else ():
-                value_BK = METRICS[name](hits_BK, relevant_B.clamp(min=1))
+                value_BK = METRICS[name](hits_BK, relevant_B.clamp(min=1))  # 0 would divide by 0: dropped below
                 for k in self._lengths:
                     values[name, k][rows] = np.where(relevant_B > 0, at_length(name, value_BK, k), np.nan)
 
@@ -218,8 +224,9 @@ def segmentation(
     """
     hot = rows_X[measured]
     hot = np.sort(hot[hot > 0])
+    # The values at the terciles, not the positions: users with equal counts stay in one part.
     starts = np.unique(hot[[len(hot) // 3, 2 * len(hot) // 3]]) if len(hot) else hot
-    starts = starts[starts > hot[:1]]
+    starts = starts[starts > hot[:1]]  # a bound at the lowest count would leave the first part empty
     edges = [1, *starts.tolist(), None]
     labels = [
         f"hot: {low:,} training rows or more" if after is None else f"hot: {low:,} to {after - 1:,} training rows"

@@ -70,7 +70,7 @@ class ItemFacts:
     @property
     def mix(self) -> sparse.csr_array | None:
         """(I, G) how an item spreads over the feature values: rows sum to 1, or 0 where nothing is known."""
-        return None if self.vectors is None else self.vectors.power(2)
+        return None if self.vectors is None else self.vectors.power(2)  # squares of a unit row sum to 1
 
 
 def novelty(list_BK: NDArray[Any], information_I: Floats) -> Floats:
@@ -139,7 +139,7 @@ def gini(exposure_I: NDArray[np.int64]) -> float:
 
 def lorenz(exposure_I: NDArray[np.int64], points: int = 50) -> list[tuple[float, float]]:
     """Lorenz curve of exposure: (share of the catalog, least listed first; its share of all places)."""
-    total, items = max(1, int(exposure_I.sum())), len(exposure_I)
+    total, items = max(1, int(exposure_I.sum())), len(exposure_I)  # empty lists give a flat curve
     places = np.append(0, np.cumsum(np.sort(exposure_I)))
     at = np.unique(np.linspace(0, items, min(points, items + 1)).round().astype(np.int64))
     return [(float(x / items), float(places[x] / total)) for x in at]
@@ -147,7 +147,9 @@ def lorenz(exposure_I: NDArray[np.int64], points: int = 50) -> list[tuple[float,
 
 def popularity_bins(users_I: NDArray[np.int64], exposure_I: NDArray[np.int64]) -> list[tuple[str, float, float, float]]:
     """Bins of items from the most popular down: (label, share of catalog, of training users' items, of places)."""
+    # Stable, so that items of equal popularity fall into the same bin for every model.
     order = np.argsort(-users_I, kind="stable")
+    # Edges that coincide in a small catalog count once, so that no bin is empty.
     edges = np.unique(np.ceil(np.array((0, *BIN_EDGES)) * len(order)).astype(np.int64))
     bins = []
     for low, high in pairwise(edges.tolist()):
@@ -167,6 +169,7 @@ def _vectors(table: pl.DataFrame | None) -> tuple[sparse.csr_array | None, tuple
     if not blocks:
         return None, ()
     stacked = sparse.csr_array(sparse.hstack(blocks, format="csr"), dtype=np.float64)
+    # Lengths over all columns together, so that the product of two rows is their cosine.
     length_I = np.sqrt(stacked.power(2).sum(axis=1))
     scale = np.repeat(1 / np.where(length_I > 0, length_I, 1), np.diff(stacked.indptr))
     return sparse.csr_array((stacked.data * scale, stacked.indices, stacked.indptr), stacked.shape), tuple(names)
@@ -184,7 +187,7 @@ def _categorical(column: pl.Series) -> bool:
 def _mean_of_filled(list_BK: NDArray[Any], value_I: NDArray[Any]) -> Floats:
     filled_BK = list_BK >= 0
     count_B = filled_BK.sum(axis=1)
-    sum_B: Floats = np.where(filled_BK, value_I[np.maximum(list_BK, 0)], 0.0).sum(axis=1)
+    sum_B: Floats = np.where(filled_BK, value_I[np.maximum(list_BK, 0)], 0.0).sum(axis=1)  # -1 would read the last item
     return sum_B / np.where(count_B, count_B, np.nan)
 
 
@@ -193,6 +196,7 @@ def _sums(list_BK: NDArray[Any], matrix_IG: sparse.csr_array) -> Floats:
     filled_BK = list_BK >= 0
     offsets = np.append(0, np.cumsum(filled_BK.sum(axis=1)))
     items = list_BK[filled_BK]
+    # A product with a 0/1 matrix adds up the rows without forming (B, K, G).
     picked = sparse.csr_array((np.ones(len(items)), items, offsets), (len(list_BK), matrix_IG.shape[0]))
     sums: Floats = (picked @ matrix_IG).toarray()
     return sums

@@ -23,6 +23,7 @@ def check_model(model: Any, split: Any, allow_trained_rows: bool) -> None:
         ModelError: the model was trained on other ids.
         LeakError: the model was trained on test rows.
     """
+    # Swapped arguments: the check of the split would complain about the model's type.
     if isinstance(model, Split):
         raise EvaluationError("the split comes second: evaluate(model, split)")
     check_split(split)
@@ -41,12 +42,14 @@ def check_model(model: Any, split: Any, allow_trained_rows: bool) -> None:
         raise EvaluationError(
             f"{type(model).__name__} is a recipe, which is not fitted yet: evaluate(recipe.fit(split.train), split)"
         )
+    # A model from elsewhere keeps no record of its training rows, so there is nothing to check.
     trained = getattr(model, "trained_on", None)
     if trained is None:
         return
     trained.check_same_ids(split.train.users, split.train.items)
     if allow_trained_rows:
         return
+    # A sketch of the rows is compared, not all of them: models keep it, and the check costs the same at any size.
     found, checked = trained.overlap(split.test.fingerprint)
     if found:
         raise LeakError(
@@ -98,6 +101,7 @@ def list_lengths(k: Any) -> list[int]:
     """
     given = list(k) if isinstance(k, Iterable) and not isinstance(k, str | bytes) else [k]
     # bool is an int too, and k=True is a slip rather than a length.
+    # An invalid length drops out here, and is then noticed by the count of distinct lengths.
     lengths = {int(n) for n in given if isinstance(n, int | np.integer) and not isinstance(n, bool) and n >= 1}
     if not given or len(lengths) < len(set(map(str, given))):
         raise EvaluationError(f"k={k!r}: must be an integer of at least 1, or several: k=10 or k=(5, 10)")

@@ -201,6 +201,7 @@ def evaluate_cold_start(
     if not isinstance(model, AddsItems):
         notes.append(f"{recipe.name} has no item tower: its scores of cold items carry no information")
     item_rows = np.unique(unmet.test.interactions.item)
+    # All held-out items as the negatives of every user; ``evaluate`` lets a relevant one not compete with itself.
     listed = np.tile(item_rows, (len(cold.test_users), 1))
     among = Candidates(cold.test_users, listed, f"all {len(item_rows):,} held-out items")
     rows += bench.measured("cold items", cold, [("among cold items", "model", model)], among)
@@ -213,6 +214,7 @@ def evaluate_cold_start(
 
 def usual_policies(dataset: Dataset) -> tuple[ColdStart, ...]:
     """Policies that need no model: recent popularity where there are times, and popularity by a user feature."""
+    # Without times nothing is recent, and the policy would refuse.
     recent = () if dataset.interactions.time is None else (ColdStart("recent"),)
     features = dataset.user_features
     columns = (
@@ -232,7 +234,7 @@ class _AsNewUsers(nn.Module):
     def as_new_users(self, query: Query) -> Query:
         """The query as the recommender makes it for users without training rows."""
         features = None if self.features is None else self.features[query.user.cpu().numpy()]
-        return replace(query, user=torch.full_like(query.user, -1), features=features)
+        return replace(query, user=torch.full_like(query.user, -1), features=features)  # -1: no user vector is read
 
     def score(self, query: Query, items: Tensor | None = None) -> Tensor:
         """(B, C) or (B, I)."""
@@ -272,6 +274,7 @@ class _Random(nn.Module):
 
     def __init__(self, items: int) -> None:
         super().__init__()
+        # Its own generator: torch's global random numbers stay those of the model.
         self.items, self.dice = items, torch.Generator().manual_seed(0)
 
     def score(self, query: Query, items: Tensor | None = None) -> Tensor:
@@ -294,8 +297,10 @@ class _Bench:
         self, group: str, split: Split, entries: Sequence[Entry], among: Candidates | None = None
     ) -> list[ColdStartRow]:
         """A row for each entry with its difference to the reference: popularity or, for cold items, random scores."""
+        # Popularity is 0 for every cold item: among them only chance is a reference.
         source, model = ("random", self.random) if group == "cold items" else ("popular", self.popular)
         reference, key = self._report(model, split, among), f"NDCG@{self.k}"
+        # The same users and candidates as the reference, so that the lift is paired by user.
         reports = [self._report(one, split, among) for *_, one in entries]
         lifts = [paired(report.per_user[key], reference.per_user[key]) for report in reports]
         rows = [

@@ -93,6 +93,7 @@ def evaluate(
         words = candidates.how
     for part in parts:
         accumulator.add(part)
+    # Sampled negatives are unseen items, so a list of candidates is free of seen ones either way.
     exclude_seen = exclude_seen or candidates is not None
     named = name or type(model).__name__
     report = _report(accumulator, ground, named, words, exclude_seen, candidates, begin, accumulator.notes(), resamples)
@@ -129,8 +130,9 @@ def evaluate_lists(
     begin = time.perf_counter()
     ground = GroundTruth.of(split)
     longest = lists.items.shape[1]
+    # A given list that repeats items can be longer than the catalog.
     accumulator = MetricAccumulator(ground, lengths, lists=True, widest=max(longest, split.train.n_items))
-    budget = _budget(memory, accumulator, 0, "given lists")
+    budget = _budget(memory, accumulator, 0, "given lists")  # a list is short: one user always fits
     tested = np.isin(lists.users, ground.user_rows)
     for part in by_lists(lists, ground, accumulator.longest, budget):
         accumulator.add(part)
@@ -162,6 +164,7 @@ def validation_callback(
     ground, length = GroundTruth.of(split), list_lengths(k)[0]
     longest = min(length, split.train.n_items)
 
+    # Called after every epoch: without accumulator and intervals, and the ground truth is made once.
     def measure(model: Model) -> float:
         parts: Iterator[Rankings]
         if candidates is None:

@@ -26,6 +26,7 @@ def hit_rate(hits_BK: Tensor, relevant_B: Tensor) -> Tensor:
 def ndcg(hits_BK: Tensor, relevant_B: Tensor) -> Tensor:
     """Sum of 1 / log2(place + 1) over hits, divided by its best possible value, min(k, relevant) hits at the top."""
     discount_K = 1 / torch.log2(_places(hits_BK) + 1)
+    # The best list has its hits at the top: its value is a partial sum of the discounts.
     return (hits_BK * discount_K).cumsum(1) / discount_K.cumsum(0)[_best_hits(hits_BK, relevant_B) - 1]
 
 
@@ -41,6 +42,7 @@ def precision(hits_BK: Tensor, relevant_B: Tensor) -> Tensor:
 
 def reciprocal_rank(hits_BK: Tensor, relevant_B: Tensor) -> Tensor:
     """1 / place of the first relevant item, 0 if none is in the list."""
+    # 1 / place falls, so that the running maximum keeps the first hit.
     return (hits_BK / _places(hits_BK)).cummax(1).values
 
 

@@ -172,7 +172,7 @@ def evaluate_onboarding(
         raise DataError(f"strategies={unknown}: choose among {', '.join(STRATEGIES)}")
     if not (0 < test_size < 1 and 0 <= hidden_size < 1):
         raise DataError(f"test_size={test_size:g}, hidden_size={hidden_size:g}: give shares below 1, test_size above 0")
-    rng = np.random.default_rng([options.seed, 1])
+    rng = np.random.default_rng([options.seed, 1])  # not the stream that chooses the users
     held, notes = _held_out(dataset, answers, test_size, hidden_size, options.seed, rng)
     rows = dataset.interactions
     train = dataset.with_rows(rows.take(~np.isin(rows.user, held.users)))
@@ -182,6 +182,7 @@ def evaluate_onboarding(
     for strategy in strategies:
         given = _ask(strategy, recommender, held, answers, questions, rng, users_at_once)
         split, history = _split(train, held, given)
+        # Both see the same split: popularity leaves out the answers too.
         models = (_NewUsers(recommender, history).eval(), popularity)
         ours, theirs = (evaluate(model, split, k=k, resamples=0).per_user[f"NDCG@{k}"] for model in models)
         difference, low, high, p, _ = astuple(paired(ours, theirs))
@@ -208,6 +209,7 @@ def _held_out(
     """Random users with more rows than answers, and a note on those with fewer."""
     rows, chosen = dataset.interactions, held_out_users(dataset, test_size, seed)
     mine = rows.take(np.isin(rows.user, chosen))
+    # A repeated item is one answer: its first row stands for it.
     once = mine.take(np.unique(_pairs(mine.user, mine.item, dataset.n_items), return_index=True)[1])
     count_U = np.bincount(once.user, minlength=dataset.n_users)
     users = chosen[count_U[chosen] > answers].astype(np.int64)
@@ -229,6 +231,7 @@ def _pairs(user: NDArray[Any], item: NDArray[Any], items: int) -> NDArray[np.int
 
 def _turns(user: NDArray[Any], rng: np.random.Generator) -> NDArray[np.int64]:
     """The position of each row among those of its user, in random order."""
+    # One sort by user, then by a random number, shuffles the rows of all users at once.
     order = np.lexsort((rng.random(len(user)), user))
     turn = np.empty(len(user), np.int64)
     turn[order] = np.arange(len(user)) - np.searchsorted(user[order], user[order])
@@ -251,7 +254,7 @@ def _ask(
         none = np.zeros(len(held.users), np.int64)
         return _Answers(first.user.astype(np.int64), first.item.astype(np.int64), none)
     tastes = Tastes.of(recommender)
-    place_I = np.full(len(recommender.items), -1)
+    place_I = np.full(len(recommender.items), -1)  # -1: never asked about
     place_I[tastes.item] = np.arange(len(tastes.item))
     known_BM = np.zeros((len(held.users), len(tastes.item)), dtype=bool)
     place = place_I[known.item]
@@ -282,7 +285,9 @@ def _split(train: Dataset, held: _HeldOut, given: _Answers) -> tuple[Split, Hist
     row = order[np.searchsorted(pair[order], _pairs(given.user, given.item, train.n_items))]
     answered = known.take(row)
     if rows.time is not None:
+        # Answers are given now: no row of training is later.
         answered = replace(answered, time=np.full(len(row), rows.time.max()))
+    # Without hidden rows the relevant ones depend on the questions: strategies are then measured on different rows.
     if held.hidden is None:
         removed, relevant = answered, known.take(np.setdiff1d(np.arange(len(known)), row))
     else:

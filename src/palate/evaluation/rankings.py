@@ -93,6 +93,7 @@ class GroundTruth:
         if rows.time is None:
             return None
         first_U = np.full(self.split.test.n_users, np.inf)
+        # The first row: at the time of a later one, part of the answer would have happened already.
         np.minimum.at(first_U, rows.user, rows.time)
         return first_U[self.user_rows]
 
@@ -107,6 +108,7 @@ class GroundTruth:
 
     def chunks(self, bytes_U: NDArray[np.int64], budget: int) -> Iterator[tuple[int, int]]:
         """Consecutive test users whose cost fits the budget; a user that alone does not is a chunk of one."""
+        # Costs differ by user, long histories above all: chunks are cut by cost and not by number.
         total = np.append(0, np.cumsum(bytes_U))
         first = 0
         while first < len(bytes_U):
@@ -161,13 +163,14 @@ def by_candidates(
         history, row_N, item_N = ground.part(first, last)
         query = ground.query(model, first, last, history)
         rank_N = _sampled(model, query, row_N, item_N, candidates.negatives[first:last])
+        # As in a list that ends at ``length``, so that both rankings mean the same by a metric at k.
         rank_N = torch.where(rank_N <= length, rank_N, torch.inf)
         yield Rankings(first, last, history, row_N, item_N, rank_N, None)
 
 
 def by_lists(lists: Lists, ground: GroundTruth, length: int, budget: int) -> Iterator[Rankings]:
     """Ranks within finished lists; a test user without a list has an empty one, an item listed again counts once."""
-    place_of = np.full(ground.split.train.n_users, -1)
+    place_of = np.full(ground.split.train.n_users, -1)  # a table, so that no chunk searches; -1 without a list
     place_of[lists.users] = np.arange(len(lists.users))
     for first, last in ground.chunks(32 * length + ground._pair_bytes(), budget):
         history, row_N, item_N = ground.part(first, last)
@@ -176,12 +179,14 @@ def by_lists(lists: Lists, ground: GroundTruth, length: int, budget: int) -> Ite
         given_BK = lists.items[place_B[place_B >= 0], :length]
         list_BK[place_B >= 0, : given_BK.shape[1]] = without_repeats(given_BK)
         place_N = torch.from_numpy(list_BK)[row_N] == item_N[:, None]
+        # torch has no argmax of bool.
         rank_N = torch.where(place_N.any(1), place_N.to(torch.int8).argmax(1) + 1.0, torch.inf)
         yield Rankings(first, last, history, row_N, item_N, rank_N, list_BK)
 
 
 def without_repeats(list_LK: NDArray[np.integer[Any]]) -> NDArray[np.int64]:
     """The lists with -1 in the place of an item that stands further up already."""
+    # Stable, so that of equal items the one further up comes first and stays.
     order = np.argsort(list_LK, axis=1, kind="stable")
     ascending = np.take_along_axis(list_LK, order, axis=1)
     again = np.zeros(list_LK.shape, dtype=bool)
@@ -232,9 +237,11 @@ def _sampled(model: Model, query: Query, row_N: Tensor, item_N: Tensor, negative
     with torch.inference_mode():
         negative_BC = torch.from_numpy(negatives.astype(np.int64))
         count_B = torch.bincount(row_N, minlength=len(query))
+        # Users have different numbers of relevant items: padded to a table, all are scored in one call.
         column_N = torch.arange(len(row_N)) - torch.repeat_interleave(count_B.cumsum(0) - count_B, count_B)
         positive_BP = torch.full((len(query), int(count_B.max())), -1, dtype=torch.int64)
         positive_BP[row_N, column_N] = item_N
+        # Padding must be a row; masked below.
         both = torch.cat([positive_BP.clamp(min=0), negative_BC], dim=1).to(query.user.device)
         scores = _checked(model.score(query, both)).float().cpu()
         width = positive_BP.shape[1]

@@ -163,6 +163,7 @@ def evaluate_ratings(
     train, test = split.train.interactions, split.test.interactions
     seen_user = np.bincount(train.user, minlength=split.train.n_users) > 0
     seen_item = np.bincount(train.item, minlength=split.train.n_items) > 0
+    # A row of a user or an item without training rows is no test of the model: the fallback predicts it.
     known = seen_user[test.user] & seen_item[test.item]
     predicted = _means(split, fallback)
     predicted[known] = _predicted(model, split, np.flatnonzero(known))
@@ -233,6 +234,7 @@ def _slice(error: NDArray[np.float64], resamples: int) -> Slice:
     each = np.column_stack([np.square(error), np.abs(error)])
     bounds = intervals(each, resamples=resamples) if resamples else np.full((2, 2), np.nan)
     square, absolute = np.column_stack([[column.mean() for column in each.T], bounds])
+    # The root is monotone: the ends of the interval of the MSE give those of the RMSE.
     numbers = zip(METRICS, (square, np.sqrt(square), absolute), strict=True)
     return Slice(len(error), tuple(RatingMeasure(metric, *triple.tolist()) for metric, triple in numbers))
 
@@ -241,6 +243,7 @@ def _calibration(predicted: NDArray[np.float64], actual: NDArray[np.float32]) ->
     """Bins of about equal size by prediction; equal predictions share one."""
     if not len(predicted):
         return ()
+    # Equal predictions give equal edges, and become one bin.
     edges = np.unique(np.quantile(predicted, np.arange(1, CALIBRATION_BINS) / CALIBRATION_BINS))
     place = np.searchsorted(edges, predicted)
     rows = np.bincount(place)

@@ -113,6 +113,7 @@ class Report(Tabular):
             EvaluationError: it was not measured.
         """
         name, _, after = str(metric).partition("@")
+        # -1 is no length, so that "NDCG@ten" is reported as not measured.
         wanted = k if k is not None or not after else (int(after) if after.isdecimal() else -1)
         found = [one for one in self.measures if one.metric.lower() == name.lower() and wanted in {one.k, None}]
         if len(found) != 1:
@@ -151,6 +152,7 @@ def measured(columns: Mapping[Key, NDArray[np.float64]], resamples: int) -> dict
     """
     groups: dict[bytes, list[Key]] = {}
     for key, column_U in columns.items():
+        # Keyed by the users that have no value: resamples are drawn once for a group and not for each metric.
         groups.setdefault(np.isnan(column_U).tobytes(), []).append(key)
     result = {}
     for missing, keys in groups.items():
@@ -163,4 +165,4 @@ def measured(columns: Mapping[Key, NDArray[np.float64]], resamples: int) -> dict
             bounds_M2 = intervals(np.column_stack([columns[key][there_U] for key in keys]), resamples=resamples)
         for key, (low, high) in zip(keys, bounds_M2, strict=True):
             result[key] = (float(columns[key][there_U].mean()), float(low), float(high), users)
-    return {key: result[key] for key in columns if key in result}
+    return {key: result[key] for key in columns if key in result}  # in the order given, not by group

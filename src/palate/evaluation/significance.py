@@ -122,6 +122,7 @@ def paired(a_U: Floats, b_U: Floats, *, resamples: int = 10_000, seed: int = 0) 
     difference_U = np.asarray(a_U, dtype=np.float64) - np.asarray(b_U, dtype=np.float64)
     mean = float(difference_U.mean()) if len(difference_U) else float("nan")
     low, high = interval(difference_U, resamples=resamples, seed=seed)
+    # Flipping a 0 changes no sum: most users tie, and leaving them out spares most of the time.
     p, test = _sign_flip(difference_U[difference_U != 0], resamples, seed)
     if len(difference_U) < 2:
         return Paired(mean, low, high, float("nan"), "none: fewer than two users")
@@ -144,7 +145,7 @@ def holm(p: Sequence[float] | Floats) -> NDArray[np.float64]:
         raise EvaluationError(f"p-values {given.tolist()} are not all between 0 and 1: give p-values")
     order = tested[np.argsort(given[tested], kind="stable")]
     stepped = given[order] * np.arange(len(order), 0, -1)
-    adjusted[order] = np.minimum(np.maximum.accumulate(stepped), 1.0)
+    adjusted[order] = np.minimum(np.maximum.accumulate(stepped), 1.0)  # a larger p is never corrected to less
     return adjusted
 
 
@@ -181,9 +182,10 @@ def _sign_flip(difference_U: Floats, resamples: int, seed: int) -> tuple[float, 
     if users < 2:  # a single difference is as far from 0 whatever its sign
         return 1.0, f"sign-flip permutation, {'one user differs' if users else 'no user differs'}"
     if users > NORMAL_USERS:
+        # Under random signs the sum has mean 0 and variance sum(d^2).
         z = difference_U.sum() / np.sqrt(np.square(difference_U).sum())
         return float(2 * stats.norm.sf(abs(z))), f"sign-flip permutation, normal limit, {users:,} users differ"
-    exact = users < 63 and 2**users <= resamples
+    exact = users < 63 and 2**users <= resamples  # the first test spares huge powers
     result = stats.permutation_test(
         (difference_U,),
         lambda values, axis: values.mean(axis=axis),
@@ -238,6 +240,7 @@ def winner(standings: Sequence[Standing], k: int, resamples: int) -> dict[str, A
     lead = f"{first.name} has the highest {METRIC}@{k} in full ranking, {mean:.4f}"
     unclear = [row for row in rows if not row["better"]]
     if not unclear:
+        # A winner is better than every other: the least certain of the tests decides.
         highest = max(row["p_holm"] for row in rows)
         rivals = f"each of the {len(others)} others" if len(others) > 1 else others[0].name
         why = f"{lead}, and is better than {rivals} beyond luck (largest corrected p {_p(highest)}, {users:,} users)."
@@ -257,7 +260,7 @@ def winner(standings: Sequence[Standing], k: int, resamples: int) -> dict[str, A
 def order_remark(standings: Sequence[Standing], k: int) -> str | None:
     """A sentence where sampled candidates put models into another order than full ranking."""
     full, sampled = ([one.name for one in _ranked(standings, ranking)] for ranking in ("full", "sampled"))
-    full = [name for name in full if name in sampled]
+    full = [name for name in full if name in sampled]  # finished lists have no sampled ranking
     if full == sampled:
         return None
     return (
@@ -275,6 +278,7 @@ def _against(
     one: Standing, others: Sequence[Standing], ranking: str, k: int, resamples: int, *, first_is_model: bool
 ) -> list[dict[str, Any]]:
     """``one`` against each of the others: as the model, or as the baseline of all of them."""
+    # The difference is model minus baseline, whichever of the two is fixed.
     pairs = [(one, other) if first_is_model else (other, one) for other in others]
     results = [paired(a.values[ranking], b.values[ranking], resamples=resamples) for a, b in pairs]
     corrected = holm([result.p for result in results])

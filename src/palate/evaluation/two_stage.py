@@ -152,6 +152,7 @@ def evaluate_stages(
         Stage(name, float(candidates), float(ceiling), float(ndcg_U.mean()), *interval(ndcg_U), float(ms))
         for name, (candidates, ceiling), ndcg_U, ms in zip(names, facts, ndcgs, milliseconds, strict=True)
     ]
+    # The best on these very rows: a choice that favors the retriever, and not the two stages.
     best = int(np.argmax([one.ndcg for one in stages[: len(model.names)]]))
     lifts = [paired(ndcgs[-1], ndcgs[other]) for other in (best, -2)]
     users, count = len(report.user_rows), model.retrieval.n_candidates
@@ -197,6 +198,7 @@ def _candidates(model: TwoStageModel, ground: GroundTruth) -> tuple[NDArray[np.f
             found = timed(-2, model.retrieval, query)
             timed(-1, lambda part, found: model.ranker(model.read(part, found)[0]), query, found)
             union_BI = found.candidate[None]
+            # A retriever also ranks the finds of the others: its own candidates are its first ``n_candidates``.
             own_RBI = (found.rank[: found.retrievers] <= model.retrieval.n_candidates) & union_BI
             # The ranker reorders the union and finds nothing more: the last two stages have the same candidates.
             candidate_SBI = torch.cat([own_RBI, union_BI, union_BI])

@@ -74,6 +74,7 @@ class Table:
     @property
     def groups(self) -> list[tuple[str, int]]:
         """Neighboring columns of the same group: (label, how many); empty where no column has a group."""
+        # Neighbors only: the heading of a group spans columns that stand side by side.
         runs: list[tuple[str, int]] = []
         for column in self.columns:
             if runs and runs[-1][0] == column.group:
@@ -109,6 +110,7 @@ def cells(
     """One column of measures, the best of them marked."""
     values = [None if one is None else one["value"] for one in found]
     there = [value for value in values if value is not None]
+    # A single value would be marked without having beaten another.
     best = (min if lower else max)(there) if there and mark and len(there) > 1 else None
     return [
         Cell("–") if one is None else Cell(shown(one["value"], digits), interval(one, digits), one["value"] == best)
@@ -121,6 +123,7 @@ def over_seeds(values: Sequence[float | None], digits: int = 4) -> Cell:
     there = [value for value in values if value is not None]
     if not there:
         return Cell("–")
+    # The range and not a deviation, which a few seeds do not support.
     return Cell(shown(sum(there) / len(there), digits), f"{shown(min(there), digits)} to {shown(max(there), digits)}")
 
 

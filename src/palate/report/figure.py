@@ -47,6 +47,7 @@ def diagonal(low: float, high: float, x: str = "x", y: str = "y") -> alt.Chart:
 def figure(title: str, chart: AnyChart, words: str, *, height: int = 250) -> Figure:
     """Draw a chart under a title, ``WIDTH`` by ``height`` units, with its numbers in words as the text alternative."""
     spec = chart.properties(width=WIDTH, height=height).to_dict(validate=False)
+    # The width includes the labels, so that plots side by side line up.
     spec["autosize"] = {"type": "fit", "contains": "padding"}
     spec["config"] = {"axis": AXIS, "view": {"stroke": None}, "background": None, "aria": False, "font": FONT}
     root = ElementTree.fromstring(vl_convert.vegalite_to_svg(spec))

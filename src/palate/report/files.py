@@ -45,6 +45,7 @@ def write_html(comparison: dict[str, Any], path: str | os.PathLike[str]) -> Path
         PalateError: the packages that draw are not installed.
     """
     try:
+        # Imported here: the packages that draw are an extra, and the other formats do without.
         from palate.report.page import page
     except ModuleNotFoundError as error:
         if error.name not in EXTRA:
@@ -64,6 +65,7 @@ def write_json(comparison: dict[str, Any], path: str | os.PathLike[str]) -> Path
 
 
 def _write(text: str, path: str | os.PathLike[str]) -> Path:
+    # A run that is stopped leaves the old report in place, not half of a new one.
     with replacing(Path(path)) as temporary:
         temporary.write_text(text, encoding="utf-8")
     return Path(path)
@@ -132,4 +134,5 @@ def _cell(cell: Cell) -> str:
 
 def _escaped(value: object) -> str:
     """Text that Markdown shows as it is: names and titles come from the data."""
+    # Spaces are joined: a line break inside a cell would end its row.
     return re.sub(r"([\\`*_\[\]<>|#])", r"\\\1", " ".join(str(value).split()))

@@ -20,10 +20,11 @@ def page(comparison: dict[str, Any]) -> str:
     environment = Environment(
         loader=PackageLoader("palate", "report"),
         autoescape=True,  # ids, titles and names come from the data
-        undefined=StrictUndefined,
+        undefined=StrictUndefined,  # a misspelled name is an error, not an empty cell
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    # The only text that is not escaped: drawn here, with the escaping of XML.
     environment.filters["svg"] = lambda figure: Markup(figure.svg)
     template = environment.get_template("report.html.jinja")
     audit, plots = comparison["audit"], Plots(comparison)

@@ -76,8 +76,13 @@ class Plots:
         """Each metric against the length of the list, full ranking and sampled candidates in plots of their own."""
         lengths = self.comparison["lengths"]
         x = alt.X(
-            "k:Q", title="length of the list", scale=alt.Scale(type="log", nice=False), axis=alt.Axis(values=lengths)
+            # Lengths such as 5, 10, 20 and 50 would crowd at the left of a linear scale.
+            "k:Q",
+            title="length of the list",
+            scale=alt.Scale(type="log", nice=False),
+            axis=alt.Axis(values=lengths),
         )
+        # From 0, so that a small difference does not look large.
         value = alt.Y("value:Q", title=None, axis=alt.Axis(tickCount=5), scale=alt.Scale(domainMin=0))
         for ranking, metrics in CURVES.items():
             for metric in metrics:
@@ -87,6 +92,7 @@ class Plots:
                 base = alt.Chart({"values": rows}).encode(x=x, color=self._color)
                 band = base.mark_area(opacity=0.13).encode(y=alt.Y("low:Q", title=None), y2="high:Q")
                 line = base.mark_line(strokeWidth=1.5).encode(y=value)
+                # Shapes also tell models apart in gray.
                 point = base.mark_point(filled=True, opacity=1, size=40).encode(self._shape, y=value)
                 words = f"At length {lengths[-1]}: {_in_words([row for row in rows if row['k'] == lengths[-1]])}"
                 yield figure(f"{metric}, {RANKING[ranking]}", alt.layer(band, line, point), words)
@@ -127,6 +133,7 @@ class Plots:
         if not found:
             return None
         rows = [{"model": name, "x": fold(str(part["bin"]), 9), "y": part["lists"]} for name, part in found]
+        # The histories are the same for all models: those of the first are drawn.
         past = [{"x": fold(str(part["bin"]), 9), "y": part["history"]} for name, part in found if name == found[0][0]]
         order = list(dict.fromkeys(row["x"] for row in rows))
         x = alt.X("x:N", sort=order, title=None, axis=alt.Axis(labelAngle=0, labelExpr=LINES))
@@ -184,6 +191,7 @@ class Plots:
         base = alt.Chart({"values": rows}).encode(y=y, color=self._color)
         if offset:
             base = base.encode(yOffset=alt.YOffset("model:N", sort=[one["name"] for one in self.models]))
+        # Not from 0: intervals are to be compared, and would shrink to dots.
         x = alt.X("value:Q", title=title, scale=alt.Scale(zero=False, padding=6), axis=alt.Axis(tickCount=4))
         rule = base.mark_rule(strokeWidth=2).encode(x=alt.X("low:Q", title=title), x2="high:Q")
         return alt.layer(rule, base.mark_point(filled=True, size=55, opacity=1).encode(self._shape, x=x))
@@ -193,6 +201,7 @@ class Plots:
     ) -> AnyChart:
         axis = alt.Axis(format=form, tickCount=5) if form else alt.Axis(tickCount=5)
         last = max(row["x"] for row in rows)
+        # Epochs are whole numbers: Vega would put ticks between them.
         whole = axis if form else alt.Axis(values=list(range(0, int(last) + 1, max(1, int(last) // 5))), format="d")
         base = alt.Chart({"values": rows}).encode(
             x=alt.X("x:Q", title=x, axis=whole, scale=alt.Scale(zero=zero, nice=False)),
@@ -256,6 +265,7 @@ def profile_figures(profile: dict[str, Any]) -> Iterator[Figure]:
 
 def _bars(title: str, rows: list[dict[str, Any]], x: str, y: str) -> Figure:
     flat = sum(len(row["x"]) for row in rows) <= FLAT
+    # Many labels are turned, and thinned out, before they overlap.
     labels = alt.Axis(labelAngle=0) if flat else alt.Axis(labelAngle=-45, labelOverlap="greedy")
     chart = alt.Chart({"values": rows}).mark_bar(color=BAR)
     chart = chart.encode(

@@ -200,6 +200,7 @@ def audit_table(audit: dict[str, Any]) -> Table:
             Cell(one["why"]),
             Cell(one["remedy"]),
         ]
+        # Stable: the order of the audit within.
         for one in sorted(found, key=lambda one: SEVERITIES.index(one["severity"]))
     ]
     return _table("Findings about the data", _text("Severity", "Finding", "Consequence", "Remedy"), rows)
@@ -272,6 +273,7 @@ def examples(comparison: dict[str, Any]) -> list[dict[str, Any]]:
     for model in comparison["models"]:
         for one in model["examples"]:
             history = one["history"]
+            # All models list the same users: history and held-out items come from the first.
             user = users.setdefault(
                 str(one["user"]),
                 {

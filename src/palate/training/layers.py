@@ -56,6 +56,7 @@ class ByteDropout(nn.Module):
         """The same shape; in eval mode the same values."""
         if not self.training or not self.below:
             return x
+        # One draw of 64 bits makes eight bytes, the chances of eight values.
         words = torch.empty(-(-x.numel() // 8), dtype=torch.int64, device=x.device).random_(-(2**63), None)
         kept = words.view(torch.uint8)[: x.numel()].view(x.shape) >= self.below
         return x * (kept.to(x.dtype) * (256 / (256 - self.below)))
@@ -89,6 +90,7 @@ class Block(nn.Module):
         rows, places, dim = x_BLD.shape
         split = (rows, places, 3, self.heads, dim // self.heads)
         q_BHLE, k_BHLE, v_BHLE = self.qkv(self.first(x_BLD)).view(split).permute(2, 0, 3, 1, 4)
+        # Scaled before the product: q is smaller than the logits, and these are changed in place.
         logit_BHLL = ((q_BHLE * q_BHLE.shape[-1] ** -0.5) @ k_BHLE.transpose(-1, -2)).add_(bias_BHLL)
         mixed_BHLE = logit_BHLL.softmax(-1).to(v_BHLE.dtype) @ v_BHLE
         x_BLD = x_BLD + self.dropout(self.out(mixed_BHLE.transpose(1, 2).reshape(rows, places, dim)))
@@ -111,8 +113,9 @@ class ItemFeatures(nn.Module):
 
     def __init__(self, items: int, table: FeatureTable, dim: int) -> None:
         super().__init__()
-        self.values = nn.EmbeddingBag(table.codes + 1, dim, mode="sum", padding_idx=0)
+        self.values = nn.EmbeddingBag(table.codes + 1, dim, mode="sum", padding_idx=0)  # code 0 fills empty slots
         self.linear = nn.Linear(table.numbers, dim, bias=False) if table.numbers else None
+        # Zeros: features change no vector until they have learned something.
         for weight in self.parameters():
             nn.init.zeros_(weight)
         self.register_buffer("known", torch.ones(items, dtype=torch.bool))
@@ -122,6 +125,7 @@ class ItemFeatures(nn.Module):
 
     def forward(self, id_ID: Tensor) -> Tensor:
         """Vectors (I, D) of ids and features together."""
+        # An id without training rows still has its random start: features alone describe such an item.
         vector_ID = id_ID * self.known[:, None]
         if self.codes.shape[1]:
             vector_ID = vector_ID + self.values(self.codes, per_sample_weights=self.weights)
@@ -159,5 +163,7 @@ class Averaged(nn.Module, Generic[M]):
         """Move the average toward the present weights: call it once per optimizer step."""
         done = int(self.steps)
         self.steps += 1
+        # A short memory at first: otherwise the random start stays in the average for 1 / (1 - decay) steps.
         share = 1 - min(self.decay, (1 + done) / (10 + done))
+        # One call for all weights.
         torch._foreach_lerp_(list(self.average.parameters()), list(self.net.parameters()), share)

@@ -83,7 +83,7 @@ class _Driver(pl.LightningModule):
             raise RecipeError(f"training loss became {mean} in epoch {self.current_epoch}: lower the learning rate")
         measured = {"train_loss": mean}
         if self.options.validation_callback is not None:
-            self.net.eval()
+            self.net.eval()  # no dropout while it is measured
             measured["validation_callback"] = float(self.options.validation_callback(self.net))
             self.net.train()
         self.log_dict(measured)
@@ -125,7 +125,7 @@ def _trainer(recipe: Trainable, options: TrainOptions, folder: Path | None) -> p
         logger=_logger(options),
         log_every_n_steps=50,
         enable_checkpointing=folder is not None,
-        enable_progress_bar=False,
+        enable_progress_bar=False,  # options.progress reports
         enable_model_summary=False,
         use_distributed_sampler=False,
     )

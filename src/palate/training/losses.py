@@ -99,6 +99,7 @@ def sampled_softmax(positive_T: Tensor, negative_Tn: Tensor, n_items: int) -> Te
     Each negative counts (I - 1) / n times, which makes the sum an unbiased estimate of the full one (Bengio & Senecal
     2008; Klenitskiy & Vasilev 2023). A negative to be left out has logit -inf.
     """
+    # A logit raised by log(w) counts w times in the sum of exponentials.
     weight = math.log(max(n_items - 1, 1) / negative_Tn.shape[1])
     both = torch.cat([positive_T[:, None], negative_Tn + weight], dim=1)
     return (both.logsumexp(1) - positive_T).mean()
@@ -146,6 +147,7 @@ class _ChunkedSoftmax(torch.autograd.Function):
         kind = x_TD.device.type
         low = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x_TD.dtype
         x_low, table_low, bias = x_TD.to(low), table_ID.to(low), bias_I.float()
+        # The gradient is made in the forward pass, while the logits of a chunk are still in the cache.
         d_x, d_table, d_bias = torch.empty_like(x_low), torch.zeros_like(table_ID), torch.zeros_like(bias)
         total = bias.new_zeros(())
         for part in torch.arange(len(x_TD), device=x_TD.device).split(max(1, CHUNK_CELLS // len(table_ID))):
@@ -153,6 +155,7 @@ class _ChunkedSoftmax(torch.autograd.Function):
             target = target_T[one, None]
             logit = (x_low[one] @ table_low.T).float().add_(bias)
             if banned_TL is not None:
+                # The target may be among the banned: its logit is kept and written back.
                 own = logit.gather(1, target)
                 logit.scatter_(1, banned_TL[one], -torch.inf).scatter_(1, target, own)
             p = torch.softmax(logit, 1)
@@ -161,7 +164,7 @@ class _ChunkedSoftmax(torch.autograd.Function):
             d_bias += p.sum(0)
             p = p.to(low)
             torch.mm(p, table_low, out=d_x[one])
-            if low == d_table.dtype:
+            if low == d_table.dtype:  # addmm_ adds in place, but needs a single type
                 d_table.addmm_(p.T, x_low[one])
             else:
                 d_table += p.T @ x_low[one]

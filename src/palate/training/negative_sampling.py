@@ -109,8 +109,9 @@ class NegativeSampler:
             for column in range(n):
                 last = self._unseen[part] - n + column
                 drawn = _below(last + 1, rng)
+                # A repeat becomes the newest number, which no column before can hold.
                 rank_nB[column] = np.where((rank_nB[:column] == drawn).any(axis=0), last, drawn)
-            rank_Bn = rng.permuted(rank_nB.T, axis=1)
+            rank_Bn = rng.permuted(rank_nB.T, axis=1)  # Floyd's sets are uniform, their order is not
             items_Bn[start : start + step] = self._at(part[:, None], rank_Bn)
         return items_Bn
 

@@ -36,9 +36,11 @@ def fit(recipe: Trainable, train: Dataset, options: TrainOptions, start: nn.Modu
         raise RecipeError(f"{train.name} has no rows to train on")
     from palate.training.lightning_driver import drive, epoch_seed  # imports Lightning, which takes seconds
 
+    # Forked, so that the caller's random numbers go on as if nothing had been trained.
     with _threads(options.threads), torch.random.fork_rng(), contextlib.ExitStack() as stack:
         torch.manual_seed(epoch_seed(options.seed, -1))
         module = start or recipe.build(DataSpec(train.n_users, train.n_items))
+        # The best epoch must be kept somewhere: a validation callback without a folder gets a temporary one.
         keep = options.folder is not None or options.validation_callback is not None
         folder = options.folder or (Path(stack.enter_context(tempfile.TemporaryDirectory())) if keep else None)
         last = _claim(folder, recipe, train, options) if folder else None
