@@ -85,11 +85,17 @@ class History:
 
     def select(self, users: NDArray[np.integer[Any]]) -> History:
         """The history of each listed user, in that order; a negative or unknown row number has none."""
+        if len(users) == 1:  # one answer: the index below costs more than the events of one user
+            user = int(users[0])
+            first, last = self.offsets[user : user + 2] if 0 <= user < len(self) else (0, 0)
+            columns = (None if x is None else x[first:last].copy() for x in (self.items, self.weights, self.times))
+            return History(np.array([0, last - first], np.int64), *columns)  # type: ignore[arg-type]
         known = (users >= 0) & (users < len(self))
         safe = np.where(known, users, 0)
         # Not ``self.counts[safe]``, which would take the difference of all offsets to answer for one user.
         counts = np.where(known, self.offsets[safe + 1] - self.offsets[safe] if len(self) else 0, 0)
-        offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+        offsets = np.zeros(len(counts) + 1, np.int64)
+        counts.cumsum(out=offsets[1:])
         starts = np.repeat(self.offsets[safe] - offsets[:-1], counts)
         index = starts + np.arange(offsets[-1])
         times = None if self.times is None else self.times[index]

@@ -146,9 +146,11 @@ class DotProductModel(nn.Module):
     def query_vectors(self, query: Query) -> Tensor:
         """User vectors (B, E): trained, folded in, or the mean user."""
         trained_B = self._trained(query)
+        everyone = bool(trained_B.all())
         # Row 0 stands in for users without a row of their own, and is replaced below.
-        vector_BD = self.user_table.weight[query.user.where(trained_B, 0)].detach()
-        if not bool(trained_B.all()):
+        row_B = query.user if everyone else query.user.where(trained_B, 0)
+        vector_BD = self.user_table.weight.detach().index_select(0, row_B)
+        if not everyone:
             vector_BD = vector_BD.where(trained_B[:, None], self.typical)
             fold_B = ~trained_B & (positive_events(query) > 0)
             if bool(fold_B.any()):
@@ -172,6 +174,11 @@ class DotProductModel(nn.Module):
         trained_U = self.trained
         if not len(trained_U):
             raise ModelError("the model has no users: fit it, or build it for at least one")
+        if trained_U.device.type == "cpu":
+            # NumPy: both doors of one answer ask for this, and a call of torch costs several times one of NumPy.
+            user_B = query.user.numpy()
+            known_B = (user_B >= 0) & (user_B < len(trained_U))
+            return torch.from_numpy(trained_U.numpy()[user_B * known_B] & known_B)
         inside_B = query.user.clamp(0, len(trained_U) - 1)
         return trained_U[inside_B] & (inside_B == query.user)
 
