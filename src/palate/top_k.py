@@ -50,8 +50,9 @@ def top_k(scores_BI: Tensor, k: int) -> tuple[Tensor, Tensor]:
         if all(_best_of_row(single_BI[row], k, column_BK[row]) for row in range(rows)):
             column = torch.from_numpy(column_BK)
             # Even the gather is done in NumPy where it can be: one call of torch is a fifth of the search of one row.
-            value = torch.from_numpy(np.take_along_axis(single_BI, column_BK, 1)) if single else None
-            return scores_BI.gather(1, column) if value is None else value, column
+            if single:
+                return torch.from_numpy(single_BI[np.arange(rows)[:, None], column_BK]), column
+            return scores_BI.gather(1, column), column
     top = head(scores_BI, k)
     return top.values, top.columns
 

@@ -54,7 +54,7 @@ def test_strangers_may_get_recent_items_and_less_known_ones():
         (("u0", "--user-features", "age"), "--user-features 'age' is not column=value"),
         (("ann", "--user-features", "age=3"), "no user feature 'age': the user features are none"),
         (("ann", "--segment", "age"), "segment='age' is no user feature"),
-        (("u0", "--explore", "2"), "explore=2: must be a share of the places"),
+        (("u0", "--explore", "2"), "explore=2.0: must be at most 1"),
         (("u0", "--new-items", "items.csv"), "items 'i0', 'i1', 'i2' are in the catalog already"),
     ],
 )

@@ -231,11 +231,11 @@ def test_a_model_that_is_not_personal_answers_itself_unless_another_policy_is_as
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"fallback": "new"}, "fallback='new': must be one of popular, recent"),
-        ({"half_life": 0}, "half_life=0: must be a number of days above 0"),
+        ({"fallback": "new"}, "fallback='new': choose 'popular' or 'recent'"),
+        ({"half_life": 0}, "half_life=0: must be above 0"),
         ({"shrink": -1}, "shrink=-1"),
-        ({"min_history": 0}, "min_history=0: must be at least 1 event"),
-        ({"explore": 1.5}, "explore=1.5: must be a share of the places"),
+        ({"min_history": 0}, "min_history=0: must be at least 1"),
+        ({"explore": 1.5}, "explore=1.5: must be at most 1"),
         ({"seed": -1}, "seed=-1"),
     ],
 )

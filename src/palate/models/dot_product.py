@@ -172,12 +172,12 @@ class DotProductModel(nn.Module):
 
     def _trained(self, query: Query) -> Tensor:
         trained_U = self.trained
-        if not len(trained_U):
+        if not trained_U.shape[0]:
             raise ModelError("the model has no users: fit it, or build it for at least one")
         if trained_U.device.type == "cpu":
             # NumPy: both doors of one answer ask for this, and a call of torch costs several times one of NumPy.
             user_B = query.user.numpy()
-            known_B = (user_B >= 0) & (user_B < len(trained_U))
+            known_B = (user_B >= 0) & (user_B < trained_U.shape[0])
             return torch.from_numpy(trained_U.numpy()[user_B * known_B] & known_B)
         inside_B = query.user.clamp(0, len(trained_U) - 1)
         return trained_U[inside_B] & (inside_B == query.user)
@@ -187,7 +187,11 @@ def positive_events(query: Query) -> Tensor:
     """Events per user that are not dislikes, (B,)."""
     if query.offsets is None or query.weights is None:
         return query.counts()
-    # Differences of a running sum at the offsets: a sum per history without a loop.
+    # Differences of a running sum at the offsets: a sum per history without a loop. In NumPy for the short histories
+    # of a request, where five calls of torch would take a tenth of a millisecond.
+    if query.weights.device.type == "cpu":
+        sums = np.concatenate([[0], (query.weights.detach().numpy() >= 0).cumsum()])[query.offsets.numpy()]
+        return torch.from_numpy(sums[1:] - sums[:-1])
     before = F.pad((query.weights >= 0).long().cumsum(0), (1, 0))
     return before[query.offsets].diff()
 

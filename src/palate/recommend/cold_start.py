@@ -27,12 +27,14 @@ Shape legend: I items, V segments, R users without a personal answer.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, get_args
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
+from pydantic import Field
 
+from palate.bounds import Count, Fraction, NonNegative, Positive, check_fields
 from palate.data.dataset import History
 from palate.data.ids import IdMap
 from palate.errors import DataError
@@ -61,27 +63,16 @@ class ColdStart:
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
 
     fallback: Kind = "popular"
-    half_life: float = 30.0
+    half_life: Positive = 30.0
     segment: str | None = None
-    shrink: float = 1000.0
-    min_history: int = 1
+    shrink: NonNegative = 1000.0
+    min_history: Count = 1
     features: bool = True
-    explore: float = 0.0
-    seed: int = 0
+    explore: Fraction = 0.0
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
 
     def __post_init__(self) -> None:
-        if self.fallback not in get_args(Kind):
-            raise DataError(f"fallback={self.fallback!r}: must be one of {', '.join(get_args(Kind))}")
-        if not 0 < self.half_life < float("inf"):
-            raise DataError(f"half_life={self.half_life:g}: must be a number of days above 0")
-        if not 0 <= self.shrink < float("inf"):
-            raise DataError(f"shrink={self.shrink:g}: must be a number of events, 0 or more")
-        if self.min_history < 1:
-            raise DataError(f"min_history={self.min_history}: must be at least 1 event")
-        if not 0 <= self.explore <= 1:
-            raise DataError(f"explore={self.explore:g}: must be a share of the places between 0 and 1")
-        if self.seed < 0:
-            raise DataError(f"seed={self.seed}: must not be below zero")
+        check_fields(self, "cold start", DataError)
 
     @property
     def is_plain(self) -> bool:

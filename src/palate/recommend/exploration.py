@@ -15,7 +15,6 @@ Shape legend: B users of a chunk, I items, L less known items, P places of a poo
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,9 +24,7 @@ from torch import Tensor
 
 from palate.data.dataset import History
 from palate.recommend.cold_start import DAY, ColdStart
-
-Best = Callable[[NDArray[np.int64], int], tuple[Tensor, Tensor]]
-"""(rows (R,) of the chunk, P) -> the best values (R, P) and items (R, P), -inf in empty places."""
+from palate.rules import Candidates
 
 SAMPLED = 10_000  # less known items that one user draws among, where there are more
 
@@ -111,7 +108,7 @@ class Explored:
         """Those of some users."""
         return Explored(self.items[row], self.places[row])
 
-    def into(self, best: Best) -> Best:
+    def into(self, best: Candidates) -> Candidates:
         """The best items, with the explored ones at their places and with the score of the place above."""
 
         def mixed(row: NDArray[np.int64], size: int) -> tuple[Tensor, Tensor]:

@@ -24,9 +24,9 @@ from palate.base import Query, Vectors
 from palate.data.dataset import History
 from palate.errors import ModelError
 from palate.recommend.cold_start import PLAIN, ColdStart
-from palate.recommend.exploration import Best, Explored
+from palate.recommend.exploration import Explored
 from palate.recommend.state import State
-from palate.rules import CompiledRules, Reranked, rerank
+from palate.rules import Candidates, CompiledRules, Reranked, rerank
 from palate.top_k import top_k
 
 if TYPE_CHECKING:
@@ -85,12 +85,12 @@ class Answer(NamedTuple):
     @property
     def owners(self) -> NDArray[np.int64]:
         """(N,) place of each row's user among the B users."""
-        return np.repeat(np.arange(len(self.personal)), np.diff(self.offsets))
+        return np.repeat(np.arange(len(self.personal)), self.offsets[1:] - self.offsets[:-1])
 
     @property
     def ranks(self) -> NDArray[np.int64]:
         """(N,) place of each row in its list, from 1."""
-        return np.arange(1, len(self.items) + 1) - np.repeat(self.offsets[:-1], np.diff(self.offsets))
+        return np.arange(1, len(self.items) + 1) - np.repeat(self.offsets[:-1], self.offsets[1:] - self.offsets[:-1])
 
 
 class Asked(NamedTuple):
@@ -140,7 +140,15 @@ def recommend(
         ModelError: the model is of another catalog, or its scores are not numbers.
         DataError: the cold-start policy does not fit the user features or the times of events.
     """
-    options = _narrowed(options, len(state.items))
+    rules, items = options.rules, len(state.items)
+    if rules is not None and options.items is not None:
+        rules = replace(rules, allowed_I=rules.allowed_I & _mask(options.items, items))
+    # A pin beyond the end of the catalog moves up to the end of the list, so its place must exist.
+    k = min(
+        options.k, max(items, *(place + 1 for place, _ in rules.pins)) if rules is not None and rules.pins else items
+    )
+    if k != options.k or rules is not options.rules:
+        options = replace(options, k=k, rules=rules)
     slices = chunks(len(users), state)
     if len(slices) == 1:  # one request of the server: no copies of its arrays
         return _answer(state, users, options, given, features, keys)
@@ -175,18 +183,22 @@ def ask(
     # A user without training rows has no learned parameters, in the map or not: new to the model.
     row_B = np.where(history.counts > 0, users, -1).astype(np.int64)
     if given is not None:
-        history = _joined(history, given, _now(state, options))
+        # Events that come without a time happened after the training rows.
+        now = options.at if options.at is not None and state.latest is not None else state.latest
+        history = _joined(history, given, now)
     at = None if options.at is None else torch.full((len(row_B),), options.at, dtype=torch.float64)
     query = Query.of(row_B, history, at)
     has_new_users = bool((row_B < 0).any())
     if has_new_users or options.cold.segment is not None:
         if features is None and state.user_features is not None:
             features = rows_of(state.user_features, users)
-        query = replace(query, features=features)
+        if features is not None:
+            query = replace(query, features=features)
     if state.device.type != "cpu":
         query = query.to(state.device)
     positive_B = None
     if has_new_users:
+        # Differences of a running sum at the offsets: a sum per history without a loop.
         before = np.concatenate([[0], np.cumsum(history.weights >= 0)])[history.offsets]
         positive_B = before[1:] - before[:-1]
     return Asked(query, history, row_B, positive_B)
@@ -197,11 +209,6 @@ def rows_of(table: pl.DataFrame, rows: NDArray[np.integer[Any]]) -> pl.DataFrame
     index = pl.Series(rows).cast(pl.get_index_type(), strict=False)  # unsigned: -1 becomes null
     # Column by column: a gather inside ``select`` waits for polars' threads, which a forked process does not have.
     return pl.DataFrame([column[index] for column in table])
-
-
-def _now(state: State, options: RecommendOptions) -> float | None:
-    """The time of events that the request gives without one: they happened after the training rows."""
-    return options.at if options.at is not None and state.latest is not None else state.latest
 
 
 def _joined(first: History, second: History, now: float | None) -> History:
@@ -222,17 +229,6 @@ def _joined(first: History, second: History, now: float | None) -> History:
         times = merged(first.times, np.where(np.isnan(second.times), now, second.times))
     items, weights = merged(first.items, second.items), merged(first.weights, second.weights)
     return History(first.offsets + second.offsets, items, weights, times)
-
-
-def _narrowed(options: RecommendOptions, items: int) -> RecommendOptions:
-    """Options whose k is no longer than the catalog, and whose rules know the subset of items."""
-    rules = options.rules
-    pins = () if rules is None else rules.pins
-    # A pin beyond the end of the catalog moves up to the end of the list, so its place must exist.
-    k = min(options.k, max([items, *(place + 1 for place, _ in pins)]))
-    if options.items is not None and rules is not None:
-        rules = replace(rules, allowed_I=rules.allowed_I & _mask(options.items, items))
-    return options if k == options.k and rules is options.rules else replace(options, k=k, rules=rules)
 
 
 def _mask(rows: NDArray[np.integer[Any]], items: int) -> Tensor:
@@ -266,9 +262,13 @@ def _answer(
     if allowed_I is None and options.items is not None:
         allowed_I = _mask(options.items, len(state.items))
     with torch.inference_mode():
-        personal_B = state.model.can_personalize(query).cpu().numpy()
+        personal_B = state.model.can_personalize(query).numpy(force=True)
         if asked.positive is not None:
-            personal_B = personal_B & ~_withheld(asked.rows, asked.positive, options.cold)
+            # The policy keeps new users from the model for a short history, or for features alone.
+            short_B = (asked.positive > 0) & (asked.positive < options.cold.min_history)
+            if not options.cold.features:
+                short_B |= asked.positive == 0
+            personal_B = personal_B & ~(short_B & (asked.rows < 0))
         explored = None
         if options.cold.explore:
             assert keys is not None, "exploration draws from the hashes of user ids"
@@ -276,7 +276,8 @@ def _answer(
             width = min(options.k, len(state.items))
             explored = Explored.of(options.cold, state.less_known, keys, width, hidden, allowed)
         lists = _found(state, query, personal_B, hidden, allowed_I, options, explored)
-    value_BK, item_BK = lists.values.cpu().numpy(), lists.items.cpu().numpy()
+    # ``numpy`` of each array once: every call of torch costs as much as all arithmetic on a list of ten.
+    value_BK, item_BK = lists.values.numpy(force=True), lists.items.numpy(force=True)
     kept_BK = value_BK > -np.inf  # empty places are at the end of a list
     count_B = kept_BK.sum(1)
     item = item_BK[kept_BK]
@@ -285,20 +286,13 @@ def _answer(
         source = np.where((source >= FEATURES) & state.new_items[item], NEW_ITEM, source)
     if explored is not None:
         source = np.where(explored.has(item_BK)[kept_BK], EXPLORE, source)
-    offsets = np.concatenate([[0], np.cumsum(count_B)])
+    offsets = np.zeros(len(users) + 1, np.int64)
+    count_B.cumsum(out=offsets[1:])
     answer = Answer(offsets, item, value_BK[kept_BK], source.astype(np.int8), personal_B)
     if lists.picked is None:
         return answer
     by_score, moved = (x.cpu().numpy()[kept_BK] for x in (lists.picked.rank_BK, lists.picked.moved_BK))
     return answer._replace(by_score=by_score, moved=moved)
-
-
-def _withheld(row_B: NDArray[np.int64], positive_B: NDArray[np.int64], cold: ColdStart) -> NDArray[np.bool_]:
-    """(B,) bool: new users that the policy keeps from the model, for a short history or for features alone."""
-    short_B = (positive_B > 0) & (positive_B < cold.min_history)
-    if not cold.features:
-        short_B |= positive_B == 0
-    return (row_B < 0) & short_B
 
 
 def _falls_back(state: State, cold: ColdStart) -> bool:
@@ -380,7 +374,7 @@ def _found(
     return _Lists(values, items, picked)
 
 
-def _searching(index: Index, vector_BD: Tensor, hidden: History | None, allowed_I: Tensor | None) -> Best:
+def _searching(index: Index, vector_BD: Tensor, hidden: History | None, allowed_I: Tensor | None) -> Candidates:
     def best(row: NDArray[np.int64], size: int) -> tuple[Tensor, Tensor]:
         hide = None if hidden is None else hidden.select(row)
         found = index.search(vector_BD[torch.from_numpy(row)], size, exclude=hide, allowed_I=allowed_I)
@@ -402,7 +396,8 @@ def _scored(
     score_BI = _scores(state, query, personal_B, options.cold)
     pin_values_BN = None if options.rules is None else score_BI[:, options.rules.pin_items]
     if hidden is not None:
-        owner_H = np.repeat(np.arange(len(hidden)), hidden.counts)
+        # One user owns all events: a scalar row is broadcast, where many rows need an owner for each event.
+        owner_H = np.repeat(np.arange(len(hidden)), hidden.counts) if len(hidden) > 1 else np.zeros(1, np.int64)
         if score_BI.device.type == "cpu":
             score_BI.numpy()[owner_H, hidden.items] = -np.inf  # a fifth of the time of torch for a few cells
         else:
@@ -413,7 +408,7 @@ def _scored(
     def best(row: NDArray[np.int64], size: int) -> tuple[Tensor, Tensor]:
         values, items = top_k(score_BI if len(row) == len(score_BI) else score_BI[torch.from_numpy(row)], size)
         # top_k puts NaN first, so looking at the list is enough: the catalog need not be read once more.
-        if np.isnan(values.cpu().numpy()).any():
+        if np.isnan(values.numpy(force=True)).any():
             raise ModelError("the model's scores are not numbers (NaN): train it again with a lower learning rate")
         return values, items
 
@@ -421,7 +416,7 @@ def _scored(
 
 
 def _picked(
-    best: Best,
+    best: Candidates,
     users: int,
     hidden: History | None,
     options: RecommendOptions,
