@@ -145,7 +145,7 @@ def alive(pid: str) -> bool:
         ((*KNN, "--parts", "99"), "validation parts: ask for fewer"),
         (("tune", "item-knn", "clicks.csv", "--parts", "2"), "--sample need --split"),
         (("tune", "item-knn", "clicks.csv", "--sample", "0.5"), "--sample need --split"),
-        ((*KNN, "--relevant", "99"), "lower at_least"),
+        ((*KNN, "--relevant", "99"), "lower min_rating"),
         ((*KNN, "--include-seen", "--candidates", "9"), "seen items are never sampled"),
         ((*KNN, "--search", "neighbors"), "is not field=low:high"),
         ((*KNN, "--search", "neighbours=1:5"), "no field 'neighbours'"),

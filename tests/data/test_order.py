@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from palate.data.order import group_by_user, latest, order_by, renumbered
+from palate.data.order import group_by_user, grouped, latest, renumbered
 
 SECONDS = st.integers(0, 5) | st.integers(10**9, 10**9 + 3) | st.integers(-(2**52), 2**52)
 TIMES = st.lists(SECONDS, max_size=60) | st.lists(SECONDS | st.floats(allow_nan=True), max_size=60)
@@ -18,15 +18,12 @@ def test_rows_are_grouped_as_by_lexsort(times, random):
     time = np.array(times, np.float64)
     user = np.array([random.randrange(5) for _ in times], np.int32)
     assert np.array_equal(group_by_user(user, time), np.lexsort((time, user)))
+    offsets, position, times = grouped(user, time, np.arange(len(user)), 6)
+    assert offsets.tolist() == [0, *np.cumsum(np.bincount(user, minlength=6))]
+    assert np.array_equal(position, np.lexsort((time, user)))
+    assert np.array_equal(times, time[position], equal_nan=True)
     assert np.array_equal(group_by_user(user, np.sort(time)), np.lexsort((np.sort(time), user)))
     assert np.array_equal(group_by_user(user, None), np.argsort(user, kind="stable"))
-
-
-@settings(deadline=None)
-@given(st.lists(st.integers(-(2**63), 2**63 - 1) | st.integers(-3, 3), max_size=40))
-def test_integers_of_any_size_are_ordered_stably(numbers):
-    key = np.array(numbers, np.int64)
-    assert np.array_equal(order_by(key), np.argsort(key, kind="stable"))
 
 
 @settings(deadline=None)

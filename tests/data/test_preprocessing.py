@@ -32,7 +32,7 @@ def test_binarise_drops_what_is_rated_low_and_counts_it(small):
     assert not every.explicit
     assert every.interactions.weight.tolist() == [1] * 6
     assert len(every.notes) == len(small.notes)
-    good = binarize(small, at_least=4)
+    good = binarize(small, min_rating=4)
     assert pairs(good) == [("c", 1), ("a", 1), ("c", 4)]
     assert good.notes[-1].rows == 3
     assert good.titles.to_list() == ["one", "four"], "maps, features and titles shrink together"
@@ -49,15 +49,15 @@ def test_keep_rated_and_drop_ratings(small):
 
 
 def test_an_empty_result_is_an_error(small):
-    with pytest.raises(DataError, match=r"at_least=6 left no interactions \(6 rows, highest rating 5\): lower"):
-        binarize(small, at_least=6)
+    with pytest.raises(DataError, match=r"min_rating=6 left no interactions \(6 rows, highest rating 5\): lower"):
+        binarize(small, min_rating=6)
     with pytest.raises(DataError, match=r"user=5, item=0\) left no inter.*\(6 rows, largest user has 3, .*: lower"):
         min_interactions(small, user=5)
     with pytest.raises(DataError, match=r"drop_ratings\(-1, 2, 3, 4, 5\) left no interactions"):
         drop_ratings(small, [-1, 2, 3, 4, 5])
-    with pytest.raises(DataError, match=r"share=0.2 left no interactions \(of 3 users\): raise share"):
+    with pytest.raises(DataError, match=r"fraction=0.2 left no interactions \(of 3 users\): raise fraction"):
         sample_users(small, 0.2, seed=1)
-    with pytest.raises(DataError, match=r"share=1.5: must be"):
+    with pytest.raises(DataError, match=r"fraction=1.5: must be"):
         sample_users(small, 1.5, seed=1)
 
 

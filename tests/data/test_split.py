@@ -249,7 +249,9 @@ def test_relevant_keeps_what_is_rated_high_and_its_candidates():
     assert relevant.candidates.users.tolist() == [1]
     assert relevant.notes[-1] == Note("test rows below 4, not relevant, dropped", 1)
     assert relevant.fingerprint != split.fingerprint
-    with pytest.raises(DataError, match=r"at_least=6 left no test rows \(3 rows, highest weight 4.5\): lower at_least"):
+    with pytest.raises(
+        DataError, match=r"min_rating=6 left no test rows \(3 rows, highest weight 4.5\): lower min_rating"
+    ):
         split.relevant(6)
 
 

@@ -13,7 +13,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from palate.data.ids import STEP, IdMap, mix
-from palate.data.order import group_by_user, renumbered
+from palate.data.order import grouped, renumbered
 from palate.errors import DataError, ModelError
 
 __all__ = ["Dataset", "Fingerprint", "History", "Interactions", "Note"]
@@ -54,10 +54,11 @@ class Interactions:
 
     def history(self, n_users: int) -> History:
         """The rows grouped by user, oldest first; equal times keep the order of the source."""
-        counts = np.bincount(self.user, minlength=n_users)
-        offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
-        rows = self.take(group_by_user(self.user, self.time))
-        return History(offsets, rows.item, rows.weight, rows.time)
+        # Item and weight travel together as one integer, so that the rows are moved once.
+        events = np.column_stack([self.item, self.weight.view(np.int32)]).view(np.int64).ravel()
+        offsets, events, times = grouped(self.user, self.time, events, n_users)
+        items, weights = events.view(np.int32).reshape(-1, 2).T
+        return History(offsets, items.copy(), weights.copy().view(np.float32), times)
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,43 +1,50 @@
-"""Stable orders of many rows by user and time, and new numbers for the ids that are left.
+"""Rows grouped by user in the order of time, the latest rows, and new numbers for the ids that are left.
 
-``np.argsort(kind="stable")`` and ``np.lexsort`` follow indices through memory: ten times as long as ``np.sort`` takes.
-So each key is packed with the position of its row into one 64-bit integer, and these are sorted: equal keys stay in
-the order of their positions, which makes the sort stable, and the positions are read back from the low bits.
+``np.lexsort`` follows indices through memory, and a sort of all rows grows faster than their number. Here a counting
+sort (SciPy's conversion of triples to compressed rows) groups the rows by user in one pass, and only the few rows of
+each user are sorted: the time is proportional to the number of rows.
 """
 
 from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import coo_array
 
 
-def order_by(key: NDArray[np.integer]) -> NDArray[np.int64]:
-    """``np.argsort(key, kind="stable")`` of integers, shape (N,)."""
-    lowest, highest = (int(key.min()), int(key.max())) if len(key) else (0, 0)
-    position_bits = len(key).bit_length()
-    if (highest - lowest).bit_length() + position_bits > 64:
-        return np.argsort(key, kind="stable")
-    packed = (key.astype(np.int64) - lowest).astype(np.uint64) << np.uint64(position_bits)
-    packed |= np.arange(len(key), dtype=np.uint64)
-    packed.sort()
-    packed &= np.uint64((1 << position_bits) - 1)
-    return packed.view(np.int64)
+def grouped(
+    user: NDArray[np.int32], time: NDArray[np.float64] | None, values: NDArray[np.int64], n_users: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64] | None]:
+    """Rows grouped by user, oldest first; equal times keep the order of the rows.
 
-
-def order_by_time(time: NDArray[np.float64]) -> NDArray[np.int64] | None:
-    """``np.argsort(time, kind="stable")``, shape (N,); None where the rows are in the order of time already."""
-    if (time[1:] >= time[:-1]).all():
-        return None
-    # Most logs have whole seconds. NaN is not equal to itself, and infinity is beyond the limit, so both are excluded.
-    if (np.floor(time) == time).all() and np.abs(time).max() < 2**53:
-        return order_by(time.astype(np.int64))
-    return np.argsort(time, kind="stable")
+    Returns:
+        Start of each user's rows and the end of the last, shape (n_users + 1,); the values and the times in the new
+        order, shape (N,).
+    """
+    key, low, bits = np.arange(len(user)), None, len(user).bit_length()
+    if time is not None and not (time[1:] >= time[:-1]).all():
+        low, high = float(time.min()), float(time.max())
+        # NaN and infinity fail the second comparison, since a comparison with NaN is false.
+        if (np.floor(time) == time).all() and high - low < 2.0 ** min(53, 62 - bits):
+            # Most logs have whole seconds. Time and position in one integer make the sort stable, and the times are
+            # read back from it: gathering them by position would miss the cache once per row.
+            key |= (time - low).astype(np.int64) << bits
+        else:
+            order = np.argsort(time, kind="stable")
+            key[order] = np.arange(len(user))
+            time, low = time[order], None
+    triples = coo_array((values, (user, key)), shape=(n_users, 2**62))
+    triples.has_canonical_format = True  # no two keys are equal: SciPy need not look for duplicates
+    rows = triples.tocsr()
+    rows.sort_indices()
+    if time is None:
+        return rows.indptr, rows.data, None
+    return rows.indptr, rows.data, time[rows.indices] if low is None else (rows.indices >> bits) + low
 
 
 def group_by_user(user: NDArray[np.int32], time: NDArray[np.float64] | None) -> NDArray[np.int64]:
     """``np.lexsort((time, user))``, shape (N,): by user, then by time, then by position."""
-    by_time = None if time is None else order_by_time(time)
-    return order_by(user) if by_time is None else by_time[order_by(user[by_time])]
+    return grouped(user, time, np.arange(len(user)), int(user.max(initial=0)) + 1)[1]
 
 
 def latest(time: NDArray[np.float64], count: int) -> NDArray[np.bool_]:

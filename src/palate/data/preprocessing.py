@@ -20,27 +20,27 @@ from palate.errors import DataError
 __all__ = ["binarize", "drop_ratings", "keep_rated", "min_interactions", "sample_users"]
 
 
-def binarize(dataset: Dataset, at_least: float | None = None) -> Dataset:
-    """Explicit to implicit: every weight becomes 1, after rows rated below ``at_least`` are dropped.
+def binarize(dataset: Dataset, min_rating: float | None = None) -> Dataset:
+    """Explicit to implicit: every weight becomes 1, after rows rated below ``min_rating`` are dropped.
 
     Raises:
         DataError: no row is rated that high.
     """
-    kept = dataset if at_least is None else keep_rated(dataset, at_least)
+    kept = dataset if min_rating is None else keep_rated(dataset, min_rating)
     rows = kept.interactions
     return replace(kept, interactions=replace(rows, weight=np.ones_like(rows.weight)), explicit=False)
 
 
-def keep_rated(dataset: Dataset, at_least: float) -> Dataset:
-    """Only the rows rated ``at_least`` or higher; their ratings stay.
+def keep_rated(dataset: Dataset, min_rating: float) -> Dataset:
+    """Only the rows rated ``min_rating`` or higher; their ratings stay.
 
     Raises:
         DataError: no row is rated that high.
     """
     weight = dataset.interactions.weight
     highest = f"({len(dataset):,} rows, highest rating {weight.max(initial=-np.inf):g})"
-    empty = f"at_least={at_least:g} left no interactions {highest}: lower at_least"
-    return _keep(dataset, weight >= np.float32(at_least), f"rated below {at_least:g}", empty)
+    empty = f"min_rating={min_rating:g} left no interactions {highest}: lower min_rating"
+    return _keep(dataset, weight >= np.float32(min_rating), f"rated below {min_rating:g}", empty)
 
 
 def drop_ratings(dataset: Dataset, values: Sequence[float]) -> Dataset:
@@ -89,25 +89,25 @@ def min_interactions(dataset: Dataset, user: int = 0, item: int = 0, repeat: boo
     return _keep(dataset, keep, f"too few interactions ({limits})", empty)
 
 
-def sample_users(dataset: Dataset, share: float, seed: int) -> Dataset:
-    """All rows of a random ``share`` of the users, int(share x users) of them.
+def sample_users(dataset: Dataset, fraction: float, seed: int) -> Dataset:
+    """All rows of a random ``fraction`` of the users, int(fraction x users) of them.
 
     Drawn as in the tutorial of system A: NumPy's legacy generator picks without replacement among the distinct users
     in the order in which they first appear, so the same file and seed give the users of the published run.
 
     Raises:
-        DataError: the share is not above 0 and at most 1, or gives no user.
+        DataError: the fraction is not above 0 and at most 1, or gives no user.
     """
-    if not 0 < share <= 1:
-        raise DataError(f"share={share}: must be above 0 and at most 1")
+    if not 0 < fraction <= 1:
+        raise DataError(f"fraction={fraction}: must be above 0 and at most 1")
     rows = dataset.interactions
     users, first = np.unique(rows.user, return_index=True)
-    size = int(share * len(users))
+    size = int(fraction * len(users))
     order = users[np.argsort(first)]
     chosen = np.random.RandomState(seed).choice(order, size=size, replace=False)
     member = np.zeros(dataset.n_users, dtype=np.bool_)
     member[chosen] = True
-    empty = f"share={share:g} left no interactions (of {len(users):,} users): raise share"
+    empty = f"fraction={fraction:g} left no interactions (of {len(users):,} users): raise fraction"
     return _keep(dataset, member[rows.user], f"users outside the sample of {size:,} of {len(users):,}", empty)
 
 

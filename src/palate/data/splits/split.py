@@ -137,22 +137,22 @@ class Split:
         """The same rows with these candidates; raises DataError if they belong to other test users."""
         return replace(self, candidates=candidates)
 
-    def relevant(self, at_least: float) -> Split:
+    def relevant(self, min_rating: float) -> Split:
         """Only test rows of this weight or more; raises DataError where none is left."""
         weight = self.test.interactions.weight
-        kept = weight >= at_least
+        kept = weight >= min_rating
         if not kept.any():
             highest = f"highest weight {weight.max():g}" if len(weight) else "none to choose from"
             raise DataError(
-                f"at_least={at_least:g} left no test rows ({len(weight):,} rows, {highest}): lower at_least"
+                f"min_rating={min_rating:g} left no test rows ({len(weight):,} rows, {highest}): lower min_rating"
             )
         test = self.test.with_rows(self.test.interactions.take(kept))
         candidates = self.candidates
         if candidates is not None:
             stay = np.isin(candidates.users, distinct(test.interactions.user))
             candidates = replace(candidates, users=candidates.users[stay], negatives=candidates.negatives[stay])
-        notes = counted((f"test rows below {at_least:g}, not relevant, dropped", int((~kept).sum())))
-        how = f"{self.how}; relevant: weight at least {at_least:g}"
+        notes = counted((f"test rows below {min_rating:g}, not relevant, dropped", int((~kept).sum())))
+        how = f"{self.how}; relevant: weight at least {min_rating:g}"
         return Split(self.train, test, how, (*self.notes, *notes), candidates)
 
     def save(self, folder: str | os.PathLike[str]) -> None:
