@@ -10,7 +10,7 @@ from terminal import palate
 from palate.datasets.registry import REGISTRY
 
 ROW = {"system", "dataset", "protocol", "role", "model", "metric", "k", "published", "value", "low", "high", "users",
-       "seconds", "candidates", "ground"}  # fmt: skip
+       "seconds", "candidates", "fingerprints"}  # fmt: skip
 
 
 def test_list_names_every_set_with_its_licence():
