@@ -72,7 +72,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     torch.set_num_threads(1)
-    data = load(args.data, progress=False)
+    data = load(args.data)
     if args.implicit:
         ones = np.ones_like(data.interactions.weight)
         data = replace(data.with_rows(replace(data.interactions, weight=ones)), explicit=False)

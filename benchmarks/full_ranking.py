@@ -50,7 +50,7 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    split = load_split("ncf-ml-1m", progress=False)
+    split = load_split("ncf-ml-1m")
     model = Dot(split.train.n_users, split.train.n_items)
     ways = {"limit": lambda: limit(model, split), "evaluate": lambda: evaluate(model, split, k=(10, 20))}
     seconds: dict[str, list[float]] = {name: [] for name in ways}

@@ -95,7 +95,7 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    split = load_split("ncf-ml-1m", progress=False)
+    split = load_split("ncf-ml-1m")
     dot, counts = Dot(split.train.n_users, split.train.n_items), Counts(split)
     rounds: list[dict[str, float]] = []
     for _ in range(options.rounds + 1):

@@ -35,7 +35,7 @@ TUTORIAL_BATCH = 512
 
 def ml_1m() -> Rows:
     try:
-        return load_split("ncf-ml-1m", progress=False).train
+        return load_split("ncf-ml-1m").train
     except SourceError:
         rng = np.random.default_rng(0)
         users = np.sort(rng.integers(0, 6040, 994_169)).astype(np.int32)

@@ -24,7 +24,7 @@ def ml_100k() -> Dataset:
     from palate.datasets.registry import load
 
     try:
-        return load("ml-100k", progress=False)
+        return load("ml-100k")
     except SourceError as error:
         pytest.skip(f"ml-100k cannot be had here: {error}")
 
@@ -39,7 +39,7 @@ def ncf_ml_1m() -> Split:
     from palate.datasets.registry import load_split
 
     try:
-        return load_split("ncf-ml-1m", progress=False)
+        return load_split("ncf-ml-1m")
     except SourceError as error:
         pytest.skip(f"ncf-ml-1m cannot be had here: {error}")
 

@@ -32,6 +32,7 @@ __all__ = [
     "file_record",
     "is_temporary",
     "lock",
+    "move_into_place",
     "read_json",
     "read_manifest",
     "replace_folder",
@@ -57,9 +58,19 @@ def replacing(path: Path) -> Iterator[Path]:
     temporary = _temporary(path)
     try:
         yield temporary
-        _put(temporary, path)
+        move_into_place(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def move_into_place(temporary: Path, path: Path) -> None:
+    """Give a finished file of the same folder its name; its bytes are on the disk before the name is."""
+    sync(temporary)
+    # Libraries that make their file with mkstemp (safetensors) leave mode 0600, whatever the umask.
+    mode = path.stat().st_mode & 0o777 if path.exists() else 0o666 & ~_umask()
+    temporary.chmod(mode)
+    os.replace(temporary, path)
+    sync(path.parent)
 
 
 def write_content(folder: Path, stem: str, suffix: str, write: Callable[[Path], object]) -> dict[str, Any]:
@@ -77,7 +88,7 @@ def write_content(folder: Path, stem: str, suffix: str, write: Callable[[Path], 
         write(temporary)
         digest = digest_file(temporary)
         path = folder / f"{stem}-{digest[:16]}{suffix}"
-        _put(temporary, path)
+        move_into_place(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
     return {"name": path.name, "sha256": digest, "bytes": path.stat().st_size}
@@ -112,7 +123,8 @@ def sync(path: Path) -> None:
     """Flush a file, or the names in a folder, to the disk."""
     if path.is_dir() and sys.platform == "win32":
         return  # Windows has no handle for the names of a folder
-    handle = os.open(path, os.O_RDONLY)
+    # Windows flushes only handles that may write; elsewhere the file may be read-only.
+    handle = os.open(path, os.O_RDWR if sys.platform == "win32" else os.O_RDONLY)
     try:
         os.fsync(handle)
     finally:
@@ -218,16 +230,6 @@ def read_manifest(path: Path, kind: str, version: int) -> dict[str, Any]:
 def _temporary(path: Path) -> Path:
     # Beside the target: a rename between two file systems is a copy, which a crash can cut in half.
     return path.with_name(f"{TEMPORARY}{secrets.token_hex(4)}-{path.name}")
-
-
-def _put(temporary: Path, path: Path) -> None:
-    """Give a finished file its name; its bytes are on the disk before the name is."""
-    sync(temporary)
-    # Libraries that make their file with mkstemp (safetensors) leave mode 0600, whatever the umask.
-    mode = path.stat().st_mode & 0o777 if path.exists() else 0o666 & ~_umask()
-    temporary.chmod(mode)
-    os.replace(temporary, path)
-    sync(path.parent)
 
 
 def _umask() -> int:

@@ -392,10 +392,10 @@ def test_anime_marks_what_was_not_rated_with_minus_one():
     from palate.datasets.registry import REGISTRY, load
 
     try:
-        raw = load(replace(REGISTRY["anime"], read=partial(read_anime, keep_unrated=True)), progress=False)
+        raw = load(replace(REGISTRY["anime"], read=partial(read_anime, keep_unrated=True)))
     except SourceError as error:
         pytest.skip(f"anime cannot be had here: {error}")
     finding = audit(raw).of("sentinels")
     assert finding.severity == "problem"
     assert finding.count == (raw.interactions.weight == -1).sum()
-    assert audit(load("anime", progress=False)).of("sentinels").severity == "ok"
+    assert audit(load("anime")).of("sentinels").severity == "ok"

@@ -20,6 +20,7 @@ from palate.datasets.download import pip_download
 from palate.datasets.registry import REGISTRY, load, load_split, names, suggest
 from palate.datasets.sources import Remote, find, locate
 from palate.errors import DataError, SourceError
+from palate.progress import ProgressEvent
 
 HOST_IS_DOWN = "http://127.0.0.1:9/"
 
@@ -131,26 +132,26 @@ def test_palate_data_wins_over_the_cache_and_may_hold_a_folder(data, cache, monk
     assert len(load("ml-latest-small")) == 100_836
 
 
-def test_a_damaged_local_copy_is_passed_over_and_told(data, cache, monkeypatch, tmp_path):
+def test_a_damaged_local_copy_is_skipped_with_a_message(data, cache, monkeypatch, tmp_path):
     mine = tmp_path / "mine"
     mine.mkdir()
     (mine / "ml-1m.zip").write_bytes((data / "ml-1m.zip").read_bytes()[:100_000])
     monkeypatch.setenv("PALATE_DATA", str(mine))
-    lines: list[str] = []
+    events: list[ProgressEvent] = []
     entry = replace(REGISTRY["ml-1m"], remotes=(Remote(HOST_IS_DOWN + "ml-1m.zip"),))
     with pytest.raises(SourceError, match=r"not a readable zip.*refused.*by hand.*as ml-1m\.zip"):
-        locate(entry, log=lines.append)
-    assert "passed over" in lines[0]
+        locate(entry, progress=events.append)
+    assert "skipped" in events[0].message
 
 
 def test_an_official_archive_is_downloaded_once_and_announced(data, cache):
     with FileServer({"ml-1m.zip": (data / "ml-1m.zip").read_bytes()}) as server:
         entry = replace(REGISTRY["ml-1m"], remotes=(remote(server, "ml-1m.zip"),))
-        lines: list[str] = []
-        dataset = load(entry, log=lines.append)
+        events: list[ProgressEvent] = []
+        dataset = load(entry, progress=events.append)
         assert len(dataset) == 1_000_209
-        assert "5.9 MB; license: research use" in lines[0]
-        assert "Harper" in lines[0]
+        assert "5.9 MB; license: research use" in events[0].message
+        assert "Harper" in events[0].message
         assert locate(entry).source == "cache"
         assert len(server.asked) == 1
 
@@ -196,14 +197,14 @@ def test_the_official_split_has_titles_where_ml_1m_is_here(data):
 
 def test_a_silent_host_is_given_up_and_the_package_is_next(cache, recbole_wheel, monkeypatch):
     only_pip_source(monkeypatch, recbole_wheel.parent)
-    lines: list[str] = []
+    events: list[ProgressEvent] = []
     with FileServer({}) as server:
         server.stall_all = True
         entry = replace(REGISTRY["ml-100k"], remotes=(Remote(server.url("ml-100k.zip")),))
         began = time.monotonic()
-        located = locate(entry, log=lines.append, timeout=0.3)
+        located = locate(entry, progress=events.append, timeout=0.3)
         assert time.monotonic() - began < 20
-    assert any("no answer within 0.3 s; trying the next source" in line for line in lines)
+    assert any("no answer within 0.3 s; trying the next source" in event.message for event in events)
     assert located.source == "converted from recbole==1.2.1"
     dataset = load(entry)
     assert dataset.fingerprint.digest == entry.digest

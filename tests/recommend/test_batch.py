@@ -109,7 +109,7 @@ def test_all_users_of_ml_1m_take_less_than_ten_seconds(tmp_path: Path) -> None:
     from palate.datasets.registry import load
 
     try:
-        train = load("ml-1m", progress=False)
+        train = load("ml-1m")
     except DataError as error:
         pytest.skip(str(error))
     torch.manual_seed(0)

@@ -19,7 +19,7 @@ from palate.reproduce.system_a import TutorialNCF, run, split, table
 @pytest.fixture(scope="module")
 def ml_1m() -> Dataset:
     try:
-        return load("ml-1m", progress=False)
+        return load("ml-1m")
     except SourceError as error:
         pytest.skip(f"ml-1m cannot be had here: {error}")
 

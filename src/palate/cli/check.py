@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from palate.cli import options
-from palate.cli.console import console, note, print_json
+from palate.cli.console import console, note, print_json, show_progress
 from palate.errors import DataError
 
 if TYPE_CHECKING:
@@ -82,7 +82,9 @@ def _as_they_stand(source: options.Source) -> Dataset:
     from palate.datasets.formats import read_anime
 
     if source.data == "anime":
-        return registry.load(replace(registry.REGISTRY["anime"], read=partial(read_anime, keep_unrated=True)), log=note)
+        entry = replace(registry.REGISTRY["anime"], read=partial(read_anime, keep_unrated=True))
+        with show_progress() as progress:
+            return registry.load(entry, progress=progress)
     return _reading(source, duplicates="keep", drop_invalid=True).dataset()
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from palate.cli.console import note, print_json, table
+from palate.cli.console import print_json, show_progress, table
 from palate.cli.options import Json
 
 if TYPE_CHECKING:
@@ -57,11 +57,12 @@ def fetch(
 
     Example: palate data fetch ml-100k ml-1m
     """
-    from palate.datasets.registry import entry_of, locate
+    from palate.datasets.registry import entry_of
+    from palate.datasets.sources import locate
 
-    for name in names:
-        entry_of(name)
-    found = [(name, locate(name, log=note)) for name in names]
+    entries = [entry_of(name) for name in names]  # an unknown name is refused before the first download
+    with show_progress() as progress:
+        found = [(entry.name, locate(entry, progress=progress)) for entry in entries]
     if as_json:
         keys = ("name", "path", "source", "notes")
         print_json([dict(zip(keys, (name, str(at.path), at.source, at.notes), strict=True)) for name, at in found])
@@ -82,10 +83,12 @@ def info(
     from palate.datasets.registry import entry_of, load
 
     entry = entry_of(name)
+    with show_progress() as progress:
+        dataset = load(entry, progress=progress)
     facts = {
         "name": entry.name,
         "description": entry.description,
-        **_measured(load(name, log=note)),
+        **_measured(dataset),
         "license": entry.license,
         "citation": entry.citation,
     }

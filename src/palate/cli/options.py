@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, cast, get_type_hints
 
 import typer
 
-from palate.cli.console import note
+from palate.cli.console import note, show_progress
 from palate.errors import DataError, RecipeError
 
 if TYPE_CHECKING:
@@ -139,7 +139,8 @@ class Source:
         from palate.datasets import registry
 
         if self.data in registry.names():
-            dataset = registry.load(self.data, log=note)
+            with show_progress() as progress:
+                dataset = registry.load(self.data, progress=progress)
         elif Path(self.data).exists():
             how = self.reading
             dataset = read_interactions(
@@ -160,7 +161,8 @@ class Source:
         from palate.datasets import registry
 
         if self.data == "ncf-ml-1m":
-            return registry.load_split(self.data, log=note)
+            with show_progress() as progress:
+                return registry.load_split(self.data, progress=progress)
         if (Path(self.data) / "split.json").exists():
             return Split.load(self.data)
         return None

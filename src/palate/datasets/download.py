@@ -1,7 +1,7 @@
-"""Get a remote file whole or not at all: resumed, checked, and under its own name only when it is complete.
+"""Download a remote file completely or not at all; an interrupted download is resumed, and the checksum is verified.
 
-While a file arrives it is called ``NAME.part``, with the address and version it comes from in ``NAME.part.json``.
-``NAME`` appears by an atomic rename after the last byte was checked, so a file of that name can be trusted.
+While a file arrives it is called ``NAME.part``, and its address and version are in ``NAME.part.json``. ``NAME``
+appears by an atomic rename after the last byte was checked, so a file of that name is complete.
 """
 
 from __future__ import annotations
@@ -16,26 +16,21 @@ import sys
 import threading
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+from palate.errors import SourceError, StorageError
+from palate.progress import Progress, ProgressEvent, silent
+from palate.storage import lock, move_into_place
 
-from palate.errors import SourceError
-
-__all__ = ["Log", "cache_folder", "checksum_of", "fetch", "locked", "pip_download", "replace_with"]
-
-Log = Callable[[str], None]
-
-BLOCK = 1 << 17
-ATTEMPTS = 4
+BLOCK = 1 << 17  # bytes read at once, and the most between two progress events
+ATTEMPTS = 4  # connections per call of ``fetch``
 
 
 def cache_folder() -> Path:
-    """Where downloads are kept: ``PALATE_CACHE``, else ``palate`` in the user's cache folder."""
+    """The folder of downloads: ``PALATE_CACHE``, else ``palate`` in the user's cache folder."""
     if given := os.environ.get("PALATE_CACHE"):
         return Path(given).expanduser()
     if sys.platform == "win32":
@@ -52,76 +47,65 @@ def fetch(
     checksum: str | None = None,
     size: int | None = None,
     timeout: float = 5.0,
-    progress: bool = True,
-    log: Log | None = None,
+    progress: Progress = silent,
 ) -> Path:
-    """Download ``url`` to the file ``to`` and return it; a file that is there already is returned as it is.
+    """Download ``url`` to the file ``to`` and return it; an existing file is returned as it is.
 
-    A download that was cut off or killed goes on where it stopped if the server still has the same version.
-    Several processes may ask for the same file: one downloads, the others wait for it.
+    An interrupted download is resumed if the server still has the same version. Of several processes that fetch the
+    same file, one downloads and the others wait for it.
 
     Args:
         url: http or https address.
-        to: the file to make; its folder is created.
-        checksum: "md5:..." or any other name that hashlib knows; None checks the length alone.
-        size: bytes that the file must have, or None.
-        timeout: seconds to wait for the first answer and for each block.
-        progress: show a bar where the standard error is a terminal.
-        log: told in one line each what happens.
+        to: the file to write; its folder is created.
+        checksum: "md5:HEX", or the name of another algorithm of hashlib; None checks only the length.
+        size: expected size in bytes, or None.
+        timeout: seconds to wait for the first answer and for each block. Default: 5.
+        progress: receives bytes done and in total, and a message when a download waits, is resumed or starts again.
 
     Raises:
         SourceError: no answer, a truncated answer, another size, or a wrong checksum.
     """
-    say = log or (lambda _: None)
-    with locked(to, say):
+    with locked(to, progress):
         if to.exists():
             return to
         part = to.with_name(to.name + ".part")
-        _download(_Job(url, part, size, timeout, progress, say))
+        _download(_Job(url, part, size, timeout, f"download {to.name}", progress))
+        # The bytes of a resumed download come from several connections, so only a checksum of the whole file counts.
         if checksum is not None and (found := checksum_of(part, checksum)) != checksum:
             _discard(part)
             raise SourceError(f"{url}: checksum is {found}, expected {checksum}; the file was deleted: try again later")
-        replace_with(part, to)
+        move_into_place(part, to)
         _discard(part)
     return to
 
 
-def replace_with(new: Path, to: Path) -> None:
-    """Give the finished file ``new`` the name ``to``, after its bytes have reached the disk."""
-    with new.open("r+b") as file:
-        os.fsync(file.fileno())
-    os.replace(new, to)
-
-
 def checksum_of(path: Path, like: str = "md5:") -> str:
-    """The checksum of a file, as "NAME:hex", with the algorithm that ``like`` begins with."""
+    """Checksum of a file as "ALGORITHM:HEX", with the algorithm of the checksum ``like``."""
     algorithm = like.partition(":")[0]
     with path.open("rb") as file:
         return f"{algorithm}:{hashlib.file_digest(file, algorithm).hexdigest()}"
 
 
 @contextmanager
-def locked(path: Path, log: Log) -> Iterator[None]:
-    """Hold the right to make ``path``; the system gives it back when the process ends, however it ends.
+def locked(path: Path, progress: Progress) -> Iterator[None]:
+    """Hold the lock for making the file ``path``, so that two processes do not download it twice.
 
     Raises:
-        SourceError: the folder of ``path`` cannot be written to.
+        SourceError: the folder of ``path`` is not writable.
     """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        lock = path.with_name(path.name + ".lock").open("a+b")
-    except OSError as error:
-        advice = "set PALATE_CACHE to a folder that can be written to"
-        raise SourceError(f"{path.parent} cannot be written to ({error.strerror}): {advice}") from None
-    with lock as file:
-        if sys.platform != "win32":
-            import fcntl
-
+    guard = path.with_name(path.name + ".lock")
+    with ExitStack() as held:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
             try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                log(f"{path.name}: another process is getting it, waiting")
-                fcntl.flock(file, fcntl.LOCK_EX)
+                held.enter_context(lock(guard, wait=False))
+            except StorageError:
+                # Waiting for a large file takes minutes: without a message the command would seem to hang.
+                progress(ProgressEvent(f"download {path.name}", message="another process downloads it, waiting"))
+                held.enter_context(lock(guard))
+        except OSError as error:
+            advice = "set PALATE_CACHE to a writable folder"
+            raise SourceError(f"{path.parent} is not writable ({error.strerror}): {advice}") from None
         yield
 
 
@@ -132,6 +116,7 @@ def pip_download(requirement: str, folder: Path, *, timeout: float = 60.0) -> Pa
         SourceError: there is no pip, it took longer than ``timeout`` seconds, or it failed.
     """
     options = ["--no-deps", "--only-binary=:all:", "--disable-pip-version-check", "--no-input", "--quiet"]
+    # pip's own patience (15 s, 5 retries) would keep an offline user waiting for a minute and a half.
     patience = ["--timeout", "5", "--retries", "0"]
     command = [sys.executable, "-m", "pip", "download", *options, *patience, "--dest", str(folder), requirement]
     try:
@@ -151,85 +136,107 @@ class _Job:
     part: Path
     size: int | None
     timeout: float
-    progress: bool
-    log: Log
+    stage: str
+    progress: Progress
+
+    def say(self, message: str) -> None:
+        self.progress(ProgressEvent(self.stage, message=message))
+
+    def length(self) -> int:
+        return self.part.stat().st_size if self.part.exists() else 0
 
 
 @dataclass(frozen=True)
 class _Origin:
-    """Which version of which file the bytes of a part belong to."""
+    """The address, version and size in bytes of the file that a partial download belongs to."""
 
     url: str
     version: str
     total: int | None
 
+    @classmethod
+    def of(cls, url: str, response: http.client.HTTPResponse, start: int) -> _Origin:
+        headers = response.headers
+        etag = headers.get("ETag", "")
+        # A weak tag does not promise equal bytes, so it may not be used to resume (RFC 9110, 13.1.5).
+        version = headers.get("Last-Modified", "") if etag.startswith("W/") or not etag else etag
+        total = headers.get("Content-Length", "")
+        if response.status == 206:
+            span, _, total = headers.get("Content-Range", "").removeprefix("bytes ").partition("/")
+            # Bytes from another place must not be appended: without a version the download starts again.
+            version = version if span.partition("-")[0] == str(start) else ""
+        return cls(url, version, int(total) if total.isdigit() else None)
+
 
 def _download(job: _Job) -> None:
-    """Fill the part to its last byte; a cut connection is taken up again as long as bytes arrive."""
+    """Complete the partial file; a lost connection is opened again as long as bytes arrive."""
     url, part = job.url, job.part
     for attempt in range(1, ATTEMPTS + 1):
-        before = _length(part)
+        before = job.length()
         try:
             return _transfer(job)
         except urllib.error.HTTPError as error:
             error.close()
+            # 416: the file on the server has become shorter than the part.
             if error.code == 416 and part.exists():
                 _discard(part)
                 continue
             raise SourceError(f"{url}: the server answered {error.code} {error.reason}") from None
         except (OSError, http.client.HTTPException) as error:
-            reason = _reason(error, job.timeout)
-            if attempt == ATTEMPTS or _length(part) <= before:
-                kept = f" ({_length(part):,} bytes are kept to go on from)" if _length(part) else ""
+            cause = error.reason if isinstance(error, urllib.error.URLError) else error
+            reason = getattr(cause, "strerror", None) or str(cause) or type(cause).__name__
+            if isinstance(cause, TimeoutError):
+                reason = f"no answer within {job.timeout:g} s"
+            if attempt == ATTEMPTS or job.length() <= before:
+                kept = f" ({job.length():,} bytes are kept; the next attempt resumes there)" if job.length() else ""
                 raise SourceError(f"{url}: {reason}{kept}") from None
-            job.log(f"{url}: {reason} after {_length(part):,} bytes, going on")
+            job.say(f"{reason} after {job.length():,} bytes, connecting again")
 
 
 def _transfer(job: _Job) -> None:
-    """One connection: append what is missing, or start afresh if the file is no longer the same."""
+    """Append the missing bytes over one connection, or start again if the file has changed on the server."""
     url, part, size = job.url, job.part, job.size
-    start, known = _progress_of(part, url)
+    start, known = 0, None
+    try:
+        origin = _Origin(**json.loads(_origin_path(part).read_text()))
+        if (kept := job.length()) and origin.url == url and origin.version:
+            start, known = kept, origin
+    except (OSError, ValueError, TypeError):
+        pass  # bytes of unknown origin are never resumed
     if known is not None and start == known.total:
         return
     with _open(url, start, known, job.timeout) as response:
-        origin = _origin_of(url, response, start)
+        origin = _Origin.of(url, response, start)
         resumed = response.status == 206 and origin == known
         if response.status == 206 and not resumed:
             if not start:
-                raise ConnectionError("a part was sent where the whole file was asked for")
-            job.log(f"{url}: changed there, starting again")
+                raise ConnectionError("the server sent a part although the whole file was requested")
+            # Some servers ignore If-Range and send the tail of a newer version.
+            job.say("the file has changed on the server, starting again")
             _discard(part)
             return _transfer(job)
         if origin.total is not None and size is not None and origin.total != size:
             _discard(part)
             raise SourceError(f"{url}: offers {origin.total:,} bytes, expected {size:,}: the file has changed there")
         if resumed:
-            job.log(f"{url}: going on from byte {start:,}")
+            job.say(f"resumed at byte {start:,}")
         else:
             if start:
-                job.log(f"{url}: changed there or cannot be resumed, starting again")
+                job.say("the file has changed on the server or cannot be resumed, starting again")
             part.unlink(missing_ok=True)
             _origin_path(part).write_text(json.dumps(asdict(origin)))
-        _copy(response, part, origin.total, job.progress)
-    whole = origin.total if origin.total is not None else size
-    if whole is not None and _length(part) != whole:
-        raise ConnectionError(f"ended at {_length(part):,} of {whole:,} bytes")
-
-
-def _copy(response: http.client.HTTPResponse, part: Path, total: int | None, progress: bool) -> None:
-    console = Console(stderr=True)
-    name = TextColumn(part.name.removesuffix(".part"))
-    columns = (name, BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
-    bar = Progress(*columns, console=console, disable=not (progress and console.is_terminal))
-    with part.open("ab") as file, bar:
-        task = bar.add_task("", total=total, completed=file.tell())
-        while block := response.read1(BLOCK):
-            file.write(block)
-            bar.advance(task, len(block))
+        whole = origin.total if origin.total is not None else size
+        with part.open("ab") as file:
+            # read1 returns the bytes that have arrived; read would lose up to a block when the connection breaks.
+            while block := response.read1(BLOCK):
+                file.write(block)
+                job.progress(ProgressEvent(job.stage, file.tell(), whole, unit="byte"))
+    if whole is not None and job.length() != whole:
+        raise ConnectionError(f"ended at {job.length():,} of {whole:,} bytes")
 
 
 def _open(url: str, start: int, known: _Origin | None, timeout: float) -> http.client.HTTPResponse:
-    """Ask for the bytes from ``start`` on; no part of asking may take longer than the timeout."""
+    """Request the bytes from ``start`` on; the timeout covers resolving the name too."""
     request = urllib.request.Request(url, headers={"User-Agent": "palate", "Accept-Encoding": "identity"})
     if start and known is not None:
         request.add_header("Range", f"bytes={start}-")
@@ -242,7 +249,7 @@ def _open(url: str, start: int, known: _Origin | None, timeout: float) -> http.c
         except Exception as error:
             answers.put(error)
 
-    # The system's resolver knows no timeout: ask in a thread that can be left behind.
+    # The system's resolver has no timeout: request in a thread that can be left behind.
     threading.Thread(target=ask, daemon=True).start()
     try:
         answer = answers.get(timeout=timeout + 1)
@@ -251,40 +258,6 @@ def _open(url: str, start: int, known: _Origin | None, timeout: float) -> http.c
     if isinstance(answer, Exception):
         raise answer
     return answer
-
-
-def _progress_of(part: Path, url: str) -> tuple[int, _Origin | None]:
-    """How many bytes of ``url`` the part holds, and their version; 0 where it cannot be told what they are."""
-    try:
-        origin = _Origin(**json.loads(_origin_path(part).read_text()))
-    except (OSError, ValueError, TypeError):
-        return 0, None
-    start = _length(part)
-    return (start, origin) if start and origin.url == url and origin.version else (0, None)
-
-
-def _origin_of(url: str, response: http.client.HTTPResponse, start: int) -> _Origin:
-    headers = response.headers
-    etag = headers.get("ETag", "")
-    # A weak tag does not promise equal bytes, so it may not be used to resume (RFC 9110, 13.1.5).
-    version = headers.get("Last-Modified", "") if etag.startswith("W/") or not etag else etag
-    if response.status == 206:
-        span, _, total = headers.get("Content-Range", "").removeprefix("bytes ").partition("/")
-        right = span.partition("-")[0] == str(start)
-        return _Origin(url, version if right else "", int(total) if total.isdigit() else None)
-    length = headers.get("Content-Length", "")
-    return _Origin(url, version, int(length) if length.isdigit() else None)
-
-
-def _reason(error: Exception, timeout: float) -> str:
-    cause = error.reason if isinstance(error, urllib.error.URLError) else error
-    if isinstance(cause, TimeoutError):
-        return f"no answer within {timeout:g} s"
-    return getattr(cause, "strerror", None) or str(cause) or type(cause).__name__
-
-
-def _length(part: Path) -> int:
-    return part.stat().st_size if part.exists() else 0
 
 
 def _origin_path(part: Path) -> Path:

@@ -1,8 +1,8 @@
-"""Data sets known by name: where to get them, what they hold, whom to cite.
+"""Data sets known by name: their sources, contents, license and citation.
 
 dataset = load("ml-100k")         # from PALATE_DATA, else the cache, else downloaded
 
-A copy in the folder ``PALATE_DATA`` (NAME.zip, or its files in a folder NAME) comes before everything else.
+A copy in the folder ``PALATE_DATA`` (NAME.zip, or its files in a folder NAME) takes precedence over all other sources.
 """
 
 from __future__ import annotations
@@ -17,13 +17,10 @@ from palate.data.dataset import Dataset, Note
 from palate.data.frame import from_frame
 from palate.data.splits.parts import from_parts
 from palate.data.splits.split import Split
-from palate.datasets.download import Log
 from palate.datasets.formats import Archive, ncf_items, read_anime, read_ml_1m, read_ml_100k, read_ml_csv, read_ncf
-from palate.datasets.sources import Entry, Located, Remote, find
-from palate.datasets.sources import locate as locate_entry
+from palate.datasets.sources import Entry, Remote, find, locate
 from palate.errors import DataError
-
-__all__ = ["REGISTRY", "entry_of", "load", "load_split", "locate", "names", "suggest"]
+from palate.progress import Progress, silent
 
 
 def names() -> list[str]:
@@ -32,16 +29,16 @@ def names() -> list[str]:
 
 
 def suggest(name: str) -> str | None:
-    """The known name that is most like ``name``: "movielens100k" is "ml-100k"."""
+    """The known name most similar to ``name``: "movielens100k" gives "ml-100k"; None if none is similar."""
     plain = name.lower().replace("movielens", "ml").replace("_", "-").replace(" ", "-")
     return next(iter(get_close_matches(plain, REGISTRY, n=1, cutoff=0.6)), None)
 
 
 def entry_of(name: str | Entry) -> Entry:
-    """The entry of a name; an entry is returned as it is.
+    """The entry of a name; an entry is returned unchanged.
 
     Raises:
-        DataError: no such name; the message has the nearest one.
+        DataError: unknown name; the message has the most similar one.
     """
     if isinstance(name, Entry):
         return name
@@ -52,31 +49,36 @@ def entry_of(name: str | Entry) -> Entry:
     raise DataError(f"no data set is called {name!r}{hint} Known are {', '.join(REGISTRY)}")
 
 
-def load(name: str | Entry, *, log: Log | None = None, progress: bool = True) -> Dataset:
-    """A named data set, downloaded first where it is not on this machine yet.
+def load(name: str | Entry, *, progress: Progress = silent) -> Dataset:
+    """Load a named data set, downloaded first if it is not on this machine.
 
     Ratings of -1 in anime (watched, not rated) are dropped and counted; ``formats.read_anime`` can keep them.
-    "ncf-ml-1m" gives its training rows and then its test rows as one; ``load_split`` gives them apart.
+    "ncf-ml-1m" returns its training rows followed by its test rows; ``load_split`` returns them as a split.
 
     Args:
-        name: a known name (see ``names``), or an entry of one's own.
-        log: told in one line each what happens.
-        progress: show a progress bar where the standard error is a terminal.
+        name: a known name (see ``names``), or an entry for a data set that is not in the registry.
+        progress: receives the license and the bytes of a download.
 
     Raises:
-        DataError: no such name, or the copy cannot be read.
-        SourceError: no source has it; the message lists each source and what to do.
+        DataError: unknown name, or the copy cannot be read.
+        SourceError: no source has it; the message lists each source and the steps of a manual download.
     """
     entry = entry_of(name)
-    located = locate_entry(entry, log=log, progress=progress)
-    return _annotated(entry.read(Archive.open(located.path)), entry, located)
+    located = locate(entry, progress=progress)
+    dataset = entry.read(Archive.open(located.path))
+    notes = list(located.notes)
+    if notes and not located.converted and entry.digest:
+        # Packing a zip file again changes its checksum, not its rows: the fingerprint tells the two cases apart.
+        same = dataset.fingerprint.digest == entry.digest
+        notes[0] += "; its rows equal the official ones" if same else "; its rows DIFFER from the official ones"
+    return replace(dataset, notes=(*dataset.notes, *(Note(note, len(dataset)) for note in notes)))
 
 
-def load_split(name: str | Entry, *, log: Log | None = None, progress: bool = True) -> Split:
+def load_split(name: str | Entry, *, progress: Progress = silent) -> Split:
     """The split that a data set comes with: for "ncf-ml-1m" the official one, with its 99 listed negatives.
 
     Raises:
-        DataError: no such name, or the data set comes without a split.
+        DataError: unknown name, or the data set comes without a split.
         SourceError: no source has it.
     """
     entry = entry_of(name)
@@ -84,7 +86,7 @@ def load_split(name: str | Entry, *, log: Log | None = None, progress: bool = Tr
         raise DataError(
             f"{entry.name} comes without a split: load it, then split it with palate.by_time or palate.leave_one_out"
         )
-    located = locate_entry(entry, log=log, progress=progress)
+    located = locate(entry, progress=progress)
     archive = Archive.open(located.path)
     split = from_parts(*read_ncf(archive), name=entry.name, how="official leave-one-out of He et al. 2017, latest item")
     split = replace(split, notes=(*split.notes, *(Note(note, len(split.train)) for note in located.notes)))
@@ -96,27 +98,8 @@ def load_split(name: str | Entry, *, log: Log | None = None, progress: bool = Tr
     return replace(split, train=train, test=train.with_rows(split.test.interactions))
 
 
-def locate(name: str | Entry, *, log: Log | None = None, progress: bool = True) -> Located:
-    """Where the copy of a named data set is, downloaded to the cache first where there is none.
-
-    Raises:
-        DataError: no such name.
-        SourceError: no source has it; the message lists each source and what to do.
-    """
-    return locate_entry(entry_of(name), log=log, progress=progress)
-
-
-def _annotated(dataset: Dataset, entry: Entry, located: Located) -> Dataset:
-    """The data set with a note for each thing that is special about its copy."""
-    notes = list(located.notes)
-    if notes and not located.converted and entry.digest:
-        same = dataset.fingerprint.digest == entry.digest
-        notes[0] += "; its rows equal the official ones" if same else "; its rows DIFFER from the official ones"
-    return replace(dataset, notes=(*dataset.notes, *(Note(note, len(dataset)) for note in notes)))
-
-
 def _ncf_features(archive: Archive) -> pl.DataFrame | None:
-    """Titles need a copy of MovieLens 1M on this machine; none is downloaded for them."""
+    # The official files have no titles. A copy of MovieLens 1M on this machine is used, but not downloaded for them.
     movielens = find(REGISTRY["ml-1m"])
     return ncf_items(archive, None if movielens is None else Archive.open(movielens.path))
 
@@ -147,7 +130,7 @@ CSV_LAYOUTS = (("ratings.csv", "movies.csv"), ("rating.csv", "movie.csv"))
 
 
 def _grouplens(name: str, size: int, md5: str | None) -> tuple[Remote, ...]:
-    """The official archive; one without a checksum changes over time, so its size is not held to either."""
+    # An archive without a checksum changes over time, so its size is not checked either.
     return (Remote(f"{GROUPLENS}{name}.zip", size if md5 else None, f"md5:{md5}" if md5 else None),)
 
 

@@ -40,7 +40,7 @@ def run(options: Options) -> Iterator[Row]:
     """Published, trivial, faithful and best rows."""
     for model, figures in FIGURES.items():
         yield from published("ncf-ml-1m", "ncf-ml-1m", PROTOCOL, model, [(m, k, v) for (m, k), v in figures.items()])
-    parts = load_split("ncf-ml-1m", **options.source())
+    parts = load_split("ncf-ml-1m", progress=options.training.progress)
     plan = [
         Planned("trivial", Popularity(), "popularity"),
         Planned("trivial", RecentPopularity(), "recent popularity, half-life 10 days"),

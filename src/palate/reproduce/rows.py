@@ -21,7 +21,7 @@ from palate.data.splits.split import Split
 from palate.errors import EvaluationError
 from palate.evaluation.report import Report
 from palate.experiment import comparability_line, fit_and_measure, fit_timed
-from palate.progress import ProgressEvent, silent
+from palate.progress import ProgressEvent
 from palate.training.losses import chunked_softmax
 
 Role = Literal["published", "trivial", "faithful", "best"]
@@ -86,10 +86,6 @@ class Options:
     def report(self, stage: str, message: str = "") -> None:
         """Report the start of a step."""
         self.training.progress(ProgressEvent(stage, message=message))
-
-    def source(self) -> dict[str, Any]:
-        """The arguments of ``palate.datasets`` that report a download."""
-        return {"log": lambda line: self.report("data", str(line)), "progress": self.training.progress is not silent}
 
 
 def published(

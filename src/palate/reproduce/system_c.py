@@ -18,7 +18,8 @@ from palate.data.dataset import Dataset, Interactions
 from palate.data.splits.split import Split
 from palate.data.splits.strategies import at_random
 from palate.datasets.formats import Archive, read_anime
-from palate.datasets.registry import locate
+from palate.datasets.registry import REGISTRY
+from palate.datasets.sources import locate
 from palate.evaluation.rating_prediction import RatingsReport, evaluate_ratings
 from palate.models.bmf import BMF
 from palate.models.means import MeanRating, UserItemMeans
@@ -47,7 +48,7 @@ PLAN = (
 
 def load_anime(options: Options) -> tuple[Dataset, Interactions]:
     """The ratings, and the rows rated -1 (watched, not rated) apart, both of the same maps."""
-    found = locate("anime", **options.source())
+    found = locate(REGISTRY["anime"], progress=options.training.progress)
     whole = read_anime(Archive.open(found.path), keep_unrated=True)
     rows = whole.interactions
     return whole.with_rows(rows.take(rows.weight > 0)), rows.take(rows.weight < 0)
