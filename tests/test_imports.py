@@ -110,6 +110,12 @@ def test_every_public_name_resolves() -> None:
         palate.oracle  # noqa: B018
 
 
+@pytest.mark.parametrize(("old", "new"), [("Run", "TrainOptions"), ("watch", "validation_callback")])
+def test_old_names_answer_with_a_warning(old: str, new: str) -> None:
+    with pytest.warns(DeprecationWarning, match=f"palate.{old} is now palate.{new}"):
+        assert getattr(palate, old) is getattr(palate, new)
+
+
 def test_type_checkers_see_the_same_names_from_the_same_modules() -> None:
     (block,) = [node for node in ast.parse((SOURCE / "__init__.py").read_text()).body if isinstance(node, ast.If)]
     imports = [node for node in block.body if isinstance(node, ast.ImportFrom)]

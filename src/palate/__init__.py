@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import importlib
 import logging
+import warnings
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -189,11 +190,18 @@ __all__ = [
 logging.getLogger("palate").addHandler(logging.NullHandler())
 
 
+# Names of scripts written before the layout of today; they answer with a warning.
+_RENAMED = {"Run": "TrainOptions", "watch": "validation_callback"}
+
+
 def __getattr__(name: str) -> Any:
     if name == "__version__":
         value: Any = _version()
     elif name in _MODULE:
         value = getattr(importlib.import_module(f"palate.{_MODULE[name]}"), name)
+    elif name in _RENAMED:
+        warnings.warn(f"palate.{name} is now palate.{_RENAMED[name]}", DeprecationWarning, stacklevel=2)
+        return __getattr__(_RENAMED[name])
     else:
         raise AttributeError(f"module 'palate' has no attribute {name!r}")
     globals()[name] = value
