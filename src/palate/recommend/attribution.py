@@ -97,6 +97,7 @@ class _Pairs(NamedTuple):
             return cls(none, none, none.float(), none)
         place_H = torch.arange(len(query.items), device=query.user.device)
         owner_H = torch.repeat_interleave(torch.arange(len(query), device=place_H.device), query.counts())
+        # One integer per (user, item), so that one ``unique`` finds the pairs of all users.
         pair, inverse_H = (owner_H * (query.items.max() + 1) + query.items).unique(return_inverse=True)
         latest = torch.zeros_like(pair).scatter_reduce_(0, inverse_H, place_H, "amax", include_self=False)
         latest, order = latest.sort()
@@ -205,9 +206,16 @@ class Explainer:
         """
         asked = np.flatnonzero(personal[who])
         best = self._best(query, who[asked], item[asked], top).with_columns(row=pl.lit(asked).gather(pl.col("row")))
-        named = self._named(best, "item").with_columns(_verb(self._usual_weight))
+        liked = pl.when(pl.col("weight") >= self._usual_weight).then(pl.lit("liked")).otherwise(pl.lit("had"))
+        verb = pl.when(pl.col("weight") < 0).then(pl.lit("disliked")).otherwise(liked)
+        named = self._named(best, "item").with_columns(verb=verb)
+        # liked Toy Story (1995) (41 %), Alien (1979) (22 %), disliked Evita (1996) (4 %): a verb is not repeated.
+        percent = (100 * pl.col("share")).round().cast(pl.Int64)
+        words = pl.format("{} ({} %)", pl.coalesce("title", pl.col("item_id").cast(pl.String)), percent)
+        again = (pl.col("verb") == pl.col("verb").shift()).fill_null(False)
+        words = pl.when(again).then(words).otherwise(pl.format("{} {}", "verb", words))
         reasons = named.group_by("row", maintain_order=True).agg(
-            because=pl.struct("item_id", "title", "weight", "share"), why=_words().str.join(", ")
+            because=pl.struct("item_id", "title", "weight", "share"), why=words.str.join(", ")
         )
         rows = pl.DataFrame({"row": np.arange(len(who))}).join(reasons, on="row", how="left", maintain_order="left")
         without = self._without_reasons(item, personal[who], query.counts().cpu().numpy()[who] > 0)
@@ -243,8 +251,10 @@ class Explainer:
         parts = [pl.DataFrame(schema=empty)]
         order = np.argsort(who, kind="stable")
         user, first, count = np.unique(who[order], return_index=True, return_counts=True)
+        # Rows of one user side by side: their history is read, and each of its events left out, once for all of them.
         row_BC = np.full((len(user), count.max(initial=0)), -1)
         row_BC[np.repeat(np.arange(len(user)), count), np.arange(len(who)) - np.repeat(first, count)] = order
+        # A shorter list is padded with its first item, which exists; the effects on the padding are dropped.
         item_BC = torch.from_numpy(item[np.where(row_BC >= 0, row_BC, row_BC[:, :1])].astype(np.int64))
         owner = torch.from_numpy(user.astype(np.int64)).to(query.user.device)
         for some in _split(query.counts()[owner] * max(1, row_BC.shape[1]), CELLS):
@@ -275,6 +285,7 @@ class Explainer:
         """Number of users with each of some ascending item rows; 0 for -1."""
         if wanted[-1:].max(initial=-1) < 0:
             return np.zeros(len(wanted), np.int64)
+        # Only events of the wanted items are sorted; an item that a user had twice counts once.
         event = np.flatnonzero(np.isin(self.seen.items, wanted))
         owner = np.searchsorted(self.seen.offsets, event, side="right") - 1
         item, _ = np.unique(np.stack([self.seen.items[event], owner]), axis=1)
@@ -303,17 +314,3 @@ def _top(found: Effects, row_BC: NDArray[np.int64], top: int) -> pl.DataFrame:
     shares = frame.with_columns(pl.col("share") / pl.col("share").sum().over("row"))
     best = shares.sort("row", "share", "place", descending=[False, True, True])
     return best.drop("place").group_by("row", maintain_order=True).head(top)
-
-
-def _verb(usual: float) -> pl.Expr:
-    """The verb for an event, by its weight."""
-    liked = pl.when(pl.col("weight") >= usual).then(pl.lit("liked")).otherwise(pl.lit("had"))
-    return pl.when(pl.col("weight") < 0).then(pl.lit("disliked")).otherwise(liked).alias("verb")
-
-
-def _words() -> pl.Expr:
-    """liked Toy Story (1995) (41 %), Alien (1979) (22 %), disliked Evita (1996) (4 %)."""
-    percent = (100 * pl.col("share")).round().cast(pl.Int64)
-    item = pl.format("{} ({} %)", pl.coalesce("title", pl.col("item_id").cast(pl.String)), percent)
-    again = (pl.col("verb") == pl.col("verb").shift()).fill_null(False)
-    return pl.when(again).then(item).otherwise(pl.format("{} {}", "verb", item))

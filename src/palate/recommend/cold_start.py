@@ -136,6 +136,7 @@ class Fallback:
             )
         value_H = np.repeat(values.rows(column), seen.counts)
         known = value_H >= 0
+        # One bincount over (value, item) cells instead of a table per value.
         cell = value_H[known].astype(np.int64) * len(popularity) + seen.items[known]
         counts = np.bincount(cell, strength[known], cells).reshape(len(values), len(popularity))
         prior = policy.shrink * overall / max(float(overall.sum()), 1e-12)

@@ -263,7 +263,13 @@ class _Way:
             return "score", "the model gives it no score"
         if not self._retrieved():
             return "retrieval", "no retriever of the first stage has it among its candidates"
-        stage, reason = self._overtaken(own) or ("score", self._score(own))
+        overtaken = self._overtaken(own)
+        if overtaken is None:
+            k = min(self.options.k, len(self.left.items))
+            score, at_k = self.left.scores[own - 1], self.left.scores[k - 1]
+            left = f"rank {own:,} of {len(self.left.items):,} left by score"
+            return "score", f"{left}: {score:,.4f}, where place {k} has {at_k:,.4f}{self._pin()}"
+        stage, reason = overtaken
         return stage, reason + self._pin()
 
     def _had(self) -> str:
@@ -324,12 +330,6 @@ class _Way:
         if len(drawn):
             return "explore", f"{rank}exploration gives places before it to less known items: {self._names(drawn)}"
         return "retrieval", f"{rank}the approximate index did not find it"
-
-    def _score(self, own: int) -> str:
-        k = min(self.options.k, len(self.left.items))
-        score, at_k = self.left.scores[own - 1], self.left.scores[k - 1]
-        left = f"rank {own:,} of {len(self.left.items):,} left by score"
-        return f"{left}: {score:,.4f}, where place {k} has {at_k:,.4f}"
 
     def _pin(self) -> str:
         """That the item is pinned beyond the end of the list."""

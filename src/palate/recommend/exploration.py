@@ -59,6 +59,7 @@ class LessKnown:
             among = np.arange(len(self.items))
         rate = rng.standard_gamma(self.shape[among]) * self.scale[among]
         rate[blocked_I[self.items[among]]] = -1
+        # Blocked items have drawn as well, so that a rule or a new event does not change the draws of the others.
         best = among[np.argsort(-rate)[:places]]
         return self.items[best[~blocked_I[self.items[best]]]]
 
@@ -126,6 +127,7 @@ class Explored:
 
 def _inserted(value_BP: Tensor, item_BP: Tensor, new_BM: Tensor, place_BM: Tensor) -> tuple[Tensor, Tensor]:
     """New items at their places, the others in their order around them; items beyond the end are dropped."""
+    # An explored item that is among the best too must not be listed twice: it moves behind the others.
     own_BP = (item_BP[:, :, None] == new_BM[:, None, :]).any(2)
     kept = own_BP.to(torch.int8).argsort(dim=1, stable=True)  # columns of the others, in order
     taken_BP = torch.zeros_like(own_BP, dtype=torch.int8).scatter_reduce_(

@@ -152,6 +152,7 @@ def recommend(
     slices = chunks(len(users), state)
     if len(slices) == 1:  # one request of the server: no copies of its arrays
         return _answer(state, users, options, given, features, keys)
+    # The empty answer first: it gives the arrays their types where no user is asked for.
     parts = [_answer(state, users[:0], options, None, None, keys if keys is None else keys[:0])]
     for part in slices:
         some = None if given is None else given.select(np.arange(part.start, part.stop))
@@ -364,6 +365,7 @@ def _found(
             parts.append((row, _scored(state, new_users, personal_B[row], hide, allowed_I, options, some)))
     if len(parts) == 1:
         return parts[0][1]
+    # The parts behind each other are out of order: sorting their row numbers gives the way back.
     order = torch.from_numpy(np.concatenate([row for row, _ in parts]).argsort())
     one, two = (lists for _, lists in parts)
     values, items = (torch.cat(pair)[order] for pair in zip(one[:2], two[:2], strict=True))
