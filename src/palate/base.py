@@ -133,12 +133,14 @@ class Query:
         if self.offsets is None:
             return Query(user, at=at, features=features)
         offsets = self.offsets[first : first + len(user) + 1]
+        # Offsets start at 0 again, so that a part is a query of its own.
         events = slice(int(offsets[0]), int(offsets[-1]))
         items, weights, times = (None if x is None else x[events] for x in (self.items, self.weights, self.times))
         return Query(user, offsets - offsets[0], items, weights, times, at, features)
 
     def to(self, device: torch.device) -> Query:
         """The same query on another device."""
+        # The features stay where they are: a data frame has no device, the model moves its encoded numbers.
         names = ("offsets", "items", "weights", "times", "at")
         parts = {name: getattr(self, name) for name in names}
         moved = {name: None if part is None else part.to(device) for name, part in parts.items()}
@@ -290,6 +292,7 @@ class TrainOptions:
     logger: Logger = "none"
 
     def __post_init__(self) -> None:
+        # torch knows only the name cuda.
         if self.device == "gpu":
             object.__setattr__(self, "device", "cuda")
         check_fields(self, "training options", RecipeError)
@@ -357,6 +360,7 @@ def as_dataset(rows: Dataset | Any) -> Dataset:
     """
     if isinstance(rows, Dataset):
         return rows
+    # An easy mistake: learning from a whole split would include the rows that it holds out.
     if isinstance(rows, Split):
         raise DataError("a split was given where training rows are expected: pass split.train")
     return from_frame(rows)

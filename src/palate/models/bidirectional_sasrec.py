@@ -133,10 +133,14 @@ class BidirectionalSASRec(Recipe[BidirectionalSASRecModel]):
             RecipeError: no user has two rows.
             DataError: a wanted feature column is missing or of an unfitting kind.
         """
+        rows = train.interactions
+        # Reversed rows as well as negative times: the order of the rows breaks ties, and stands for missing times.
+        rows = rows.take(np.arange(len(rows))[::-1])
+        backwards = train.with_rows(replace(rows, time=None if rows.time is None else -rows.time))
         nets = []
-        for kind, rows in (("forwards", train), ("backwards", _reversed(train))):
+        for kind, data in (("forwards", train), ("backwards", backwards)):
             folder = None if options.folder is None else options.folder / kind
-            nets.append(_recipe(self.network).fit(rows, replace(options, folder=folder, validation_callback=None)))
+            nets.append(_recipe(self.network).fit(data, replace(options, folder=folder, validation_callback=None)))
         model = BidirectionalSASRecModel(*nets)
         model.trained_on = train.fingerprint
         return model.eval()
@@ -151,10 +155,3 @@ def _recipe(fields: Mapping[str, Any]) -> SASRec:
 def _plain(recipe: SASRec) -> dict[str, Any]:
     """All fields as plain data, the same before and after JSON."""
     return {name: list(value) if isinstance(value, tuple) else value for name, value in vars(recipe).items()}
-
-
-def _reversed(train: Dataset) -> Dataset:
-    """The same rows, the latest first."""
-    rows = train.interactions
-    rows = rows.take(np.arange(len(rows))[::-1])
-    return train.with_rows(replace(rows, time=None if rows.time is None else -rows.time))

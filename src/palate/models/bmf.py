@@ -115,6 +115,7 @@ class BMF(Recipe[RatingFactors]):
         model.set_scale(ratings)
         least = LEAST_NOISE["explicit" if train.explicit else "implicit"]
         chain = _Chain(ratings, *sides, self.dim, self.link, least, np.random.default_rng(options.seed))
+        # At even distances, since adjacent draws of a chain resemble each other.
         taken = np.linspace(self.sweeps, self.burn_in, self.draws, endpoint=False).round().astype(int)[::-1] - 1
         done = 0
         for sweep in range(self.sweeps):
@@ -138,6 +139,7 @@ class BMF(Recipe[RatingFactors]):
             user, item = np.concatenate([user, unrated.user]), np.concatenate([item, unrated.item])
         shape = (train.n_users, train.n_items)
         touched = sparse.csr_array((np.ones(len(user), np.float32), (user, item)), shape=shape)
+        # Duplicates are summed on construction: a pair that is rated and unrated, or rated twice, counts once.
         touched.data[:] = 1
         if not self.feedback:
             touched = sparse.csr_array(shape, dtype=np.float32)
@@ -195,6 +197,7 @@ class _Side:
         size = (rest * step).sum(0)
         for _ in range(CG_STEPS):
             image = self._normal(step)
+            # A column that is solved exactly has a zero step: 0 / 0 without the bound.
             rate = size / np.maximum((step * image).sum(0), 1e-30)
             w = w + rate * step
             rest = rest - rate * image
@@ -285,6 +288,7 @@ class _Chain:
         draws, d = fold_in.center.shape
         place = slice(draw * d, (draw + 1) * d)
         mean, _ = self.users.given(self.items, self._weights(), self.rest)
+        # Items carry the 1 / S of the average: one dot product is then the mean rating of all draws.
         items = self.items.vectors / draws
         with torch.no_grad():
             model.user_table.weight[:, place] = torch.from_numpy(mean).float()
@@ -292,6 +296,7 @@ class _Chain:
             model.item_table.weight[:, (draw + 1) * d - 1] = 1 / draws
             if draw == 0:
                 model.item_table.weight[:, -1] = 0
+            # Item biases of all draws share the last column, where they add up to their mean.
             model.item_table.weight[:, -1] += torch.from_numpy(items[:, -1]).float()
         count = fold_in.bias.shape[0]
         others = self.users.features[:, count:] @ self.users.weights[count:]

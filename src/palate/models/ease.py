@@ -63,6 +63,7 @@ class EASEModel(nn.Module):
         if not bool(known_B.any()):
             return self.popularity.expand(len(query), -1) if items is None else self.popularity[items]
         strength_H = self._strengths(query)
+        # For the whole catalog (B, I) is the answer itself; for a few candidates it is only an intermediate.
         step = len(query) if items is None else max(1, SCORE_CELLS // len(self.popularity))
         parts = []
         for first in range(0, len(query), step):

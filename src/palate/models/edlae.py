@@ -105,6 +105,7 @@ class EDLAEModel(nn.Module):
     def _sums(self, row_B: Tensor, pair_H: Tensor) -> Tensor:
         """Sums of the rows of ``weights`` over the histories of adjacent users, (B, I)."""
         start_B, end_B = torch.searchsorted(pair_H, torch.stack([row_B, row_B + 1]) * len(self.prior))
+        # A pair is user * I + item: pairs of adjacent users are adjacent, and the remainder is the item.
         event_H = pair_H[int(start_B[0]) : int(end_B[-1])] % len(self.prior)
         return F.embedding_bag(event_H, self.weights, start_B - start_B[0], mode="sum")
 
@@ -138,6 +139,7 @@ class RecentEDLAEModel(EDLAEModel):
         rest_BC += (self._novelty(query, all_B) * self.can_personalize(query)[:, None]).gather(1, items)
         spread_B1 = _spread(self._sums(all_B, self._pairs(query)))
         scale_H1 = (self.mix * self._counted(query) / spread_B1[query.owners(), 0])[:, None]
+        # Mean over the catalog and sum over the events swap, so every event carries the mean of its own row.
         added_HC = self.weights[query.items[:, None], items[query.owners()]]
         return Contributions(scale_H1 * (added_HC - self.weights.mean(1)[query.items, None]), rest_BC)
 
@@ -150,6 +152,7 @@ class RecentEDLAEModel(EDLAEModel):
         """``since`` times the log share of later rows, (B, I); zeros without times."""
         if query.times is None:
             return torch.zeros_like(self.prior).expand(len(row_B), -1)
+        # A user without events stays at -inf, in the first bin; the caller multiplies that row by 0.
         last_B = torch.full((len(query),), -torch.inf, dtype=torch.float64, device=row_B.device)
         last_B = last_B.scatter_reduce(0, query.owners(), query.times.double(), "amax")[row_B]
         return self.since * self.later[torch.searchsorted(self.edges, last_B, right=True)]
@@ -270,7 +273,7 @@ class RecentEDLAE(EDLAE):
         strength_I = np.bincount(rows.item, value * decay, train.n_items)
         weights_II, count_I = self._weights(train)
         weights_II /= (count_I + SMOOTHING) ** self.damping
-        edges, later_TI = _later(rows.time, rows.item, train.n_items, self.bins)
+        edges, later_TI = later_shares(rows.time, rows.item, train.n_items, self.bins)
         prior_I = np.log(strength_I + STRENGTH_FLOOR)
         mine = (model.weights, model.prior, model.edges, model.later)
         for buffer, value in zip(mine, (weights_II, prior_I, edges, later_TI), strict=True):
@@ -279,7 +282,7 @@ class RecentEDLAE(EDLAE):
         return model.eval()
 
 
-def _later(
+def later_shares(
     time: NDArray[np.float64], item: NDArray[np.int32], n_items: int, bins: int
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Bin edges (T,) at quantiles of time, and log((a + 1) / (n + 2)) for a last visit in each bin, (T + 1, I)."""

@@ -143,6 +143,7 @@ class Alternation:
             (rows.item, rows.user, train.n_items, train.n_users),
         )
         self.by_user, self.by_item = (self._rows(*side, targets, weights) for side in sides)
+        # Divided by the root of D below, so that vectors of any width start equally long.
         start = np.random.default_rng(seed).standard_normal((train.n_items, recipe.dim), dtype=np.float32)
         self.item_ID: Floats = start * np.float32(recipe.init_std / recipe.dim**0.5)
         if recipe.unobserved_weight > 0:
@@ -154,6 +155,7 @@ class Alternation:
     def _rows(
         self, mine: NDArray[np.int32], other: NDArray[np.int32], size: int, others: int, targets: Floats, weights: Any
     ) -> Rows:
+        # Stable: entries of a row stay in the order of the log, on which the rounding of its sums depends.
         order = np.argsort(mine, kind="stable")
         offsets = np.concatenate([[0], np.bincount(mine, minlength=size).cumsum()])
         weights = None if weights is None else weights[order]
@@ -175,6 +177,7 @@ class Alternation:
 
     def solve_items(self) -> None:
         """Half-step: new item vectors for the user vectors."""
+        # The past turns along: momentum compares vectors, which only makes sense in the same coordinates.
         self.user_UD, self.spectrum_D, start, *self._past = diagonal(self.user_UD, self.item_ID, *self._past)
         self.item_ID = self._solve(self.user_UD, self.by_item, start)
         self._past = [*self._past[-1:], start, self.item_ID]
@@ -281,6 +284,7 @@ class _Als(Recipe[ALSModel]):
         state = Alternation(self, train, options.seed)
         with torch.random.fork_rng():  # building draws random tables, which must not move the caller's generator
             model = self.build(DataSpec(train.n_users, train.n_items))
+        # Users first: their vectors are still zero, while those of the items have a start.
         state.solve_users()
         best: tuple[float, int, dict[str, Tensor]] | None = None
         for epoch in range(self.epochs):
@@ -292,6 +296,7 @@ class _Als(Recipe[ALSModel]):
                 _store(model, state, train)
                 value = float(options.validation_callback(model))
                 if best is None or value > best[0]:
+                    # Copies, since the next epoch writes into the same tensors.
                     best = (value, epoch, {key: tensor.clone() for key, tensor in model.state_dict().items()})
                 elif epoch - best[1] >= options.patience:
                     break

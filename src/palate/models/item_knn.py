@@ -148,6 +148,7 @@ def _nearest(
     row_N = np.arange(len(dot_NI))
     support_NI = norm_I[first : first + len(dot_NI), None] * norm_I + shrinkage
     similarity_NI = np.divide(dot_NI, support_NI, out=np.zeros_like(dot_NI), where=support_NI > 0)
+    # -inf rather than 0: among items that share no users the item itself could still be chosen.
     similarity_NI[row_N, first + row_N] = -np.inf
     best_NK = np.argpartition(-similarity_NI, k - 1, axis=1)[:, :k]
     near_NK = np.take_along_axis(similarity_NI, best_NK, axis=1)

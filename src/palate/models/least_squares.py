@@ -93,6 +93,7 @@ def solved_parts(other_ND: Floats, penalty_D: Floats, rows: Rows, candidates_RC:
 
 def _scale(penalty_D: Floats, rows: Rows) -> Floats:
     """Units of each row, (R, D), in which its penalty is the identity."""
+    # A row without entries has ridge 0 where a = 0: the floor keeps its unit finite.
     scale_RD: Floats = 1 / np.sqrt(penalty_D + np.maximum(rows.ridge, np.finfo(np.float32).tiny)[:, None])
     return scale_RD
 
@@ -126,6 +127,7 @@ class _Ridge:
 
 def diagonal(fixed_ND: Floats, *moved: Floats) -> list[Any]:
     """[the fixed side turned so that its Gram matrix is diagonal, that diagonal (largest first), the others turned]."""
+    # In double, for the same reason as below: a Gram matrix squares the condition of the vectors.
     _, basis = np.linalg.eigh((fixed_ND.T @ fixed_ND).astype(np.float64))
     basis = basis[:, ::-1].astype(np.float32)
     fixed_ND = fixed_ND @ basis
@@ -147,6 +149,7 @@ def leading_vectors(by_user: Rows, by_item: Rows, start_ID: Floats) -> Floats:
     for _ in range(POWER_STEPS):
         basis = np.linalg.qr(matrix_IU @ (matrix_UI @ basis))[0]
     image = matrix_UI @ basis
+    # In double: squares of singular values need twice the digits.
     squares, turn = np.linalg.eigh((image.T @ image).astype(np.float64))
     leading_ID = np.zeros_like(start_ID)
     leading_ID[:, : basis.shape[1]] = basis @ (turn * np.maximum(squares, 0) ** 0.25).astype(np.float32)

@@ -73,6 +73,7 @@ class MeanModel(nn.Module):
         rest_H = query.weights.clamp(self.scale[0], self.scale[1]) - self.mean - self.item_bias[query.items]
         # Sums per history as differences of a running sum, in double: it may run over millions of events.
         total_B = F.pad(rest_H.double().cumsum(0), (1, 0))[query.offsets].diff()
+        # Without damping and without events this would be 0 / 0.
         folded_B = total_B / (self.user_damping + query.counts()).clamp(min=1e-9)
         return bias_B.where(known_B, folded_B.to(bias_B))
 

@@ -105,17 +105,15 @@ class MF(Recipe[RatingFactors]):
             else:
                 training.fit(self, train, options, model)
         model.settle(train, self.negatives)
-        self._prepare_fold_in(model, len(ratings.user))
-        return model
-
-    def _prepare_fold_in(self, model: RatingFactors, ratings: int) -> None:
-        per_event = self.optimizer != "descent"
-        ridge = max(self.regularization if per_event else self.regularization * ratings, FOLD_IN_FLOOR)
+        # Batches penalize each rating, descent each vector once against the mean over all ratings.
+        ratings_per_penalty = len(ratings.user) if self.optimizer == "descent" else 1
+        ridge = max(self.regularization * ratings_per_penalty, FOLD_IN_FLOOR)
         precision_d = torch.full((self.dim + 1,), ridge)
         if not self.biases:
             precision_d[-1] = 1e9  # holds the user's bias at 0
         model.fold_in.precision.copy_(torch.diag(precision_d))
         model.fold_in.center.copy_(model.typical)
+        return model
 
     def batches(self, train: Dataset, seed: int, epoch: int) -> Iterator[Batch]:
         """Ratings in random order: user, item and target (N,); negatives are redrawn in each epoch."""
@@ -132,22 +130,13 @@ class MF(Recipe[RatingFactors]):
         tables = list(module.parameters())
         if not self.biases:
             for table, column in zip(tables, (self.dim, self.dim + 1), strict=True):
-                table.register_hook(_without(column))
+                kept = torch.ones(table.shape[1], device=table.device)
+                kept[column] = 0
+                table.register_hook(kept.mul)  # a gradient of 0 keeps the column where it is, under Adam too
         if self.optimizer == "sgd":
             # A row is in few ratings of a batch, so the mean over the batch would make its steps vanish.
             return [torch.optim.SGD(tables, self.learning_rate * self.batch_size / 2)]
         return [torch.optim.Adam(tables, self.learning_rate, fused=True)]
-
-
-def _without(column: int) -> Any:
-    """A gradient hook that leaves one column alone."""
-
-    def hook(gradient: Tensor) -> Tensor:
-        kept = torch.ones(gradient.shape[1], device=gradient.device)
-        kept[column] = 0
-        return gradient * kept
-
-    return hook
 
 
 def _descend(recipe: MF, model: RatingFactors, ratings: Ratings, options: TrainOptions) -> None:

@@ -110,7 +110,9 @@ class NCFModel(nn.Module):
         """Logits: (B, C) or (B, I), computed in chunks of bounded memory."""
         user_BD = self.user_inputs(query)
         if items is not None:
-            return torch.cat([self.pairs(u, self.item_table(i)) for u, i in self._chunks(user_BD, items)])
+            rows = self._rows(items.shape[1])
+            chunks = zip(user_BD.split(rows), items.split(rows), strict=True)
+            return torch.cat([self.pairs(u, self.item_table(i)) for u, i in chunks])
         catalog = self.item_table.weight[None]
         return torch.cat([self.pairs(u, catalog) for u in user_BD.split(self._rows(self.items))])
 
@@ -146,26 +148,22 @@ class NCFModel(nn.Module):
         widest = max(1, self.dim + self.width, *(p.shape[0] for p in self.parameters() if p.ndim == 1))
         return max(1, SCORE_CELLS // (columns * widest))
 
-    def _chunks(self, user_BD: Tensor, items_BC: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-        rows = self._rows(items_BC.shape[1])
-        return iter(zip(user_BD.split(rows), items_BC.split(rows), strict=True))
-
-    def _fold_in(self, query: Query, strangers_S: Tensor) -> Tensor:
+    def _fold_in(self, query: Query, row_S: Tensor) -> Tensor:
         """New user vectors (S, D) from histories, a function of each history alone."""
         # Scoring runs in inference mode, but the fold-in needs gradients.
         with torch.inference_mode(False), torch.enable_grad():
+            # Parts are copied, since autograd refuses tensors made in inference mode.
             columns = min(int(query.counts().max()), FOLD_IN_EVENTS) + min(self.items, PROBE_ITEMS)
-            return torch.cat(
-                [self._fold_in_chunk(query, part.clone()) for part in strangers_S.split(self._rows(columns))]
-            )
+            return torch.cat([self._fold_in_chunk(query, part.clone()) for part in row_S.split(self._rows(columns))])
 
-    def _fold_in_chunk(self, query: Query, strangers_S: Tensor) -> Tensor:
+    def _fold_in_chunk(self, query: Query, row_S: Tensor) -> Tensor:
         assert query.offsets is not None
         assert query.items is not None
         device = self.user_table.weight.device
-        start, end = query.offsets[strangers_S], query.offsets[strangers_S + 1]
+        start, end = query.offsets[row_S], query.offsets[row_S + 1]
         start = torch.maximum(start, end - FOLD_IN_EVENTS)
         length_S = end - start
+        # Histories side by side, padded to the longest; padding reads item 0 and has weight 0.
         place = torch.arange(int(length_S.max()), device=device)
         real_SH = place < length_S[:, None]
         event_SH = query.items[(start[:, None] + place).clamp(max=len(query.items) - 1)].where(real_SH, 0)
@@ -173,13 +171,13 @@ class NCFModel(nn.Module):
         probe_N = torch.linspace(0, self.items - 1, min(self.items, PROBE_ITEMS), device=device).long().unique()
         touched_SN = ((event_SH[:, :, None] == probe_N) & real_SH[:, :, None]).any(1)
         with torch.no_grad():
-            item_SXD = self.item_table(torch.cat([event_SH, probe_N.expand(len(strangers_S), -1)], dim=1))
+            item_SXD = self.item_table(torch.cat([event_SH, probe_N.expand(len(row_S), -1)], dim=1))
         target = torch.cat([torch.ones_like(event_SH), torch.zeros_like(touched_SN, dtype=torch.int64)], 1).float()
         # The weights of training: each event once, against N unseen items in expectation.
         unseen_SN = ~touched_SN / (~touched_SN).sum(1, keepdim=True).clamp(min=1)
         weight = torch.cat([real_SH.float(), FOLD_IN_NEGATIVES * length_S[:, None] * unseen_SN], dim=1)
         mean_D, spread_DD = self.user_mean.clone(), self.user_spread.clone()
-        z_SD = torch.zeros(len(strangers_S), len(mean_D), device=device, requires_grad=True)
+        z_SD = torch.zeros(len(row_S), len(mean_D), device=device, requires_grad=True)
         optimizer = torch.optim.Adam([z_SD], lr=FOLD_IN_RATE)
         for _ in range(FOLD_IN_STEPS):
             logit = self.pairs(mean_D + z_SD @ spread_DD.T, item_SXD)

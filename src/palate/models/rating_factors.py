@@ -95,6 +95,7 @@ def conditional(
     """
     d = design_Id.shape[1]
     row, column = np.tril_indices(d)
+    # The matrices are symmetric: summing one triangle halves the work and the memory.
     packed_BT = weight @ (design_Id[:, row] * design_Id[:, column]) + prior_BT
     precision_Bdd = np.empty((len(packed_BT), d, d), packed_BT.dtype)
     precision_Bdd[:, row, column] = packed_BT
@@ -166,6 +167,7 @@ class RidgeFoldIn(FoldIn):
         linear_Bd = self._prior(s, ratings, items) @ precision * (events_B if self.per_event else 1)
         if self.absent > 0:
             share_B1 = noise * float(self.absent) * events_B / len(design_Id)
+            # Zeros all over the catalog are one d x d matrix for all users: no (B, I) is ever made.
             gram_dd = design_Id.T @ design_Id
             precision_BT = precision_BT + share_B1 * gram_dd[np.tril_indices(len(gram_dd))]
             linear_Bd = linear_Bd - share_B1 * ((level + bias_I) @ design_Id)
@@ -203,6 +205,7 @@ class RatingFactors(DotProductModel):
         self.width = dim
         with torch.no_grad():
             self.user_table.weight[:, dim] = 0
+            # The user's bias is multiplied by this constant.
             self.item_table.weight[:, dim] = 1
 
     def predict(self, query: Query, items: Tensor | None = None) -> Tensor:

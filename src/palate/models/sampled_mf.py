@@ -183,6 +183,7 @@ class GradientFoldIn(FoldIn):
         part = slice(int(some[0]), int(some[-1]))
         user = torch.full((count,), -1, device=some.device)
         batch = _user_batch(user, some - some[0], items[part], weights[part], recency[part], pool_N)
+        # In units of the prior: its penalty is then |z|^2 / 2, and one learning rate suits all dimensions.
         z_SD = mean_D.new_zeros(count, len(mean_D)).requires_grad_()
         adam = torch.optim.Adam([z_SD], lr=self.learning_rate)
         for step in range(self.steps):
@@ -203,6 +204,7 @@ def _user_batch(
     inside = pool[place] == item
     free = torch.ones(len(user), len(pool), device=user.device)
     free[owner[inside], place[inside]] = 0
+    # A user who has touched the whole pool has no negatives in it: a row of zeros, where 0 / 0 would be NaN.
     share = free / free.sum(1, keepdim=True).clamp(min=1)
     sign = torch.where(weight < 0, -1.0, 1.0)
     # Recency only shifts weight between the events of a user; the sum stays, and with it the balance with the prior.

@@ -72,6 +72,7 @@ class SVDppModel(RatingFactors):
     def __init__(self, spec: DataSpec, dim: int) -> None:
         super().__init__(spec, dim, RidgeFoldIn(spec, dim, per_event=True, linked=True))
         self.own = nn.Parameter(self.user_table.weight.detach().clone())
+        # Composed of the two parts in each step, never learned itself.
         self.user_table.requires_grad_(False)
         self.touched = nn.Parameter(0.01 * torch.randn(spec.items, dim))
         # While training: N(u), and l for ratings like these.
@@ -86,6 +87,7 @@ class SVDppModel(RatingFactors):
         items = torch.from_numpy(chosen.items.astype(np.int64)).to(users.device)
         offsets = torch.from_numpy(chosen.offsets).to(users.device)
         count_G1 = offsets.diff().clamp(min=1)[:, None]
+        # As one more column of the table, so that one pass over the bags sums vectors and lengths.
         squared_I1 = self.touched.square().sum(1, keepdim=True)
         table_IE = torch.cat([self.touched, squared_I1], 1)
         sum_GE = cast(Tensor, _BagSums.apply(table_IE, items, offsets))  # type: ignore[no-untyped-call]
@@ -152,6 +154,7 @@ class SVDpp(Recipe[SVDppModel]):
                 model.compose(users)
             assert model.fold_in.link is not None
             model.fold_in.link[:, 0] = F.pad(model.touched, (0, 1))
+        # The floor is that of ``mf``: a history of one rating must not be fitted fully.
         model.fold_in.precision.copy_(max(model.strength, 0.02) * torch.eye(self.dim + 1))
         model.history = None
         model.settle(train, self.negatives)

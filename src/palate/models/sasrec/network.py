@@ -59,6 +59,7 @@ class SASRecModel(nn.Module):
         self.dropout, self.norm = ByteDropout(dropout), nn.LayerNorm(dim)
         self.register_buffer("typical", torch.zeros(dim))
         nn.init.normal_(self.item_table.weight, std=init_std)
+        # Zeros: the network starts as if it read no times.
         for table in (self.gap_table, self.wait_table):
             if table is not None:
                 nn.init.zeros_(table.weight)
@@ -108,6 +109,7 @@ class SASRecModel(nn.Module):
 
     def query_vectors(self, query: Query) -> Tensor:
         """The state behind the last event of each history, and a 1: (B, D + 1)."""
+        # A copy for each row, not a view: the states are written into it.
         state_BD = self.typical.repeat(len(query), 1)
         offsets, item_H, gap_H, wait_H = _events(query)
         counts = offsets.diff().clamp(max=self.max_seq_len)
@@ -137,6 +139,7 @@ class SASRecModel(nn.Module):
     def settle(self, train: Dataset) -> None:
         """Measure the mean state of some users, for users without a history."""
         users = np.unique(train.interactions.user)
+        # Evenly spaced instead of drawn: after training nothing is random.
         users = users[:: -(-len(users) // TYPICAL_USERS)]
         query = Query.of(users, train.history.select(users))
         known_B = self.can_personalize(query)

@@ -61,7 +61,10 @@ class Cross(nn.Module):
         """Train on most users until the loss of the others stops improving; the best epoch is kept."""
         self.mean.copy_(lesson.inputs.mean(0))
         self.std.copy_(lesson.inputs.std(0, correction=0).clamp(min=1e-3))
-        teach, check = _halves(_answerable(lesson), seed)
+        # Users without a relevant candidate have no loss.
+        users = int(lesson.rows.max()) + 1
+        right_Q = torch.zeros(users, device=lesson.rows.device).index_add(0, lesson.rows, lesson.labels)
+        teach, check = _halves(_counted(lesson.of(right_Q > 0)), seed)
         optimizer = torch.optim.AdamW(self.parameters(), RATE, weight_decay=DECAY)
         best, kept, waited = float("inf"), copy.deepcopy(self.state_dict()), 0
         with torch.random.fork_rng():
@@ -89,6 +92,7 @@ class Cross(nn.Module):
 def _loss(score_N: Tensor, lesson: Lesson) -> Tensor:
     """Mean over users of the mean over right candidates of -log softmax over the user's candidates."""
     users, row_N = lesson.rows.unique_consecutive(return_inverse=True)
+    # The largest score is subtracted, or exp would overflow; it cancels out, so it needs no gradient.
     top_Q = torch.full((len(users),), -torch.inf, device=score_N.device).scatter_reduce(
         0, row_N, score_N.detach(), "amax"
     )
@@ -104,13 +108,6 @@ def _halves(lesson: Lesson, seed: int) -> tuple[Lesson, Lesson]:
     held = torch.zeros(len(order), dtype=torch.bool)
     held[order[: max(1, int(HELD_OUT * len(order)))]] = True
     return _counted(lesson.of(~held)), _counted(lesson.of(held))
-
-
-def _answerable(lesson: Lesson) -> Lesson:
-    """The users who have a right candidate."""
-    users = int(lesson.rows.max()) + 1
-    right_Q = torch.zeros(users, device=lesson.rows.device).index_add(0, lesson.rows, lesson.labels)
-    return _counted(lesson.of(right_Q > 0))
 
 
 def _counted(lesson: Lesson) -> Lesson:

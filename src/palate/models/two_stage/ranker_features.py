@@ -32,6 +32,7 @@ from torch import Tensor, nn
 from palate.base import DataSpec, ItemVectors, Query
 from palate.data.dataset import Dataset
 from palate.data.features import Feature, FeatureSchema, FeatureTable
+from palate.models.edlae import later_shares
 from palate.models.two_stage.candidate_generation import Found
 
 DAY = 86_400.0
@@ -61,6 +62,7 @@ class Inputs(nn.Module):
     def __init__(self, spec: DataSpec) -> None:
         super().__init__()
         schema = spec.features or FeatureSchema()
+        # One more row on the side of users, without features: new users read it.
         self.user_side, self.item_side = _Side(spec.users + 1, schema.users), _Side(spec.items, schema.items)
         for name in ("share", "weight"):
             self.register_buffer(name, torch.zeros(spec.items))
@@ -77,16 +79,17 @@ class Inputs(nn.Module):
         rows, items = train.interactions, train.n_items
         time = np.zeros(len(rows)) if rows.time is None else rows.time
         count_I = np.bincount(rows.item, minlength=items)
-        now, edges = time.max(initial=-np.inf), np.quantile(time, np.linspace(0, 1, BINS))
+        now, (edges, later_TI) = time.max(initial=-np.inf), later_shares(time, rows.item, items, BINS)
         late_WI = [np.bincount(rows.item, np.exp2((time - now) / (DAY * half)), items) for half in HALF_LIVES]
         first_I, last_I = np.full(items, now), np.full(items, time.min(initial=np.inf))
         np.minimum.at(first_I, rows.item, time)
         np.maximum.at(last_I, rows.item, time)
         mean = rows.weight.mean(dtype=np.float64)
+        # Five rows at the mean for every item: the mean of one or two rows is mostly noise.
         weight_I = (np.bincount(rows.item, rows.weight, items) + 5 * mean) / (count_I + 5)
         self._take(now=now, edges=edges, first=first_I, last=last_I, weight=weight_I, share=_log_share(count_I))
         self._take(late=np.stack([_log_share(late_I) for late_I in late_WI]))
-        self._take(later=_later(edges, time, rows.item, count_I))
+        self._take(later=later_TI)
         self.user_side.learn(train.user_features)
         self.item_side.learn(train.item_features)
         touched = self.item_side.profile(
@@ -246,17 +249,6 @@ def _latest(query: Query) -> tuple[Tensor, Tensor]:
         return torch.zeros_like(there_BL, dtype=torch.int64), there_BL.float()
     place_BL = (query.offsets[1:, None] - back_L).clamp(min=0)
     return query.items[place_BL].where(there_BL, 0), there_BL.float()
-
-
-def _later(
-    edges: NDArray[np.float64], time: NDArray[np.float64], item: NDArray[np.int32], count_I: NDArray[np.int64]
-) -> NDArray[np.float64]:
-    """log((a + 1) / (n + 2)), (T + 1, I): a of the item's n rows came after the time bin."""
-    items = len(count_I)
-    place = np.searchsorted(edges, time, side="right") * items + item
-    count_TI = np.bincount(place, minlength=(BINS + 1) * items).reshape(BINS + 1, items)
-    share_TI: NDArray[np.float64] = np.log((count_I - count_TI.cumsum(0) + 1) / (count_I + 2))
-    return share_TI
 
 
 def _log_share(count_I: NDArray[np.generic]) -> NDArray[np.float64]:

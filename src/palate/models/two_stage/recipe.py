@@ -181,6 +181,7 @@ class TwoStage(Recipe[TwoStageModel]):
         """The candidates of the people who come back in the slice, as of its start."""
         rng, rows = np.random.default_rng(seed), part.after.interactions
         users = rng.permutation(np.unique(rows.user))[: self.users]
+        # Ages as of the start of the slice: any later moment would reveal a part of the slice to the ranker.
         at = None if rows.time is None else torch.full((len(users),), rows.time.min(), dtype=torch.float64)
         query = Query.of(users, part.before.history.select(users), at)
         right = torch.from_numpy(np.unique(rows.user.astype(np.int64) * model.spec.items + rows.item))
