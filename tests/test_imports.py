@@ -201,3 +201,15 @@ def test_the_wheel_works_outside_the_checkout(wheel: Path, tmp_path: Path) -> No
     )
     lines = in_a_fresh_process(fit, cwd=elsewhere, path=target).splitlines()
     assert lines == [str(target / "palate" / "__init__.py"), "['b']"]
+
+
+def test_every_module_imports_without_the_modules_that_only_posix_has() -> None:
+    # As on Windows, which lacks two names of os and one of signal as well.
+    code = (
+        "import sys, os, signal, importlib; sys.modules.update(fcntl=None, resource=None)\n"
+        "for name in ('sched_getaffinity', 'geteuid'): delattr(os, name)\n"
+        "del signal.SIGKILL\n"
+        f"for name in {MODULES!r}:\n    if not name.endswith('__main__'): importlib.import_module(name)\n"
+        "print('imported')"
+    )
+    assert in_a_fresh_process(code).endswith("imported\n")

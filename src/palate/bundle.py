@@ -34,7 +34,7 @@ from palate.data.dataset import Dataset, Fingerprint, History
 from palate.data.ids import IdMap
 from palate.errors import BundleError, DataError, RecipeError
 
-# torch, and what imports it, comes in when a model is loaded or saved: reading a manifest must stay light.
+# torch is imported when a model is loaded or saved: reading a manifest must stay light.
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -61,13 +61,13 @@ def _versions() -> dict[str, str]:
 
 @dataclass(frozen=True, eq=False)
 class Bundle:
-    """A fitted model, its recipe and ids, and what is known about its quality and origin.
+    """A fitted model with its recipe, ids, metrics and origin.
 
     Args:
         recipe: the hyperparameters.
         recommender: the model with ids, histories and titles; ``recommender.name`` is the name of the data.
         metrics: rows of a report, kept as they are (NaN becomes null).
-        split, candidates: fingerprints of what the metrics were measured on, or None.
+        split, candidates: fingerprints of the rows and candidates of the metrics, or None.
         versions: of Palate, Python and the libraries it was made with.
         created: UTC, ISO 8601.
     """

@@ -2,16 +2,16 @@
 
     PalateError                 something the caller can act on; the command line prints it in one line
     ├── DataError               the rows, columns or ids that were given cannot be used
-    │   └── SourceError         a named data set could not be had from any of its sources
+    │   └── SourceError         a named data set is not available from any source
     ├── RecipeError             a hyperparameter, or a combination of them, makes no sense
     ├── RuleError               a rule, or a combination of them, makes no sense or does not fit the catalog
-    ├── ModelError              the fitted model cannot do what was asked of it
-    ├── EvaluationError         a measurement that would not mean what it seems to
+    ├── ModelError              the fitted model does not support the request
+    ├── EvaluationError         the measurement would be misleading
     │   └── LeakError           rows to be evaluated were part of the training rows
     ├── BundleError             a saved bundle or split is missing, truncated, tampered with or too new
     └── StorageError            a folder or file is locked by another process
 
-Every message states the fact, the values and what to do about it.
+Every message states the fact, the values and the remedy.
 """
 
 __all__ = [
@@ -37,7 +37,7 @@ class DataError(PalateError, ValueError):
 
 
 class SourceError(DataError):
-    """A named data set could not be had from any of its sources."""
+    """A named data set is not available from any of its sources."""
 
 
 class RecipeError(PalateError, ValueError):
@@ -49,11 +49,11 @@ class RuleError(PalateError, ValueError):
 
 
 class ModelError(PalateError, RuntimeError):
-    """The fitted model cannot do what was asked of it."""
+    """The fitted model does not support the request."""
 
 
 class EvaluationError(PalateError, ValueError):
-    """A measurement that would not mean what it seems to."""
+    """The measurement would be misleading."""
 
 
 class LeakError(EvaluationError):

@@ -1,4 +1,4 @@
-"""Processes beside this one: started afresh, one thread each, and never outliving the process that started them."""
+"""Worker processes: spawned, with one thread per library, and ended with the process that started them."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ def cores() -> int:
 def pool(workers: int, begin: Callable[..., None] | None = None, *arguments: Any) -> Iterator[ProcessPoolExecutor]:
     """An executor whose processes have one thread for each library; they call ``begin(*arguments)`` once.
 
-    They are spawned, not forked: a fork after torch or FAISS ran on several threads hangs. After an error inside the
-    ``with`` block what runs already is waited for, what has not begun is not.
+    They are spawned: a fork of a process in which torch, polars or FAISS has run threads hangs. After an error inside
+    the ``with`` block running tasks are finished and waiting tasks are cancelled.
     """
     context = multiprocessing.get_context("spawn")
     executor = ProcessPoolExecutor(workers, context, _begin, (begin, arguments))

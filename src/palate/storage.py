@@ -157,7 +157,7 @@ def digest_json(content: Any) -> str:
 
 
 def file_record(path: Path) -> dict[str, Any]:
-    """What a manifest says about a file: name, sha256, bytes."""
+    """The record of a file in a manifest: name, sha256, bytes."""
     return {"name": path.name, "sha256": digest_file(path), "bytes": path.stat().st_size}
 
 
@@ -197,7 +197,7 @@ def read_json(path: Path) -> Any:
 
 
 def write_manifest(path: Path, kind: str, version: int, content: Mapping[str, Any]) -> None:
-    """Write a manifest with its checksum; from here on the folder holds what it says."""
+    """Write a manifest with its checksum; from here on it describes the folder."""
     manifest = {"kind": kind, "version": version, **content}
     write_json(path, {**manifest, "checksum": digest_json(manifest)})
 

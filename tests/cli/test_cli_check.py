@@ -55,7 +55,7 @@ def test_a_split_is_audited_as_training_would_get_it_and_its_rows_as_they_stand(
     assert found["split"].startswith("leave one out")
     assert kinds["duplicates"] == "warning"
     assert kinds["trained-rows"] == kinds["leak"] == kinds["sentinels"] == "ok"
-    kept = palate("check", messy, "--split", "random", "--duplicates", "keep", "--share", "0.5", "--json").ok().json
+    kept = palate("check", messy, "--split", "random", "--duplicates", "keep", "--test-size", "0.5", "--json").ok().json
     assert severities(kept)["leak"] == "problem"
 
 

@@ -48,7 +48,7 @@ MISTAKES = {
     f"{TRAIN} --config bad.toml": "bad.toml cannot be read as TOML",
     f"{TRAIN} --config wrong.toml": "no field 'epoch'",
     f"{TRAIN} --split sideways": "--split 'sideways' is not a split",
-    f"{TRAIN} --split random --share 2": "test_size=2.0",
+    f"{TRAIN} --split random --test-size 2": "test_size=2.0",
     f"{TRAIN} --negatives 500": "fewer than 500 unseen items",
     f"{TRAIN} --seed -1": "--seed",
     f"{TRAIN} --device toaster": "toaster",

@@ -52,7 +52,7 @@ def test_set_wins_over_config_and_config_over_the_preset(tmp_path):
     [("leave-one-out", "latest"), ("time", "global time"), ("random", "random: 0.3 of all rows"), ("none", None)],
 )
 def test_split_says_what_was_held_out(how, words):
-    told = palate("train", "popularity", "clicks.csv", "--split", how, "--share", 0.3, "--json").ok().json
+    told = palate("train", "popularity", "clicks.csv", "--split", how, "--test-size", 0.3, "--json").ok().json
     if words is None:
         assert told["reports"] == []
     else:

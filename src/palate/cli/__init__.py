@@ -33,7 +33,7 @@ __all__ = ["app", "main"]
 
 app = typer.Typer(
     name="palate",
-    help="Honest, evaluated, personal recommendations from a log of who touched what.\n\n"
+    help="Evaluated, personal recommendations from a log of interactions.\n\n"
     "Start with: palate quickstart clicks.csv   (your own file)   or: palate demo   (MovieLens 100K)",
     no_args_is_help=True,
     pretty_exceptions_enable=False,

@@ -1,4 +1,4 @@
-"""`palate check`: what is wrong with the data, before any number is made of them."""
+"""`palate check`: problems of the data, before a model is fitted or measured."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def check(
             "--split", help="leave-one-out, time or random: also check the split made so. Default: rows only."
         ),
     ] = None,
-    share: Annotated[float, typer.Option("--share", help="Held-out share of the rows for time and random.")] = 0.2,
+    test_size: options.TestSize = 0.2,
     fail_on: Annotated[
         str | None,
         typer.Option("--fail-on", help="Exit with 1 on these: kinds, or problem or warning; with commas: leak,ties."),
@@ -46,8 +46,8 @@ def check(
 ) -> None:
     """Audit rows, and a split of them: ties, duplicates, leaks, marks that are no ratings, wrong ids, and more.
 
-    DATA is a named data set, a file, or a saved split. The rows are looked at as they stand in the file, before
-    duplicates and unreadable rows go. Each finding says what, why it matters and what to do. For CI: --fail-on names
+    DATA is a named data set, a file, or a saved split. The rows are checked before duplicates and
+    unreadable rows are dropped. Each finding has a description, a reason and a remedy. For CI: --fail-on names
     kinds, or the severities problem and warning; such a finding ends with exit code 1, a mistake with 2.
 
     Example: palate check clicks.csv --split leave-one-out --fail-on leak,duplicates
@@ -63,7 +63,7 @@ def check(
         found = audit(ready)
     elif split is not None:
         raw = _as_they_stand(source)
-        found = audit(options.split_rows(_reading(source, drop_invalid=True), split, share, seed), raw=raw)
+        found = audit(options.split_rows(_reading(source, drop_invalid=True), split, test_size, seed), raw=raw)
     else:
         found = audit(_as_they_stand(source))
     fired = _fired(found, wanted)
@@ -108,14 +108,14 @@ def _fired(found: Audit, wanted: list[str]) -> list[Finding]:
     kinds = set(wanted) - {"problem", "warning"}
     for kind in kinds & set(found.unchecked):
         raise DataError(
-            f"--fail-on {kind} cannot be judged: {found.unchecked[kind]}: leave it out or bring what it needs"
+            f"--fail-on {kind} cannot be judged: {found.unchecked[kind]}: leave it out or provide the missing data"
         )
     severities = {"problem", "warning"} if "warning" in wanted else {"problem"} & set(wanted)
     return [one for one in found.findings if one.severity in severities or (one.fires and one.kind in kinds)]
 
 
 def _show(found: Audit) -> None:
-    """The findings as a table, the most severe first; what is in order in one line, and the shape of the data."""
+    """The findings as a table, the most severe first; the passed checks in one line; the profile of the data."""
     from rich.table import Table
 
     to = console()
@@ -127,7 +127,7 @@ def _show(found: Audit) -> None:
     table = Table(show_lines=True)
     for column in ("severity", "kind"):
         table.add_column(column, no_wrap=True)
-    table.add_column("what was found, why it matters, what to do")
+    table.add_column("finding, reason, remedy")
     for finding in found.findings:
         if finding.severity != "ok":
             style = STYLES[finding.severity]

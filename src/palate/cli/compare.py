@@ -41,7 +41,7 @@ def compare(
     split: Annotated[
         str | None, typer.Option("--split", help="leave-one-out, time or random. Default: time, else random.")
     ] = None,
-    share: Annotated[float, typer.Option("--share", help="Held-out share of the rows for time and random.")] = 0.2,
+    test_size: options.TestSize = 0.2,
     negatives: Annotated[
         int | None,
         typer.Option(
@@ -103,7 +103,7 @@ def compare(
         k=k, seeds=_seeds(seeds, seed), patience=patience, resamples=resamples, memory=memory, precision=precision,
         device=device, threads=options.make_run(seed, device, threads).threads,
     )  # fmt: skip
-    rows = _candidates(options.split_rows(source, split, share, seed), negatives, seed)
+    rows = _candidates(options.split_rows(source, split, test_size, seed), negatives, seed)
     folder = out or Path("runs") / f"compare-{Path(rows.train.name).stem}"
     with show_progress() as progress:
         document = run(

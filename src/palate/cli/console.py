@@ -27,7 +27,7 @@ def console(*, stderr: bool = False) -> Console:
 
 
 def note(line: object) -> None:
-    """One line about what is going on, on stderr, so that stdout stays clean for pipes."""
+    """Print one line on stderr, so that stdout holds results only."""
     console(stderr=True).print(str(line), style="dim", markup=False, soft_wrap=True)
 
 

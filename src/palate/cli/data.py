@@ -1,4 +1,4 @@
-"""``palate data``: the named data sets, where they are, and what they hold."""
+"""`palate data`: the named data sets, their places and their content."""
 
 from __future__ import annotations
 

@@ -29,9 +29,7 @@ def evaluate(
         str | None,
         typer.Option("--split", help="leave-one-out, time or random: measure on that part of DATA. Default: all rows."),
     ] = None,
-    test_size: Annotated[
-        float, typer.Option("--test-size", help="Test fraction of the rows for time and random.")
-    ] = 0.2,
+    test_size: options.TestSize = 0.2,
     negatives: Annotated[
         int, typer.Option("--negatives", min=0, help="Also measure against this many sampled candidates.")
     ] = 0,

@@ -50,7 +50,7 @@ def index(
 
 
 def index_if_large(recommender: Recommender) -> Recommender:
-    """The recommender with an index if its catalog is large; without FAISS a note says what to install."""
+    """The recommender with an index if its catalog is large; without FAISS a note names the package to install."""
     from palate.base import Vectors
     from palate.errors import ModelError
 

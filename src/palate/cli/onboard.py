@@ -31,7 +31,7 @@ def onboard(
     k: options.K = 10,
     json: options.Json = False,
 ) -> None:
-    """Items for a new user to rate, chosen to tell tastes apart; with --ask, lists from the answers.
+    """Items for a new user to rate, chosen to separate tastes; with --ask, lists from the answers.
 
     Example: palate onboard bundles/demo -n 12
 

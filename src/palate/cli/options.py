@@ -1,4 +1,4 @@
-"""The arguments that several commands share, and what opens the data they name."""
+"""Options shared by several commands, and the functions that open the data they name."""
 
 from __future__ import annotations
 
@@ -38,6 +38,7 @@ __all__ = [
     "Sentinels",
     "Separator",
     "Source",
+    "TestSize",
     "Threads",
     "TimeColumn",
     "UserColumn",
@@ -72,6 +73,7 @@ ItemFeatures = Annotated[
     Path | None, typer.Option("--items", help="A table about the items: its id column, titles, features.")
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
+TestSize = Annotated[float, typer.Option("--test-size", help="Test fraction of the rows for time and random.")]
 K = Annotated[int, typer.Option("-k", "--k", min=1, help="Length of the lists.")]
 Seed = Annotated[int, typer.Option("--seed", min=0, help="All randomness derives from it.")]
 Device = Annotated[Literal["auto", "cpu", "cuda"], typer.Option("--device", help="auto, cpu or cuda.")]
@@ -168,8 +170,8 @@ class Source:
         return None
 
 
-def split_rows(source: Source, how: str | None, share: float, seed: int) -> Split:
-    """The split that a command asked for; without a wish by time, or at random where there is no time."""
+def split_rows(source: Source, how: str | None, test_size: float, seed: int) -> Split:
+    """The split of the options; by default by time, or at random where the rows have no time."""
     from palate.data.splits import strategies
 
     ready = source.ready_made()
@@ -181,9 +183,9 @@ def split_rows(source: Source, how: str | None, share: float, seed: int) -> Spli
     if how == "leave-one-out":
         made = strategies.leave_one_out(dataset)
     elif how == "time":
-        made = strategies.by_time(dataset, test_size=share)
+        made = strategies.by_time(dataset, test_size=test_size)
     elif how == "random":
-        made = strategies.at_random(dataset, test_size=share, seed=seed)
+        made = strategies.at_random(dataset, test_size=test_size, seed=seed)
     else:
         raise DataError(f"--split {how!r} is not a split: choose one of {', '.join(SPLITS)}")
     note(made.how)
@@ -200,8 +202,9 @@ def make_run(seed: int, device: str, threads: int | None, **more: Any) -> TrainO
 
     if device == "cuda" and not torch.cuda.is_available():
         raise RecipeError("--device cuda: torch sees no GPU here: choose auto or cpu")
-    told = os.environ.get("OMP_NUM_THREADS", "")
-    count = threads or (int(told) if told.isdecimal() and int(told) else 1)
+    # One thread is the default: two OpenMP threads on two busy cores can be many times slower than one.
+    default = os.environ.get("OMP_NUM_THREADS", "")
+    count = threads or (int(default) if default.isdecimal() and int(default) else 1)
     return TrainOptions(seed=seed, device=cast(Any, device), threads=count, **more)
 
 
@@ -214,7 +217,7 @@ def _nothing_there(data: str) -> str:
 
 
 def with_negatives(rows: Split, negatives: int, seed: int) -> Split:
-    """The split with sampled candidates, drawn if asked for; listed ones that came with it stay."""
+    """The split with ``negatives`` sampled candidates per user; with 0 it keeps the candidates it has."""
     from palate.training.negative_sampling import draw_candidates
 
     if not negatives:

@@ -34,7 +34,7 @@ def report(
 
     for path in out or ():
         if path.suffix not in ENDINGS:
-            raise DataError(f"--out {path}: end its name with {', '.join(ENDINGS)}, which says what to write")
+            raise DataError(f"--out {path}: end its name with {', '.join(ENDINGS)}, which selects the format")
     found = read(comparison)
     folder = comparison if comparison.is_dir() else comparison.parent
     files = out or ([] if json else [folder / "report.html"])

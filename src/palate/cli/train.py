@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 @options.reads_rows
 def train(
-    what: Annotated[
+    words: Annotated[
         list[str], typer.Argument(metavar="[RECIPE] DATA", help="A recipe (gmf, mlp, ...) and the data, or the data.")
     ],
     out: Annotated[Path, typer.Option("--out", help="Folder for the bundle.")] = Path("bundles/trained"),
@@ -41,7 +41,7 @@ def train(
     split: Annotated[
         str | None, typer.Option("--split", help="leave-one-out, time, random, or none to train on all rows.")
     ] = None,
-    share: Annotated[float, typer.Option("--share", help="Held-out share of the rows for time and random.")] = 0.2,
+    test_size: options.TestSize = 0.2,
     save_split: Annotated[Path | None, typer.Option("--save-split", help="Keep the split in this folder.")] = None,
     negatives: Annotated[
         int, typer.Option("--negatives", min=0, help="Also measure against this many sampled candidates.")
@@ -69,19 +69,19 @@ def train(
 ) -> None:
     """Fit a recipe on the training rows, measure it on the held-out rows, save the bundle.
 
-    Without a recipe a few fast ones are compared on validation rows and the best is taken; the line that says so tells
-    why. The fast preset is the default, --published takes the paper's settings.
+    Without a recipe a few fast ones are compared on validation rows and the best is chosen; a line on stderr
+    states the reason. The fast preset is the default, --published takes the paper's settings.
 
     Example: palate train neumf ml-100k --split leave-one-out --negatives 100 --set epochs=5
     """
     from palate.bundle import Bundle
     from palate.data.splits.split import Split
 
-    named, data = _recipe_and_data(what)
+    named, data = _recipe_and_data(words)
     name, fields = recipe_and_fields(named, config, set_ or [])
     source = reading.of(data, items)
     rows: Split | Dataset
-    rows = source.dataset() if split == "none" else options.split_rows(source, split, share, seed)
+    rows = source.dataset() if split == "none" else options.split_rows(source, split, test_size, seed)
     dataset = rows.train if isinstance(rows, Split) else rows
     with show_progress() as progress:
         training = options.make_run(
@@ -127,12 +127,12 @@ def _fit(recipe: Recipe[Any], dataset: Dataset, training: TrainOptions, patience
     return model
 
 
-def _recipe_and_data(what: list[str]) -> tuple[str | None, str]:
-    if len(what) == 1:
-        return None, what[0]
-    if len(what) == 2:
-        return what[0], what[1]
-    raise RecipeError(f"expected [RECIPE] DATA, got {len(what)} words ({' '.join(what)}): give a recipe and the data")
+def _recipe_and_data(words: list[str]) -> tuple[str | None, str]:
+    if len(words) == 1:
+        return None, words[0]
+    if len(words) == 2:
+        return words[0], words[1]
+    raise RecipeError(f"expected [RECIPE] DATA, got {len(words)} words ({' '.join(words)}): give a recipe and the data")
 
 
 def _recipe(
@@ -164,9 +164,9 @@ def recipe_and_fields(name: str | None, config: Path | None, pairs: list[str]) -
     from palate.experiment import read_toml
 
     fields = read_toml(config, "--config") if config else {}
-    told = fields.pop("recipe", name)
-    if name is not None and told != name:
-        raise RecipeError(f"--config {config} is of recipe {told!r}, not {name!r}: name that one, or none")
+    recipe = fields.pop("recipe", name)
+    if name is not None and recipe != name:
+        raise RecipeError(f"--config {config} is of recipe {recipe!r}, not {name!r}: name that one, or none")
     for pair in pairs:
         key, sign, value = pair.partition("=")
         if not sign:
@@ -175,4 +175,4 @@ def recipe_and_fields(name: str | None, config: Path | None, pairs: list[str]) -
             fields[key] = json.loads(value)
         except json.JSONDecodeError:
             fields[key] = value
-    return told, fields
+    return recipe, fields

@@ -72,7 +72,7 @@ def tune(
             "--split", help="How rows are held out: leave-one-out, time or random; none: DATA has no test rows."
         ),
     ] = None,
-    share: Annotated[float, typer.Option("--share", help="Held-out share of the rows for time and random.")] = 0.2,
+    test_size: options.TestSize = 0.2,
     parts: Annotated[
         int, typer.Option("--parts", min=1, help="Number of validation parts; the value of a trial is their mean.")
     ] = 1,
@@ -108,10 +108,10 @@ def tune(
         )
     source = reading.of(data, items)
     training = options.make_run(seed, device, threads)
-    train, rows = _training(source, split, share, sample, seed)
+    train, rows = _training(source, split, test_size, sample, seed)
     made = tuple(
         _with_candidates(part if relevant is None else part.relevant(relevant), candidates, seed)
-        for part in _parts(train, rows, split, parts, share, seed)
+        for part in _parts(train, rows, split, parts, test_size, seed)
     )
     for part in made:
         note(f"validation rows, out of {len(train):,} training rows: {len(part.test):,} ({part.how})")
@@ -141,12 +141,12 @@ def _space(preset: Recipe[Any], path: Path | None, pairs: list[str]) -> Space:
 
 
 def _training(
-    source: options.Source, how: str | None, share: float, sample: float, seed: int
+    source: options.Source, how: str | None, test_size: float, sample: float, seed: int
 ) -> tuple[Dataset, Split | None]:
     """Training rows, and the split they are from, whose test rows are only counted."""
     from palate.data.preprocessing import sample_users
 
-    rows = None if how == "none" else options.split_rows(source, how, share, seed)
+    rows = None if how == "none" else options.split_rows(source, how, test_size, seed)
     train = source.dataset() if rows is None else rows.train
     if rows is not None:
         note(f"{len(rows.test):,} test rows are held out and not used")
@@ -156,15 +156,15 @@ def _training(
     return train, rows
 
 
-def _parts(train: Dataset, rows: Split | None, how: str | None, parts: int, share: float, seed: int) -> list[Split]:
+def _parts(train: Dataset, rows: Split | None, how: str | None, parts: int, test_size: float, seed: int) -> list[Split]:
     """Validation splits of the training rows, in the requested way or that of the test rows."""
     from palate.experiment import validation_parts, validation_split
 
     if how in ("leave-one-out", "time", "random"):
-        return validation_parts(train, cast("How", how), parts, share, seed)
+        return validation_parts(train, cast("How", how), parts, test_size, seed)
     if parts > 1 or (rows is not None and rows.train is not train):
         raise DataError("--parts and --sample need --split leave-one-out, time or random: say how rows are held out")
-    return [validation_split(train if rows is None else rows, share, seed)]
+    return [validation_split(train if rows is None else rows, test_size, seed)]
 
 
 def _with_candidates(part: Split, candidates: str, seed: int) -> Split:
