@@ -1,4 +1,4 @@
-"""Processes beside this one: one thread each, told once how to begin, and gone when their parent is killed."""
+"""Processes beside this one: one thread each, initialized once, and gone when their parent is killed."""
 
 from __future__ import annotations
 
@@ -25,6 +25,20 @@ if __name__ == "__main__":
 """
 
 
+FORK = """
+import os, palate, polars as pl
+log = pl.DataFrame({"user": ["u", "u", "v", "v", "w"], "item": ["a", "d", "b", "c", "b"]})
+train = palate.from_frame(log)
+recommender = palate.Recommender.of(palate.Popularity().fit(train), train)
+recommender.recommend(["u"], k=2)
+pid = os.fork()
+if pid == 0:
+    print(recommender.recommend(["u"], k=2)["item_id"].to_list(), flush=True)
+    os._exit(0)
+assert os.waitpid(pid, 0)[1] == 0
+"""
+
+
 def threads_of_torch() -> int:
     import torch
 
@@ -34,7 +48,7 @@ def threads_of_torch() -> int:
 def test_each_has_one_thread_and_the_parent_keeps_its_own_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
     monkeypatch.delenv("POLARS_MAX_THREADS", raising=False)
-    with pool(1, os.putenv, "TOLD", "once") as processes:
+    with pool(1, os.putenv, "GIVEN", "once") as processes:
         assert processes.submit(os.getenv, "POLARS_MAX_THREADS").result() == "1"
         assert processes.submit(threads_of_torch).result() == 1
     assert os.environ["OMP_NUM_THREADS"] == "3"
@@ -70,6 +84,14 @@ def test_they_end_when_their_parent_is_killed(tmp_path: Path) -> None:
     while time.monotonic() < deadline and _alive(child):
         time.sleep(0.1)
     assert not _alive(child)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="os.fork is POSIX")
+def test_a_recommender_answers_in_a_forked_child() -> None:
+    # In a process of its own: forking the test runner, which has threads, would test pytest as well. The fork comes
+    # after polars and torch have started theirs, as with a server that loads a model and then forks its workers.
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", FORK], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "['b', 'c']\n"), done.stderr
 
 
 def _alive(pid: int) -> bool:
