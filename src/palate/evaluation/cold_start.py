@@ -245,10 +245,18 @@ class _AsNewUsers(nn.Module):
         return cast(Tensor, cast(Any, self.model).can_personalize(self.as_new_users(query)))
 
 
-class _Policy(nn.Module):
-    """The scores of a cold-start policy, for users that the model can't personalize."""
+class _Impersonal(nn.Module):
+    """A reference that personalizes for no user."""
 
     trained_on: Fingerprint | None = None
+
+    def can_personalize(self, query: Query) -> Tensor:
+        """All False."""
+        return torch.zeros(len(query), dtype=torch.bool)
+
+
+class _Policy(_Impersonal):
+    """The scores of a cold-start policy, for users that the model can't personalize."""
 
     def __init__(self, policy: ColdStart, train: Dataset) -> None:
         super().__init__()
@@ -262,15 +270,9 @@ class _Policy(nn.Module):
         score_BI = torch.from_numpy(self.fallback.scores(len(query), features))
         return score_BI if items is None else score_BI.gather(1, items)
 
-    def can_personalize(self, query: Query) -> Tensor:
-        """All False."""
-        return torch.zeros(len(query), dtype=torch.bool)
 
-
-class _Random(nn.Module):
+class _Random(_Impersonal):
     """Random scores: the level of chance among cold items, for which popularity is 0."""
-
-    trained_on: Fingerprint | None = None
 
     def __init__(self, items: int) -> None:
         super().__init__()
@@ -280,10 +282,6 @@ class _Random(nn.Module):
     def score(self, query: Query, items: Tensor | None = None) -> Tensor:
         """(B, C) or (B, I)."""
         return torch.rand(len(query), self.items if items is None else items.shape[1], generator=self.dice)
-
-    def can_personalize(self, query: Query) -> Tensor:
-        """All False."""
-        return torch.zeros(len(query), dtype=torch.bool)
 
 
 class _Bench:

@@ -10,7 +10,7 @@ Shape legend: U test users, L lists, K list length.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -26,7 +26,6 @@ from palate.evaluation.rankings import (
     DEFAULT_CHUNK,
     GroundTruth,
     Lists,
-    Rankings,
     by_candidates,
     by_catalog,
     by_lists,
@@ -166,13 +165,12 @@ def validation_callback(
 
     # Called after every epoch: without accumulator and intervals, and the ground truth is made once.
     def measure(model: Model) -> float:
-        parts: Iterator[Rankings]
-        if candidates is None:
-            parts = by_catalog(model, ground, longest, DEFAULT_CHUNK)
-        else:
-            parts = by_candidates(model, ground, longest, DEFAULT_CHUNK, candidates)
         values = []
-        for part in parts:
+        for part in (
+            by_catalog(model, ground, longest, DEFAULT_CHUNK)
+            if candidates is None
+            else by_candidates(model, ground, longest, DEFAULT_CHUNK, candidates)
+        ):
             hits_BK = places(part.rank, part.row, part.last - part.first, longest)
             relevant_B = torch.from_numpy(ground.relevant[part.first : part.last])
             values.append(at_length(metric, METRICS[metric](hits_BK, relevant_B), length))

@@ -106,14 +106,17 @@ class GroundTruth:
         at_B = None if at is None else torch.from_numpy(at[first:last])
         return Query.of(self.user_rows[first:last], history, at_B).to(device_of(model))
 
-    def chunks(self, bytes_U: NDArray[np.int64], budget: int) -> Iterator[tuple[int, int]]:
-        """Consecutive test users whose cost fits the budget; a user that alone does not is a chunk of one."""
+    def parts(self, bytes_U: NDArray[np.int64], budget: int) -> Iterator[tuple[int, int, History, Tensor, Tensor]]:
+        """Consecutive test users whose cost fits the budget, each (first, last) with its ``part``.
+
+        A user that alone does not fit is a chunk of one.
+        """
         # Costs differ by user, long histories above all: chunks are cut by cost and not by number.
         total = np.append(0, np.cumsum(bytes_U))
         first = 0
         while first < len(bytes_U):
             last = max(first + 1, int(np.searchsorted(total, total[first] + budget, side="right")) - 1)
-            yield first, last
+            yield first, last, *self.part(first, last)
             first = last
 
     def part(self, first: int, last: int) -> tuple[History, Tensor, Tensor]:
@@ -143,8 +146,7 @@ def by_catalog(
     Raises:
         ModelError: the model gave NaN.
     """
-    for first, last in ground.chunks(ground.catalog_bytes(), budget):
-        history, row_N, item_N = ground.part(first, last)
+    for first, last, history, row_N, item_N in ground.parts(ground.catalog_bytes(), budget):
         query = ground.query(model, first, last, history)
         yield Rankings(
             first, last, history, row_N, item_N, *_full(model, query, history, row_N, item_N, length, exclude_seen)
@@ -159,8 +161,8 @@ def by_candidates(
     Raises:
         ModelError: the model gave NaN.
     """
-    for first, last in ground.chunks(ground.candidate_bytes(candidates.negatives.shape[1]), budget):
-        history, row_N, item_N = ground.part(first, last)
+    bytes_U = ground.candidate_bytes(candidates.negatives.shape[1])
+    for first, last, history, row_N, item_N in ground.parts(bytes_U, budget):
         query = ground.query(model, first, last, history)
         rank_N = _sampled(model, query, row_N, item_N, candidates.negatives[first:last])
         # As in a list that ends at ``length``, so that both rankings mean the same by a metric at k.
@@ -172,8 +174,7 @@ def by_lists(lists: Lists, ground: GroundTruth, length: int, budget: int) -> Ite
     """Ranks within finished lists; a test user without a list has an empty one, an item listed again counts once."""
     place_of = np.full(ground.split.train.n_users, -1)  # a table, so that no chunk searches; -1 without a list
     place_of[lists.users] = np.arange(len(lists.users))
-    for first, last in ground.chunks(32 * length + ground._pair_bytes(), budget):
-        history, row_N, item_N = ground.part(first, last)
+    for first, last, history, row_N, item_N in ground.parts(32 * length + ground._pair_bytes(), budget):
         place_B = place_of[ground.user_rows[first:last]]
         list_BK = np.full((last - first, length), -1, np.int64)
         given_BK = lists.items[place_B[place_B >= 0], :length]
