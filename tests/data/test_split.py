@@ -194,7 +194,7 @@ def test_cuts_that_make_no_sense_are_named(options, message):
 
 
 def test_time_splits_refuse_rows_without_usable_time():
-    with pytest.raises(DataError, match="toy has no time to split by: use at_random"):
+    with pytest.raises(DataError, match=r"toy has no time to split by: use palate\.at_random"):
         by_time(dataset([0, 0], [0, 1]), test_size=0.5)
     with pytest.raises(DataError, match="1 of 2 timestamps are not finite"):
         leave_one_out(dataset([0, 0], [0, 1], [1.0, np.nan]))
@@ -313,7 +313,7 @@ def test_ready_made_parts_share_one_numbering_and_their_flaws_are_counted():
         ({"negatives": np.array([["x"]])}, r"negatives of shape \(1, 1\) for 2 test rows"),
         ({"negatives": pl.DataFrame({"user_id": [7], "item_id": ["x"]})}, "negatives name 1 users, 1 of them among"),
         ({"negatives": pl.DataFrame({"user_id": [7, 3, 3], "item_id": list("xyz")})}, "users have 1 to 2 negatives"),
-        ({"negatives": pl.DataFrame({"user": [7]})}, "negatives lacks the column user_id, item_id"),
+        ({"negatives": pl.DataFrame({"user": [7]})}, "negatives: no column looks like the item"),
         ({"test": PARTS[1].drop("timestamp")}, "only one of train and test has a timestamp"),
         ({"test": PARTS[1].with_columns(rating=pl.lit(float("nan")))}, "column rating must be finite numbers"),
         (
@@ -325,6 +325,24 @@ def test_ready_made_parts_share_one_numbering_and_their_flaws_are_counted():
 def test_parts_that_do_not_fit_are_named(change, message):
     with pytest.raises(DataError, match=message):
         from_parts(**{"train": PARTS[0], "test": PARTS[1], "name": "", "how": "", **change})
+
+
+def test_columns_of_parts_are_named_as_in_from_frame():
+    names = {"user_id": "who", "item_id": "thing", "rating": "mark", "timestamp": "moment"}
+    given = {"user": "who", "item": "thing", "rating": "mark", "timestamp": "moment"}
+    named = [part.rename(names) for part in PARTS]
+    expected = from_parts(*PARTS, name="", how="")
+    with pytest.raises(DataError, match=r"train: no column looks like the user.*name it with user=\.\.\."):
+        from_parts(*named, name="", how="")
+    split = from_parts(*named, name="", how="", **given)
+    assert split.fingerprint == expected.fingerprint
+    assert split.train.explicit
+    given["weight"] = given.pop("rating")
+    assert not from_parts(*named, name="", how="", **given).train.explicit
+    untimed = (PARTS[0], PARTS[1].drop("timestamp"))
+    with pytest.raises(DataError, match='pass timestamp="" to use none'):
+        from_parts(*untimed, name="", how="")
+    assert from_parts(*untimed, name="", how="", timestamp="").train.interactions.time is None
 
 
 @settings(deadline=None, max_examples=25)

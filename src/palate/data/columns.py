@@ -9,8 +9,6 @@ from difflib import get_close_matches
 
 from palate.errors import DataError
 
-__all__ = ["WEIGHTS", "Columns", "find_columns", "listed", "plain", "require", "shortened"]
-
 # Names compared in lower case without punctuation; a name further left wins over one in a later group.
 Groups = tuple[tuple[str, ...], ...]
 RATINGS: Groups = (("rating",), ("ratings", "score", "stars", "rate", "overall", "ratingvalue", "userrating"))
@@ -121,6 +119,11 @@ def _find(role: str, names: Sequence[str], source: str) -> str | None:
 def plain(name: str) -> str:
     """A column name without case, punctuation and RecBole type."""
     return re.sub(r"[\W_]", "", name.split(":", maxsplit=1)[0].lower())
+
+
+def is_weight(name: str) -> bool:
+    """Whether a column holds strengths (plays, clicks) and not ratings on a scale, by its name."""
+    return any(plain(name) in group for group in WEIGHTS)
 
 
 def shortened(value: object) -> str:

@@ -16,8 +16,6 @@ from palate.data.ids import STEP, IdMap, mix
 from palate.data.order import grouped, renumbered
 from palate.errors import DataError, ModelError
 
-__all__ = ["Dataset", "Fingerprint", "History", "Interactions", "Note"]
-
 SKETCH_ROWS = 65_536
 PART = 1 << 16  # rows hashed at a time
 

@@ -15,7 +15,7 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
-from palate.data.columns import WEIGHTS, Columns, find_columns, listed, plain
+from palate.data.columns import Columns, find_columns, is_weight, listed, plain
 from palate.data.dataset import Dataset, Interactions, Note
 from palate.data.ids import IdMap
 from palate.data.parsing import Source, counted, read_ids, read_ratings, read_times, settle
@@ -79,7 +79,8 @@ def from_frame(
     table = _as_polars(opened, [column for column in astuple(columns) if column is not None], origin.name)
     rows, notes = _parse(table, columns, origin, sentinels, drop_invalid)
     if explicit is None:
-        explicit = not weight and _is_explicit(columns, rows)
+        on_a_scale = columns.rating is not None and not weight and not is_weight(columns.rating)
+        explicit = on_a_scale and rows["weight"].n_unique() > 1
     elif explicit and columns.rating is None:
         raise DataError(f"{origin.name}: explicit=True needs a rating column: name it with rating=... (--rating)")
     if explicit and not sentinels:
@@ -161,7 +162,9 @@ def _parse(
     notes = [note for column in parsed.values() for note in column.notes] + dropped
     if columns.rating is None:
         if sentinels:
-            raise DataError(f"{source.name}: sentinels={tuple(sentinels)} but no rating column: name it with --rating")
+            raise DataError(
+                f"{source.name}: sentinels={tuple(sentinels)} but no rating column: name it with rating=... (--rating)"
+            )
         rows = rows.with_columns(weight=pl.lit(1.0, dtype=pl.Float32))
     for value in dict.fromkeys(sentinels):
         kept = rows.filter(pl.col("weight") != np.float32(value))
@@ -172,11 +175,6 @@ def _parse(
         reasons = ", ".join(map(str, notes))
         raise DataError(f"{source.name}: none of {len(table):,} rows is left ({reasons}): correct them")
     return rows, notes
-
-
-def _is_explicit(columns: Columns, rows: pl.DataFrame) -> bool:
-    named = columns.rating is not None and not any(plain(columns.rating) in group for group in WEIGHTS)
-    return named and rows["weight"].n_unique() > 1
 
 
 def _suspect(ratings: pl.Series) -> list[Note]:

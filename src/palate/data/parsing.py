@@ -18,8 +18,6 @@ from palate.data.columns import shortened
 from palate.data.dataset import Note
 from palate.errors import DataError
 
-__all__ = ["Flaw", "Parsed", "Source", "counted", "read_ids", "read_ratings", "read_times", "settle"]
-
 EXACT = 2**53  # whole numbers up to here survive a float64
 MILLI, MICRO, NANO = 1e11, 1e14, 1e17
 ISO_FORMATS = ("%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%d", "%Y-%m-%d %H:%M", "%Y-%m-%d %H:%M:%S%.f%#z", "%Y-%m-%d %H:%M%#z")

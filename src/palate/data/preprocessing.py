@@ -17,8 +17,6 @@ from numpy.typing import NDArray
 from palate.data.dataset import Dataset, Note
 from palate.errors import DataError
 
-__all__ = ["binarize", "drop_ratings", "keep_rated", "min_interactions", "sample_users"]
-
 
 def binarize(dataset: Dataset, min_rating: float | None = None) -> Dataset:
     """Explicit to implicit: every weight becomes 1, after rows rated below ``min_rating`` are dropped.

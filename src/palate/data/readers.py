@@ -22,8 +22,6 @@ from palate.data.frame import Duplicates, from_frame
 from palate.data.parsing import Source
 from palate.errors import DataError
 
-__all__ = ["read_interactions", "read_table"]
-
 HEAD = 65_536
 SEPARATORS = (",", "\t", ";", "|")
 PARQUET = (".parquet", ".pq")

@@ -20,8 +20,6 @@ from palate.data.splits.split import Split
 from palate.data.splits.strategies import check_fraction
 from palate.errors import DataError
 
-__all__ = ["hold_out_items", "hold_out_users", "reveal"]
-
 
 def hold_out_users(dataset: Dataset, test_size: float = 0.1, seed: int = 0) -> Split:
     """All rows of a random fraction of the users who have any are test rows; the maps stay whole.

@@ -8,13 +8,12 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from palate.data.columns import find_columns, is_weight
 from palate.data.dataset import Dataset, Interactions, Note
 from palate.data.ids import IdMap
 from palate.data.splits.split import Candidates, Split, counted, distinct
 from palate.data.splits.strategies import cold_notes
 from palate.errors import DataError
-
-__all__ = ["from_parts"]
 
 
 def from_parts(
@@ -24,51 +23,62 @@ def from_parts(
     *,
     name: str,
     how: str,
+    user: str | None = None,
+    item: str | None = None,
+    rating: str | None = None,
+    timestamp: str | None = None,
+    weight: str | None = None,
 ) -> Split:
     """A split that others have made, with one numbering over train, test and negatives; cold rows are kept.
 
     Args:
-        train, test: columns user_id, item_id and, where known, rating or weight, and timestamp (seconds since 1970
-            or a date). A rating column makes the data explicit.
-        negatives: columns user_id and item_id, as many for each test user, or an array of item ids (rows of test, n)
+        train, test: one row per interaction. A rating column makes the data explicit; times are dates or seconds since
+            1970.
+        negatives: a table of users and items, as many for each test user, or an array of item ids (rows of test, n)
             aligned with a test that holds one row per user.
         name, how: shown in tables.
+        user, item, rating, timestamp, weight: names of the columns, as in ``from_frame``. Default: the usual names.
 
     Raises:
         DataError: a column is missing, an id is null, or the negatives do not fit the test users.
     """
-    pairs = [
-        part.select(_need(part, ["user_id", "item_id"], side)) for side, part in (("train", train), ("test", test))
-    ]
-    listed = None if negatives is None else _listed(negatives, test)
-    every = pl.concat([*pairs, *([] if listed is None else [listed])], how="vertical_relaxed")
+    given = {"user": user, "item": item, "rating": rating, "timestamp": timestamp, "weight": weight}
+    strength = find_columns(train.columns, source="train", **given).rating
+    explicit = strength is not None and not weight and not is_weight(strength)
+    train, test = (_renamed(part, side, **given) for side, part in (("train", train), ("test", test)))
+    listed = None if negatives is None else _listed(negatives, test, user, item)
+    parts = [part.select("user", "item") for part in (train, test, *([] if listed is None else [listed]))]
+    every = pl.concat(parts, how="vertical_relaxed")
     if nulls := sum(every.null_count().row(0)):
         raise DataError(f"{nulls} ids in train, test or negatives are null: drop or fill those rows first")
-    users, items = IdMap.of(every["user_id"]), IdMap.of(every["item_id"])
+    users, items = IdMap.of(every["user"]), IdMap.of(every["item"])
     if ("timestamp" in train.columns) != ("timestamp" in test.columns):
-        raise DataError("only one of train and test has a timestamp column: give it to both or to neither")
+        raise DataError(
+            'only one of train and test has a timestamp column: give it to both, or pass timestamp="" to use none'
+        )
     known, held = (_as_rows(part, users, items) for part in (train, test))
-    data = Dataset(name, users, items, known, explicit="rating" in train.columns)
+    data = Dataset(name, users, items, known, explicit=explicit)
     notes = cold_notes(known, held, data, "kept")
     candidates = None
     if listed is not None:
-        candidates = _as_candidates(users.rows(listed["user_id"]), items.rows(listed["item_id"]), held, how)
+        candidates = _as_candidates(users.rows(listed["user"]), items.rows(listed["item"]), held, how)
         notes += _flaws(candidates, known, held, data.n_items)
     return Split(data, data.with_rows(held), how, notes, candidates)
 
 
-def _need(frame: pl.DataFrame, columns: list[str], side: str) -> list[str]:
-    missing = [column for column in columns if column not in frame.columns]
-    if missing:
-        raise DataError(f"{side} lacks the column {', '.join(missing)} (it has {', '.join(frame.columns)}): rename it")
-    return columns
+def _renamed(frame: pl.DataFrame, side: str, **given: str | None) -> pl.DataFrame:
+    """The columns in use, called user, item, rating and timestamp."""
+    columns = find_columns(frame.columns, source=side, **given)
+    named = {"user": columns.user_id, "item": columns.item_id, "rating": columns.rating, "timestamp": columns.timestamp}
+    return frame.select(pl.col(column).alias(role) for role, column in named.items() if column is not None)
 
 
 def _as_rows(frame: pl.DataFrame, users: IdMap, items: IdMap) -> Interactions:
-    strength = next((column for column in ("rating", "weight") if column in frame.columns), None)
-    weight = np.ones(len(frame), np.float32) if strength is None else _numbers(frame[strength]).astype(np.float32)
+    weight = (
+        _numbers(frame["rating"]).astype(np.float32) if "rating" in frame.columns else np.ones(len(frame), np.float32)
+    )
     time = _numbers(frame["timestamp"]) if "timestamp" in frame.columns else None
-    return Interactions(users.rows(frame["user_id"]), items.rows(frame["item_id"]), weight, time)
+    return Interactions(users.rows(frame["user"]), items.rows(frame["item"]), weight, time)
 
 
 def _numbers(column: pl.Series) -> NDArray[np.float64]:
@@ -81,18 +91,20 @@ def _numbers(column: pl.Series) -> NDArray[np.float64]:
     return column.cast(pl.Float64).to_numpy(writable=True)
 
 
-def _listed(negatives: pl.DataFrame | NDArray[Any], test: pl.DataFrame) -> pl.DataFrame:
-    """Negatives as rows of (user_id, item_id)."""
+def _listed(
+    negatives: pl.DataFrame | NDArray[Any], test: pl.DataFrame, user: str | None, item: str | None
+) -> pl.DataFrame:
+    """Negatives as rows of (user, item)."""
     if isinstance(negatives, pl.DataFrame):
-        return negatives.select(_need(negatives, ["user_id", "item_id"], "negatives"))
-    n_users = test["user_id"].n_unique()
+        return _renamed(negatives, "negatives", user=user, item=item, rating="", timestamp="")
+    n_users = test["user"].n_unique()
     if negatives.ndim != 2 or not len(negatives) == len(test) == n_users:
         raise DataError(
             f"negatives of shape {negatives.shape} for {len(test):,} test rows of {n_users:,} users: "
-            "give one row of negatives per test row and one test row per user, or a frame with user_id and item_id"
+            "give one row of negatives per test row and one test row per user, or a table of users and items"
         )
-    repeated = test["user_id"].gather(np.repeat(np.arange(len(test)), negatives.shape[1]))
-    return pl.DataFrame({"user_id": repeated, "item_id": negatives.ravel()})
+    repeated = test["user"].gather(np.repeat(np.arange(len(test)), negatives.shape[1]))
+    return pl.DataFrame({"user": repeated, "item": negatives.ravel()})
 
 
 def _as_candidates(user: NDArray[np.int32], item: NDArray[np.int32], held: Interactions, how: str) -> Candidates:

@@ -186,7 +186,10 @@ def cold_notes(known: Interactions, held: Interactions, dataset: Dataset, fate: 
 def _times(dataset: Dataset) -> NDArray[np.float64]:
     time = dataset.interactions.time
     if time is None:
-        raise DataError(f"{dataset.name} has no time to split by: use at_random, or name the time column")
+        raise DataError(
+            f"{dataset.name} has no time to split by: use palate.at_random, "
+            "or name the time column with timestamp=... (--time)"
+        )
     if bad := int((~np.isfinite(time)).sum()):
         raise DataError(f"{bad:,} of {len(time):,} timestamps are not finite: drop those rows first")
     return time
