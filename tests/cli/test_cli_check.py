@@ -62,10 +62,10 @@ def test_a_split_is_audited_as_training_would_get_it_and_its_rows_as_they_stand(
 def test_the_table_says_what_and_what_to_do(messy):
     shown = palate("check", messy, "--split", "time").ok().out
     flat = re.sub(r"[│\s]+", " ", shown)
-    assert "1 row has the value -1, apart from the others (1 to 5)" in flat
+    assert "1 row has the value -1, far from the others (1 to 5)" in flat
     assert "-> Pass --sentinel VALUE to drop such rows" in flat
     assert "dropped: no id in column 'item_id': 1 row" in flat
-    assert "in order: " in flat
+    assert "ok: " in flat
     assert "not checked, the items have no titles: equal-items" in flat
     assert "█" in shown
 
@@ -92,7 +92,7 @@ def test_mistakes_end_with_two_and_one_line(clicks, tmp_path):
     assert "--fail-on leek: no such kind or severity" in unknown
     assert all(kind in unknown for kind in KINDS)
     blind = mistake(palate("check", clicks, "--fail-on", "leak"))
-    assert "--fail-on leak cannot be judged: there is no split" in blind
+    assert "--fail-on leak cannot be checked: there is no split" in blind
     assert "did you mean ml-100k" in mistake(palate("check", "movielens100k"))
     (tmp_path / "empty.csv").write_text("")
     assert "the file is empty" in mistake(palate("check", tmp_path / "empty.csv"))
@@ -108,7 +108,7 @@ def test_a_saved_split_is_checked_as_it_is(clicks, tmp_path):
     found = palate("check", tmp_path / "latest", "--json", "--fail-on", "leak,trained-rows").ok().json
     assert found["split"].startswith("leave one out")
     assert found["rows"] == 288
-    assert "comes split already" in mistake(palate("check", tmp_path / "latest", "--split", "time"))
+    assert "is already split" in mistake(palate("check", tmp_path / "latest", "--split", "time"))
 
 
 def test_named_data_are_checked(ml_100k):

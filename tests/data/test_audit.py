@@ -245,7 +245,7 @@ def test_positives_among_listed_negatives(latest_out):
     both = audit(with_negatives(latest_out, own=6, known=4)).of("listed-positives")
     assert both.count == 10
     assert "6 of 200 test users" in both.what
-    assert ", 4 an item that they have in training" in both.what
+    assert ", 4 one of their training items" in both.what
 
 
 @pytest.mark.parametrize("cold", ["keep", "drop"])

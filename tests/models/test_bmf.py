@@ -11,8 +11,8 @@ import torch
 
 from palate.base import DataSpec, Query, TrainOptions
 from palate.data.dataset import Dataset, Interactions
+from palate.data.features import indicators
 from palate.data.ids import IdMap
-from palate.data.indicators import indicators
 from palate.data.splits.split import Split
 from palate.errors import RecipeError
 from palate.models.bmf import BMF, _Chain, _wishart

@@ -1,4 +1,4 @@
-"""`palate check`: problems of the data, before a model is fitted or measured."""
+"""`palate check`: an audit of rows and splits, before a model is trained on them."""
 
 from __future__ import annotations
 
@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 
     from palate.data.audit import Audit, Finding
     from palate.data.dataset import Dataset
-
-__all__ = ["check"]
 
 STYLES = {"problem": "bold red", "warning": "yellow", "info": "cyan", "ok": "green"}
 BAR = 30  # characters of the longest bar
@@ -44,11 +42,11 @@ def check(
     seed: options.Seed = 0,
     json: options.Json = False,
 ) -> None:
-    """Audit rows, and a split of them: ties, duplicates, leaks, marks that are no ratings, wrong ids, and more.
+    """Audit rows and a split of them: ties, duplicates, leaks, codes among ratings, wrong id columns and more.
 
-    DATA is a named data set, a file, or a saved split. The rows are checked before duplicates and
-    unreadable rows are dropped. Each finding has a description, a reason and a remedy. For CI: --fail-on names
-    kinds, or the severities problem and warning; such a finding ends with exit code 1, a mistake with 2.
+    DATA is a named data set, a file, or a saved split. Rows are checked as they are in the file, with their
+    duplicates; unreadable ones are counted. Each finding has a sentence with numbers, a reason and a remedy. For CI:
+    --fail-on takes kinds, or the severities problem and warning; such a finding exits with code 1, an error with 2.
 
     Example: palate check clicks.csv --split leave-one-out --fail-on leak,duplicates
     """
@@ -58,14 +56,14 @@ def check(
     source = reading.of(data, items)
     ready = source.ready_made()
     if ready is not None and split is not None:
-        raise DataError(f"--split {split}: {data} comes split already ({ready.how}): leave --split out")
+        raise DataError(f"--split {split}: {data} is already split ({ready.how}): omit --split")
     if ready is not None:
         found = audit(ready)
     elif split is not None:
-        raw = _as_they_stand(source)
+        raw = _raw_rows(source)
         found = audit(options.split_rows(_reading(source, drop_invalid=True), split, test_size, seed), raw=raw)
     else:
-        found = audit(_as_they_stand(source))
+        found = audit(_raw_rows(source))
     fired = _fired(found, wanted)
     if json:
         print_json(found.to_dict())
@@ -76,8 +74,8 @@ def check(
         sys.exit(1)
 
 
-def _as_they_stand(source: options.Source) -> Dataset:
-    """The rows with their duplicates and marks; unreadable ones are dropped and counted, not refused."""
+def _raw_rows(source: options.Source) -> Dataset:
+    """The rows with their duplicates and sentinels; unreadable rows are dropped and counted instead of refused."""
     from palate.datasets import registry
     from palate.datasets.formats import read_anime
 
@@ -89,7 +87,7 @@ def _as_they_stand(source: options.Source) -> Dataset:
 
 
 def _reading(source: options.Source, **changes: Any) -> options.Source:
-    """The same source, read in another way."""
+    """The same source with other reading options."""
     return replace(source, reading=replace(source.reading, **changes))
 
 
@@ -104,18 +102,16 @@ def _wanted(fail_on: str | None) -> list[str]:
 
 
 def _fired(found: Audit, wanted: list[str]) -> list[Finding]:
-    """The findings that a gate does not let pass; a kind that could not be checked must not pass as clean."""
+    """The findings that --fail-on names; a named kind that could not be checked is an error, not a pass."""
     kinds = set(wanted) - {"problem", "warning"}
     for kind in kinds & set(found.unchecked):
-        raise DataError(
-            f"--fail-on {kind} cannot be judged: {found.unchecked[kind]}: leave it out or provide the missing data"
-        )
+        raise DataError(f"--fail-on {kind} cannot be checked: {found.unchecked[kind]}: remove it from --fail-on")
     severities = {"problem", "warning"} if "warning" in wanted else {"problem"} & set(wanted)
     return [one for one in found.findings if one.severity in severities or (one.fires and one.kind in kinds)]
 
 
 def _show(found: Audit) -> None:
-    """The findings as a table, the most severe first; the passed checks in one line; the profile of the data."""
+    """Print the findings, most severe first, the kinds without finding in one line, and the distributions."""
     from rich.table import Table
 
     to = console()
@@ -131,18 +127,18 @@ def _show(found: Audit) -> None:
     for finding in found.findings:
         if finding.severity != "ok":
             style = STYLES[finding.severity]
-            table.add_row(f"[{style}]{finding.severity}[/]", f"[bold]{finding.kind}[/]", _told(finding))
+            table.add_row(f"[{style}]{finding.severity}[/]", f"[bold]{finding.kind}[/]", _described(finding))
     if table.row_count:
         to.print(table)
     clean = [finding.kind for finding in found.findings if finding.severity == "ok"]
-    to.print(f"[{STYLES['ok']}]in order[/]: {', '.join(clean) or 'nothing'}")
+    to.print(f"[{STYLES['ok']}]ok[/]: {', '.join(clean) or 'none'}")
     for reason in dict.fromkeys(found.unchecked.values()):
         kinds = [kind for kind, why in found.unchecked.items() if why == reason]
         to.print(f"not checked, {reason}: {', '.join(kinds)}", style="dim", markup=False)
     _show_profile(found.profile)
 
 
-def _told(finding: Finding) -> Text:
+def _described(finding: Finding) -> Text:
     from rich.text import Text
 
     text = Text(finding.what)
@@ -155,10 +151,10 @@ def _told(finding: Finding) -> Text:
 
 
 def _show_profile(profile: dict[str, Any]) -> None:
-    """Ratings, rows per user and activity as bars: the first look at any data."""
+    """Print ratings, rows per user and activity as bars."""
     bars = {
         "ratings": [(f"{one['value']:g}", one["rows"]) for one in profile["ratings"] or ()],
-        "rows of a user": [(_range(one["low"], one["high"]), one["users"]) for one in profile["ratings_per_user"]],
+        "rows per user": [(_range(one["low"], one["high"]), one["users"]) for one in profile["ratings_per_user"]],
         "rows over time": [(one["start"], one["rows"]) for one in _merged(profile["activity"] or [])],
     }
     to = console()
@@ -173,7 +169,7 @@ def _show_profile(profile: dict[str, Any]) -> None:
 
 
 def _merged(periods: list[dict[str, Any]], most: int = 16) -> list[dict[str, Any]]:
-    """Neighboring periods added up, so that a terminal has room for them."""
+    """Neighboring periods added up, so that they fit on a screen."""
     step = -(-len(periods) // most) or 1
     parts = [periods[at : at + step] for at in range(0, len(periods), step)]
     return [{"start": part[0]["start"], "rows": sum(one["rows"] for one in part)} for part in parts]

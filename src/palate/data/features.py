@@ -4,10 +4,10 @@
     codes_NS, weights_NS, numbers_NF = schema.items.encode(train.item_features)
 
 Every kind of column becomes one of two things. Values (categorical, multi-valued, hashed words of a text) become codes
-of one shared table, 0 standing for nothing; numbers (numeric, given vectors) are standardized. A null, an empty list
-and a value that training never showed all say nothing: they encode to 0.
+of one shared table, with 0 for padding; numbers (numeric, given vectors) are standardized. A null, an empty list and a
+value without training rows all encode to 0. ``indicators`` gives sparse matrices, for models linear in features.
 
-Shape legend: N rows of a table, S slots for codes, F numbers.
+Shape legend: N rows of a table, S slots for codes, F numbers, C categories of one column.
 """
 
 from __future__ import annotations
@@ -20,18 +20,19 @@ from typing import Any, Literal, NamedTuple, Self, cast, get_args
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
+from scipy import sparse
 
 from palate.data.dataset import Dataset
 from palate.data.ids import IdMap, stable_hashes
 from palate.errors import DataError
-
-__all__ = ["Encoded", "Feature", "FeatureSchema", "FeatureTable", "Kind"]
 
 Kind = Literal["categorical", "multi", "text", "numeric", "vector"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 TEXT_BUCKETS = 4096
 MAX_SLOTS = 32  # values of a list, or words of a text, that are kept of one row
 MAX_VOCABULARY = 100_000
+MOST_CATEGORIES = 100  # a text column with more holds names rather than categories
+BINS = 8  # of a numeric column
 
 
 class Encoded(NamedTuple):
@@ -47,7 +48,7 @@ class Encoded(NamedTuple):
 
 @dataclass(frozen=True)
 class Feature:
-    """What training showed of one column.
+    """A column as fitted on training rows: its vocabulary, or mean and standard deviation.
 
     Args:
         name: of the column.
@@ -69,12 +70,12 @@ class Feature:
 
     @property
     def codes(self) -> int:
-        """How many codes the column takes in the shared table."""
+        """Number of codes of the column in the shared table."""
         return self.buckets or len(self.vocabulary)
 
     @classmethod
     def fit(cls, column: pl.Series, kind: Kind) -> Self:
-        """Look at the training values of a column.
+        """Fit vocabulary, slots, mean and standard deviation on the training values of a column.
 
         Raises:
             DataError: the values do not fit the kind, or are too many to be categories.
@@ -86,6 +87,7 @@ class Feature:
             mean_F = zeroed.sum(axis=0) / np.maximum(known_F, 1)
             square_F = (np.where(np.isfinite(numbers_NF), numbers_NF - mean_F, 0) ** 2).sum(axis=0)
             std_F = np.sqrt(square_F / np.maximum(known_F, 1))
+            # A constant column has a deviation of rounding errors; dividing by it would blow up noise.
             std_F[std_F <= 1e-12 * np.maximum(1, np.abs(mean_F))] = 1
             return cls(column.name, kind, mean=tuple(mean_F.tolist()), std=tuple(std_F.tolist()))
         values = _values(column, kind)
@@ -112,6 +114,7 @@ class Feature:
             code = IdMap(pl.Series("id", self.vocabulary, dtype=pl.String)).rows(values["value"])
         row = values["row"].to_numpy()[code >= 0]
         code = code[code >= 0]
+        # Rows are ascending, so the first place of a row is where its values start: no loop over rows.
         starts = np.searchsorted(row, row)
         slot = np.arange(len(row)) - starts
         kept = slot < self.slots
@@ -157,15 +160,18 @@ class FeatureTable:
             DataError: a column is missing, or an unknown or unfitting kind.
         """
         found = pl.DataFrame() if frame is None else frame
-        asked = dict.fromkeys(found.columns, "") if "*" in wanted else {}
-        asked |= dict(_asked(text) for text in wanted if text != "*")
-        missing = [name for name in asked if name not in found.columns]
+        requested = dict.fromkeys(found.columns, "") if "*" in wanted else {}
+        requested |= dict(_name_and_kind(text) for text in wanted if text != "*")
+        missing = [name for name in requested if name not in found.columns]
         if missing:
             raise DataError(
                 f"no {side} feature {missing[0]!r}: the {side} features are {', '.join(found.columns) or 'none'}"
             )
         return cls(
-            tuple(Feature.fit(found[name], cast(Kind, kind or _usual(found[name]))) for name, kind in asked.items())
+            tuple(
+                Feature.fit(found[name], cast(Kind, kind or _default_kind(found[name])))
+                for name, kind in requested.items()
+            )
         )
 
     def encode(self, frame: pl.DataFrame | None) -> Encoded:
@@ -217,10 +223,10 @@ class FeatureSchema:
 
     @classmethod
     def from_dict(cls, plain: Mapping[str, Any]) -> Self:
-        """The schema that ``to_dict`` gave, also after a trip through JSON.
+        """The schema of a ``to_dict`` result, also after a round trip through JSON.
 
         Raises:
-            DataError: it is no such schema.
+            DataError: not a feature schema.
         """
         from pydantic import TypeAdapter, ValidationError
 
@@ -230,7 +236,35 @@ class FeatureSchema:
             raise DataError(f"no feature schema ({error.errors()[0]['msg']}): fit the model again") from None
 
 
-def _asked(text: str) -> tuple[str, str]:
+def indicators(table: pl.DataFrame) -> list[sparse.csr_array]:
+    """One block (N, C) per usable column; each row has length 1, or 0 if the value is missing.
+
+    Texts, flags and lists of texts are categories; numbers are cut into bins of about equal size. Dates, and texts
+    with more than 100 categories (names, postal codes), are left out.
+    """
+    blocks = []
+    for column in table:
+        categories = _categories(column)
+        if categories is None:
+            continue
+        frame = pl.DataFrame({"row": np.arange(len(column)), "of": categories})
+        frame = (frame.explode("of") if isinstance(categories.dtype, pl.List) else frame).drop_nulls().unique()
+        names = frame["of"].unique().sort()
+        if 1 < len(names) <= MOST_CATEGORIES:
+            place = (frame["row"].to_numpy(), frame["of"].cast(pl.Enum(names)).to_physical().to_numpy())
+            ones = np.ones(len(frame), np.float32)
+            blocks.append(unit_rows(sparse.csr_array((ones, place), shape=(len(table), len(names)))))
+    return blocks
+
+
+def unit_rows(pattern: sparse.csr_array) -> sparse.csr_array:
+    """A pattern of ones (N, C) with every row divided by the root of its count."""
+    counts = np.diff(pattern.indptr)
+    scale = np.repeat(1 / np.sqrt(np.maximum(counts, 1)), counts)
+    return sparse.csr_array(((pattern.data * scale).astype(np.float32), pattern.indices, pattern.indptr), pattern.shape)
+
+
+def _name_and_kind(text: str) -> tuple[str, str]:
     name, _, kind = text.rpartition(":")
     if not name:
         return text, ""
@@ -239,8 +273,8 @@ def _asked(text: str) -> tuple[str, str]:
     return name, kind
 
 
-def _usual(column: pl.Series) -> Kind:
-    """The kind of a type; texts of which most occur once are names or descriptions, so their words are taken."""
+def _default_kind(column: pl.Series) -> Kind:
+    """The kind of a type; mostly unique texts are names, so they are split into words."""
     dtype = column.dtype
     if isinstance(dtype, pl.List | pl.Array):
         return "vector" if cast(pl.DataType, dtype.inner).is_float() else "multi"
@@ -293,3 +327,20 @@ def _finite(numbers: NDArray[np.float64], name: str) -> NDArray[np.float64]:
             f"feature {name!r} holds {int(np.isinf(numbers).sum())} infinite numbers: replace them by nulls"
         )
     return numbers
+
+
+def _categories(column: pl.Series) -> pl.Series | None:
+    """Strings or lists of strings, or None for a column of another kind."""
+    dtype = column.dtype
+    if isinstance(dtype, pl.List):
+        return column if dtype.inner == pl.String else None
+    if dtype.is_numeric():
+        number = column.cast(pl.Float64).fill_nan(None)
+        if number.drop_nulls().is_empty():
+            return None
+        edges = np.unique(np.quantile(number.drop_nulls().to_numpy(), np.arange(1, BINS) / BINS))
+        place = pl.Series(np.searchsorted(edges, number.fill_null(0.0).to_numpy()))
+        return place.cast(pl.String).set(number.is_null(), None)
+    if dtype in (pl.String, pl.Boolean) or isinstance(dtype, pl.Categorical | pl.Enum):
+        return column.cast(pl.String)
+    return None

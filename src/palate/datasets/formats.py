@@ -1,6 +1,6 @@
-"""The file formats of the named data sets: an opened zip file or folder in, a Dataset out.
+"""Readers for the file formats of the named data sets: an opened zip file or folder to a Dataset.
 
-Rows keep the order of their file: published protocols break ties of time by it.
+Rows keep the order of their file, because published protocols break ties of time by it.
 """
 
 from __future__ import annotations
@@ -23,18 +23,6 @@ from numpy.typing import NDArray
 from palate.data.dataset import Dataset, Note
 from palate.data.frame import from_frame
 from palate.errors import DataError
-
-__all__ = [
-    "Archive",
-    "NcfRows",
-    "ml_100k_from_recbole",
-    "ncf_items",
-    "read_anime",
-    "read_ml_1m",
-    "read_ml_100k",
-    "read_ml_csv",
-    "read_ncf",
-]
 
 UNRATED = -1.0
 
@@ -61,7 +49,7 @@ class Archive:
 
     @classmethod
     def open(cls, path: Path) -> Archive:
-        """List what a zip file, or a folder and the folders in it, holds.
+        """List the files of a zip file, or of a folder and its subfolders.
 
         Raises:
             DataError: there is no such file, or it is not a zip file.
@@ -76,7 +64,7 @@ class Archive:
             raise DataError(f"{path}: not a readable zip file ({error}): get it again") from None
         except OSError as error:
             raise DataError(f"{path}: {error.strerror}") from None
-        # The member that lies highest wins, so a copy in a folder of its own does no harm.
+        # The member with the shortest path wins, so an extra copy in a subfolder is ignored.
         found.sort(key=lambda name: (name.count("/"), name), reverse=True)
         return cls(path, {PurePosixPath(name).name.removesuffix(".gz"): name for name in found})
 
@@ -103,11 +91,12 @@ class Archive:
             raise DataError(f"{self.path}: {member} is damaged ({error}): get it again") from None
 
     def table(self, name: str, **options: Any) -> pl.DataFrame:
-        """One file as polars' ``read_csv`` reads it with ``options``; the whole of it passes through memory."""
+        """One file read with polars' ``read_csv`` and ``options``; the whole file is loaded into memory."""
         return pl.read_csv(self.read(name), **options)
 
     def latin1_table(self, name: str, separator: str, columns: list[str], **options: Any) -> pl.DataFrame:
         """A file in latin-1 without header or quotes, whose separator may have two characters."""
+        # polars allows separators of one character: the unit separator does not occur in the texts.
         text = self.read(name).decode("latin-1").replace(separator, "\x1f").encode()
         return pl.read_csv(text, separator="\x1f", has_header=False, quote_char=None, new_columns=columns, **options)
 
@@ -117,7 +106,7 @@ T = TypeVar("T")
 
 
 def _format_checked(read: Callable[Concatenate[Archive, P], T]) -> Callable[Concatenate[Archive, P], T]:
-    """Turn what polars says about a strange file into an error that names it."""
+    """Turn an error of polars into a DataError that names the file."""
 
     @wraps(read)
     def checked(archive: Archive, /, *args: P.args, **kwargs: P.kwargs) -> T:
@@ -186,7 +175,7 @@ def read_ml_csv(archive: Archive, name: str) -> Dataset:
 def read_anime(archive: Archive, name: str = "anime", *, keep_unrated: bool = False) -> Dataset:
     """The Anime Recommendations Database: rating.csv and anime.csv, without times.
 
-    The mean rating in anime.csv is left out and counted: it is made from all ratings, those to be held out included.
+    The mean rating in anime.csv is omitted with a note: it is computed from all ratings, including held-out ones.
 
     Args:
         archive: an opened copy.
@@ -214,7 +203,7 @@ def read_anime(archive: Archive, name: str = "anime", *, keep_unrated: bool = Fa
         source=f"{archive.path}: rating.csv",
     )
     known = table["rating"].count()
-    leak = Note("mean ratings in anime.csv, which know the rows that will be held out, left out", known)
+    leak = Note("mean ratings in anime.csv, computed from rows that will be held out too, are omitted", known)
     return dataset.with_rows(dataset.interactions, [leak])
 
 
@@ -222,7 +211,7 @@ class NcfRows(NamedTuple):
     """The official evaluation files of He et al. 2017.
 
     train, test: user_id, item_id, rating, timestamp; test has one row per user.
-    negatives: (len(test), n) int64 item ids, row by row those of ``test``.
+    negatives: (len(test), n) int64 item ids, aligned with the rows of ``test``.
     """
 
     train: pl.DataFrame
@@ -263,7 +252,7 @@ def read_ncf(archive: Archive, name: str = "ml-1m") -> NcfRows:
 def ncf_items(archive: Archive, movielens: Archive | None) -> pl.DataFrame | None:
     """Item features for the NCF ids: the MovieLens ids and, from a copy of MovieLens 1M, titles, years and genres.
 
-    None where the folder has no item_id_map.csv (the official files have none).
+    None if the folder has no item_id_map.csv (the official files have none).
     """
     if "item_id_map.csv" not in archive:
         return None
@@ -278,8 +267,8 @@ def ncf_items(archive: Archive, movielens: Archive | None) -> pl.DataFrame | Non
 def ml_100k_from_recbole(archive: Archive) -> dict[str, bytes]:
     """The files u.data, u.item and u.user made from the copy of MovieLens 100K inside a RecBole wheel.
 
-    The copy has no release dates, and puts title, year and genres in columns of their own: "Title (year)" is
-    put together again.
+    The copy has no release dates, and has separate columns for title, year and genres: "Title (year)" is
+    restored.
 
     Raises:
         DataError: the wheel is damaged or holds no such copy.
@@ -287,6 +276,7 @@ def ml_100k_from_recbole(archive: Archive) -> dict[str, bytes]:
     rows, users = (archive.read(f"ml-100k.{part}").partition(b"\n")[2] for part in ("inter", "user"))
     plain = {"separator": "\t", "quote_char": None, "infer_schema": False}
     items = archive.table("ml-100k.item", **plain).rename(lambda column: column.partition(":")[0])
+    # The copy misspells the one film without a title.
     unknown = pl.col("movie_title") == "unkonwn"
     title = pl.when(unknown).then(pl.lit("unknown")).otherwise(pl.format("{} ({})", "movie_title", "release_year"))
     genres = pl.col("class").str.split(" ")
@@ -303,7 +293,7 @@ def ml_100k_from_recbole(archive: Archive) -> dict[str, bytes]:
 
 
 def _year() -> pl.Expr:
-    """The year in the last brackets of a title that begin with one."""
+    # The last brackets with a year: titles have others, such as translations, before it.
     found = pl.col("title").str.extract_all(r"\(\d{4}\b").list.last()
     return found.str.slice(1).cast(pl.Int32).alias("year")
 

@@ -21,7 +21,7 @@ from scipy import sparse
 from scipy.special import rel_entr
 
 from palate.data.dataset import Dataset, History
-from palate.data.indicators import indicators
+from palate.data.features import indicators
 
 Floats = NDArray[np.float64]
 EVENTS = 1 << 18  # training rows looked at together: about 10 MB

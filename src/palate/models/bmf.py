@@ -36,7 +36,7 @@ from scipy import sparse
 from palate.base import DataSpec, Recipe, TrainOptions, as_dataset
 from palate.bounds import Count, NonNegative, Positive, Rounds, Width
 from palate.data.dataset import Dataset, Interactions
-from palate.data.indicators import indicators, unit_rows
+from palate.data.features import indicators, unit_rows
 from palate.errors import RecipeError
 from palate.models.rating_factors import RatingFactors, Ratings, RidgeFoldIn, conditional, ratings_of
 from palate.progress import ProgressEvent

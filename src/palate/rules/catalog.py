@@ -20,8 +20,8 @@ from scipy import sparse
 from torch import Tensor, nn
 
 from palate.data.dataset import History
+from palate.data.features import indicators
 from palate.data.ids import IdMap
-from palate.data.indicators import indicators
 from palate.errors import RuleError
 from palate.rules.rules import ITEM_ID, LAST_EVENT, Value
 

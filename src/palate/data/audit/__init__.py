@@ -1,12 +1,11 @@
-"""The audit: what is wrong, or only remarkable, about rows and splits, before any number is made of them.
+"""The audit: problems and facts about rows and splits, before a model is trained or measured on them.
 
     found = audit(dataset)                          # or audit(split)
     for finding in found.findings:
         print(finding.severity, finding.kind, finding.what)
 
-Each kind of finding is one function over a ``Subject``; it returns an ``Outcome``, or the reason why it cannot say
-anything. ``KINDS`` lists them, ``advice`` tells why each matters and what to do. Findings are described, one by one,
-in docs/check.md.
+Each kind of finding is one function of a ``Subject``; it returns an ``Outcome``, or the reason why the check does not
+apply. ``KINDS`` lists them; ``advice`` has the reason and remedy of each. docs/check.md describes all kinds.
 """
 
 from __future__ import annotations
@@ -51,12 +50,12 @@ KINDS = tuple(CHECKS)
 
 
 def audit(data: Dataset | Split, *, raw: Dataset | None = None) -> Audit:
-    """Check the rows of a data set, or a split with all its rows, and describe what was found.
+    """Check the rows of a data set, or a split with all its rows, and return the findings.
 
     Args:
-        data: what is to be trained and measured on.
-        raw: the same rows before duplicates and sentinels went (``duplicates="keep"``), for the findings about rows;
-            None takes the rows of ``data``, where what has been dropped cannot be seen any more.
+        data: the data set or split to check.
+        raw: the same rows with duplicates and sentinels (``duplicates="keep"``), for the findings about rows. Default:
+            the rows of ``data``, in which rows dropped earlier cannot be found.
 
     Raises:
         DataError: there are no rows.
@@ -65,9 +64,16 @@ def audit(data: Dataset | Split, *, raw: Dataset | None = None) -> Audit:
     parts = [subject.rows] if subject.split is None else [subject.rows, subject.split.train, subject.split.test]
     if not all(map(len, parts)):
         sizes = ", ".join(f"{len(part):,}" for part in parts)
-        raise DataError(f"{subject.rows.name} has no rows to check ({sizes} of all, training, test): bring some")
+        raise DataError(
+            f"{subject.rows.name} has no rows to check ({sizes} of all, training, test): provide rows for each"
+        )
     outcomes = {kind: check(subject) for kind, check in CHECKS.items()}
-    found = [_finding(kind, outcome) for kind, outcome in outcomes.items() if isinstance(outcome, Outcome)]
+    found = []
+    for kind, outcome in outcomes.items():
+        if isinstance(outcome, Outcome):
+            share = None if outcome.share is None else round(float(outcome.share), 6)
+            facts = (kind, outcome.severity, outcome.what, outcome.count, share)
+            found.append(Finding(*facts, *ADVICE[kind], tuple(outcome.examples)))
     return Audit(
         data=subject.rows.name,
         rows=len(subject.rows),
@@ -78,9 +84,3 @@ def audit(data: Dataset | Split, *, raw: Dataset | None = None) -> Audit:
         unchecked={kind: outcome for kind, outcome in outcomes.items() if isinstance(outcome, str)},
         profile=profile(subject),
     )
-
-
-def _finding(kind: str, outcome: Outcome) -> Finding:
-    why, remedy = ADVICE[kind]
-    share = None if outcome.share is None else round(float(outcome.share), 6)
-    return Finding(kind, outcome.severity, outcome.what, outcome.count, share, why, remedy, tuple(outcome.examples))

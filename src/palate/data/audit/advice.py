@@ -1,14 +1,12 @@
-"""Why each kind of finding matters and what to do about it; docs/check.md tells the same at more length."""
+"""The reason and the remedy of each kind of finding, as shown beside it."""
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
-__all__ = ["ADVICE", "Advice"]
-
 
 class Advice(NamedTuple):
-    """Two sentences that do not depend on the data."""
+    """The reason why a kind matters and its remedy; both are independent of the data."""
 
     why: str
     remedy: str
@@ -16,87 +14,87 @@ class Advice(NamedTuple):
 
 ADVICE: dict[str, Advice] = {
     "dropped-rows": Advice(
-        "What is dropped is in no number that follows, and training refuses unreadable values.",
-        "Correct these rows at their source, or drop them knowingly with --drop-invalid.",
+        "Dropped rows are missing from all results, and training refuses unreadable values.",
+        "Correct these rows at their source, or drop them explicitly with --drop-invalid.",
     ),
     "equal-rows": Advice(
-        "A log that writes an event twice, or a file joined twice, counts it twice.",
+        "An event that was logged twice, or a file that was joined twice, counts twice.",
         "Remove the copies at their source; --duplicates last (the default) keeps one row per user and item.",
     ),
     "duplicates": Advice(
-        "A repeat may stand in training and test, where it is known before it is asked for.",
+        "A repeated pair may be in both training and test, so the model has already seen the test row.",
         "Decide with --duplicates: last keeps the latest, sum adds the weights, error refuses, keep leaves them.",
     ),
     "equal-users": Advice(
-        "Copied accounts and robots let a model look up the answer in the twin's rows.",
-        "Find out where they come from; leave all but one of each group out.",
+        "With copied accounts or robots, a model can find a test item in the rows of the copy.",
+        "Find their origin; remove all but one user of each group.",
     ),
     "equal-items": Advice(
-        "One thing under two ids splits its history, and a list may show it twice.",
-        "Join the ids before training, where the titles do mean the same thing.",
+        "One item under two ids has its history split, and a list may show it twice.",
+        "Merge the ids before training if the titles mean the same item.",
     ),
     "sentinels": Advice(
-        "A mark such as -1 for not rated, read as a rating, moves every mean and every error.",
-        "Pass --sentinel VALUE to drop such rows (the named set anime does so by itself), or correct their source.",
+        'A code such as -1 for "not rated", read as a rating, changes every mean and every error.',
+        "Pass --sentinel VALUE to drop such rows (the data set anime does it by default), or correct their source.",
     ),
     "row-number-ids": Advice(
-        "Where every row has an id of its own there is no history to learn from: often the wrong column.",
+        "If every row has a different id, there is no history to learn from: often the wrong column was read.",
         "Name the right column with --user or --item.",
     ),
     "short-history": Advice(
-        "For users with a handful of rows a model can say little more than what is popular.",
-        "Look at results by user activity, or ask for more with min_interactions.",
+        "For users with few rows, a model can hardly do better than recommending popular items.",
+        "Report results by user activity, or require more rows with min_interactions.",
     ),
     "rows-per-user": Advice(
-        "A few users, robots or shops among them, may dominate training.",
-        "Look at the busiest users before training; leave out those that are no persons.",
+        "A few users, possibly robots or shops, may dominate training.",
+        "Inspect the most active users before training; remove those that are not people.",
     ),
     "concentration": Advice(
-        "The more unequal, the better a list of popular items scores, and the less a good number says.",
-        "Compare against popularity, and read coverage and novelty beside accuracy.",
+        "The more unequal the distribution, the higher a list of popular items scores.",
+        "Compare with the popularity baseline, and report coverage and novelty beside accuracy.",
     ),
     "density": Advice(
-        "Very thin data teach little; in very full data there is hardly anything left to recommend.",
-        "If too thin, leave out users and items with one or two rows; if too full, predict ratings instead.",
+        "Very sparse data contain little to learn; in very dense data few items are left to recommend.",
+        "If too sparse, remove users and items with one or two rows; if too dense, predict ratings instead.",
     ),
     "ratings": Advice(
-        "Where one rating is nearly all there is, a constant predicts well and errors say little.",
-        "Compare errors with those of the means, or rank instead of predicting ratings.",
+        "If nearly all ratings are equal, a constant predicts well and errors hardly differ between models.",
+        "Compare errors with those of the mean predictors, or rank items instead of predicting ratings.",
     ),
     "activity": Advice(
-        "Impossible times break every order; a day that holds most rows is an import, not behavior.",
-        "Correct the times, check their unit, or leave out the imported rows before splitting by time.",
+        "Impossible times corrupt every order by time; a day with most rows is an import, not user behavior.",
+        "Correct the times, check their unit, or remove the imported rows before splitting by time.",
     ),
     "ties": Advice(
-        "Another order of the same file holds out other rows and gives other numbers.",
-        "Use finer times where there are any; always name the tie rule, and compare models on one saved split.",
+        "Another order of the same file holds out different rows and gives different results.",
+        "Use finer times if available; report the tie rule, and compare models on one saved split.",
     ),
     "leak": Advice(
-        "The model has seen what the user did later, so the number promises more than real use gives.",
+        "The model was trained on later rows of the user, so the result is better than in real use.",
         "Hold out the latest rows: --split time, or --split leave-one-out.",
     ),
     "global-leak": Advice(
-        "The model has seen what others did later: trends and new items are known in advance.",
-        "Split by time (--split time) where the number is to say what happens in use.",
+        "The model was trained on later rows of other users: it knows trends and new items in advance.",
+        "Split by time (--split time) if the result is to predict performance in real use.",
     ),
     "trained-rows": Advice(
-        "Such a row is known in advance: left in lists it is an easy hit, removed as seen it is a sure miss.",
-        "Deduplicate before splitting (--duplicates last), or leave such test rows out.",
+        "The model has seen the test row: it is an easy hit, or a certain miss if seen items are excluded.",
+        "Deduplicate before splitting (--duplicates last), or remove such test rows.",
     ),
     "unknown-users": Advice(
-        "Nothing personal can be said about them: kept they are answered with popular items, dropped they are missing.",
-        "Say which of the two it is beside the number; for new users measure recommending from a given history.",
+        "They get no personal recommendations: kept rows measure popular items, dropped rows are not measured.",
+        "Report whether they are kept or dropped; for new users, measure recommendations from a given history.",
     ),
     "unknown-items": Advice(
-        "Most models cannot recommend them: kept they are sure misses, dropped they are missing.",
-        "Say which of the two it is beside the number; for new items use a model that reads features.",
+        "Most models cannot recommend them: kept rows are certain misses, dropped rows are not measured.",
+        "Report whether they are kept or dropped; for new items, use a model that reads features.",
     ),
     "listed-positives": Advice(
-        "A right answer among the negatives competes with itself, and the tie costs it a place.",
-        "Draw new candidates for comparisons of your own (--negatives); keep the list to repeat published numbers.",
+        "A relevant item among the negatives competes with itself, and the tie lowers its rank.",
+        "Draw new candidates for your own comparisons (--negatives); keep the list to reproduce published results.",
     ),
     "few-test-users": Advice(
-        "With few users the intervals are so wide that most models cannot be told apart.",
-        "Hold out rows of more users (leave-one-out, or a larger --share), and read the intervals.",
+        "With few users, confidence intervals are so wide that most models cannot be distinguished.",
+        "Hold out rows of more users (leave-one-out, or a larger --test-size), and read the intervals.",
     ),
 }

@@ -1,4 +1,4 @@
-"""Finding and Audit: what the checks return, as values and as JSON."""
+"""Finding and Audit: the results of the checks, as values and as JSON."""
 
 from __future__ import annotations
 
@@ -8,22 +8,20 @@ from typing import Any, Literal
 
 from palate.errors import DataError
 
-__all__ = ["SEVERITIES", "Audit", "Finding", "Outcome", "Severity", "graded", "many", "percent"]
-
 Severity = Literal["problem", "warning", "info", "ok"]
 SEVERITIES: tuple[Severity, ...] = ("problem", "warning", "info", "ok")
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What one check found.
+    """The result of one check.
 
     Args:
-        severity: problem (numbers will not mean what they seem to), warning (they need a remark), info, ok.
+        severity: problem (results are misleading), warning (results need a remark), info, ok.
         what: one sentence with numbers.
-        count: how many rows, users or items it is about, as the sentence says.
-        share: ``count`` as a share of all that could be; None where there is no such share.
-        examples: at most three, for a look at the source.
+        count: number of rows, users or items that the sentence is about.
+        share: ``count`` as a fraction of all of them, 0 to 1; None if there is no such fraction.
+        examples: at most three, to find the rows at their source.
     """
 
     severity: Severity
@@ -35,7 +33,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Finding:
-    """An outcome under its name, with why it matters and what to do about it."""
+    """The result of one check with its kind, reason and remedy; ``what`` is its sentence with numbers."""
 
     kind: str
     severity: Severity
@@ -60,9 +58,9 @@ class Audit:
         data: the name of the data.
         rows, users, items: its size; users and items with rows.
         split: how the split was made, or None.
-        findings: one per kind that could be checked, also those that are ok.
+        findings: one per kind that could be checked, including those that are ok.
         unchecked: the other kinds, each with the reason.
-        profile: what the rows look like, see ``palate.data.audit.profile``.
+        profile: distributions of the rows, see ``palate.data.audit.profile``.
     """
 
     data: str
@@ -75,7 +73,11 @@ class Audit:
     profile: dict[str, Any]
 
     def of(self, kind: str) -> Finding:
-        """The finding of one kind; raises DataError where it was not checked."""
+        """The finding of one kind.
+
+        Raises:
+            DataError: the kind was not checked, or does not exist.
+        """
         for finding in self.findings:
             if finding.kind == kind:
                 return finding
@@ -88,7 +90,7 @@ class Audit:
         return {finding.kind for finding in self.findings} | set(self.unchecked)
 
     def to_dict(self) -> dict[str, Any]:
-        """The audit as JSON takes it; ``unchecked`` becomes a list of kind and why."""
+        """The audit as a JSON object; ``unchecked`` becomes a list of kind and why."""
         unchecked = [{"kind": kind, "why": why} for kind, why in self.unchecked.items()]
         findings = [{**asdict(one), "examples": list(one.examples)} for one in self.findings]
         facts = {"data": self.data, "rows": self.rows, "users": self.users, "items": self.items, "split": self.split}
@@ -105,11 +107,11 @@ def graded(
 
 
 def many(count: int, noun: str, one: str = "", more: str = "") -> str:
-    """A count with its noun, and the verb that goes with it: "1 row has", "2,000 rows have"."""
+    """A count with its noun and verb, in the singular or plural: "1 row has", "2,000 rows have"."""
     return f"{count:,} {noun} {one}".rstrip() if count == 1 else f"{count:,} {noun}s {more}".rstrip()
 
 
 def percent(share: float) -> str:
-    """A share in percent, with neither a false 0 nor a false 100."""
+    """A share in percent; only exact 0 and 1 are shown as 0.0% and 100.0%."""
     text = f"{share:.1%}"
     return "<0.1%" if text == "0.0%" and share else ">99.9%" if text == "100.0%" and share < 1 else text

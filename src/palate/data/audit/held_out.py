@@ -1,4 +1,4 @@
-"""Checks of what is held out: ties, looks into the future, rows known already, ids never seen, wrong negatives."""
+"""Checks of held-out rows: ties, leaks of later rows, repeated rows, unknown ids, relevant items among negatives."""
 
 from __future__ import annotations
 
@@ -11,24 +11,13 @@ from palate.data.audit.subject import Subject, among, pairs
 from palate.data.dataset import Dataset
 from palate.data.splits.split import Split
 
-__all__ = [
-    "few_test_users",
-    "global_leak",
-    "leak",
-    "listed_positives",
-    "ties",
-    "trained_rows",
-    "unknown_items",
-    "unknown_users",
-]
-
 DAY = 86_400
 FEW_USERS = 100
 NO_SPLIT = "there is no split (--split makes one)"
 
 
 def ties(subject: Subject) -> Outcome | str:
-    """Users whose held-out row is one of several equally late ones, so that the choice of it is arbitrary."""
+    """Users whose held-out row is one of several equally late ones, which makes its choice arbitrary."""
     if subject.untimed:
         return subject.untimed
     if subject.split is not None and _leaked(subject.split).mean() > 0.5:
@@ -36,15 +25,15 @@ def ties(subject: Subject) -> Outcome | str:
     tied, users = _latest_tied(subject.frame) if subject.split is None else _tied_across(subject.split)
     of = subject.rows.users if subject.split is None else subject.split.train.users
     if not users:
-        return "no user has two rows to part"
+        return "no user has two rows"
     whole = bool((subject.frame["time"] % DAY == 0).all())
     grain = "; times are whole days" if whole else ""
-    which = "their latest one" if subject.split is None else "the held-out one"
+    which = "their latest row" if subject.split is None else "the held-out row"
     if not len(tied):
-        return Outcome("ok", f"none of {many(users, 'user')} has another row as late as {which}{grain}")
+        return Outcome("ok", f"none of {many(users, 'user')} has another row at the time of {which}{grain}")
     share = len(tied) / users
-    what = f"{len(tied):,} of {many(users, 'user')} ({percent(share)}) have another row as late as {which}, "
-    what += f"so which one is held out is arbitrary{grain}"
+    what = f"{len(tied):,} of {many(users, 'user')} ({percent(share)}) have another row at the time of {which}, "
+    what += f"so the choice of the held-out row is arbitrary{grain}"
     examples = [f"user {one}" for one in of.external(tied[:3])]
     return Outcome(graded(share, problem=0.05), what, len(tied), share, examples)
 
@@ -65,29 +54,31 @@ def leak(subject: Subject) -> Outcome | str:
 
 
 def global_leak(subject: Subject) -> Outcome | str:
-    """Test rows that are older than training rows of anybody."""
+    """Test rows that are older than training rows of any user."""
     if (split := subject.split) is None or subject.untimed:
         return NO_SPLIT if split is None else str(subject.untimed)
+    # One sort and a binary search instead of comparing every test row with every training row.
     known = np.sort(_time(split.train))
     later = len(known) - np.searchsorted(known, _time(split.test), side="right")
     count, share = int((later > 0).sum()), float((later > 0).mean())
     if not count:
-        return Outcome("ok", "no training row is younger than a test row")
+        return Outcome("ok", "no training row is later than a test row")
     middle = float(np.median(later[later > 0])) / len(known)
-    what = f"{count:,} of {many(len(later), 'test row')} ({percent(share)}) are older than some training row of anybody"
-    what += f"; the median one of these is older than {percent(middle)} of the training rows"
+    what = f"{count:,} of {many(len(later), 'test row')} ({percent(share)}) are older than a training row of any user"
+    what += f"; the median one is older than {percent(middle)} of the training rows"
     return Outcome(graded(share), what, count, share)
 
 
 def trained_rows(subject: Subject) -> Outcome | str:
-    """Test rows whose user and item stand together in training too."""
+    """Test rows whose pair of user and item also occurs in training."""
     if (split := subject.split) is None:
         return NO_SPLIT
     again = among(pairs(split.test.interactions, split.train.n_items), subject.known)
     count, share = int(again.sum()), float(again.mean())
     if not count:
-        return Outcome("ok", "no test row has a user and item that training has too")
-    what = f"{count:,} of {many(len(again), 'test row')} ({percent(share)}) have a user and item that training has too"
+        return Outcome("ok", "no test row has a pair of user and item that also occurs in training")
+    what = f"{count:,} of {many(len(again), 'test row')} ({percent(share)}) have a pair of user and item "
+    what += "that also occurs in training"
     rows = split.test.interactions.take(np.flatnonzero(again)[:3])
     users, items = split.train.users.external(rows.user), split.train.items.external(rows.item)
     examples = [f"user {user} with item {item}" for user, item in zip(users, items, strict=True)]
@@ -109,7 +100,7 @@ def listed_positives(subject: Subject) -> Outcome | str:
     if (split := subject.split) is None:
         return NO_SPLIT
     if (candidates := split.candidates) is None:
-        return "the split comes without listed negatives"
+        return "the split has no listed negatives"
     n_items = split.train.n_items
     listed = candidates.users[:, None].astype(np.int64) * n_items + candidates.negatives
     held = np.sort(pairs(split.test.interactions, n_items))
@@ -117,14 +108,14 @@ def listed_positives(subject: Subject) -> Outcome | str:
     count = int((own | known).sum())
     if not count:
         return Outcome("ok", f"no listed negative of {many(len(own), 'test user')} is an item of that user")
-    what = f"{own.sum():,} of {many(len(own), 'test user')} have a test item of their own among the listed negatives"
-    what += f", {known.sum():,} an item that they have in training"
+    what = f"{own.sum():,} of {many(len(own), 'test user')} have one of their test items among the listed negatives"
+    what += f", {known.sum():,} one of their training items"
     users = split.train.users.external(candidates.users[own | known][:3])
     return Outcome("problem", what, count, count / len(own), [f"user {one}" for one in users])
 
 
 def few_test_users(subject: Subject) -> Outcome | str:
-    """Whether there are enough test users for numbers that tell models apart."""
+    """Whether there are enough test users to distinguish models."""
     if subject.split is None:
         return NO_SPLIT
     n, rows = len(subject.split.test_users), len(subject.split.test)
@@ -136,8 +127,8 @@ def _unknown(split: Split, side: str) -> Outcome:
     train, test = split.train.interactions, split.test.interactions
     ids = split.train.users if side == "user" else split.train.items
     known = np.bincount(getattr(train, side), minlength=len(ids)) > 0
-    strange = ~known[getattr(test, side)]
-    kept = int(strange.sum())
+    unknown = ~known[getattr(test, side)]
+    kept = int(unknown.sum())
     # Rows that were dropped are in neither part of the split, so they are counted from its notes.
     dropped = sum(note.rows for note in split.notes if note.kind == f"unknown-{side}")
     count = kept + dropped
@@ -147,20 +138,21 @@ def _unknown(split: Split, side: str) -> Outcome:
     share = count / whole
     what = f"{count:,} of {many(whole, 'test row')} ({percent(share)}) are of {side}s without training rows"
     what += f": {kept:,} kept, {dropped:,} dropped" if dropped else " and are kept"
-    examples = [f"{side} {one}" for one in ids.external(np.unique(getattr(test, side)[strange])[:3])]
+    examples = [f"{side} {one}" for one in ids.external(np.unique(getattr(test, side)[unknown])[:3])]
     return Outcome(graded(share, warning=0.05), what, count, share, examples)
 
 
 def _latest_tied(frame: pl.DataFrame) -> tuple[NDArray[np.int32], int]:
     """Users with several items at their latest time, ascending, and the number of users with two items or more."""
     several = int((frame.group_by("user").agg(pl.col("item").n_unique())["item"] > 1).sum())
+    # Repeats of one item at the latest time are no tie: either row holds out the same item.
     late = frame.filter(pl.col("time") == pl.col("time").max().over("user")).unique(["user", "item"])
     tied = late.group_by("user").len().filter(pl.col("len") > 1)["user"].sort()
     return tied.to_numpy(), several
 
 
 def _leaked(split: Split) -> NDArray[np.bool_]:
-    """Which test rows are older than a training row of their user."""
+    """Mask of the test rows that are older than a training row of their user."""
     last, _ = _ends(split)
     return np.asarray(_time(split.test) < last[split.test.interactions.user])
 

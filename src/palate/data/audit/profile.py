@@ -1,11 +1,11 @@
-"""What the rows look like, as short tables: ratings, rows per user, popularity, activity over time.
+"""Distributions of the rows as short tables: ratings, rows per user, popularity, activity over time.
 
     ratings             value, rows             each value, or the lower ends of 20 bins where there are more than 25
     ratings_per_user    low, high, users        1, 2 to 3, 4 to 7, 8 to 15 rows, ...
     popularity          items, rows             Lorenz curve: shares of the items, least popular first, and of the rows
     activity            start, rows             at most about 60 periods of one length, empty ones too
 
-``ratings`` is None where all rows weigh the same, ``activity`` where there is no time.
+``ratings`` is None if all weights are equal, ``activity`` where there is no time.
 """
 
 from __future__ import annotations
@@ -17,8 +17,6 @@ import polars as pl
 
 from palate.data.audit.subject import Subject
 
-__all__ = ["profile"]
-
 POINTS, VALUES = 50, 25
 # The lengths of a period, shortest first, in seconds and as polars writes them.
 PERIODS = ((60, "1m"), (3600, "1h"), (86_400, "1d"), (604_800, "1w"), (2_678_400, "1mo"), (8_035_200, "1q"),
@@ -27,7 +25,7 @@ EARLIEST, LATEST = -6.2e10, 2.5e11  # within the years 1 to 9999, which dates ca
 
 
 def profile(subject: Subject) -> dict[str, Any]:
-    """The four tables, each a list of rows as JSON takes them."""
+    """The four tables, each a list of JSON objects."""
     return {
         "ratings": _ratings(subject),
         "ratings_per_user": _rows_per_user(subject),

@@ -1,4 +1,4 @@
-"""Checks of the rows themselves: what was dropped, what stands there twice, what is no rating or no id."""
+"""Checks of the rows: dropped rows, duplicates, ratings that are codes, id columns that are row numbers."""
 
 from __future__ import annotations
 
@@ -12,30 +12,28 @@ from palate.data.audit.finding import Outcome, Severity, graded, many
 from palate.data.audit.subject import Subject, pairs
 from palate.data.ids import IdMap
 
-__all__ = ["dropped_rows", "duplicates", "equal_items", "equal_rows", "equal_users", "row_number_ids", "sentinels"]
-
-ENOUGH = 5  # rows that two users must have in common, all of them, to be called the same
+ENOUGH = 5  # fewest rows of users that are compared: equal sets of fewer rows occur by chance
 RARE = 1000  # a rating given so many times less than usual is off the scale: a 6 among 1 to 5
-FEW = 20  # rows below which nothing can be said about an id column
+FEW = 20  # with fewer rows, ids that are all different are no sign of an error
 
 
 def dropped_rows(subject: Subject) -> Outcome:
-    """Rows that reading left out, and those that it would have refused."""
+    """Rows that were dropped while reading, including those that training refuses."""
     left = [note for note in subject.rows.notes if note.kind in ("refused", "dropped")]
     count = sum(note.rows for note in left)
     refused = sum(note.rows for note in left if note.kind == "refused")
     whole = len(subject.rows) + count
     if not count:
         return Outcome("ok", f"all {many(whole, 'row')} could be read")
-    what = f"{many(count, 'row')} of {whole:,} left out in reading"
+    what = f"{many(count, 'row')} of {whole:,} dropped while reading"
     if refused:
-        what += f", {refused:,} for a missing or unreadable value"
+        what += f", {refused:,} because of a missing or unreadable value"
     examples = [str(note) for note in left[:3]]
     return Outcome("warning" if refused else "info", what, count, count / whole, examples)
 
 
 def equal_rows(subject: Subject) -> Outcome:
-    """Rows that are equal in every column to a row before them."""
+    """Rows that are equal to an earlier row in every column."""
     count = _copies(subject)
     if not count:
         return Outcome("ok", "no row is an exact copy of another")
@@ -46,16 +44,16 @@ def equal_rows(subject: Subject) -> Outcome:
 
 
 def duplicates(subject: Subject) -> Outcome:
-    """Rows whose user and item stood together in a row before."""
+    """Rows whose pair of user and item occurs in an earlier row."""
     frame = subject.frame
     count = len(frame) - subject.distinct
     if not count:
-        return Outcome("ok", "every user has every item once at most")
-    # One number for both: repeats of a struct are found more slowly.
+        return Outcome("ok", "no pair of user and item occurs twice")
+    # One number for each pair: finding duplicates of a struct is slower.
     numbered = frame.with_columns(pair=pairs(subject.rows.interactions, subject.rows.n_items))
     repeated = numbered.filter(pl.col("pair").is_duplicated())
     first = repeated.unique("pair", keep="first", maintain_order=True)
-    what = f"{many(count, 'row', 'repeats', 'repeat')} a user and item that stood together before"
+    what = f"{many(count, 'row', 'repeats', 'repeat')} the user and item of an earlier row"
     what += f" ({many(len(first), 'pair')}), {_copies(subject):,} of them exact copies"
     if subject.rows.explicit:
         rated = repeated.group_by("pair").agg(low=pl.col("weight").min(), high=pl.col("weight").max())
@@ -65,9 +63,9 @@ def duplicates(subject: Subject) -> Outcome:
 
 
 def equal_users(subject: Subject) -> Outcome:
-    """Users whose rows are those of another user: the same items, weights and times."""
+    """Users with exactly the rows of another user: equal items, weights and times."""
     content = [column for column in subject.frame.columns if column != "user"]
-    # The sum of 44 bits cannot overflow; with the smallest and largest hash two sets of rows do not meet by chance.
+    # A sum of 44-bit numbers cannot overflow; with the smallest and largest hash added, two sets do not collide.
     hashed = subject.frame.lazy().select("user", hash=pl.struct(content).hash())
     sets = (
         hashed.group_by("user")
@@ -106,11 +104,11 @@ def equal_items(subject: Subject) -> Outcome | str:
 
 
 def sentinels(subject: Subject) -> Outcome | str:
-    """Weights that stand so far off the others that they are no ratings."""
+    """Weights so far from the others that they are codes rather than ratings."""
     values, counts = np.unique(subject.rows.interactions.weight, return_counts=True)
     if len(values) < 2:
         return "the rows have no ratings or weights"
-    odd = (values < 0) & bool((values < 0).sum() <= 2 < len(values))  # a scale that goes below 0 has more of them
+    odd = (values < 0) & bool((values < 0).sum() <= 2 < len(values))  # a scale with negative ratings has more of them
     zero = np.zeros_like(odd)
     if subject.rows.explicit:
         odd |= _far_off(values, counts) | (counts < np.median(counts) / RARE)
@@ -118,18 +116,18 @@ def sentinels(subject: Subject) -> Outcome | str:
     severity: Severity = "problem" if odd.any() else "warning"
     odd |= zero
     if not odd.any():
-        return Outcome("ok", f"no value stands apart from the others ({values[0]:g} to {values[-1]:g})")
+        return Outcome("ok", f"no value is far from the others ({values[0]:g} to {values[-1]:g})")
     count, share = int(counts[odd].sum()), float(counts[odd].sum() / counts.sum())
     rest = values[~odd]
     listed = ", ".join(f"{value:g}" for value in values[odd][:3])
     what = f"{many(count, 'row', 'has', 'have')} the value {listed}"
-    what += f", apart from the others ({rest[0]:g} to {rest[-1]:g})"
+    what += f", far from the others ({rest[0]:g} to {rest[-1]:g})"
     examples = [f"{value:g}: {many(int(n), 'row')}" for value, n in zip(values[odd], counts[odd], strict=True)]
     return Outcome(severity, what, count, share, examples[:3] if len(examples) > 1 else ())
 
 
 def row_number_ids(subject: Subject) -> Outcome | str:
-    """Id columns in which almost every row has an id of its own."""
+    """Id columns in which almost every row has a different id."""
     n = len(subject.rows)
     if n < FEW:
         return f"fewer than {FEW} rows"
@@ -141,7 +139,7 @@ def row_number_ids(subject: Subject) -> Outcome | str:
         found.append(f"{distinct:,} different {side} ids in {n:,} rows{_rising(ids, numbers)}")
         worst = max(worst, distinct)
     if not found:
-        return Outcome("ok", "both id columns repeat their ids, as ids do")
+        return Outcome("ok", "ids repeat in both id columns")
     return Outcome("problem", "; ".join(found), worst, worst / n)
 
 
@@ -150,11 +148,17 @@ def _rising(ids: IdMap, numbers: NDArray[np.int32]) -> str:
     if values.has_nulls():
         return ""
     steps = np.diff(values.to_numpy()[numbers])
-    return ", each one above the last" if (steps == 1).all() else ", rising row by row" if (steps > 0).all() else ""
+    return (
+        ", each one more than the last"
+        if (steps == 1).all()
+        else ", increasing from row to row"
+        if (steps > 0).all()
+        else ""
+    )
 
 
 def _zero(values: NDArray[np.float32], counts: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """0 where it is the most frequent rating, or out of step with the others: a mark for "not rated"."""
+    """Mask of 0 if it is the most frequent rating or not on the scale of the others: a code for "not rated"."""
     above = values[values > 0]
     if 0 not in values or len(above) < 3:
         return np.zeros(len(values), np.bool_)
@@ -163,7 +167,7 @@ def _zero(values: NDArray[np.float32], counts: NDArray[np.int64]) -> NDArray[np.
 
 
 def _far_off(values: NDArray[np.float32], counts: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """The values beyond a gap that is wider than the others, most of the rows, lie from each other; at both ends."""
+    """Mask of the values at both ends beyond a gap wider than the range of the values with most of the rows."""
     low, high = 0, len(values)
     while high - low > 3:
         gaps = np.diff(values[low:high])
@@ -178,6 +182,7 @@ def _far_off(values: NDArray[np.float32], counts: NDArray[np.int64]) -> NDArray[
 
 
 def _copies(subject: Subject) -> int:
+    # Copies repeat a pair too; the slower comparison of whole rows is needed only if a pair is repeated.
     repeats = subject.distinct < len(subject.frame)
     return len(subject.frame) - subject.frame.n_unique() if repeats else 0
 

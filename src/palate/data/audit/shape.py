@@ -1,4 +1,4 @@
-"""Checks of the shape of the data: histories, popularity, density, ratings, activity."""
+"""Checks of distributions: rows per user, popularity, density, ratings, activity over time."""
 
 from __future__ import annotations
 
@@ -11,14 +11,12 @@ from palate.data.audit.finding import Outcome, graded, many
 from palate.data.audit.subject import Subject
 from palate.data.dataset import day
 
-__all__ = ["activity", "concentration", "density", "gini", "ratings", "rows_per_user", "short_history"]
-
 SHORT = 5
-EARLIEST = 315_532_800.0  # 1980: no log is older, but a time of 0 is
+EARLIEST = 315_532_800.0  # 1980: no log is older; a time of 0 (1970) is a missing value
 
 
 def short_history(subject: Subject) -> Outcome:
-    """Users with so few rows that nothing personal can be learnt; of a split, test users and their training rows."""
+    """Users with too few rows for personalization; of a split, test users and their training rows."""
     if subject.split is None:
         counts, who, what = subject.per_user, "user", "rows"
     else:
@@ -33,18 +31,18 @@ def short_history(subject: Subject) -> Outcome:
 
 
 def rows_per_user(subject: Subject) -> Outcome:
-    """How many rows users have, and whether a few of them have most."""
+    """Rows per user, and whether a few users have most of the rows."""
     counts = np.sort(subject.per_user)[::-1]
     top = -(-len(counts) // 100)
     share = float(counts[:top].sum() / counts.sum())
     what = f"median {np.median(counts):g}, mean {counts.mean():.1f}, most {counts[0]:,}"
-    what += f"; the {many(top, 'busiest user')} ({top / len(counts):.1%}) made {share:.1%} of the rows"
+    what += f"; the {many(top, 'most active user')} ({top / len(counts):.1%}) made {share:.1%} of the rows"
     heavy = len(counts) >= 100 and share >= 0.5
     return Outcome("warning" if heavy else "info", what, top, share)
 
 
 def concentration(subject: Subject) -> Outcome:
-    """How unequally rows are spread over items."""
+    """Inequality of the number of rows per item."""
     counts = np.sort(subject.per_item)[::-1]
     top = -(-len(counts) // 10)
     unequal, single = gini(counts), int((counts == 1).sum())
@@ -54,7 +52,7 @@ def concentration(subject: Subject) -> Outcome:
 
 
 def density(subject: Subject) -> Outcome:
-    """The share of the table of users and items that is filled."""
+    """The fraction of all pairs of user and item that have a row."""
     cells = len(subject.per_user) * len(subject.per_item)
     filled = subject.distinct
     share = filled / cells
@@ -64,7 +62,7 @@ def density(subject: Subject) -> Outcome:
 
 
 def ratings(subject: Subject) -> Outcome | str:
-    """What ratings are given, and whether one of them is nearly all there is."""
+    """The distribution of ratings, and whether one value dominates."""
     weight = subject.rows.interactions.weight.astype(np.float64)
     values, counts = np.unique(weight, return_counts=True)
     if len(values) < 2:
@@ -77,10 +75,11 @@ def ratings(subject: Subject) -> Outcome | str:
 
 
 def activity(subject: Subject) -> Outcome | str:
-    """When the rows were made: impossible times, and days that hold too much."""
+    """The times of the rows: impossible ones, and days with most of the rows."""
     if subject.untimed:
         return subject.untimed
     time = subject.frame["time"].to_numpy()
+    # One day of tolerance: local times written as UTC may be up to 14 hours ahead.
     odd = (time < EARLIEST) | (time > datetime.now(UTC).timestamp() + 86_400)
     days, counts = np.unique(np.floor(time / 86_400), return_counts=True)
     most = int(np.argmax(counts))
@@ -88,18 +87,15 @@ def activity(subject: Subject) -> Outcome | str:
     what += f"; most on {day(days[most] * 86_400)}: {counts[most] / len(time):.1%} of the rows"
     if odd.any():
         n = int(odd.sum())
+        examples = [f"{seconds:.0f} is {day(seconds)}" for seconds in np.unique(time[odd])[:3]]
         what = f"{many(n, 'row')} before 1980 or in the future; {what}"
-        return Outcome("problem", what, n, n / len(time), _dates(time[odd]))
+        return Outcome("problem", what, n, n / len(time), examples)
     share = float(counts[most] / len(time))
     return Outcome("warning" if share >= 0.5 else "info", what, int(counts[most]), share)
 
 
 def gini(counts: NDArray[np.int64]) -> float:
-    """The Gini coefficient of positive counts: 0 where all are equal, toward 1 where one has everything."""
+    """The Gini coefficient of positive counts: 0 if all are equal, near 1 if one has almost all."""
     ascending = np.sort(counts).astype(np.float64)
     n = len(ascending)
     return float(2 * (np.arange(1, n + 1) * ascending).sum() / (n * ascending.sum()) - (n + 1) / n)
-
-
-def _dates(times: NDArray[np.float64]) -> list[str]:
-    return [f"{seconds:.0f} is {day(seconds)}" for seconds in np.unique(times)[:3]]

@@ -1,4 +1,4 @@
-"""What is audited: the rows, the split if there is one, and what several checks need of them."""
+"""The rows and the split under audit, and the derived arrays that several checks share."""
 
 from __future__ import annotations
 
@@ -13,15 +13,13 @@ from numpy.typing import NDArray
 from palate.data.dataset import Dataset, Interactions
 from palate.data.splits.split import Split
 
-__all__ = ["Subject", "among", "pairs"]
-
 
 @dataclass(frozen=True, eq=False)
 class Subject:
     """The rows under audit, and the split made of them.
 
     Args:
-        rows: all rows, before cleaning where they could be had so.
+        rows: all rows, before cleaning if available.
         split: the split under audit, or None; its row numbers need not be those of ``rows``.
     """
 
@@ -30,7 +28,7 @@ class Subject:
 
     @classmethod
     def of(cls, data: Dataset | Split, raw: Dataset | None = None) -> Subject:
-        """The rows of a data set, or those of a split, training rows first; ``raw`` stands in for either."""
+        """The rows of a data set, or those of a split, training rows first; ``raw`` replaces either."""
         if isinstance(data, Dataset):
             return cls(raw or data)
         if raw is None:
@@ -47,17 +45,17 @@ class Subject:
 
     @cached_property
     def per_user(self) -> NDArray[np.int64]:
-        """Rows of each user who has some."""
+        """Number of rows of each user with rows."""
         return _positive(self.rows.interactions.user)
 
     @cached_property
     def per_item(self) -> NDArray[np.int64]:
-        """Rows of each item that has some."""
+        """Number of rows of each item with rows."""
         return _positive(self.rows.interactions.item)
 
     @cached_property
     def distinct(self) -> int:
-        """How many different pairs of user and item the rows have."""
+        """Number of different pairs of user and item."""
         ascending = np.sort(pairs(self.rows.interactions, self.rows.n_items))  # np.unique is ten times slower
         return int((np.diff(ascending) > 0).sum()) + 1
 
@@ -69,7 +67,7 @@ class Subject:
 
     @property
     def untimed(self) -> str | None:
-        """Why nothing can be said about time; None where there is a time in every row."""
+        """The reason why times cannot be checked; None if every row has a time."""
         parts = [self.rows] if self.split is None else [self.rows, self.split.train, self.split.test]
         times = [part.interactions.time for part in parts]
         if any(time is None for time in times):
@@ -80,14 +78,15 @@ class Subject:
 
 
 def pairs(rows: Interactions, n_items: int) -> NDArray[np.int64]:
-    """One number per row that stands for its user and item together."""
+    """One number per row that identifies its pair of user and item."""
     return rows.user.astype(np.int64) * n_items + rows.item
 
 
 def among(numbers: NDArray[np.int64], ascending: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Which numbers stand in the ascending ones; np.isin would sort both anew."""
+    """Mask of the numbers that are in the ascending array."""
     if not len(ascending):
         return np.zeros(numbers.shape, np.bool_)
+    # np.isin would sort both arrays again.
     at = np.searchsorted(ascending, numbers).clip(max=len(ascending) - 1)
     return np.asarray(ascending[at] == numbers)
 
