@@ -68,7 +68,7 @@ def load(name: str | Entry, *, progress: Progress = silent) -> Dataset:
     dataset = entry.read(Archive.open(located.path))
     notes = list(located.notes)
     if notes and not located.converted and entry.digest:
-        # Packing a zip file again changes its checksum, not its rows: the fingerprint tells the two cases apart.
+        # Packing a zip file again changes its checksum, not its rows: the fingerprint separates the two cases.
         same = dataset.fingerprint.digest == entry.digest
         notes[0] += "; its rows equal the official ones" if same else "; its rows DIFFER from the official ones"
     return replace(dataset, notes=(*dataset.notes, *(Note(note, len(dataset)) for note in notes)))

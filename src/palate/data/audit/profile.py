@@ -47,6 +47,7 @@ def _ratings(subject: Subject) -> list[dict[str, Any]] | None:
 
 
 def _rows_per_user(subject: Subject) -> list[dict[str, Any]]:
+    # frexp gives the exact power of two; a logarithm could round 8 rows into the bin below.
     powers = np.bincount(np.frexp(subject.per_user.astype(np.float64))[1] - 1)
     first = int(np.flatnonzero(powers)[0])
     bins = enumerate(powers[first:].tolist(), start=first)
@@ -66,6 +67,7 @@ def _activity(subject: Subject) -> list[dict[str, Any]]:
     every = next((name for seconds, name in PERIODS if (highest - lowest) / seconds <= POINTS), "1000y")
     moments = (time * 1000).cast(pl.Int64).cast(pl.Datetime("ms"))
     counted = moments.dt.truncate(every).alias("start").to_frame().group_by("start").len("rows").sort("start")
+    # Periods without rows are kept: a gap in the log must be visible.
     filled = counted.upsample("start", every=every).with_columns(pl.col("rows").fill_null(0))
     days = filled["start"].dt.to_string("%Y-%m-%d" if every not in ("1m", "1h") else "%Y-%m-%dT%H:%M")
     return [{"start": start, "rows": rows} for start, rows in zip(days, filled["rows"], strict=True)]

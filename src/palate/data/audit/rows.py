@@ -144,6 +144,7 @@ def row_number_ids(subject: Subject) -> Outcome | str:
 
 
 def _rising(ids: IdMap, numbers: NDArray[np.int32]) -> str:
+    # Ids that rise by one are a row number read as an id; texts cannot be ordered this way.
     values = ids.ids.cast(pl.Int64, strict=False)
     if values.has_nulls():
         return ""
@@ -162,6 +163,7 @@ def _zero(values: NDArray[np.float32], counts: NDArray[np.int64]) -> NDArray[np.
     above = values[values > 0]
     if 0 not in values or len(above) < 3:
         return np.zeros(len(values), np.bool_)
+    # On a scale of half stars the lowest rating is one step above 0, so a 0 would be on the scale.
     uneven = not np.isclose(above[0], np.diff(above).min())
     return np.asarray((values == 0) & (uneven or counts[values == 0][0] == counts.max()))
 
@@ -169,6 +171,7 @@ def _zero(values: NDArray[np.float32], counts: NDArray[np.int64]) -> NDArray[np.
 def _far_off(values: NDArray[np.float32], counts: NDArray[np.int64]) -> NDArray[np.bool_]:
     """Mask of the values at both ends beyond a gap wider than the range of the values with most of the rows."""
     low, high = 0, len(values)
+    # Codes may be at both ends (-999 and 99), so the widest gap is cut repeatedly, keeping the side with more rows.
     while high - low > 3:
         gaps = np.diff(values[low:high])
         cut = low + int(np.argmax(gaps)) + 1

@@ -33,10 +33,12 @@ def short_history(subject: Subject) -> Outcome:
 def rows_per_user(subject: Subject) -> Outcome:
     """Rows per user, and whether a few users have most of the rows."""
     counts = np.sort(subject.per_user)[::-1]
+    # Rounded up, so that fewer than 100 users still have a most active one.
     top = -(-len(counts) // 100)
     share = float(counts[:top].sum() / counts.sum())
     what = f"median {np.median(counts):g}, mean {counts.mean():.1f}, most {counts[0]:,}"
     what += f"; the {many(top, 'most active user')} ({top / len(counts):.1%}) made {share:.1%} of the rows"
+    # With fewer users the top 1 % is a single user, whose share says little.
     heavy = len(counts) >= 100 and share >= 0.5
     return Outcome("warning" if heavy else "info", what, top, share)
 
