@@ -190,7 +190,7 @@ def test_dates(values, expected):
 
 
 def test_ambiguous_dates_are_refused():
-    with pytest.raises(DataError, match=r"'03/04/2015' in column 'time': day and month cannot be told apart"):
+    with pytest.raises(DataError, match=r"'03/04/2015' in column 'time': it is unclear which number is the month"):
         with_times(["03/04/2015", "05/06/2015"])
     with pytest.raises(DataError, match="both orders occur"):
         with_times(["13/04/2015", "05/16/2015"])

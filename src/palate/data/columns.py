@@ -139,11 +139,11 @@ def listed(names: Sequence[object]) -> str:
     )
 
 
-def require(columns: Columns, names: Sequence[str], what: str) -> None:
+def require(columns: Columns, names: Sequence[str], source: str) -> None:
     """Raises DataError where a mapped column does not exist or is mapped twice."""
     mapped = [name for name in astuple(columns) if name is not None]
     missing = [name for name in mapped if name not in names]
     if missing:
-        raise DataError(f"{what}: no column {listed(missing)}: the columns are {listed(names)}")
+        raise DataError(f"{source}: no column {listed(missing)}: the columns are {listed(names)}")
     if len(set(mapped)) < len(mapped):
-        raise DataError(f"{what}: one column is mapped twice ({listed(mapped)}): each role needs a column of its own")
+        raise DataError(f"{source}: one column is mapped twice ({listed(mapped)}): each role needs a column of its own")

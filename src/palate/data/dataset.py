@@ -1,4 +1,4 @@
-"""Interactions, History, Fingerprint and Dataset: what every later stage reads, all frozen."""
+"""Interactions, History, Fingerprint and Dataset: the data that every later stage reads, all frozen."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ PART = 1 << 16  # rows hashed at a time
 
 @dataclass(frozen=True, eq=False)
 class Interactions:
-    """Who touched what: N rows of integers, in the order of the source.
+    """N rows of a user and an item as integers, in the order of the source.
 
     Args:
         user: (N,) int32 row numbers of users.

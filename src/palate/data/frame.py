@@ -53,22 +53,22 @@ def from_frame(
         name: the name of the data set, shown in tables.
         explicit: whether the weights are ratings on a scale. None decides: they are if a rating column with more
             than one distinct value is mapped and its name is not one of the weights (weight, plays, count, ...).
-        duplicates: what becomes of several rows with the same user and item: "last" keeps the latest by time (the
+        duplicates: the treatment of several rows with the same user and item: "last" keeps the latest by time (the
             last row among equal times and without times), "sum" adds the weights at the latest time, "error"
             raises, "keep" leaves them.
         sentinels: ratings that are not ratings (-1: watched but not rated); their rows are dropped and counted.
         drop_invalid: drop rows that cannot be used, counted by reason in the notes, instead of raising.
         user_features, item_features: a table with one row per id, the id in the column named as in ``frame``, else
             in the first. Ids without interactions are counted in a note, missing ones get nulls.
-        keep_cold_items: keep items of ``item_features`` that nobody has touched, for models that know an item by its
+        keep_cold_items: keep items of ``item_features`` without interactions, for models that know an item by its
             features; they are left out otherwise.
         titles: the column of ``item_features`` with readable names; None takes one called title or name.
-        source: what error messages call the frame.
+        source: name of the frame in error messages.
 
     ``parsing.read_ids`` and ``parsing.read_times`` describe how ids and times are read.
 
     Raises:
-        DataError: what is wrong, where (row, column, value) and what to do about it.
+        DataError: the fact, its place (row, column, value) and a remedy.
     """
     origin = source if isinstance(source, Source) else Source(source)
     if duplicates not in get_args(Duplicates):
@@ -114,7 +114,7 @@ def to_frame(dataset: Dataset) -> Any:
     return dataset.to_frame()
 
 
-def _open(frame: Any, what: str) -> nw.DataFrame[Any]:
+def _open(frame: Any, source: str) -> nw.DataFrame[Any]:
     """Any table behind narwhals, with column names that are strings."""
     if isinstance(frame, pl.LazyFrame):
         frame = frame.collect()
@@ -122,22 +122,22 @@ def _open(frame: Any, what: str) -> nw.DataFrame[Any]:
         table: nw.DataFrame[Any] = nw.from_native(frame, eager_only=True)
     except TypeError as error:
         kind = type(frame).__name__
-        raise DataError(f"{what}: a {kind} is not a table: pass a pandas, polars or pyarrow one") from error
+        raise DataError(f"{source}: a {kind} is not a table: pass a pandas, polars or pyarrow one") from error
     except (nw.exceptions.NarwhalsError, ValueError) as error:
-        raise DataError(f"{what}: two columns have the same name: rename one of them") from error
+        raise DataError(f"{source}: two columns have the same name: rename one of them") from error
     odd = [name for name in table.columns if not isinstance(name, str)]
     if odd:
-        raise DataError(f"{what}: the column name {odd[0]!r} is not a string: rename the columns")
+        raise DataError(f"{source}: the column name {odd[0]!r} is not a string: rename the columns")
     return table
 
 
-def _as_polars(table: nw.DataFrame[Any], names: Sequence[str], what: str) -> pl.DataFrame:
+def _as_polars(table: nw.DataFrame[Any], names: Sequence[str], source: str) -> pl.DataFrame:
     """The named columns, without a copy where the formats allow it."""
     try:
         frame: pl.DataFrame = table.select(*names).to_polars()
     except (pa.ArrowException, pl.exceptions.PolarsError, TypeError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
-        raise DataError(f"{what}: a column mixes types ({reason}): give it one type, such as str") from error
+        raise DataError(f"{source}: a column mixes types ({reason}): give it one type, such as str") from error
     return frame
 
 
@@ -182,8 +182,8 @@ def _suspect(ratings: pl.Series) -> list[Note]:
     values = ratings.unique().sort().to_list()
     if len(values) < 4 or values[0] not in (-1.0, 0.0) or not (values[1] >= 0.5 and values[-1] <= 10):
         return []
-    what = f"rating {values[0]:g} looks like a sentinel, not a rating; pass sentinels=({values[0]:g},) to drop it"
-    return [Note(what, int((ratings == values[0]).sum()))]
+    text = f"rating {values[0]:g} looks like a sentinel, not a rating; pass sentinels=({values[0]:g},) to drop it"
+    return [Note(text, int((ratings == values[0]).sum()))]
 
 
 def _require_two(ids: IdMap, column: str, n_rows: int, source: Source) -> None:
@@ -218,13 +218,13 @@ def _deduplicate(
         )
     order = ["time", "row"] if "time" in rows.columns else ["row"]
     latest = several.sort(order).unique("pair", keep="last", maintain_order=True)
-    what = "dropped: an earlier row of the same user and item"
+    text = "dropped: an earlier row of the same user and item"
     if policy == "sum":
         sums = several.group_by("pair").agg(pl.col("weight").cast(pl.Float64).sum().cast(pl.Float32))
         latest = latest.drop("weight").join(sums, on="pair", how="left").select(table.columns)
-        what = "merged: weights of the same user and item summed"
+        text = "merged: weights of the same user and item summed"
     kept = pl.concat([table.filter(~repeated), latest]).sort("row")
-    return kept.select(rows.columns), [Note(what, extra, "dropped")]
+    return kept.select(rows.columns), [Note(text, extra, "dropped")]
 
 
 def _interactions(rows: pl.DataFrame) -> Interactions:

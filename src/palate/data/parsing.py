@@ -46,7 +46,7 @@ class Flaw:
     """Rows of one column that cannot be used, and why: ``bad`` is (N,) bool over all rows."""
 
     column: pl.Series
-    what: str
+    fact: str
     bad: NDArray[np.bool_]
 
     def describe(self, source: Source) -> str:
@@ -54,11 +54,11 @@ class Flaw:
         rows = np.flatnonzero(self.bad)
         shown = ", ".join(f"{source.place(int(row))}: {shortened(self.column[int(row)])}" for row in rows[:3])
         more = ", ..." if len(rows) > 3 else ""
-        return f"{self.what} in column {self.column.name!r} in {counted(len(rows))}: {shown}{more}"
+        return f"{self.fact} in column {self.column.name!r} in {counted(len(rows))}: {shown}{more}"
 
 
 class Parsed(NamedTuple):
-    """The values of a column (null where a flaw is), its flaws, and what was converted."""
+    """The values of a column (null where a flaw is), its flaws, and notes on conversions."""
 
     values: pl.Series
     flaws: list[Flaw]
@@ -85,7 +85,7 @@ def settle(
         raise DataError(f"{source.name}: {facts}: correct them, or pass drop_invalid=True (--drop-invalid)")
     notes = []
     for flaw in found:
-        text = f"dropped: {flaw.what} in column {flaw.column.name!r}"
+        text = f"dropped: {flaw.fact} in column {flaw.column.name!r}"
         notes.append(Note(text, int((flaw.bad & keep).sum()), "refused"))
         keep &= ~flaw.bad
     return keep, [note for note in notes if note.rows]
@@ -94,8 +94,8 @@ def settle(
 def read_ids(column: pl.Series, source: Source = Source()) -> Parsed:
     """Ids as Int64 or String.
 
-    Integers of any width stay integers where they fit into 64 bits. Floats that are all whole, which is what
-    pandas makes of integers next to a missing value, become integers with a note; other types become strings.
+    Integers of any width stay integers where they fit into 64 bits. Floats that are all whole (pandas makes
+    them of integers next to a missing value) become integers with a note; other types become strings.
     An empty string is a missing id.
     """
     dtype, notes = column.dtype, []
@@ -178,7 +178,7 @@ def read_times(column: pl.Series, source: Source = Source()) -> Parsed:
 
 
 def _epoch(numbers: pl.Series) -> pl.Series:
-    """Seconds from numbers of any unit; NaN and infinity stay what they are."""
+    """Seconds from numbers of any unit; NaN and infinity stay."""
     typical = numbers.filter(numbers.is_finite()).abs().median()
     size = typical if isinstance(typical, float) else 0.0
     if 1.9e7 < size < 2.2e7:
@@ -224,11 +224,11 @@ def _year_first(text: pl.Series, column: str, source: Source) -> pl.Series:
     month_first = bool((parts["b"].cast(pl.Int32) > 12).any())
     if day_first == month_first:
         example = text.filter(parts["year"].is_not_null())[0]
-        fact = "both orders occur" if day_first else "day and month cannot be told apart"
+        fact = "both orders occur" if day_first else "it is unclear which number is the month"
         raise DataError(f"{source.name}: dates like {example!r} in column {column!r}: {fact}: write them as 2015-12-31")
     order = "$3-$2-$1" if day_first else "$3-$1-$2"
     return text.str.replace(r"^(\d{1,2})[/.-](\d{1,2})[/.-](\d{4})", order)
 
 
 def _flaws(column: pl.Series, checks: Sequence[tuple[str, pl.Series]]) -> list[Flaw]:
-    return [Flaw(column, what, bad.to_numpy()) for what, bad in checks if bad.any()]
+    return [Flaw(column, fact, bad.to_numpy()) for fact, bad in checks if bad.any()]

@@ -56,7 +56,7 @@ def drop_ratings(dataset: Dataset, values: Sequence[float]) -> Dataset:
 def min_interactions(dataset: Dataset, user: int = 0, item: int = 0, repeat: bool = False) -> Dataset:
     """Only users with at least ``user`` rows and items with at least ``item`` rows.
 
-    Once: both are counted in the rows as given, so what is left may be below the limits again. With ``repeat``, until
+    Once: both are counted in the rows as given, so the rest may be below the limits again. With ``repeat``, until
     nothing changes: the largest set of rows in which every user and every item reaches its limit (the k-core).
 
     Raises:
@@ -109,11 +109,11 @@ def sample_users(dataset: Dataset, fraction: float, seed: int) -> Dataset:
     return _keep(dataset, member[rows.user], f"users outside the sample of {size:,} of {len(users):,}", empty)
 
 
-def _keep(dataset: Dataset, keep: NDArray[np.bool_], what: str, empty: str) -> Dataset:
+def _keep(dataset: Dataset, keep: NDArray[np.bool_], reason: str, empty: str) -> Dataset:
     """The rows of a mask under maps of the ids that are left; the same dataset where all rows stay."""
     if not keep.any():
         raise DataError(f"{dataset.name}: {empty}")
     if keep.all():
         return dataset
-    note = Note(f"dropped: {what}", int((~keep).sum()), "dropped")
+    note = Note(f"dropped: {reason}", int((~keep).sum()), "dropped")
     return dataset.with_rows(dataset.interactions.take(keep), [note]).compact()

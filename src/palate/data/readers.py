@@ -81,7 +81,7 @@ def read_interactions(
     in ``from_frame``. Only the columns in use are read. ``name`` is the name of the file where it is None.
 
     Raises:
-        DataError: what is wrong, where (file, row, line, column, value) and what to do about it.
+        DataError: the fact, its place (file, row, line, column, value) and a remedy.
     """
     path = Path(path)
     mapped = {"user": user, "item": item, "rating": rating, "timestamp": timestamp, "weight": weight}
@@ -108,7 +108,7 @@ def read_interactions(
 
 @dataclass(frozen=True)
 class _Options:
-    """What the caller says about a text file."""
+    """The arguments about a text file."""
 
     separator: str | None
     encoding: str | None
@@ -118,7 +118,7 @@ class _Options:
 
 @dataclass(frozen=True)
 class _Layout:
-    """What the first lines of a text file add to that."""
+    """Names, separator and encoding of a text file, as given or found in its first lines."""
 
     names: list[str]
     separator: str

@@ -1,4 +1,4 @@
-"""Splits that hold out whole users or whole items, to measure what a model knows about those it has never met.
+"""Splits that hold out whole users or whole items, to measure a model on users or items without training rows.
 
     split = hold_out_users(dataset, 0.1)     # trains on nine users of ten
     reveal(split, 5)                         # the first 5 rows of each held-out user become a history to fold in
@@ -55,8 +55,8 @@ def reveal(split: Split, events: int) -> Split:
     counts = np.bincount(held.user, minlength=split.test.n_users)
     place = np.arange(len(held)) - np.repeat(np.cumsum(counts) - counts, counts)
     total = counts[held.user]
-    told = total - 1 if events == -1 else np.full(len(held), events)
-    stays, first = told < total, place < told
+    revealed = total - 1 if events == -1 else np.full(len(held), events)
+    stays, first = revealed < total, place < revealed
     if events == -1:
         stays &= total > 1
     if not stays.any():
@@ -65,8 +65,8 @@ def reveal(split: Split, events: int) -> Split:
     train = split.train.with_rows(_joined(split.train.interactions, held.take(stays & first)))
     short = int((counts > 0).sum()) - len(np.unique(held.user[stays]))
     notes = (Note(f"rows of {short:,} test users with too few, left out", int((~stays).sum())),) if short else ()
-    what = "all rows but the latest" if events == -1 else f"the first {events} rows"
-    how = f"{split.how}; history: {what} of each test user"
+    part = "all rows but the latest" if events == -1 else f"the first {events} rows"
+    how = f"{split.how}; history: {part} of each test user"
     return Split(train, split.test.with_rows(held.take(stays & ~first)), how, (*split.notes, *notes))
 
 

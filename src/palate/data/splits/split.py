@@ -85,7 +85,7 @@ class Split:
 
     Args:
         train, test: the two sets of rows; maps, features and titles are the same objects in both.
-        how: the protocol in words, with its tie rule and what happened to cold rows.
+        how: the protocol in words, with its tie rule and the treatment of cold rows.
         notes: counts of rows that were dropped, kept aside or are cold.
         candidates: listed negatives for every test user, or None where the whole catalog is ranked.
     """
@@ -252,7 +252,7 @@ def distinct(rows: NDArray[np.int32]) -> NDArray[np.int32]:
 
 def counted(*counts: tuple[str, int]) -> tuple[Note, ...]:
     """A note for each count above 0."""
-    return tuple(Note(what, rows) for what, rows in counts if rows)
+    return tuple(Note(text, rows) for text, rows in counts if rows)
 
 
 def _replaceable(folder: Path) -> bool:
@@ -264,7 +264,7 @@ def _replaceable(folder: Path) -> bool:
 
 
 def _sweep(target: Path) -> None:
-    """Remove what killed saves have left; a save that is running is younger."""
+    """Remove the folders that killed saves have left; a save that is running is younger."""
     for left in target.parent.glob(f".{glob.escape(target.name)}.new-*"):
         if time.time() - left.stat().st_mtime > STALE:
             shutil.rmtree(left, ignore_errors=True)

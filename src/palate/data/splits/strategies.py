@@ -25,7 +25,7 @@ def leave_one_out(
     Args:
         dataset: rows in the order of their source.
         tie: which of several equally late rows is held out, the first or the last one of the source.
-        cold: what happens to test rows whose user or item is not in train.
+        cold: "keep" or "drop" test rows whose user or item is not in train.
         min_history: rows a user must keep in train; users with fewer stay wholly in train and are counted.
 
     Raises:
@@ -92,19 +92,19 @@ def by_time(
     in_test = np.zeros(len(time), dtype=bool)
     if test_size is not None:
         in_test = latest(time, len(time) - _cut_index(len(time), test_size, "test_size"))
-        what = f"the last {test_size:.4g} of the time-sorted rows, equal times in the order of the source"
+        rule = f"the last {test_size:.4g} of the time-sorted rows, equal times in the order of the source"
     elif span is not None:
         check_fraction(span, "span")
         cut = time.min() + (1 - span) * np.ptp(time) if len(time) else 0.0
         in_test = time >= cut
-        what = f"rows at or after {_iso(cut)}, the last {span:.4g} of the time span"
+        rule = f"rows at or after {_iso(cut)}, the last {span:.4g} of the time span"
     else:
         in_test = time >= _seconds(date)
-        what = f"rows at or after {_iso(_seconds(date))}"
+        rule = f"rows at or after {_iso(_seconds(date))}"
     if in_test.any():
-        what += f" (first test row {_iso(time[in_test].min())})"
+        rule += f" (first test row {_iso(time[in_test].min())})"
     reach = f" from {_iso(time.min())} to {_iso(time.max())}" if len(time) else ""
-    return _cut(dataset, in_test, f"global time: {what}", cold, asked=f"{asked[0]} over {len(time):,} rows{reach}")
+    return _cut(dataset, in_test, f"global time: {rule}", cold, asked=f"{asked[0]} over {len(time):,} rows{reach}")
 
 
 def at_random(
