@@ -22,13 +22,18 @@ def ties(subject: Subject) -> Outcome | str:
         return subject.untimed
     if subject.split is not None and _leaked(subject.split).mean() > 0.5:
         return "the split does not hold out the latest rows"
-    tied, users = _latest_tied(subject.frame) if subject.split is None else _tied_across(subject.split)
-    of = subject.rows.users if subject.split is None else subject.split.train.users
+    if subject.split is None:
+        tied, users = _latest_tied(subject.frame)
+        of, which = subject.rows.users, "their latest row"
+    else:
+        last, first = _ends(subject.split)
+        both = np.isfinite(last) & np.isfinite(first)
+        tied, users = np.flatnonzero(both & (last == first)).astype(np.int32), int(both.sum())
+        of, which = subject.split.train.users, "the held-out row"
     if not users:
         return "no user has two rows"
     whole = bool((subject.frame["time"] % DAY == 0).all())
     grain = "; times are whole days" if whole else ""
-    which = "their latest row" if subject.split is None else "the held-out row"
     if not len(tied):
         return Outcome("ok", f"none of {many(users, 'user')} has another row at the time of {which}{grain}")
     share = len(tied) / users
@@ -155,13 +160,6 @@ def _leaked(split: Split) -> NDArray[np.bool_]:
     """Mask of the test rows that are older than a training row of their user."""
     last, _ = _ends(split)
     return np.asarray(_time(split.test) < last[split.test.interactions.user])
-
-
-def _tied_across(split: Split) -> tuple[NDArray[np.int64], int]:
-    """Test users whose first test row is as late as their last training row, and the number with both."""
-    last, first = _ends(split)
-    both = np.isfinite(last) & np.isfinite(first)
-    return np.flatnonzero(both & (last == first)), int(both.sum())
 
 
 def _ends(split: Split) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

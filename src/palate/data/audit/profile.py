@@ -26,10 +26,17 @@ EARLIEST, LATEST = -6.2e10, 2.5e11  # within the years 1 to 9999, which dates ca
 
 def profile(subject: Subject) -> dict[str, Any]:
     """The four tables, each a list of JSON objects."""
+    # frexp gives the exact power of two; a logarithm could round 8 rows into the bin below.
+    powers = np.bincount(np.frexp(subject.per_user.astype(np.float64))[1] - 1)
+    first = int(np.flatnonzero(powers)[0])
+    bins = enumerate(powers[first:].tolist(), start=first)
+    counts = np.sort(subject.per_item)
+    curve = np.concatenate([[0], np.cumsum(counts)]) / counts.sum()
+    at = np.unique(np.linspace(0, len(counts), POINTS).astype(np.int64))
     return {
         "ratings": _ratings(subject),
-        "ratings_per_user": _rows_per_user(subject),
-        "popularity": _popularity(subject),
+        "ratings_per_user": [{"low": 2**p, "high": 2 ** (p + 1) - 1, "users": users} for p, users in bins],
+        "popularity": [{"items": round(int(i) / len(counts), 4), "rows": round(float(curve[i]), 4)} for i in at],
         "activity": None if subject.untimed else _activity(subject),
     }
 
@@ -44,21 +51,6 @@ def _ratings(subject: Subject) -> list[dict[str, Any]] | None:
         values = edges[:-1]
     # Ratings are float32: 0.1 must not become 0.10000000149.
     return [{"value": float(f"{v:.6g}"), "rows": int(n)} for v, n in zip(values, counts, strict=True)]
-
-
-def _rows_per_user(subject: Subject) -> list[dict[str, Any]]:
-    # frexp gives the exact power of two; a logarithm could round 8 rows into the bin below.
-    powers = np.bincount(np.frexp(subject.per_user.astype(np.float64))[1] - 1)
-    first = int(np.flatnonzero(powers)[0])
-    bins = enumerate(powers[first:].tolist(), start=first)
-    return [{"low": 2**power, "high": 2 ** (power + 1) - 1, "users": users} for power, users in bins]
-
-
-def _popularity(subject: Subject) -> list[dict[str, Any]]:
-    counts = np.sort(subject.per_item)
-    curve = np.concatenate([[0], np.cumsum(counts)]) / counts.sum()
-    at = np.unique(np.linspace(0, len(counts), POINTS).astype(np.int64))
-    return [{"items": round(int(i) / len(counts), 4), "rows": round(float(curve[i]), 4)} for i in at]
 
 
 def _activity(subject: Subject) -> list[dict[str, Any]]:
