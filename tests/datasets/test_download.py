@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from palate.datasets.download import cache_folder, checksum_of, fetch, pip_download
 from palate.errors import SourceError
 from palate.progress import ProgressEvent
+from palate.storage import lock
 
 CONTENT = os.urandom(3 << 20)
 MD5 = f"md5:{hashlib.md5(CONTENT).hexdigest()}"
@@ -37,7 +38,9 @@ def server():
 
 
 def start(server: FileServer, to: Path) -> subprocess.Popen[bytes]:
-    return subprocess.Popen([sys.executable, "-c", FETCH, server.url("a.bin"), str(to), MD5], stdout=subprocess.PIPE)
+    return subprocess.Popen(
+        [sys.executable, "-u", "-c", FETCH, server.url("a.bin"), str(to), MD5], stdout=subprocess.PIPE
+    )
 
 
 def said(events: list[ProgressEvent]) -> str:
@@ -96,7 +99,16 @@ def test_two_processes_asking_for_the_same_file_share_one_download(server, tmp_p
     assert [process.returncode for process in both] == [0, 0]
     assert (tmp_path / "a.bin").read_bytes() == CONTENT
     assert len(server.asked) == 1, outputs
-    assert sum("another process downloads it, waiting" in output for output in outputs) == 1
+
+
+def test_a_second_process_says_that_it_waits_and_then_downloads(server, tmp_path):
+    with lock(tmp_path / "a.bin.lock"):
+        process = start(server, tmp_path / "a.bin")
+        assert process.stdout is not None
+        assert b"another process downloads it, waiting" in process.stdout.readline()
+        assert server.asked == []
+    process.communicate(timeout=60)
+    assert (tmp_path / "a.bin").read_bytes() == CONTENT
 
 
 @pytest.mark.parametrize("careless", [False, True])
