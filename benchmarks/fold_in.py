@@ -63,7 +63,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("recipes", nargs="*", help=f"of {', '.join(RECIPES)}")
     parser.add_argument("--data", default="ml-1m")
-    parser.add_argument("--share", type=float, default=0.1, help="of the users, held out of training")
+    parser.add_argument("--test-size", type=float, default=0.1, help="of the users, held out of training")
     parser.add_argument("--groups", type=int, default=1, help="of so many users, held out in turn")
     parser.add_argument("--implicit", action="store_true", help="drop the ratings")
     parser.add_argument("--validation", action="store_true", help="hold out the row before the latest")
@@ -80,7 +80,7 @@ def main() -> None:
     if args.validation:
         split = leave_one_out(split.train)
     users = np.random.default_rng(args.seed).permutation(np.unique(split.test.interactions.user))
-    size = max(1, int(args.share * len(users)))
+    size = max(1, int(args.test_size * len(users)))
     groups = [np.sort(users[k * size : (k + 1) * size]) for k in range(min(args.groups, len(users) // size))]
     shared = {
         "data": args.data,

@@ -39,7 +39,7 @@ def test_new_items_of_a_file_are_recommended_by_their_features():
     assert {row["title"] for row in new} == {"New black", "New white"}
 
 
-def test_strangers_may_get_recent_items_and_less_known_ones():
+def test_new_users_may_get_recent_items_and_less_known_ones():
     recent = palate("recommend", "b", "nobody", "-k", 4, "--cold", "recent", "--json").ok().json
     assert {row["source"] for row in recent} == {"recent"}
     half = palate("recommend", "b", "nobody", "-k", 10, "--explore", "0.5", "--json").ok().json

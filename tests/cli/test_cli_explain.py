@@ -28,7 +28,7 @@ def number(row: dict) -> int:
 
 
 @pytest.mark.parametrize(("bundle", "how"), [("ease", "exact"), ("bpr", "leave-one-out")])
-def test_a_stranger_with_both_tastes_hears_what_speaks_for_an_item(bundle, how):
+def test_a_new_user_with_both_tastes_hears_what_speaks_for_an_item(bundle, how):
     history = "i0,i1,i2,i3,i4,i5"
     told = palate("explain", bundle, "somebody", "i8", "--history", history, "--json").ok().json
     assert (told["user_id"], told["item_id"], told["title"]) == ("somebody", "i8", "Thing 8")
@@ -52,7 +52,7 @@ def test_a_known_user_is_asked_by_title_and_the_tables_are_cut():
     assert len(palate("explain", "ease", "u0", "i6", "--top", 2, "--json").ok().json["support"]) == 2
 
 
-def test_a_learned_vector_is_explained_as_the_stranger_it_would_be():
+def test_a_learned_vector_is_explained_as_the_new_user_it_would_be():
     shown = palate("explain", "bpr", "u0", "i6").ok().out
     assert "Leave-one-out" in shown
     assert "the score of a new user with this history" in shown

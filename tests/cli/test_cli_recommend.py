@@ -1,4 +1,4 @@
-"""From a bundle to lists: known users, strangers, everybody, similar items; and measuring it again."""
+"""From a bundle to lists: known users, new users, everybody, similar items; and measuring it again."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_an_unknown_user_gets_popular_items_and_is_told_so():
     assert [row["source"] for row in rows] == ["popular", "popular"]
 
 
-def test_a_stranger_with_a_history_gets_the_same_kind_of_item():
+def test_a_new_user_with_a_history_gets_the_same_kind_of_item():
     result = palate("recommend", "b", "somebody", "--history", "i0, i2,i4,i6,i8,nothing", "-k", 3, "--json").ok()
     assert "history items unknown to clicks (nothing): 1 row" in result.err
     assert {row["source"] for row in result.json} == {"fold-in"}

@@ -51,7 +51,7 @@ def test_the_reason_comes_first_and_the_ranks_in_a_table():
     assert "deny item_id names what no item has (gone): 1 row" in result.err
 
 
-def test_a_stranger_is_asked_for_with_a_history():
+def test_a_new_user_is_asked_for_with_a_history():
     told = palate("why-not", "b", "somebody", "i4", "--history", "i0,i2,i4,nothing", "--json").ok()
     assert told.json["stage"] == "seen"
     assert "history items unknown to clicks (nothing): 1 row" in told.err

@@ -383,8 +383,8 @@ def test_ml_100k_has_ties_at_the_hold_out_and_films_with_two_ids(ml_100k, ml_100
     assert found.of("ties").count == audit(ml_100k_loo).of("ties").count == 415
     assert found.of("equal-items").count == 36
     assert {found.of(kind).severity for kind in ("duplicates", "equal-rows", "sentinels", "equal-users")} == {"ok"}
-    strangers = audit(by_time(ml_100k, test_size=0.2)).of("unknown-users")
-    assert (strangers.severity, strangers.count) == ("warning", 17_048)
+    new_users = audit(by_time(ml_100k, test_size=0.2)).of("unknown-users")
+    assert (new_users.severity, new_users.count) == ("warning", 17_048)
 
 
 def test_anime_marks_what_was_not_rated_with_minus_one():

@@ -143,18 +143,18 @@ def test_means_are_the_damped_means_written_out() -> None:
         UserItemMeans(rounds=0)
 
 
-def test_means_of_a_stranger_come_from_the_history_and_survive_saving() -> None:
+def test_means_of_a_new_user_come_from_the_history_and_survive_saving() -> None:
     train = by_hand().train
     model = UserItemMeans(user_damping=1).fit(train)
-    stranger = Query.of([-1, -1], train.history.select(np.array([0, 2])))
-    folded = model.predict(stranger)
+    new_user = Query.of([-1, -1], train.history.select(np.array([0, 2])))
+    folded = model.predict(new_user)
     bias = ((5 - 10 / 3 - model.item_bias[0]) + (3 - 10 / 3 - model.item_bias[1])) / 3
     torch.testing.assert_close(folded[0], (10 / 3 + bias + model.item_bias).clamp(2, 5))
     torch.testing.assert_close(folded[1], (10 / 3 + model.item_bias).clamp(2, 5))
     for recipe in (MeanRating(), UserItemMeans(user_damping=1)):
         fitted, rebuilt = recipe.fit(train), recipe.build(DataSpec(3, 3))
         rebuilt.load_state_dict(fitted.state_dict(), strict=True)
-        assert torch.equal(rebuilt.predict(stranger), fitted.predict(stranger))
+        assert torch.equal(rebuilt.predict(new_user), fitted.predict(new_user))
 
 
 def test_a_real_model_beats_both_means_on_real_ratings(ml_100k: Dataset) -> None:

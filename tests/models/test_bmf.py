@@ -115,7 +115,7 @@ def test_wishart_draws_have_the_right_mean() -> None:
     np.testing.assert_allclose(mean, 9 * np.linalg.inv(scale), rtol=0.1, atol=0.03)
 
 
-def test_a_stranger_with_the_ratings_of_a_trained_user_gets_nearly_the_same() -> None:
+def test_a_new_user_with_the_ratings_of_a_trained_user_gets_nearly_the_same() -> None:
     train, held = ratings()
     model = SMALL.fit(train)
     folded = model.predict(Query.of(np.full(60, -1), train.history))

@@ -1,4 +1,4 @@
-"""What every dot-product model shares: strangers, candidates, biases inside the vectors."""
+"""What every dot-product model shares: new users, candidates, biases inside the vectors."""
 
 import numpy as np
 import pytest

@@ -72,7 +72,7 @@ def test_blocks_change_nothing(ml_100k: Dataset, monkeypatch: pytest.MonkeyPatch
     torch.testing.assert_close(blocks.score(query, items), expected)
 
 
-def test_the_checkerboard_is_learned_and_strangers_are_answered_as_trained_users_are(checkerboard: Split) -> None:
+def test_the_checkerboard_is_learned_and_new_users_are_answered_as_trained_users_are(checkerboard: Split) -> None:
     model = EASE(10).fit(checkerboard.train)
     users = np.arange(40)
     history = checkerboard.train.history.select(users)
@@ -80,9 +80,9 @@ def test_the_checkerboard_is_learned_and_strangers_are_answered_as_trained_users
     same = (users[:, None] + users) % 2 == 0
     held_out = scores.numpy()[users, users]
     assert (held_out > np.where(same, -np.inf, scores.numpy()).max(1)).all()
-    strangers = Query.new_users([history.of(user).tolist() for user in users])
-    assert torch.equal(model.score(strangers), scores)
-    assert model.can_personalize(strangers).all()
+    new_users = Query.new_users([history.of(user).tolist() for user in users])
+    assert torch.equal(model.score(new_users), scores)
+    assert model.can_personalize(new_users).all()
 
 
 def test_without_a_telling_history_popularity_answers() -> None:

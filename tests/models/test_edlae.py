@@ -1,4 +1,4 @@
-"""Held-out ridge and recent blend: the closed form against its definition, recency, strangers, bounds."""
+"""Held-out ridge and recent blend: the closed form against its definition, recency, new users, bounds."""
 
 from __future__ import annotations
 
@@ -78,10 +78,10 @@ def test_the_checkerboard_is_learned_and_seen_items_sink_by_themselves(checkerbo
     assert (held > np.where(same, -np.inf, scores).max(1)).all()
     others = same & ~np.eye(40, dtype=bool)
     assert (held > np.where(others, scores, -np.inf).max(1)).all()  # what was seen does not come back
-    strangers = Query.new_users([history.of(user).tolist() for user in users])
+    new_users = Query.new_users([history.of(user).tolist() for user in users])
     if type(recipe) is EDLAE:
-        torch.testing.assert_close(model.score(strangers), torch.from_numpy(scores))
-    assert model.can_personalize(strangers).all()
+        torch.testing.assert_close(model.score(new_users), torch.from_numpy(scores))
+    assert model.can_personalize(new_users).all()
 
 
 def test_recent_blend_equals_its_equation() -> None:
@@ -110,7 +110,7 @@ def test_recent_blend_equals_its_equation() -> None:
         np.testing.assert_allclose(scores[user].numpy(), expected, rtol=1e-3, atol=1e-3)
 
 
-def test_strangers_dislikes_and_candidates(ml_100k: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_new_users_dislikes_and_candidates(ml_100k: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
     model = RecentEDLAE(rating_floor=2).fit(ml_100k)
     nobody = Query.new_users([[], []])
     assert not model.can_personalize(nobody).any()

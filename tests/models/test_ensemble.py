@@ -1,4 +1,4 @@
-"""Ensemble: scores against their definition, ranks, what never changes them, fields that survive a file, strangers."""
+"""Ensemble: scores against their definition, ranks, what never changes them, fields that survive a file, new users."""
 
 from __future__ import annotations
 

@@ -85,15 +85,15 @@ def test_blocks_change_nothing(ml_100k: Dataset, monkeypatch: pytest.MonkeyPatch
     torch.testing.assert_close(blocks.score(query), expected)
 
 
-def test_the_checkerboard_is_learned_and_strangers_are_answered_as_trained_users_are(checkerboard: Split) -> None:
+def test_the_checkerboard_is_learned_and_new_users_are_answered_as_trained_users_are(checkerboard: Split) -> None:
     model = ItemKNN(10).fit(checkerboard.train)
     users = np.arange(40)
     history = checkerboard.train.history.select(users)
     scores = model.score(Query.of(users, history))
     same = (users[:, None] + users) % 2 == 0
     assert (scores.numpy()[users, users] > np.where(same, -np.inf, scores.numpy()).max(1)).all()
-    strangers = Query.new_users([history.of(user).tolist() for user in users])
-    assert torch.equal(model.score(strangers), scores)
+    new_users = Query.new_users([history.of(user).tolist() for user in users])
+    assert torch.equal(model.score(new_users), scores)
 
 
 def test_without_a_telling_history_popularity_answers() -> None:

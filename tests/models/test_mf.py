@@ -122,9 +122,9 @@ def test_folded_in_users_predict_almost_like_trained_ones() -> None:
     stay = train.interactions.user < 45
     model = SMALL.fit(train.with_rows(train.interactions.take(stay)))
     everyone = np.arange(60)
-    strangers = Query.of(np.full(60, -1), train.history.select(everyone))
+    new_users = Query.of(np.full(60, -1), train.history.select(everyone))
     new = held.take(held.user >= 45)
-    folded = model.predict(strangers).numpy()[new.user, new.item]
+    folded = model.predict(new_users).numpy()[new.user, new.item]
     trained = mse(fitted(), new)
     assert float(np.square(folded - new.weight).mean()) < 1.3 * trained
 

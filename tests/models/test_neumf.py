@@ -103,7 +103,7 @@ def test_scoring_in_chunks_changes_nothing(checkerboard: Split, monkeypatch: pyt
         torch.testing.assert_close(model.score(query, items), some)
 
 
-def test_a_stranger_with_the_history_of_a_user_gets_a_like_list(ml_100k_loo: Split) -> None:
+def test_a_new_user_with_the_history_of_a_user_gets_a_like_list(ml_100k_loo: Split) -> None:
     model = replace(GMF.fast(), epochs=5).fit(ml_100k_loo.train, TrainOptions(threads=1))
     users = np.arange(0, 943, 20)
     history = ml_100k_loo.train.history.select(users)

@@ -57,9 +57,9 @@ def test_who_moved_on_is_ranked_by_where_they_are_now(recipe):
 
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: f"{recipe.name}-{getattr(recipe, 'weighting', '')}")
-def test_a_stranger_with_a_users_history_is_that_user(recipe):
+def test_a_new_user_with_a_users_history_is_that_user(recipe):
     data = movers()
     model = recipe.fit(data)
     users = np.arange(data.n_users)
-    strangers = Query.of(np.full(len(users), -1), data.history.select(users))
-    torch.testing.assert_close(model.score(strangers), model.score(Query.of(users)), rtol=1e-4, atol=1e-4)
+    new_users = Query.of(np.full(len(users), -1), data.history.select(users))
+    torch.testing.assert_close(model.score(new_users), model.score(Query.of(users)), rtol=1e-4, atol=1e-4)

@@ -92,7 +92,7 @@ def test_the_checkerboard_is_learned(checkerboard: Split) -> None:
     assert (np.diag(scores) > np.where(parity, -np.inf, scores).max(1)).mean() > 0.95
 
 
-def test_strangers_are_folded_in_around_what_they_touched() -> None:
+def test_new_users_are_folded_in_around_what_they_touched() -> None:
     train, unrated, held = taste_by_touching()
     rated = Interactions(
         *(
@@ -102,19 +102,19 @@ def test_strangers_are_folded_in_around_what_they_touched() -> None:
     )
     data = train.with_rows(rated)
     model = SMALL.fit(data)
-    strangers = Query.of(np.full(80, -1), data.history)
-    folded = model.predict(strangers).detach().numpy()[held.user, held.item]
+    new_users = Query.of(np.full(80, -1), data.history)
+    folded = model.predict(new_users).detach().numpy()[held.user, held.item]
     assert float(np.square(folded - held.weight).mean()) < 1.3 * mse(model, held) + 0.05
     alone = model.predict(Query.of([-1], data.history.select(np.array([5]))))
-    torch.testing.assert_close(model.predict(strangers)[5:6], alone, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(model.predict(new_users)[5:6], alone, rtol=1e-4, atol=1e-4)
 
 
-def test_without_ratings_who_was_trained_scores_as_a_stranger_with_the_same_history(checkerboard: Split) -> None:
+def test_without_ratings_who_was_trained_scores_as_a_new_user_with_the_same_history(checkerboard: Split) -> None:
     train = checkerboard.train
     model = dataclasses.replace(SMALL, epochs=2).fit(train)
     users = np.arange(40)
-    known, strangers = Query.of(users, train.history), Query.of(np.full(40, -1), train.history)
-    torch.testing.assert_close(model.score(known), model.score(strangers), rtol=1e-4, atol=1e-5)
+    known, new_users = Query.of(users, train.history), Query.of(np.full(40, -1), train.history)
+    torch.testing.assert_close(model.score(known), model.score(new_users), rtol=1e-4, atol=1e-5)
     rated, _, _ = taste_by_touching()
     model = dataclasses.replace(SMALL, epochs=2).fit(rated)
     away = model.score(Query.of(np.arange(80))) - model.score(Query.of(np.full(80, -1), rated.history))

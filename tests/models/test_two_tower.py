@@ -48,14 +48,14 @@ def colors(size: int = 40, cold: int = 4) -> Dataset:
         replace(QUICK, objective="bpr", layers=(16, 8), learning_rate=0.02),
     ],
 )
-def test_the_checkerboard_is_learned_and_strangers_fold_in(checkerboard: Split, recipe: TwoTower) -> None:
+def test_the_checkerboard_is_learned_and_new_users_fold_in(checkerboard: Split, recipe: TwoTower) -> None:
     model = recipe.fit(checkerboard.train, RUN)
     users = np.arange(40)
     same = (users[:, None] + users) % 2 == 0
     history = checkerboard.train.history.select(users)
-    strangers = Query.new_users([history.of(user).tolist() for user in users])
+    new_users = Query.new_users([history.of(user).tolist() for user in users])
     with torch.inference_mode():
-        for query in (Query.of(users), strangers):
+        for query in (Query.of(users), new_users):
             scores = model.score(query).numpy()
             assert (scores[users, users] > np.where(same, -np.inf, scores).max(1)).mean() > 0.95
             assert model.can_personalize(query).all()
@@ -136,7 +136,7 @@ def test_folded_in_users_keep_nine_tenths_of_their_ndcg(ml_100k_loo: Split) -> N
 
 
 @pytest.mark.parametrize("objective", ["softmax", "bce", "bpr"])
-def test_a_dislike_and_a_like_push_a_stranger_apart(checkerboard: Split, objective: str) -> None:
+def test_a_dislike_and_a_like_push_a_new_user_apart(checkerboard: Split, objective: str) -> None:
     model = replace(QUICK, objective=objective).fit(checkerboard.train, RUN)  # type: ignore[arg-type]
     like, both = Query.new_users([[0, 2], [0, 2, 4]]), Query.new_users([[0, 2, 4]])
     assert both.weights is not None

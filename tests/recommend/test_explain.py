@@ -45,7 +45,7 @@ def fitted(name: str, **fields: Any) -> Any:
     return dataclasses.replace(recipe, **chosen).fit(board(), TrainOptions(seed=3, threads=1)).eval()  # type: ignore[type-var]
 
 
-def strangers(histories: list[list[tuple[int, float]]], timed: bool = False) -> Query:
+def new_users(histories: list[list[tuple[int, float]]], timed: bool = False) -> Query:
     """A query for histories of (item, weight)."""
     events = [event for history in histories for event in history]
     offsets = np.concatenate([[0], np.cumsum([len(history) for history in histories])]).astype(np.int64)
@@ -68,7 +68,7 @@ EVENT = st.tuples(st.integers(0, 39), st.sampled_from([-1.0, 1.0, 2.0, 5.0]))
 @settings(max_examples=25, deadline=None)
 @given(histories=st.lists(st.lists(EVENT, max_size=12), min_size=1, max_size=4), timed=st.booleans())
 def test_exact_contributions_and_the_rest_add_up_to_the_score(name, histories, timed):
-    model, query = fitted(name, **EXACT[name]), strangers(histories, timed)
+    model, query = fitted(name, **EXACT[name]), new_users(histories, timed)
     items = torch.arange(40).expand(len(query), -1)
     event_HC, rest_BC = model.contributions(query, items)
     owner_H = torch.repeat_interleave(torch.arange(len(query)), query.counts())
@@ -102,27 +102,27 @@ def test_leaving_an_item_out_is_asking_without_all_of_its_events(name, bound, mo
     model = fitted(name)
     histories = [[(0, 5.0), (3, 1.0), (2, 5.0), (0, 4.0), (8, 5.0)], [], [(1, 5.0), (7, 5.0)]]
     items = torch.tensor([[4, 5, 6], [1, 2, 3], [4, 11, 13]])
-    found = effects(model, strangers(histories), items)
+    found = effects(model, new_users(histories), items)
     assert list(zip(found.owner.tolist(), found.item.tolist(), strict=True)) == [
         (0, 3), (0, 2), (0, 0), (0, 8), (2, 1), (2, 7),
     ]  # fmt: skip
     assert found.weight.tolist() == [1, 5, 4, 5, 5, 5]
     for owner, item, effect_C in zip(found.owner.tolist(), found.item.tolist(), found.effect, strict=True):
         asked = items[owner][None]
-        left = score(model, strangers([without(histories[owner], item)]), asked)
-        whole = score(model, strangers([histories[owner]]), asked)
+        left = score(model, new_users([without(histories[owner], item)]), asked)
+        whole = score(model, new_users([histories[owner]]), asked)
         torch.testing.assert_close(effect_C, (whole - left)[0], rtol=1e-3, atol=1e-4)
 
 
 def test_of_a_long_history_the_latest_items_are_tested_and_the_others_counted():
     histories = [[(item, 5.0) for item in range(9)], [(item, 5.0) for item in range(20, 22)]]
-    found = effects(fitted("mf"), strangers(histories), torch.tensor([[30], [31]]), longest=3)
+    found = effects(fitted("mf"), new_users(histories), torch.tensor([[30], [31]]), longest=3)
     assert found.item.tolist() == [6, 7, 8, 20, 21]
     assert found.untested.tolist() == [6, 0]
 
 
 def personal(name: str) -> bool:
-    return bool(fitted(name).can_personalize(strangers([[(0, 5.0), (2, 5.0)]])).all())
+    return bool(fitted(name).can_personalize(new_users([[(0, 5.0), (2, 5.0)]])).all())
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -138,7 +138,7 @@ def test_taking_the_named_items_out_costs_more_than_taking_out_as_many_others(na
         listed.append([int(even[6]), int(odd[6])])
     who, item = np.repeat(np.arange(6), 2), np.array(listed).reshape(-1)
     because = Explainer(model, board().items, board().history).because(
-        strangers(histories), who, item, np.ones(6, bool)
+        new_users(histories), who, item, np.ones(6, bool)
     )["because"]
     gains = []
     for user, one, reasons in zip(who, item, because.to_list(), strict=True):
@@ -147,7 +147,7 @@ def test_taking_the_named_items_out_costs_more_than_taking_out_as_many_others(na
         lost = [without(histories[user], *named)]
         lost += [without(histories[user], *rng.choice(others, len(named), replace=False)) for _ in range(4)]
         asked = torch.full((6, 1), int(one))
-        scores = score(model, strangers([histories[user], *lost]), asked)[:, 0].double().numpy()
+        scores = score(model, new_users([histories[user], *lost]), asked)[:, 0].double().numpy()
         if named:  # some items are not supported by anything
             gains.append((scores[0] - scores[1]) - (scores[0] - scores[2:]).mean())
     assert len(gains) >= 6
@@ -164,11 +164,11 @@ def explainer(name: str = "ease", titles: bool = False) -> Explainer:
 def test_rows_may_come_in_any_order_and_in_any_number():
     histories = [[(item, 5.0) for item in (0, 2, 4, 1)], [(1, 5.0), (3, 5.0), (0, 1.0)], [(5, 5.0)]]
     who, item = np.array([1, 0, 1, 0, 1]), np.array([7, 8, 9, 10, 11])
-    told = explainer().because(strangers(histories), who, item, np.ones(3, bool), top=2)
+    told = explainer().because(new_users(histories), who, item, np.ones(3, bool), top=2)
     assert told.columns == ["because", "why"]
     for user, one, row in zip(who, item, told.iter_rows(named=True), strict=True):
         alone = explainer().because(
-            strangers([histories[user]]), np.zeros(1, int), np.array([one]), np.ones(1, bool), 2
+            new_users([histories[user]]), np.zeros(1, int), np.array([one]), np.ones(1, bool), 2
         )
         assert row["why"] == alone["why"][0]
         assert row["because"] == alone["because"].to_list()[0]
@@ -181,7 +181,7 @@ def test_rows_may_come_in_any_order_and_in_any_number():
 
 def test_reasons_are_told_in_words_with_titles():
     # To a model of ratings a low rating or a dislike of an odd item speaks for an even one.
-    query, even = strangers([[(0, 5.0), (1, 1.0), (3, -1.0), (5, 5.0)]]), np.array([6])
+    query, even = new_users([[(0, 5.0), (1, 1.0), (3, -1.0), (5, 5.0)]]), np.array([6])
     told = explainer("wals", titles=True).because(query, np.zeros(1, int), even, np.ones(1, bool)).to_dicts()[0]
     reasons = {reason["title"]: round(100 * reason["share"]) for reason in told["because"]}
     assert sum(reasons.values()) in (99, 100, 101)
@@ -193,7 +193,7 @@ def test_reasons_are_told_in_words_with_titles():
 
 
 def test_who_is_not_known_is_told_how_popular_the_item_is():
-    query = strangers([[], [(0, 5.0)]])
+    query = new_users([[], [(0, 5.0)]])
     told = explainer().because(query, np.array([0, 1, 0]), np.array([3, 4, 3]), np.array([False, True, False]))
     had = len({int(user) for user in board().interactions.user[board().interactions.item == 3]})
     assert told["why"][0] == told["why"][2] == f"popular: {had} of 40 users had it"
@@ -209,9 +209,9 @@ def test_who_is_not_known_is_told_how_popular_the_item_is():
 
 def test_nobody_asked_and_nothing_raised_are_answers_too():
     none = np.zeros(0, np.int64)
-    assert explainer().because(strangers([[(0, 5.0)]]), none, none, np.ones(1, bool)).height == 0
+    assert explainer().because(new_users([[(0, 5.0)]]), none, none, np.ones(1, bool)).height == 0
     # An item of the other kind, which the whole history speaks against.
-    against = explainer("wals").because(strangers([[(0, 5.0)]]), np.zeros(1, int), np.array([5]), np.ones(1, bool))
+    against = explainer("wals").because(new_users([[(0, 5.0)]]), np.zeros(1, int), np.array([5]), np.ones(1, bool))
     assert against["because"].to_list() == [[]]
     assert "as a whole" in against["why"][0]
     profile = explainer().because(Query.of([0]), np.zeros(1, int), np.array([5]), np.ones(1, bool))
@@ -220,7 +220,7 @@ def test_nobody_asked_and_nothing_raised_are_answers_too():
 
 @pytest.mark.parametrize("name", ["ials", "mf"])
 def test_an_explanation_holds_both_sides(name):
-    query = strangers([[(0, 5.0), (2, 5.0), (1, 5.0), (3, 5.0), (4, 5.0)]])
+    query = new_users([[(0, 5.0), (2, 5.0), (1, 5.0), (3, 5.0), (4, 5.0)]])
     told = explainer(name).explain(query, 6)
     assert told.effects["effect"].is_sorted(descending=True)
     support = told.effects.filter(pl.col("effect") > 0)
@@ -240,7 +240,7 @@ def test_star_wars_supports_the_return_of_the_jedi(ml_100k):
     model = make_recipe("ease").fit(ml_100k, TrainOptions(threads=1))
     ids = {title: row for row, title in enumerate(ml_100k.titles)}
     history = ["Star Wars (1977)", "Empire Strikes Back, The (1980)", "Evita (1996)", "Clueless (1995)"]
-    query = strangers([[(ids[title], 5.0) for title in history]])
+    query = new_users([[(ids[title], 5.0) for title in history]])
     jedi = np.array([ids["Return of the Jedi (1983)"]])
     (told,) = (
         Explainer(model, ml_100k.items, ml_100k.history, ml_100k.titles)

@@ -29,7 +29,7 @@ from palate.recommend import top_n as answering
 
 
 class Dots(nn.Module):
-    """Dot products of two tables; a stranger is the mean of the items in the history."""
+    """Dot products of two tables; a new user is the mean of the items in the history."""
 
     trained_on: Fingerprint | None = None
 
@@ -358,9 +358,9 @@ def test_movielens_100k(tmp_path: Path) -> None:
     train = Dataset("ml-100k", users, items, interactions)
     recipe = RECIPES["popularity"]()
     recommender = Recommender.of(recipe.fit(train), train)
-    stranger = recommender.recommend("nobody", 3)
-    assert stranger["item_id"].to_list() == [50, 258, 100]  # Star Wars, Contact, Fargo
-    assert stranger["score"].to_list() == [583, 509, 508]
+    new_user = recommender.recommend("nobody", 3)
+    assert new_user["item_id"].to_list() == [50, 258, 100]  # Star Wars, Contact, Fargo
+    assert new_user["score"].to_list() == [583, 509, 508]
     assert recommender.recommend_all(tmp_path / "all.parquet") == 9430
     written = pl.read_parquet(tmp_path / "all.parquet")
     seen = pl.DataFrame({"user_id": rows[:, 0], "item_id": rows[:, 1]})

@@ -194,7 +194,7 @@ def test_a_model_without_an_item_tower_says_that_it_cannot_rank_new_items() -> N
 # Nothing known.
 
 
-def test_strangers_get_what_is_recent_or_what_their_like_touch() -> None:
+def test_new_users_get_what_is_recent_or_what_their_like_touch() -> None:
     popular, recent = (ease().recommend("nobody", 40, cold=ColdStart(kind)) for kind in ("popular", "recent"))
     assert sources(popular) == {"popular"}
     assert sources(recent) == {"recent"}

@@ -1,4 +1,4 @@
-"""An index in the recommender: the same answers as scoring everything, under rules and for strangers too."""
+"""An index in the recommender: the same answers as scoring everything, under rules and for new users too."""
 
 from __future__ import annotations
 
