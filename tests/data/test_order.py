@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from palate.data.dataset import Interactions
 from palate.data.order import group_by_user, grouped, latest, renumbered
 
 SECONDS = st.integers(0, 5) | st.integers(10**9, 10**9 + 3) | st.integers(-(2**52), 2**52)
@@ -42,3 +44,14 @@ def test_new_numbers_are_those_of_unique(rows):
     assert np.array_equal(kept, unique)
     assert np.array_equal(new[np.array(rows, np.int32)], inverse)
     assert (np.delete(new, kept) == -1).all()
+
+
+@pytest.mark.parametrize(("item", "weight"), [(np.int32, np.float32), (np.int64, np.float64), (np.int16, np.float32)])
+def test_a_history_keeps_items_and_weights_of_any_width(item: type, weight: type) -> None:
+    rows = Interactions(
+        np.array([1, 0, 1], np.int32), np.array([7, 8, 9], item), np.array([0.5, 2, 3], weight), np.array([2.0, 1, 1])
+    )
+    history = rows.history(2)
+    assert history.offsets.tolist() == [0, 1, 3]
+    assert history.items.tolist() == [8, 9, 7]
+    assert history.weights.tolist() == [2, 3, 0.5]

@@ -146,7 +146,7 @@ def _recipe(
     if fields:
         raise RecipeError(f"fields {', '.join(fields)} were set but no recipe was named: palate train RECIPE DATA")
     quick = quick_recipes(dataset)
-    note(f"no recipe named: comparing {len(quick)} fast ones on validation rows")
+    note(f"comparing {len(quick)} fast recipes on validation rows")
     best, values, _ = choose(quick, validation_split(dataset), training, k=k, progress=training.progress)
     others = ", ".join(f"{quick[number].name} {value:.4f}" for number, value in values.items())
     note(f"no recipe named: {best.name} has the best NDCG@{k} on validation rows ({others})")

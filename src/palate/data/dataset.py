@@ -53,7 +53,8 @@ class Interactions:
     def history(self, n_users: int) -> History:
         """The rows grouped by user, oldest first; equal times keep the order of the source."""
         # Item and weight travel together as one integer, so that the rows are moved once.
-        events = np.column_stack([self.item, self.weight.view(np.int32)]).view(np.int64).ravel()
+        item, weight = self.item.astype(np.int32, copy=False), self.weight.astype(np.float32, copy=False)
+        events = np.column_stack([item, weight.view(np.int32)]).view(np.int64).ravel()
         offsets, events, times = grouped(self.user, self.time, events, n_users)
         items, weights = events.view(np.int32).reshape(-1, 2).T
         return History(offsets, items.copy(), weights.copy().view(np.float32), times)
