@@ -150,7 +150,7 @@ def test_no_option_is_documented_that_does_not_exist():
         for name in [*one.opts, *one.secondary_opts]
     }
     real |= {"--help", "-h", "--install-completion", "--show-completion", *before_the_command()}
-    for page in PAGES:
+    for page in (one for one in PAGES if one.name != "CHANGELOG.md"):  # it names the options of before too
         named = set(re.findall(r"(?<!\w)`(--?[a-z][a-z-]*)[^`]*`", BLOCK.sub("", page.read_text())))
         assert not named - real, page.name
 
