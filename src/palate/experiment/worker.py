@@ -51,6 +51,8 @@ class Worker:
         log: file for what the process prints to stderr; None shares the stderr of this process.
     """
 
+    _reading = False
+
     def __init__(self, *, isolated: bool = False, threads: int | None = None, log: Path | None = None) -> None:
         self._isolated, self._threads, self._log = isolated, threads, log
         self._process: subprocess.Popen[bytes] | None = None
@@ -105,10 +107,13 @@ class Worker:
             pickle.dump((imports, pickle.dumps((function, arguments))), process.stdin)
             process.stdin.flush()
         while True:
+            self._reading = True
             try:
                 kind, value = pickle.load(process.stdout)
             except (EOFError, OSError, pickle.UnpicklingError, ValueError):
                 break
+            finally:
+                self._reading = False
             if kind == "progress":
                 progress(value)
                 continue
@@ -129,7 +134,8 @@ class Worker:
         if kill:
             process.kill()
         for pipe in (process.stdin, process.stdout):
-            if pipe is not None and not (kill and pipe is process.stdout):  # another thread may be reading it
+            # A thread that is reading the output closes it itself, at its end.
+            if pipe is not None and not (self._reading and pipe is process.stdout):
                 with contextlib.suppress(OSError):
                     pipe.close()  # the process ends where its input does
         process.wait()
