@@ -104,7 +104,7 @@ def from_frame(
         user_features=user_table,
         item_features=item_table,
         titles=_titles(item_table, items, titles),
-        notes=(*notes, *dropped, *user_notes, *item_notes),
+        notes=(*origin.notes, *notes, *dropped, *user_notes, *item_notes),
         pandas=opened.implementation.is_pandas(),
     )
 

@@ -6,7 +6,7 @@ the flaws that say why. ``settle`` then either raises with rows and values, or d
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -29,15 +29,17 @@ class Source:
 
     Args:
         name: a file name or "dataframe".
-        lines_above: lines of the file above the first row; None where a row is not one line.
+        line: the place in the file of a 0-based row number, such as "line 7"; None where rows have no lines.
+        notes: remarks on how the rows were read.
     """
 
     name: str = "dataframe"
-    lines_above: int | None = None
+    line: Callable[[int], str] | None = None
+    notes: tuple[Note, ...] = ()
 
     def place(self, row: int) -> str:
         """The 1-based row, and the line of the file where it is known, for a 0-based row number."""
-        line = "" if self.lines_above is None else f" (line {row + 1 + self.lines_above})"
+        line = "" if self.line is None else f" ({self.line(row)})"
         return f"row {row + 1}{line}"
 
 

@@ -1,0 +1,155 @@
+"""CSV, TSV and Parquet files to tables and to Datasets.
+
+Text files are read as text and cast by whole columns afterwards, so that an error can name the row and the value.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import polars as pl
+
+from palate.data.columns import find_columns
+from palate.data.dataset import Dataset
+from palate.data.frame import Duplicates, from_frame
+from palate.data.parsing import Source
+from palate.data.readers.quotes import RowReader
+from palate.data.readers.sources import Opened, brief, opened
+from palate.data.readers.text import TextOptions, checked_names, find_layout
+from palate.errors import DataError
+
+
+def read_table(
+    path: str | Path,
+    *,
+    separator: str | None = None,
+    encoding: str | None = None,
+    header: bool = True,
+    names: Sequence[str] | None = None,
+) -> pl.DataFrame:
+    """A CSV, TSV or Parquet file, also compressed with gzip, as a table.
+
+    Args:
+        path: the file; Parquet is known by its first bytes, whatever its name.
+        separator: one character; None finds it among comma, tab, semicolon and bar.
+        encoding: any that Python knows, such as "latin-1"; None is UTF-8, with or without a byte order mark.
+        header: whether the first line holds the names of the columns.
+        names: names to use instead, one per column.
+
+    A column of text becomes Int64 where every value is written as an integer would be (so "007" stays text),
+    Float64 where every value is a number, else String. Empty fields are nulls.
+
+    Raises:
+        DataError: the file is missing, empty, no text, in another encoding, or its lines differ in fields.
+    """
+    table, _ = _read(Path(path), TextOptions(separator, encoding, header, names), only=None)
+    return table.select(_typed(column) for column in table)
+
+
+def read_interactions(
+    path: str | Path,
+    *,
+    user: str | None = None,
+    item: str | None = None,
+    rating: str | None = None,
+    timestamp: str | None = None,
+    weight: str | None = None,
+    separator: str | None = None,
+    encoding: str | None = None,
+    header: bool = True,
+    names: Sequence[str] | None = None,
+    name: str | None = None,
+    explicit: bool | None = None,
+    duplicates: Duplicates = "last",
+    sentinels: Sequence[float] = (),
+    drop_invalid: bool = False,
+    user_features: str | Path | None = None,
+    item_features: str | Path | None = None,
+    titles: str | None = None,
+) -> Dataset:
+    """One file of interactions, with feature files where there are some, as a validated Dataset.
+
+    Columns are found or given as in ``find_columns``, files are read as in ``read_table`` and rows are judged as
+    in ``from_frame``. Only the columns in use are read. ``name`` is the name of the file where it is None.
+
+    Raises:
+        DataError: the fact, its place (file, row, line, column, value) and a remedy.
+    """
+    path = Path(path)
+    mapped = {"user": user, "item": item, "rating": rating, "timestamp": timestamp, "weight": weight}
+    table, source = _read(path, TextOptions(separator, encoding, header, names), only=mapped)
+    columns = find_columns(table.columns, source=source.name, **mapped)
+    return from_frame(
+        table.with_columns(_integers(table[column]) for column in (columns.user_id, columns.item_id)),
+        user=user,
+        item=item,
+        rating=rating,
+        timestamp=timestamp,
+        weight=weight,
+        name=name or path.name.split(".")[0],
+        explicit=explicit,
+        duplicates=duplicates,
+        sentinels=sentinels,
+        drop_invalid=drop_invalid,
+        user_features=None if user_features is None else read_table(user_features, encoding=encoding),
+        item_features=None if item_features is None else read_table(item_features, encoding=encoding),
+        titles=titles,
+        source=source,
+    )
+
+
+def _read(path: Path, options: TextOptions, only: dict[str, str | None] | None) -> tuple[pl.DataFrame, Source]:
+    """The columns of a file that ``find_columns(**only)`` names (None: all), text files as text."""
+    with opened(path) as file:
+        if file.head.startswith(b"PAR1"):
+            return _read_parquet(file, options.names, only)
+        layout = find_layout(file, options)
+        wanted = _wanted(layout.names, only, path.name)
+        reader = RowReader(path.name, layout.separator.encode(), len(layout.names), layout.skip + 1)
+        batches = list(layout.batches(file, reader, wanted))
+    table = pl.concat(batches) if batches else pl.DataFrame(schema=dict.fromkeys(wanted, pl.String))
+    return table, Source(path.name, lambda row: f"line {reader.line(row)}", tuple(reader.notes()))
+
+
+def _wanted(names: list[str], only: dict[str, str | None] | None, source: str) -> list[str]:
+    if only is None:
+        return names
+    columns = find_columns(names, source=source, **only)
+    used = {columns.user_id, columns.item_id, columns.rating, columns.timestamp}
+    return [name for name in names if name in used]
+
+
+def _read_parquet(
+    file: Opened, names: Sequence[str] | None, only: dict[str, str | None] | None
+) -> tuple[pl.DataFrame, Source]:
+    data = file.path if not file.packed else b"".join(file.chunks())
+    try:
+        found = list(pl.read_parquet_schema(data))
+        given = checked_names(names, found, file.name)
+        wanted = _wanted(given, only, file.name)
+        table = pl.read_parquet(data, columns=[found[given.index(name)] for name in wanted])
+    except (pl.exceptions.PolarsError, OSError) as error:
+        raise DataError(f"{file.name}: not a readable Parquet file ({brief(error)}): is it whole?") from error
+    table.columns = wanted
+    return table, Source(file.name)
+
+
+def _integers(text: pl.Series) -> pl.Series:
+    """Int64 where every value is written as an integer would be ("7", not "007" or "+7"), else unchanged."""
+    if text.dtype != pl.String:
+        return text
+    for part in (text.head(1000), text):
+        numbers = part.cast(pl.Int64, strict=False)
+        if not (numbers.cast(pl.String) == part).all() or numbers.null_count() > part.null_count():
+            return text
+    return numbers
+
+
+def _typed(text: pl.Series) -> pl.Series:
+    whole = _integers(text)
+    if whole.dtype != pl.String:
+        return whole
+    numbers = text.cast(pl.Float64, strict=False)
+    plain = not text.str.contains(r"^0\d").any()
+    return numbers if plain and numbers.null_count() == text.null_count() < len(text) else text
