@@ -44,7 +44,7 @@ def copied(data: Dataset) -> Dataset:
     """The same data set without anything cached."""
     rows = data.interactions
     again = Interactions(rows.user, rows.item, rows.weight, rows.time)
-    return Dataset(data.name, IdMap(data.users.ids), IdMap(data.items.ids), again, data.explicit)
+    return Dataset(data.name, IdMap(data.users.ids), IdMap(data.items.ids), again, data.feedback)
 
 
 def steps(path: Path) -> dict[str, Callable[[], object]]:

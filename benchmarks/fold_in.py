@@ -32,6 +32,7 @@ from scipy.stats import bootstrap
 from torch import Tensor, nn
 
 from palate.base import Model, Query, TrainOptions
+from palate.data.feedback import NO_WEIGHTS
 from palate.data.splits.split import Split
 from palate.data.splits.strategies import leave_one_out
 from palate.datasets.registry import load
@@ -75,7 +76,7 @@ def main() -> None:
     data = load(args.data)
     if args.implicit:
         ones = np.ones_like(data.interactions.weight)
-        data = replace(data.with_rows(replace(data.interactions, weight=ones)), explicit=False)
+        data = replace(data.with_rows(replace(data.interactions, weight=ones)), feedback=NO_WEIGHTS)
     split = leave_one_out(data)
     if args.validation:
         split = leave_one_out(split.train)

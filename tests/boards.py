@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from palate.base import Query
 from palate.data.dataset import Dataset, Fingerprint, Interactions
+from palate.data.feedback import Feedback
 from palate.data.ids import IdMap
 from palate.data.splits.split import Split
 from palate.data.splits.strategies import leave_one_out
@@ -28,7 +29,9 @@ def make_checkerboard(size: int = 40, *, rated: bool = False) -> Split:
     weight = np.where(liked, 5 if rated else 1, 1).astype(np.float32)
     rows = Interactions(user, item, weight, time)
     ids = IdMap.of(np.arange(size))
-    return leave_one_out(Dataset("checkerboard", ids, ids, rows, explicit=rated), cold="keep")
+    return leave_one_out(
+        Dataset("checkerboard", ids, ids, rows, Feedback("rating" if rated else "quantity")), cold="keep"
+    )
 
 
 class Fixed(nn.Module):

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from palate.bundle import Bundle
     from palate.data.audit import audit
     from palate.data.dataset import Dataset, Interactions
+    from palate.data.feedback import Feedback
     from palate.data.frame import from_frame, to_frame
     from palate.data.readers import read_interactions
     from palate.data.splits.split import Candidates, Split
@@ -76,6 +77,7 @@ _NAMES = {
     "bundle": ("Bundle",),
     "data.audit": ("audit",),
     "data.dataset": ("Dataset", "Interactions"),
+    "data.feedback": ("Feedback",),
     "data.frame": ("from_frame", "to_frame"),
     "data.readers": ("read_interactions",),
     "data.splits.split": ("Candidates", "Split"),
@@ -143,6 +145,7 @@ __all__ = [
     "CompareOptions",
     "Dataset",
     "Ensemble",
+    "Feedback",
     "Interactions",
     "ItemKNN",
     "LogisticMF",

@@ -22,6 +22,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from palate.data.dataset import Dataset, Interactions, Note
+from palate.data.feedback import Feedback
 from palate.data.ids import IdMap
 from palate.data.splits.parts import from_parts
 from palate.data.splits.split import Candidates, Split
@@ -523,7 +524,7 @@ def ml_100k() -> Dataset:
     users, items = IdMap.of(raw[:, 0]), IdMap.of(raw[:, 1])
     weight, when = raw[:, 2].to_numpy().astype(np.float32), raw[:, 3].to_numpy().astype(np.float64)
     rows = Interactions(users.rows(raw[:, 0]), items.rows(raw[:, 1]), weight, when)
-    return Dataset("ml-100k", users, items, rows, explicit=True)
+    return Dataset("ml-100k", users, items, rows, Feedback("rating"))
 
 
 def test_system_e_has_the_published_counts(ml_100k):

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from palate.base import DataSpec, Query, TrainOptions
 from palate.data.dataset import Dataset, Interactions
+from palate.data.feedback import Feedback
 from palate.data.ids import IdMap
 from palate.data.splits.split import Split
 from palate.data.splits.strategies import at_random
@@ -29,7 +30,7 @@ def by_hand() -> Split:
     train = interactions([(0, 0, 5), (0, 1, 3), (1, 0, 2)])
     test = interactions([(1, 1, 4), (0, 2, 1), (2, 0, 3), (2, 2, 5)])
     ids = IdMap.of(np.arange(3))
-    data = Dataset("hand", ids, ids, train, explicit=True)
+    data = Dataset("hand", ids, ids, train, Feedback("rating"))
     return Split(data, data.with_rows(test), "by hand")
 
 
@@ -76,7 +77,7 @@ def test_predictions_come_back_in_the_order_of_the_test_rows() -> None:
     rows = Interactions(
         *(rng.integers(0, 30, 500).astype(np.int32) for _ in range(2)), rng.normal(size=500).astype(np.float32)
     )
-    data = Dataset("random", IdMap.of(np.arange(30)), IdMap.of(np.arange(30)), rows, explicit=True)
+    data = Dataset("random", IdMap.of(np.arange(30)), IdMap.of(np.arange(30)), rows, Feedback("rating"))
     split = at_random(data, cold="keep")
 
     class Place(Always):
@@ -94,7 +95,7 @@ def test_calibration_bins_hold_the_means_of_the_known_rows() -> None:
     rng = np.random.default_rng(1)
     user, item = (rng.integers(0, 40, 4000).astype(np.int32) for _ in range(2))
     rows = Interactions(user, item, (user / 10 + rng.normal(size=4000)).astype(np.float32))
-    data = Dataset("random", IdMap.of(np.arange(40)), IdMap.of(np.arange(40)), rows, explicit=True)
+    data = Dataset("random", IdMap.of(np.arange(40)), IdMap.of(np.arange(40)), rows, Feedback("rating"))
     split = at_random(data, cold="keep")
 
     class Doubled(Always):

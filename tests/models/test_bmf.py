@@ -12,6 +12,7 @@ import torch
 from palate.base import DataSpec, Query, TrainOptions
 from palate.data.dataset import Dataset, Interactions
 from palate.data.features import indicators
+from palate.data.feedback import Feedback
 from palate.data.ids import IdMap
 from palate.data.splits.split import Split
 from palate.errors import RecipeError
@@ -34,7 +35,7 @@ def ratings(users: int = 60, items: int = 40, known: float = 0.4, seed: int = 0)
         both.append(Interactions(user.astype(np.int32), item.astype(np.int32), full[user, item].astype(np.float32)))
     features = pl.DataFrame({"kind": [f"kind {k}" for k in kind]})
     ids = IdMap.of(np.arange(users)), IdMap.of(np.arange(items))
-    return Dataset("planted", *ids, both[0], explicit=True, item_features=features), both[1]
+    return Dataset("planted", *ids, both[0], Feedback("rating"), item_features=features), both[1]
 
 
 def mse(model: object, rows: Interactions) -> float:

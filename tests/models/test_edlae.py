@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from palate.base import DataSpec, Query
 from palate.data.dataset import Dataset, Interactions
+from palate.data.feedback import Feedback
 from palate.data.ids import IdMap
 from palate.data.splits.split import Split
 from palate.errors import RecipeError
@@ -26,7 +27,13 @@ def dataset(events: list[tuple[int, int, float]], items: int = 5, weights: list[
     weight = np.array(weights or [1.0] * len(events), np.float32)
     rows = Interactions(user.astype(np.int32), item.astype(np.int32), weight, day * DAY)
     explicit = weights is not None
-    return Dataset("events", IdMap.of(np.arange(user.max() + 1)), IdMap.of(np.arange(items)), rows, explicit=explicit)
+    return Dataset(
+        "events",
+        IdMap.of(np.arange(user.max() + 1)),
+        IdMap.of(np.arange(items)),
+        rows,
+        Feedback("rating" if explicit else "none"),
+    )
 
 
 def slow(x_UI: np.ndarray, keep: float, regularization: float) -> np.ndarray:

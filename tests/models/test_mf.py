@@ -14,6 +14,7 @@ from scipy import sparse
 
 from palate.base import DataSpec, Query, TrainOptions
 from palate.data.dataset import Dataset, Interactions
+from palate.data.feedback import Feedback
 from palate.data.ids import IdMap
 from palate.data.splits.split import Split
 from palate.errors import RecipeError
@@ -30,7 +31,7 @@ def planted(users: int = 60, items: int = 40, seed: int = 0) -> Dataset:
     user, item = (rng.random(full.shape) < 0.67).nonzero()
     weight = full.clip(1, 9)[user, item].astype(np.float32)
     rows = Interactions(user.astype(np.int32), item.astype(np.int32), weight)
-    return Dataset("planted", IdMap.of(np.arange(users)), IdMap.of(np.arange(items)), rows, explicit=True)
+    return Dataset("planted", IdMap.of(np.arange(users)), IdMap.of(np.arange(items)), rows, Feedback("rating"))
 
 
 def halves(data: Dataset) -> tuple[Dataset, Interactions]:

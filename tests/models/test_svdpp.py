@@ -11,6 +11,7 @@ import torch
 from boards import make_checkerboard
 from palate.base import DataSpec, Query, TrainOptions
 from palate.data.dataset import Dataset, Interactions
+from palate.data.feedback import Feedback
 from palate.data.ids import IdMap
 from palate.data.splits.split import Split
 from palate.errors import ModelError, RecipeError
@@ -39,7 +40,7 @@ def taste_by_touching(users: int = 80, items: int = 30, seed: int = 1) -> tuple[
         )
 
     ids = IdMap.of(np.arange(users)), IdMap.of(np.arange(items))
-    data = Dataset("groups", *ids, rows(order[:, :2]), explicit=True)
+    data = Dataset("groups", *ids, rows(order[:, :2]), Feedback("rating"))
     return data, rows(touched), rows(order[:, 20:])
 
 

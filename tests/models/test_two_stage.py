@@ -17,6 +17,7 @@ from boards import make_checkerboard
 from palate.base import DataSpec, Query, TrainOptions
 from palate.bundle import Bundle
 from palate.data.dataset import Dataset, Interactions
+from palate.data.feedback import Feedback
 from palate.data.ids import IdMap
 from palate.errors import RecipeError
 from palate.evaluation.evaluate import evaluate
@@ -378,7 +379,7 @@ def test_numbers_of_a_small_log() -> None:
         np.array([0.0, 10.0, 20.0, 30.0]) * DAY,
     )  # fmt: skip
     features = pl.DataFrame({"genres": [["a"], ["a", "b"], ["b"]], "year": [1990.0, 2000.0, 2010.0]})
-    train = Dataset("log", IdMap.of([7, 8]), IdMap.of([1, 2, 3]), rows, explicit=True, item_features=features)
+    train = Dataset("log", IdMap.of([7, 8]), IdMap.of([1, 2, 3]), rows, Feedback("rating"), item_features=features)
     model = recipe(members=("popularity",), n_candidates=3, exclude_seen=False).build(
         DataSpec(2, 3, recipe(members=("popularity",))._schema(train))
     )

@@ -11,6 +11,7 @@ import pytest
 from comparison_maker import make_comparison
 
 from palate.data.dataset import Dataset, Interactions
+from palate.data.feedback import Feedback
 from palate.data.ids import IdMap
 from palate.data.splits.strategies import leave_one_out
 
@@ -24,7 +25,7 @@ def rated_board(size: int = 24) -> Dataset:
     rows = Interactions(user, item, weight, (1e9 + 1e5 * ((item * 7 + user * 3) % 100)).astype(np.float64)).take(kept)
     titles = pl.Series([f"Title of {number}" for number in range(size)])
     ids = IdMap.of(np.arange(size))
-    return Dataset("board", ids, ids, rows, titles=titles, explicit=True)
+    return Dataset("board", ids, ids, rows, Feedback("rating"), titles=titles)
 
 
 @pytest.fixture(scope="session")

@@ -32,6 +32,7 @@ __all__ = [
     "ItemFeatures",
     "Json",
     "K",
+    "LeastRating",
     "RatingColumn",
     "Reading",
     "Seed",
@@ -69,6 +70,10 @@ Duplicates = Annotated[
 DropInvalid = Annotated[
     bool, typer.Option("--drop-invalid", help="Drop and count rows with missing or unreadable values.")
 ]
+LeastRating = Annotated[
+    str,
+    typer.Option("--min-rating", help="Rows that are positive: auto, any rating, or ratings from a number on."),
+]
 ItemFeatures = Annotated[
     Path | None, typer.Option("--items", help="A table about the items: its id column, titles, features.")
 ]
@@ -95,6 +100,7 @@ class Reading:
     sentinel: Sentinels = None
     duplicates: Duplicates = "last"
     drop_invalid: DropInvalid = False
+    min_rating: LeastRating = "auto"
 
     def of(self, data: str, items: Path | None = None) -> Source:
         """The DATA argument, read in this way; ``items`` is a table about the items."""
@@ -137,37 +143,46 @@ class Source:
 
     def dataset(self) -> Dataset:
         """The rows, with a line on stderr about each thing that was dropped or changed."""
+        from palate.data.feedback import as_min_rating
         from palate.data.readers import read_interactions
         from palate.datasets import registry
 
+        min_rating = as_min_rating(self.reading.min_rating)
         if self.data in registry.names():
             with show_progress() as progress:
-                dataset = registry.load(self.data, progress=progress)
+                dataset = registry.load(self.data, min_rating=min_rating, progress=progress)
         elif Path(self.data).exists():
             how = self.reading
             dataset = read_interactions(
                 self.data, user=how.user, item=how.item, rating=how.rating, timestamp=how.time,
                 separator=how.separator, encoding=how.encoding, item_features=self.item_features,
                 sentinels=tuple(how.sentinel or ()), duplicates=how.duplicates, drop_invalid=how.drop_invalid,
+                min_rating=min_rating,
             )  # fmt: skip
         else:
             raise DataError(_nothing_there(self.data))
         note(dataset)
+        if not dataset.positive.all():
+            note(f"  positive: {dataset.positive_rows}; the others are seen, never listed, no positives")
         for line in dataset.notes:
             note(f"  {line}")
         return dataset
 
     def ready_made(self) -> Split | None:
-        """The split, if DATA is a saved one or a data set that comes split."""
+        """The split, if DATA is a saved one or a data set that comes split; it keeps its rule unless one is given."""
+        from palate.data.feedback import as_min_rating
         from palate.data.splits.split import Split
         from palate.datasets import registry
 
         if self.data == "ncf-ml-1m":
             with show_progress() as progress:
-                return registry.load_split(self.data, progress=progress)
-        if (Path(self.data) / "split.json").exists():
-            return Split.load(self.data)
-        return None
+                split = registry.load_split(self.data, progress=progress)
+        elif (Path(self.data) / "split.json").exists():
+            split = Split.load(self.data)
+        else:
+            return None
+        min_rating = as_min_rating(self.reading.min_rating)
+        return split if min_rating == "auto" else split.with_min_rating(min_rating)
 
 
 def split_rows(source: Source, how: str | None, test_size: float, seed: int) -> Split:

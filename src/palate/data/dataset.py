@@ -12,6 +12,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from palate.data.feedback import NO_WEIGHTS, Feedback, MinRating
 from palate.data.ids import STEP, IdMap, mix
 from palate.data.order import grouped, renumbered
 from palate.errors import DataError, ModelError
@@ -212,7 +213,7 @@ class Dataset:
         name: shown in tables.
         users, items: the id maps; every row number of ``interactions`` is inside them.
         interactions: the rows.
-        explicit: True if the weights are ratings on a scale, False if they are clicks, plays or ones.
+        feedback: the meaning of the weights, and which rows are positive.
         user_features, item_features: one row per id in map order (nulls where unknown), without the id column.
         titles: one readable name per item in map order, or None.
         notes: rows that were dropped or changed on the way, with counts.
@@ -223,7 +224,7 @@ class Dataset:
     users: IdMap
     items: IdMap
     interactions: Interactions
-    explicit: bool = False
+    feedback: Feedback = NO_WEIGHTS
     user_features: pl.DataFrame | None = None
     item_features: pl.DataFrame | None = None
     titles: pl.Series | None = None
@@ -232,6 +233,36 @@ class Dataset:
 
     def __len__(self) -> int:
         return len(self.interactions)
+
+    @property
+    def explicit(self) -> bool:
+        """Whether the weights are ratings on a scale, and not clicks, plays or ones."""
+        return self.feedback.kind == "rating"
+
+    @cached_property
+    def positive(self) -> NDArray[np.bool_]:
+        """(N,) bool: which rows are positive; the others are only known to have been seen."""
+        positive: NDArray[np.bool_] = self.feedback.positive(self.interactions.weight)
+        return positive
+
+    def positives(self) -> Dataset:
+        """The positive rows only, with the same maps; the same data set where all rows are positive."""
+        return self if self.positive.all() else replace(self, interactions=self.interactions.take(self.positive))
+
+    @property
+    def positive_rows(self) -> str:
+        """The rule and its counts in words: "rating at least 4 (55,375 of 100,000 rows)"."""
+        return f"{self.feedback.rule} ({int(self.positive.sum()):,} of {len(self):,} rows)"
+
+    def with_min_rating(self, min_rating: MinRating) -> Dataset:
+        """The same rows under another rule for what is positive: "auto", "any" or a threshold.
+
+        Raises:
+            DataError: no row is as high.
+        """
+        about = self.feedback
+        found = Feedback.of(about.kind, self.interactions.weight, min_rating, about.column)
+        return replace(self, feedback=found)
 
     @property
     def n_users(self) -> int:
@@ -301,6 +332,8 @@ class Dataset:
             low, high = weight.min(), weight.max()
             kind = "ratings" if self.explicit else "weights"
             facts[kind] = f"{low:g} to {high:g}" if low < high else f"all {low:g}"
+            if not self.positive.all():
+                facts["positive"] = self.positive_rows
         if len(self) and time is not None:
             facts["time"] = f"{day(time.min())} to {day(time.max())}"
         features = {"user": self.user_features, "item": self.item_features}

@@ -17,6 +17,7 @@ import pyarrow as pa
 
 from palate.data.columns import Columns, find_columns, is_weight, listed, plain
 from palate.data.dataset import Dataset, Interactions, Note
+from palate.data.feedback import Feedback, Kind, MinRating
 from palate.data.ids import IdMap
 from palate.data.parsing import Source, counted, read_ids, read_ratings, read_times, settle
 from palate.errors import DataError
@@ -34,6 +35,7 @@ def from_frame(
     weight: str | None = None,
     name: str = "frame",
     explicit: bool | None = None,
+    min_rating: MinRating = "auto",
     duplicates: Duplicates = "last",
     sentinels: Sequence[float] = (),
     drop_invalid: bool = False,
@@ -53,6 +55,9 @@ def from_frame(
         name: the name of the data set, shown in tables.
         explicit: whether the weights are ratings on a scale. None decides: they are if a rating column with more
             than one distinct value is mapped and its name is not one of the weights (weight, plays, count, ...).
+        min_rating: which rows are positive, the others being only known as seen. "auto": ratings from three quarters of
+            their scale on (4 on a scale from 1 to 5) and other weights above 0; "any": every rating; a number: rows of
+            this weight or more. See ``palate.data.feedback``. Default: "auto".
         duplicates: the treatment of several rows with the same user and item: "last" keeps the latest by time (the
             last row among equal times and without times), "sum" adds the weights at the latest time, "error"
             raises, "keep" leaves them.
@@ -95,12 +100,15 @@ def from_frame(
     rows, dropped = _deduplicate(rows, duplicates, users, items, origin)
     user_table, user_notes = _align(user_features, users, columns.user_id, "user")
     item_table, item_notes = _align(item_features, items, columns.item_id, "item")
+    interactions = _interactions(rows)
+    kind: Kind = "rating" if explicit else "none" if columns.rating is None else "quantity"
+    feedback = Feedback.of(kind, interactions.weight, min_rating, columns.rating)
     return Dataset(
         name=name,
         users=users,
         items=items,
-        interactions=_interactions(rows),
-        explicit=explicit,
+        interactions=interactions,
+        feedback=feedback,
         user_features=user_table,
         item_features=item_table,
         titles=_titles(item_table, items, titles),

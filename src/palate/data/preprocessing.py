@@ -15,22 +15,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 from palate.data.dataset import Dataset, Note
+from palate.data.feedback import NO_WEIGHTS
 from palate.errors import DataError
 
 
 def binarize(dataset: Dataset, min_rating: float | None = None) -> Dataset:
     """Explicit to implicit: every weight becomes 1, after rows rated below ``min_rating`` are dropped.
 
+    Every row that is left is positive, whatever the rule of ``dataset``.
+
     Raises:
         DataError: no row is rated that high.
     """
     kept = dataset if min_rating is None else keep_rated(dataset, min_rating)
     rows = kept.interactions
-    return replace(kept, interactions=replace(rows, weight=np.ones_like(rows.weight)), explicit=False)
+    return replace(kept, interactions=replace(rows, weight=np.ones_like(rows.weight)), feedback=NO_WEIGHTS)
 
 
 def keep_rated(dataset: Dataset, min_rating: float) -> Dataset:
-    """Only the rows rated ``min_rating`` or higher; their ratings stay.
+    """Only the rows rated ``min_rating`` or higher; their ratings stay, and all of them are positive.
 
     Raises:
         DataError: no row is rated that high.
@@ -38,7 +41,8 @@ def keep_rated(dataset: Dataset, min_rating: float) -> Dataset:
     weight = dataset.interactions.weight
     highest = f"({len(dataset):,} rows, highest rating {weight.max(initial=-np.inf):g})"
     empty = f"min_rating={min_rating:g} left no interactions {highest}: lower min_rating"
-    return _keep(dataset, weight >= np.float32(min_rating), f"rated below {min_rating:g}", empty)
+    kept = _keep(dataset, weight >= np.float32(min_rating), f"rated below {min_rating:g}", empty)
+    return replace(kept, feedback=replace(kept.feedback, min_rating=float(min_rating)))
 
 
 def drop_ratings(dataset: Dataset, values: Sequence[float]) -> Dataset:

@@ -14,6 +14,7 @@ from functools import partial
 import polars as pl
 
 from palate.data.dataset import Dataset, Note
+from palate.data.feedback import MinRating
 from palate.data.frame import from_frame
 from palate.data.splits.parts import from_parts
 from palate.data.splits.split import Split
@@ -49,7 +50,7 @@ def entry_of(name: str | Entry) -> Entry:
     raise DataError(f"no data set is called {name!r}{hint} Known are {', '.join(REGISTRY)}")
 
 
-def load(name: str | Entry, *, progress: Progress = silent) -> Dataset:
+def load(name: str | Entry, *, min_rating: MinRating = "auto", progress: Progress = silent) -> Dataset:
     """Load a named data set, downloaded first if it is not on this machine.
 
     Ratings of -1 in anime (watched, not rated) are dropped and counted; ``formats.read_anime`` can keep them.
@@ -57,6 +58,7 @@ def load(name: str | Entry, *, progress: Progress = silent) -> Dataset:
 
     Args:
         name: a known name (see ``names``), or an entry for a data set that is not in the registry.
+        min_rating: which rows are positive, as in ``from_frame``; "any" is what most published tables use.
         progress: receives the license and the bytes of a download.
 
     Raises:
@@ -66,6 +68,7 @@ def load(name: str | Entry, *, progress: Progress = silent) -> Dataset:
     entry = entry_of(name)
     located = locate(entry, progress=progress)
     dataset = entry.read(Archive.open(located.path))
+    dataset = dataset if min_rating == "auto" else dataset.with_min_rating(min_rating)
     notes = list(located.notes)
     if notes and not located.converted and entry.digest:
         # Packing a zip file again changes its checksum, not its rows: the fingerprint separates the two cases.
@@ -76,6 +79,8 @@ def load(name: str | Entry, *, progress: Progress = silent) -> Dataset:
 
 def load_split(name: str | Entry, *, progress: Progress = silent) -> Split:
     """The split that a data set comes with: for "ncf-ml-1m" the official one, with its 99 listed negatives.
+
+    Every rating of it is positive, as in the paper; ``Split.with_min_rating`` changes that.
 
     Raises:
         DataError: unknown name, or the data set comes without a split.
@@ -88,7 +93,8 @@ def load_split(name: str | Entry, *, progress: Progress = silent) -> Split:
         )
     located = locate(entry, progress=progress)
     archive = Archive.open(located.path)
-    split = from_parts(*read_ncf(archive), name=entry.name, how="official leave-one-out of He et al. 2017, latest item")
+    how = "official leave-one-out of He et al. 2017, latest item"
+    split = from_parts(*read_ncf(archive), name=entry.name, how=how, min_rating="any")
     split = replace(split, notes=(*split.notes, *(Note(note, len(split.train)) for note in located.notes)))
     if (features := _ncf_features(archive)) is None:
         return split

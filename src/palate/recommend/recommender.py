@@ -221,7 +221,7 @@ class Recommender(State):
             )
         owner = np.repeat(np.arange(len(self.seen), dtype=np.int32), self.seen.counts)
         seen = Interactions(owner, self.seen.items, self.seen.weights, self.seen.times)
-        train = Dataset(self.name, self.users, self.items, seen, explicit=test.explicit, titles=self.titles)
+        train = Dataset(self.name, self.users, self.items, seen, test.feedback, titles=self.titles)
         held = replace(rows, user=user, item=item).take(known)
         notes = (
             Note("test rows of unknown users dropped", int((user < 0).sum())),

@@ -12,6 +12,7 @@ import polars as pl
 
 from palate.data.columns import find_columns
 from palate.data.dataset import Dataset
+from palate.data.feedback import MinRating
 from palate.data.frame import Duplicates, from_frame
 from palate.data.parsing import Source
 from palate.data.readers.quotes import RowReader
@@ -61,6 +62,7 @@ def read_interactions(
     names: Sequence[str] | None = None,
     name: str | None = None,
     explicit: bool | None = None,
+    min_rating: MinRating = "auto",
     duplicates: Duplicates = "last",
     sentinels: Sequence[float] = (),
     drop_invalid: bool = False,
@@ -89,6 +91,7 @@ def read_interactions(
         weight=weight,
         name=name or path.name.split(".")[0],
         explicit=explicit,
+        min_rating=min_rating,
         duplicates=duplicates,
         sentinels=sentinels,
         drop_invalid=drop_invalid,

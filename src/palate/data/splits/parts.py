@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from palate.data.columns import find_columns, is_weight
 from palate.data.dataset import Dataset, Interactions, Note
+from palate.data.feedback import Feedback, Kind, MinRating
 from palate.data.ids import IdMap
 from palate.data.splits.split import Candidates, Split, counted, distinct
 from palate.data.splits.strategies import cold_notes
@@ -28,6 +29,7 @@ def from_parts(
     rating: str | None = None,
     timestamp: str | None = None,
     weight: str | None = None,
+    min_rating: MinRating = "auto",
 ) -> Split:
     """A split that others have made, with one numbering over train, test and negatives; cold rows are kept.
 
@@ -38,6 +40,7 @@ def from_parts(
             aligned with a test that holds one row per user.
         name, how: shown in tables.
         user, item, rating, timestamp, weight: names of the columns, as in ``from_frame``. Default: the usual names.
+        min_rating: which rows are positive, as in ``from_frame``, found from the rows of both parts.
 
     Raises:
         DataError: a column is missing, an id is null, or the negatives do not fit the test users.
@@ -45,6 +48,7 @@ def from_parts(
     given = {"user": user, "item": item, "rating": rating, "timestamp": timestamp, "weight": weight}
     strength = find_columns(train.columns, source="train", **given).rating
     explicit = strength is not None and not weight and not is_weight(strength)
+    kind: Kind = "rating" if explicit else "none" if strength is None else "quantity"
     train, test = (_renamed(part, side, **given) for side, part in (("train", train), ("test", test)))
     listed = None if negatives is None else _listed(negatives, test, user, item)
     parts = [part.select("user", "item") for part in (train, test, *([] if listed is None else [listed]))]
@@ -57,7 +61,8 @@ def from_parts(
             'only one of train and test has a timestamp column: give it to both, or pass timestamp="" to use none'
         )
     known, held = (_as_rows(part, users, items) for part in (train, test))
-    data = Dataset(name, users, items, known, explicit=explicit)
+    feedback = Feedback.of(kind, np.concatenate([known.weight, held.weight]), min_rating, strength)
+    data = Dataset(name, users, items, known, feedback)
     notes = cold_notes(known, held, data, "kept")
     candidates = None
     if listed is not None:

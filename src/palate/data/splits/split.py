@@ -31,6 +31,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from palate.data.dataset import Dataset, Interactions, Note, html_table, lines
+from palate.data.feedback import Feedback, MinRating
 from palate.data.ids import IdMap
 from palate.errors import BundleError, DataError
 from palate.storage import (
@@ -136,6 +137,15 @@ class Split:
     def with_candidates(self, candidates: Candidates) -> Split:
         """The same rows with these candidates; raises DataError if they belong to other test users."""
         return replace(self, candidates=candidates)
+
+    def with_min_rating(self, min_rating: MinRating) -> Split:
+        """The same rows under another rule for what is positive, found from the training rows.
+
+        Raises:
+            DataError: no training row is as high.
+        """
+        train = self.train.with_min_rating(min_rating)
+        return replace(self, train=train, test=replace(self.test, feedback=train.feedback))
 
     def relevant(self, min_rating: float) -> Split:
         """Only test rows of this weight or more; raises DataError where none is left."""
@@ -271,11 +281,14 @@ def _sweep(target: Path) -> None:
 
 
 def _about(rows: Dataset) -> dict[str, Any]:
-    return {"name": rows.name, "explicit": rows.explicit, "notes": [asdict(note) for note in rows.notes]}
+    notes = [asdict(note) for note in rows.notes]
+    return {"name": rows.name, "feedback": rows.feedback.record(), "notes": notes}
 
 
 def _labels(about: dict[str, Any]) -> dict[str, Any]:
-    return {"name": about["name"], "explicit": about["explicit"], "notes": _notes(about["notes"])}
+    # Splits of older versions say only whether the weights are ratings; all their rows were positive.
+    feedback = about.get("feedback") or {"kind": "rating" if about["explicit"] else "quantity"}
+    return {"name": about["name"], "feedback": Feedback(**feedback), "notes": _notes(about["notes"])}
 
 
 def _notes(entries: list[dict[str, Any]]) -> tuple[Note, ...]:
