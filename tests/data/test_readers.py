@@ -50,6 +50,11 @@ def member(archive, ending):
         ("tabs.tsv", GOOD.replace(b",", b"\t"), {}),
         ("semicolons.csv", GOOD.replace(b",", b";"), {}),
         ("bars.txt", GOOD.replace(b",", b"|"), {}),
+        ("colons.dat", GOOD.replace(b",", b"::"), {}),
+        ("blanks.txt", GOOD.replace(b",", b"  ").replace(b"\n", b" \r\n "), {}),
+        ("tab.txt", GOOD.replace(b",", b"\t"), {"separator": "tab"}),
+        ("excel.csv", b"sep=;\n" + GOOD.replace(b",", b";"), {}),
+        ("old_mac.csv", GOOD.replace(b"\n", b"\r"), {}),
         ("odd.txt", GOOD.replace(b",", b"^"), {"separator": "^"}),
         ("packed.csv.gz", gzip.compress(GOOD, mtime=0), {}),
         ("packed.csv", gzip.compress(GOOD, mtime=0), {}),
@@ -95,9 +100,9 @@ def test_latin_1_is_asked_for(write):
 def test_movielens_100k_as_it_is(write):
     ratings = write("u.data", member("ml-100k.zip", "/u.data"))
     items = member("ml-100k.zip", "/u.item")
-    with pytest.raises(DataError, match=r"only numbers.*header=False, names="):
+    with pytest.raises(DataError, match=r"looks like a row.*pass --columns user,item,rating,time \(names=\["):
         read_interactions(ratings)
-    dataset = read_interactions(ratings, header=False, names=["user_id", "item_id", "rating", "timestamp"])
+    dataset = read_interactions(ratings, names=["user_id", "item_id", "rating", "timestamp"])
     assert (len(dataset), dataset.n_users, dataset.n_items, dataset.explicit) == (100_000, 943, 1_682, True)
     films = read_table(
         write("u.item", items), header=False, encoding="latin-1", names=["id", "title", *(f"c{i}" for i in range(22))]
@@ -159,7 +164,8 @@ def test_broken_files_give_one_line(write, name, content, message):
     ("options", "message"),
     [
         ({"encoding": "klingon"}, "encoding='klingon' is unknown"),
-        ({"separator": "::"}, "separator='::': must be one plain character"),
+        ({"separator": "a"}, "separator='a': must be a mark such as"),
+        ({"separator": "::"}, "no column looks like the user: the columns are 'user,item,rating'"),
         ({"names": ["user"]}, "1 names for 3 columns"),
         ({"user": "usr"}, "no column 'usr' for the user, did you mean 'user'"),
     ],

@@ -23,11 +23,13 @@ if TYPE_CHECKING:
     from palate.evaluation.report import Report
 
 __all__ = [
+    "ColumnNames",
     "Data",
     "Device",
     "DropInvalid",
     "Duplicates",
     "Encoding",
+    "Header",
     "ItemColumn",
     "ItemFeatures",
     "Json",
@@ -59,7 +61,17 @@ UserColumn = Annotated[str | None, typer.Option("--user", help="Column with user
 ItemColumn = Annotated[str | None, typer.Option("--item", help="Column with item ids; found by name if left out.")]
 RatingColumn = Annotated[str | None, typer.Option("--rating", help="Column with ratings or weights, if any.")]
 TimeColumn = Annotated[str | None, typer.Option("--time", help="Column with times (numbers or dates), if any.")]
-Separator = Annotated[str | None, typer.Option("--separator", help="Between columns; found if left out.")]
+Separator = Annotated[
+    str | None, typer.Option("--separator", help="Between columns: ';', '::', tab, blank; found if left out.")
+]
+Header = Annotated[
+    bool | None,
+    typer.Option("--header/--no-header", help="Whether the first line holds names of columns; found if left out."),
+]
+ColumnNames = Annotated[
+    str | None,
+    typer.Option("--columns", help="Names for all columns, in order: user,item,rating,time; _ skips a column."),
+]
 Encoding = Annotated[str | None, typer.Option("--encoding", help="Of a text file, if it is not UTF-8: latin-1.")]
 Sentinels = Annotated[
     list[float] | None, typer.Option("--sentinel", help="A rating that means 'not rated', such as -1: such rows go.")
@@ -96,6 +108,8 @@ class Reading:
     rating: RatingColumn = None
     time: TimeColumn = None
     separator: Separator = None
+    header: Header = None
+    columns: ColumnNames = None
     encoding: Encoding = None
     sentinel: Sentinels = None
     duplicates: Duplicates = "last"
@@ -153,9 +167,11 @@ class Source:
                 dataset = registry.load(self.data, min_rating=min_rating, progress=progress)
         elif Path(self.data).exists():
             how = self.reading
+            names = None if how.columns is None else [name.strip() for name in how.columns.split(",")]
             dataset = read_interactions(
                 self.data, user=how.user, item=how.item, rating=how.rating, timestamp=how.time,
-                separator=how.separator, encoding=how.encoding, item_features=self.item_features,
+                separator=how.separator, header=how.header, names=names, encoding=how.encoding,
+                item_features=self.item_features,
                 sentinels=tuple(how.sentinel or ()), duplicates=how.duplicates, drop_invalid=how.drop_invalid,
                 min_rating=min_rating,
             )  # fmt: skip

@@ -15,7 +15,7 @@ from palate.data.dataset import Dataset
 from palate.data.feedback import MinRating
 from palate.data.frame import Duplicates, from_frame
 from palate.data.parsing import Source
-from palate.data.readers.quotes import RowReader
+from palate.data.readers.first_lines import SKIP
 from palate.data.readers.sources import Opened, brief, opened
 from palate.data.readers.text import TextOptions, checked_names, find_layout
 from palate.errors import DataError
@@ -26,17 +26,19 @@ def read_table(
     *,
     separator: str | None = None,
     encoding: str | None = None,
-    header: bool = True,
+    header: bool | None = None,
     names: Sequence[str] | None = None,
 ) -> pl.DataFrame:
     """A CSV, TSV or Parquet file, also compressed with gzip, as a table.
 
     Args:
         path: the file; Parquet is known by its first bytes, whatever its name.
-        separator: one character; None finds it among comma, tab, semicolon and bar.
+        separator: a mark between columns, such as ";", "::" or "tab"; None finds it among comma, tab, semicolon, bar,
+            double colon and blanks.
         encoding: any that Python knows, such as "latin-1"; None is UTF-8, with or without a byte order mark.
-        header: whether the first line holds the names of the columns.
-        names: names to use instead, one per column.
+        header: whether the first line holds the names of the columns; None decides by comparing it with the lines
+            below, and refuses a line that looks like a row where no ``names`` are given.
+        names: names to use instead, one per column; "_" for a column that is not read.
 
     A column of text becomes Int64 where every value is written as an integer would be (so "007" stays text),
     Float64 where every value is a number, else String. Empty fields are nulls.
@@ -58,7 +60,7 @@ def read_interactions(
     weight: str | None = None,
     separator: str | None = None,
     encoding: str | None = None,
-    header: bool = True,
+    header: bool | None = None,
     names: Sequence[str] | None = None,
     name: str | None = None,
     explicit: bool | None = None,
@@ -107,15 +109,16 @@ def _read(path: Path, options: TextOptions, only: dict[str, str | None] | None) 
     with opened(path) as file:
         if file.head.startswith(b"PAR1"):
             return _read_parquet(file, options.names, only)
-        layout = find_layout(file, options)
+        layout = find_layout(file, options, tuple((only or {}).values()))
         wanted = _wanted(layout.names, only, path.name)
-        reader = RowReader(path.name, layout.separator.encode(), len(layout.names), layout.skip + 1)
+        reader = layout.reader(file)
         batches = list(layout.batches(file, reader, wanted))
     table = pl.concat(batches) if batches else pl.DataFrame(schema=dict.fromkeys(wanted, pl.String))
-    return table, Source(path.name, lambda row: f"line {reader.line(row)}", tuple(reader.notes()))
+    return table, Source(path.name, lambda row: f"line {reader.line(row)}", (*layout.notes, *reader.notes()))
 
 
 def _wanted(names: list[str], only: dict[str, str | None] | None, source: str) -> list[str]:
+    names = [name for name in names if name != SKIP]
     if only is None:
         return names
     columns = find_columns(names, source=source, **only)

@@ -4,18 +4,30 @@ from __future__ import annotations
 
 import codecs
 import csv
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import polars as pl
 
 from palate.data.columns import listed
+from palate.data.dataset import Note
+from palate.data.readers.first_lines import (
+    SAMPLE,
+    SKIP,
+    check_separator,
+    fields,
+    find_separator,
+    is_data,
+    no_header,
+)
 from palate.data.readers.quotes import Block, RowReader
-from palate.data.readers.sources import Opened, brief
+from palate.data.readers.sources import HEAD, Opened, brief
 from palate.errors import DataError
 from palate.progress import Progress, silent
 
-SEPARATORS = (",", "\t", ";", "|")
+# A separator of several characters, or blanks, become this byte, since the parser takes one.
+UNIT = b"\x1f"
 
 
 @dataclass(frozen=True)
@@ -24,7 +36,7 @@ class TextOptions:
 
     separator: str | None = None
     encoding: str | None = None
-    header: bool = True
+    header: bool | None = None
     names: Sequence[str] | None = None
 
 
@@ -36,86 +48,145 @@ class Layout:
     separator: str
     encoding: str
     skip: int
+    notes: tuple[Note, ...] = ()
+
+    def reader(self, file: Opened) -> RowReader:
+        """The reader that cuts the text into rows."""
+        return RowReader(file.name, self._byte, len(self.names), self.skip + 1)
+
+    @property
+    def _byte(self) -> bytes:
+        return UNIT if len(self.separator) > 1 or self.separator == " " else self.separator.encode()
 
     def batches(
         self, file: Opened, reader: RowReader, wanted: Sequence[str], progress: Progress = silent
     ) -> Iterator[pl.DataFrame]:
         """The rows of a file as tables of text, with the columns of ``wanted``."""
-        text = _without_lines(_recoded(file.chunks(progress), self.encoding, file.name), self.skip)
+        text = _without_lines(recoded(file, self.encoding, progress), self.skip)
+        if self._byte != self.separator.encode():
+            text = (_single(part, self.separator, file.name) for part in whole_lines(text))
         columns = [f"c{self.names.index(name)}" for name in wanted]
         for block in reader.blocks(text):
-            table = _parsed(block, self, columns, reader)
+            table = _parsed(block, self._byte.decode(), columns, reader)
             table.columns = list(wanted)
             yield table
 
 
-def find_layout(file: Opened, options: TextOptions) -> Layout:
+def find_layout(file: Opened, options: TextOptions, chosen: Sequence[str | None] = ()) -> Layout:
     """The layout of a text file, as given or found in its first lines.
+
+    Args:
+        file: the file.
+        options: what is known about it; None is found.
+        chosen: names of columns that were asked for: a first line that has one of them is a header.
 
     Raises:
         DataError: the file is not text, or in another encoding, or its names cannot be used.
     """
-    separator, encoding = options.separator, options.encoding or "utf-8"
-    if separator is not None and len(separator.encode()) != 1:
-        raise DataError(f"{file.name}: separator={separator!r}: must be one plain character")
-    if options.encoding is None and file.head[:2] in (b"\xff\xfe", b"\xfe\xff"):
+    encoding, lines = first_lines(file, options.encoding)
+    excel = re.fullmatch(r"sep=(.)", lines[0])  # the first line that Excel itself writes and understands
+    above = 1 if excel else 0
+    lines = lines[above:]
+    separator = options.separator or (excel[1] if excel else None)
+    separator = find_separator(lines[:SAMPLE]) if separator is None else check_separator(separator, file.name)
+    names, header = options.names, options.header
+    notes: tuple[Note, ...] = ()
+    if len(separator) == 1 and separator != " ":
+        reader = csv.reader(lines, delimiter=separator)
+        found, skip = next(reader, []), reader.line_num
+    else:
+        found, skip = fields(lines[0], separator), 1
+    if header is None:
+        rows = [fields(line, separator) for line in lines[skip : skip + SAMPLE]]
+        header = not is_data(found, rows) or bool(set(found) & {name for name in chosen if name})
+        if not header and names is None:
+            raise DataError(no_header(file.name, [found, *rows]))
+        if not header:
+            notes = (Note(f"{file.name}: the first line looks like a row and was read as one", 1),)
+    if not header:
+        found, skip = [f"column_{number}" for number in range(1, len(found) + 1)], 0
+    return Layout(checked_names(names, found, file.name), separator, encoding, above + skip, notes)
+
+
+def first_lines(file: Opened, encoding: str | None) -> tuple[str, list[str]]:
+    """The encoding of a text file under its usual name, and its first lines.
+
+    Raises:
+        DataError: the file is not text, or in another encoding.
+    """
+    if encoding is None and file.head[:2] in (b"\xff\xfe", b"\xfe\xff"):
         raise DataError(f'{file.name}: the file is UTF-16: pass encoding="utf-16" (--encoding utf-16)')
-    if options.encoding is None and b"\0" in file.head:
+    if encoding is None and b"\0" in file.head:
         raise DataError(f"{file.name}: not a text file, nor Parquet: CSV, TSV and Parquet can be read")
     try:
-        encoding = codecs.lookup(encoding).name
+        encoding = codecs.lookup(encoding or "utf-8").name
         text = codecs.getincrementaldecoder(encoding)().decode(file.head)
     except LookupError as error:
         raise DataError(f"{file.name}: encoding={encoding!r} is unknown: try utf-8 or latin-1") from error
     except UnicodeDecodeError as error:
-        raise DataError(_wrong_encoding(file.name, encoding, file.head[: error.start].count(b"\n") + 1)) from error
-    lines = text.removeprefix("\ufeff").splitlines()
-    separator = separator or _sniff(lines[0])
-    reader = csv.reader(lines, delimiter=separator)
-    found, skip = next(reader, []), reader.line_num
-    if options.header and options.names is None and all(map(_is_number, found)):
-        raise DataError(
-            f"{file.name}: the first line holds only numbers ({lines[0][:60]!r}): if the file has no header, "
-            'pass header=False, names=["user_id", "item_id", ...]'
-        )
-    if not options.header:
-        found, skip = [f"column_{number}" for number in range(1, len(found) + 1)], 0
-    return Layout(checked_names(options.names, found, file.name), separator, encoding, skip)
+        line = file.head[: error.start].count(b"\n") + 1
+        raise DataError(_wrong_encoding(file.name, str(encoding), line)) from error
+    lines = re.split("\r\n|\r|\n", text.removeprefix("\ufeff"))
+    # The last line may be cut, or empty after the last line end.
+    if len(lines) > 1 and (len(file.head) >= HEAD or not lines[-1]):
+        lines.pop()
+    while len(lines) > 1 and not lines[-1].strip():
+        lines.pop()
+    return encoding, lines
 
 
 def checked_names(names: Sequence[str] | None, found: list[str], source: str) -> list[str]:
-    """The given names, else those found.
+    """The given names, else those found; "_" stands for a column that is not read.
 
     Raises:
         DataError: their number is wrong, or one occurs twice.
     """
     chosen = found if names is None else list(names)
     if len(chosen) != len(found):
-        raise DataError(f"{source}: {len(chosen)} names for {len(found)} columns: give one name per column")
-    twice = [name for name in dict.fromkeys(chosen) if chosen.count(name) > 1]
+        raise DataError(
+            f"{source}: {len(chosen)} names for {len(found)} columns: give one name per column, {SKIP} for one to skip"
+        )
+    twice = [name for name in dict.fromkeys(chosen) if chosen.count(name) > 1 and name != SKIP]
     if twice:
         raise DataError(f"{source}: column {listed(twice)} occurs more than once: rename, or pass names=")
     return chosen
 
 
-def _is_number(text: str) -> bool:
-    return text.strip().lstrip("+-").replace(".", "", 1).isdigit()
-
-
-def _sniff(line: str) -> str:
-    """The separator that gives the first line the most fields; the comma where none does."""
-    return max(SEPARATORS, key=lambda separator: len(next(csv.reader([line], delimiter=separator))))
-
-
-def _recoded(chunks: Iterable[bytes], encoding: str, source: str) -> Iterator[bytes]:
+def recoded(file: Opened, encoding: str, progress: Progress = silent) -> Iterator[bytes]:
     """The text as UTF-8, the only encoding that polars reads by itself, without a byte order mark."""
     decoder = None if encoding == "utf-8" else codecs.getincrementaldecoder(encoding)()
-    for number, chunk in enumerate(chunks):
+    # Line ends of old Macs: a carriage return alone.
+    old_mac = b"\r" in file.head and b"\n" not in file.head
+    for number, chunk in enumerate(file.chunks(progress)):
         try:
             text = chunk if decoder is None else decoder.decode(chunk).encode()
         except UnicodeError as error:
-            raise DataError(_wrong_encoding(source, encoding, 0)) from error
-        yield text.removeprefix(codecs.BOM_UTF8) if number == 0 else text
+            raise DataError(_wrong_encoding(file.name, encoding, 0)) from error
+        text = text.removeprefix(codecs.BOM_UTF8) if number == 0 else text
+        yield text.replace(b"\r", b"\n") if old_mac else text
+
+
+def whole_lines(chunks: Iterable[bytes]) -> Iterator[bytes]:
+    """The same text, cut at line ends."""
+    rest = b""
+    for chunk in chunks:
+        text = rest + chunk
+        end = text.rfind(b"\n") + 1
+        rest = text[end:]
+        if end:
+            yield text[:end]
+    if rest:
+        yield rest
+
+
+def _single(text: bytes, separator: str, source: str) -> bytes:
+    """The text with another separator of one byte."""
+    if UNIT in text:
+        raise DataError(f"{source}: the text has the control character 0x1F, which separator={separator!r} cannot have")
+    if separator == " ":
+        text = re.sub(rb"(?m)^ +| +(?=\r?$)", b"", text)
+        text = re.sub(rb"  +", b" ", text)
+    return text.replace(separator.encode(), UNIT)
 
 
 def _without_lines(chunks: Iterator[bytes], skip: int) -> Iterator[bytes]:
@@ -128,10 +199,9 @@ def _without_lines(chunks: Iterator[bytes], skip: int) -> Iterator[bytes]:
             yield rest
 
 
-def _parsed(block: Block, layout: Layout, columns: list[str], reader: RowReader) -> pl.DataFrame:
+def _parsed(block: Block, separator: str, columns: list[str], reader: RowReader) -> pl.DataFrame:
     """The text columns of one block; the number of its rows is checked."""
-    separator = layout.separator
-    header = separator.join(f"c{number}" for number in range(len(layout.names)))
+    header = separator.join(f"c{number}" for number in range(reader.n_fields))
     try:
         table = pl.read_csv(
             b"".join([header.encode(), b"\n", block.data]),

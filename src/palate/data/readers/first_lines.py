@@ -1,0 +1,129 @@
+"""The first lines of a text file: separator, names of the columns, and whether the first line holds names at all."""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Sequence
+
+from palate.data.columns import SYNONYMS, plain
+from palate.errors import DataError
+
+# In the order in which they are preferred; a blank only where nothing else separates.
+SEPARATORS = ("::", "\t", ";", ",", "|")
+WORDS = {"tab": "\t", r"\t": "\t", "blank": " ", "space": " ", "comma": ",", "semicolon": ";", "bar": "|"}
+SKIP = "_"
+SAMPLE = 100
+DATE = re.compile(r"\d{4}[-/.]\d{1,2}[-/.]\d{1,2}")
+
+
+def fields(line: str, separator: str) -> list[str]:
+    """The fields of one line."""
+    if separator == " ":
+        line = re.sub(" +", " ", line.strip(" "))
+    if len(separator) > 1:
+        return line.split(separator)
+    return next(csv.reader([line], delimiter=separator), [])
+
+
+def find_separator(lines: Sequence[str]) -> str:
+    """The separator that gives all lines the same number of fields, the most of them; the comma where none does."""
+    best, most = "", 1
+    for separator in SEPARATORS:
+        counts = {len(fields(line, separator)) for line in lines}
+        if len(counts) == 1 and max(counts) > most:
+            best, most = separator, max(counts)
+    if best:
+        return best
+    blanks = {len(fields(line, " ")) for line in lines}
+    if blanks != {1} and len(blanks) == 1:
+        return " "
+    # Lines that differ: quoted fields may span some of them, or one of them is wrong and is named later.
+    first = max(SEPARATORS, key=lambda separator: len(fields(lines[0], separator)))
+    return first if len(fields(lines[0], first)) > 1 else ","
+
+
+def check_separator(separator: str, source: str) -> str:
+    """A separator as it is typed: any text without a quotation mark, a line end or a letter, or a word such as "tab".
+
+    Raises:
+        DataError: it cannot separate fields.
+    """
+    separator = WORDS.get(separator, separator)
+    if not separator or re.search(r'["\r\n\w]', separator):
+        raise DataError(f'{source}: separator={separator!r}: must be a mark such as ";", "::" or "tab"')
+    return separator
+
+
+def is_data(first: Sequence[str], rows: Sequence[Sequence[str]]) -> bool:
+    """Whether a first line is a row like those below it, and not the names of columns.
+
+    It is if a column has a number, a date, an id with digits or a repeated value in the first line as in the others.
+    One column with numbers, dates or digits only below the first line shows that it holds names.
+    """
+    usual = {name for role in ("user", "item") for group in SYNONYMS[role] for name in group}
+    if sum(plain(name) in usual for name in first) > 1:
+        return False
+    if not rows:
+        return all(map(is_number, first))
+    alike = False
+    for text, *below in zip(first, *rows, strict=False):
+        values = [value for value in below if value]
+        if not values or not text:
+            continue
+        for kind in (is_number, _is_date, _has_digit):
+            if all(map(kind, values)):
+                if not kind(text):
+                    return False
+                alike = True
+                break
+        alike = alike or text in values
+    return alike
+
+
+def suggested_names(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Names for the columns of a file without a header, guessed by their values: user, item, rating, time or "_"."""
+    names = []
+    left = ["user", "item"]
+    for values in zip(*rows, strict=False):
+        if all(map(_is_time, values)) and "time" not in names:
+            names.append("time")
+        elif left:
+            names.append(left.pop(0))
+        elif all(map(is_number, values)) and not {"rating", "weight"} & set(names):
+            names.append("rating" if max(map(float, values)) <= 10 else "weight")
+        else:
+            names.append(SKIP)
+    return names
+
+
+def no_header(source: str, rows: Sequence[Sequence[str]]) -> str:
+    """The message for a file whose first line looks like data."""
+    shown = ", ".join(repr(text[:30]) for text in rows[0][:5]) + (", ..." if len(rows[0]) > 5 else "")
+    names = suggested_names(rows)
+    if names.count(SKIP) > 6:  # a wide table: the names would fill the screen
+        remedy = "pass --no-header (header=False)"
+    else:
+        quoted = ", ".join(f'"{name}"' for name in names)
+        remedy = f"pass --columns {','.join(names)} (names=[{quoted}])"
+    return (
+        f"{source}: the first line looks like a row, not like names of columns ({shown}): if the file has no header, "
+        f"{remedy}; if it has one, pass --header (header=True)"
+    )
+
+
+def is_number(text: str) -> bool:
+    """Whether a text is a number, with a decimal point or comma."""
+    return re.fullmatch(r"\s*[+-]?(\d+([.,]\d*)?|[.,]\d+)([eE][+-]?\d+)?\s*", text) is not None
+
+
+def _is_date(text: str) -> bool:
+    return DATE.match(text) is not None
+
+
+def _is_time(text: str) -> bool:
+    return _is_date(text) or re.fullmatch(r"\d{9,10}(\d{3}){0,3}(\.\d+)?", text) is not None
+
+
+def _has_digit(text: str) -> bool:
+    return any(map(str.isdigit, text))

@@ -1,0 +1,91 @@
+import pytest
+
+from palate.data.frame import to_frame
+from palate.data.readers import read_interactions, read_table
+from palate.data.readers.first_lines import find_separator, is_data
+from palate.errors import DataError
+
+# First lines of real files: four columns, of which the ids look like those of the file.
+BARE = {
+    "amazon": (
+        "A3EBHHCZO6V2A4,5555991584,5.0,1158019200\nAZPWAXJG9OJXV,B0001,4.0,991526400\n",
+        "user,item,rating,time",
+    ),
+    "movielens": ("196\t242\t3\t881250949\n186\t302\t3\t891717742\n", "user,item,rating,time"),
+    "filmtrust": ("1050 215 3\n1050 250 2.5\n1051 213 3\n", "user,item,rating"),
+    "double colons": ("1::1193::5::978300760\n2::661::3::978302109\n", "user,item,rating,time"),
+    "counts": ("u1;a1;1000\nu2;a1;3\nu1;a2;17\n", "user,item,weight"),
+    "time first": ("2015-04-02 23:53:47,u1,a,x\n2015-04-03,u2,b,y\n", "time,user,item,_"),
+    "repeated": ("ann,tea\nann,jam\nbob,tea\n", "user,item"),
+}
+
+
+@pytest.mark.parametrize("name", BARE)
+def test_a_first_row_is_never_eaten_as_names(tmp_path, name):
+    text, columns = BARE[name]
+    path = tmp_path / "log.txt"
+    path.write_text(text)
+    with pytest.raises(DataError, match=f"looks like a row.*pass --columns {columns} .*pass --header"):
+        read_interactions(path)
+    for header in (None, False):
+        dataset = read_interactions(path, header=header, names=columns.split(","), duplicates="keep")
+        assert len(dataset) == text.count("\n")
+        first = to_frame(dataset).row(0)[:2]
+        assert all(str(one) in text.splitlines()[0] for one in first)
+    assert len(read_table(path, header=True)) == text.count("\n") - 1
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "user,item\nu1,i1\nu2,i2\n",
+        "u1,item,user\n1,2,3\n4,5,6\n",
+        "kunde,artikel,wann\nk1,a1,2015-04-02\nk2,a1,2015-04-02\n",
+        "user,101,102\nu1,5,3\nu2,4,1\n",
+        "name,kind\ntea,drink\njam,food\n",
+    ],
+)
+def test_names_are_names(tmp_path, text):
+    path = tmp_path / "log.csv"
+    path.write_text(text)
+    assert read_table(path).columns == text.splitlines()[0].split(",")
+
+
+def test_a_first_line_with_a_chosen_column_is_a_header(tmp_path):
+    path = tmp_path / "log.csv"
+    path.write_text("c1,c2\nu1,i1\nu2,i2\nu2,i1\n")
+    with pytest.raises(DataError, match="looks like a row"):
+        read_interactions(path)
+    assert len(read_interactions(path, user="c1", item="c2")) == 3
+
+
+def test_columns_can_be_skipped_and_renamed(tmp_path):
+    path = tmp_path / "log.csv"
+    path.write_text("x,u1,5,i1\ny,u2,4,i2\n")
+    dataset = read_interactions(path, header=False, names=["_", "user", "_", "item"])
+    assert to_frame(dataset).rows() == [("u1", "i1", 1.0), ("u2", "i2", 1.0)]
+    path.write_text("kunde,artikel,note\nu1,i1,5\nu2,i2,4\n")
+    dataset = read_interactions(path, names=["user", "item", "rating"])
+    assert len(dataset) == 2
+    assert dataset.explicit
+
+
+@pytest.mark.parametrize(
+    ("lines", "separator"),
+    [
+        (["user;rating", "1;3,5", "2;4,5"], ";"),
+        (["1::Toy Story, The::Animation|Comedy", "2::Jumanji (1995)::Adventure|Children"], "::"),
+        (["1,Toy Story,Animation|Comedy", "2,Heat,Action|Crime"], ","),
+        (["a b 2015-01-01", "c d 2015-01-02"], " "),
+        (["user,time", "1,2015-01-01 00:00:00", "2,2015-01-01 00:00:01"], ","),
+        (["item\ttitle", "1\tTea, black", "2\tJam"], "\t"),
+        (["one"], ","),
+    ],
+)
+def test_the_separator_is_the_one_that_all_lines_agree_on(lines, separator):
+    assert find_separator(lines) == separator
+
+
+def test_one_line_is_data_only_if_it_is_all_numbers():
+    assert is_data(["1", "2"], [])
+    assert not is_data(["a", "2"], [])
