@@ -22,6 +22,7 @@ from palate.cli import (
     recommend,
     report,
     reproduce,
+    serve,
     train,
     tune,
     why_not,
@@ -78,6 +79,7 @@ app.command("cold-start")(cold_start.cold_start)
 app.command("index")(index.index)
 app.command("report")(report.report)
 app.command("reproduce")(reproduce.reproduce)
+app.command("serve")(serve.serve)
 
 
 def main() -> None:

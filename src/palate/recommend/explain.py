@@ -256,7 +256,7 @@ class _Way:
             return "seen", "; ".join([had, *blocks])
         if blocks:
             return "rule", "; ".join(blocks)
-        if self.options.items is not None and self.row not in self.options.items:
+        if not self.options.may_list(self.row):
             return "items", "it is not among the items to rank"
         own = _rank(self.left, self.row)
         if own is None:

@@ -60,11 +60,13 @@ class Recommender(State):
         *,
         exclude_seen: bool = True,
         items: Ids | None = None,
+        exclude: Ids | None = None,
         histories: Histories | None = None,
         features: UserFeatures | None = None,
         rules: Rules | CompiledRules | None = None,
         at: float | datetime | None = None,
         cold: ColdStart | None = None,
+        refold: bool = False,
         reasons: int = 0,
     ) -> pl.DataFrame:
         """The k best items of each user, best first: user_id (as given), item_id, rank, score, source, title.
@@ -74,6 +76,7 @@ class Recommender(State):
             k: list length. Lists are shorter where fewer items are left by ``exclude_seen``, ``items`` and ``rules``.
             exclude_seen: leave out the items of the training rows of a user and of ``histories``. Default: True.
             items: ids of the items to rank. Default: the whole catalog. Unknown ids are left out and logged.
+            exclude: ids of items that must not be listed. Unknown ids have no effect.
             histories: events per user of the request, oldest first: item ids, pairs (id, weight), where a weight below
                 0 is a dislike, or triples (id, weight, seconds since 1970). They introduce an unknown user; those of a
                 known user follow the training history. Items that the catalog lacks are left out: see
@@ -82,6 +85,9 @@ class Recommender(State):
             rules: what must and must not be listed; a column ``rule`` then holds their effect on each row.
             at: time of the request, and of events in ``histories`` without one. Default: the latest training row.
             cold: the policy for users without a personal answer. Default: that of the recommender.
+            refold: fold in known users with events in ``histories`` from their training rows and these events. Default:
+                False, a model with a learned vector per user answers by that vector, and the events only count as
+                seen. Sequence and item-based models read all events either way.
             reasons: number of items of the history named in support of each row: a column ``because`` holds them with
                 their shares, ``why`` says it in words. See ``attribution``; slow for models with a gradient fold-in.
 
@@ -95,7 +101,7 @@ class Recommender(State):
                 that was not asked for, or features or policy do not fit the data.
             RuleError: the rules do not fit the catalog.
         """
-        options = self._options(k, exclude_seen, rules, at, cold, items)
+        options = self._options(k, exclude_seen, rules, at, cold, items, exclude, refold)
         asked = request.as_users(users)
         rows = self.users.rows(asked)
         given = None if histories is None else request.given_events(asked, histories, self.items)
@@ -165,11 +171,13 @@ class Recommender(State):
         *,
         exclude_seen: bool = True,
         items: Ids | None = None,
+        exclude: Ids | None = None,
         histories: Histories | None = None,
         features: UserFeatures | None = None,
         rules: Rules | CompiledRules | None = None,
         at: float | datetime | None = None,
         cold: ColdStart | None = None,
+        refold: bool = False,
     ) -> Why:
         """Why an item is listed for a user, or would be, seen or not; arguments as for ``recommend``.
 
@@ -177,7 +185,7 @@ class Recommender(State):
             DataError: the item is unknown; the message names near matches. Or as ``recommend``.
             RuleError: the rules do not fit the catalog.
         """
-        options = self._options(k, exclude_seen, rules, at, cold, items)
+        options = self._options(k, exclude_seen, rules, at, cold, items, exclude, refold)
         return explain(self, self.explainer, user, item, options, histories, features)
 
     def why_not(
@@ -189,10 +197,12 @@ class Recommender(State):
         *,
         exclude_seen: bool = True,
         items: Ids | None = None,
+        exclude: Ids | None = None,
         histories: Histories | None = None,
         features: UserFeatures | None = None,
         at: float | datetime | None = None,
         cold: ColdStart | None = None,
+        refold: bool = False,
     ) -> WhyNot:
         """Why an item is not among the k recommended to a user, or its place there; arguments as for ``recommend``.
 
@@ -200,7 +210,7 @@ class Recommender(State):
             DataError: the item is unknown; the message names near matches. Or as ``recommend``.
             RuleError: the rules do not fit the catalog.
         """
-        options = self._options(k, exclude_seen, rules, at, cold, items)
+        options = self._options(k, exclude_seen, rules, at, cold, items, exclude, refold)
         return why_not(self, user, item, options, histories, features)
 
     def against(self, test: Dataset) -> Split:
@@ -271,9 +281,11 @@ class Recommender(State):
         at: float | datetime | None,
         cold: ColdStart | None,
         items: Any = None,
+        exclude: Any = None,
+        refold: bool = False,
     ) -> RecommendOptions:
         now = request.as_seconds(at)
-        rows = None
+        rows: NDArray[Any] | None = None
         if items is not None:
             ids = request.as_ids("items", items)
             rows = self.items.rows(ids)
@@ -283,7 +295,15 @@ class Recommender(State):
                 raise DataError(f"none of the {len(ids):,} items is in the catalog of {self.name}: give ids it holds")
             if len(unknown):
                 logger.warning("%d items are unknown and left out: %s", len(unknown), listed(unknown.head(5).to_list()))
-        return RecommendOptions(request.as_k(k), exclude_seen, self.bind(rules, now), now, cold or self.cold, rows)
+        if exclude is not None:
+            out = self.items.rows(request.as_ids("exclude", exclude))
+            allowed_I = np.full(len(self.items), rows is None)
+            if rows is not None:
+                allowed_I[rows] = True
+            allowed_I[out[out >= 0]] = False
+            rows = allowed_I
+        bound = self.bind(rules, now)
+        return RecommendOptions(request.as_k(k), exclude_seen, bound, now, cold or self.cold, rows, refold)
 
     def __repr__(self) -> str:
         index = "" if self.index is None else f", {self.index.info.kind} index"

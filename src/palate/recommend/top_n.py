@@ -50,7 +50,9 @@ class RecommendOptions:
         rules: compiled for the catalog, or None.
         at: time of the request in seconds since 1970, or None.
         cold: the policy for users without a personal answer.
-        items: rows of the items that may be listed, or None for the whole catalog.
+        items: the items that may be listed, as rows or as a mask (I,) bool; None is the whole catalog.
+        refold: fold in users with events of the request from all their events, training rows included, instead of
+            by the vector learned in training.
     """
 
     k: int = 10
@@ -58,7 +60,14 @@ class RecommendOptions:
     rules: CompiledRules | None = None
     at: float | None = None
     cold: ColdStart = PLAIN
-    items: NDArray[np.integer[Any]] | None = None
+    items: NDArray[Any] | None = None
+    refold: bool = False
+
+    def may_list(self, row: int) -> bool:
+        """Whether ``items`` holds an item row."""
+        if self.items is None:
+            return True
+        return bool(self.items[row]) if self.items.dtype == np.bool_ else row in self.items
 
 
 class Answer(NamedTuple):
@@ -125,6 +134,7 @@ def recommend(
     given: History | None = None,
     features: pl.DataFrame | None = None,
     keys: NDArray[np.uint64] | None = None,
+    hide: History | None = None,
 ) -> Answer:
     """The k best items of each user.
 
@@ -135,6 +145,7 @@ def recommend(
         given: one history per user with the events of the request, after those of training; times may be NaN.
         features: one row of user features per user. Default: those of the training data.
         keys: (B,) ``stable_hashes`` of the user ids, from which exploration draws; needed where the policy explores.
+        hide: items that each user must not get, one history per user; they are no events and change no score.
 
     Raises:
         ModelError: the model is of another catalog, or its scores are not numbers.
@@ -151,13 +162,13 @@ def recommend(
         options = replace(options, k=k, rules=rules)
     slices = chunks(len(users), state)
     if len(slices) == 1:  # one request of the server: no copies of its arrays
-        return _answer(state, users, options, given, features, keys)
+        return _answer(state, users, options, given, features, keys, hide)
     # The empty answer first: it gives the arrays their types where no user is asked for.
-    parts = [_answer(state, users[:0], options, None, None, keys if keys is None else keys[:0])]
+    parts = [_answer(state, users[:0], options, None, None, keys if keys is None else keys[:0], None)]
     for part in slices:
-        some = None if given is None else given.select(np.arange(part.start, part.stop))
+        some, out = (None if x is None else x.select(np.arange(part.start, part.stop)) for x in (given, hide))
         table, hashes = (None if x is None else x[part] for x in (features, keys))
-        parts.append(_answer(state, users[part], options, some, table, hashes))  # type: ignore[arg-type]
+        parts.append(_answer(state, users[part], options, some, table, hashes, out))  # type: ignore[arg-type]
     ends = np.concatenate([np.diff(part.offsets) for part in parts]).cumsum()
     columns = zip(*(part[1:] for part in parts), strict=True)
     arrays = [None if column[0] is None else np.concatenate(column) for column in columns]
@@ -182,7 +193,10 @@ def ask(
     """The query of some users, with all their events; arguments as for ``recommend``."""
     history = state.seen.select(users)
     # A user without training rows has no learned parameters, in the map or not: new to the model.
-    row_B = np.where(history.counts > 0, users, -1).astype(np.int64)
+    learned_B = history.counts > 0
+    if options.refold and given is not None:
+        learned_B &= given.counts == 0
+    row_B = np.where(learned_B, users, -1).astype(np.int64)
     if given is not None:
         # Events that come without a time happened after the training rows.
         now = options.at if options.at is not None and state.latest is not None else state.latest
@@ -232,7 +246,9 @@ def _joined(first: History, second: History, now: float | None) -> History:
     return History(first.offsets + second.offsets, items, weights, times)
 
 
-def _mask(rows: NDArray[np.integer[Any]], items: int) -> Tensor:
+def _mask(rows: NDArray[Any], items: int) -> Tensor:
+    if rows.dtype == np.bool_:
+        return torch.from_numpy(rows)
     mask = torch.zeros(items, dtype=torch.bool)
     mask[torch.from_numpy(rows.astype(np.int64))] = True
     return mask
@@ -245,6 +261,7 @@ def _answer(
     given: History | None,
     features: pl.DataFrame | None,
     keys: NDArray[np.uint64] | None,
+    hide: History | None,
 ) -> Answer:
     """The answer to one chunk of users."""
     if not len(users):
@@ -259,6 +276,8 @@ def _answer(
         hidden = None
     elif options.rules is not None:
         hidden = options.rules.excluded(history)
+    if hide is not None and len(hide.items):
+        hidden = hide if hidden is None else _joined(hidden, hide, None)
     allowed_I = None if options.rules is None else options.rules.allowed_I
     if allowed_I is None and options.items is not None:
         allowed_I = _mask(options.items, len(state.items))

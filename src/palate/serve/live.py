@@ -1,0 +1,216 @@
+"""Live state: the events of each user since training, ready to be joined to a request.
+
+    live.apply(stored)                 # after the commit, for events that are new
+    view = live.view(deployment, "ann")      # arrays for ``top_n``, kept until the next event of the user
+
+A user with live events is folded in from the training rows and these events together, by every recipe: dot-product
+models solve for a new vector, networks of pairs descend on it, sequence and item-based models read the longer history.
+
+Shape legend: H events of one user, S items.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from palate.data.dataset import History
+from palate.recommend.cold_start import DAY
+from palate.serve.deployment import Deployment
+from palate.serve.settings import EventType
+from palate.serve.store import Stored
+
+UNDO, MERGE, DELETE_USER = "$undo", "$merge", "$delete-user"
+NEVER = float("inf")
+
+
+class LiveEvent(NamedTuple):
+    """An event as it is kept in memory."""
+
+    seq: int
+    item_id: str
+    type: str
+    value: float | None
+    time: float
+
+
+class View(NamedTuple):
+    """The live events of a user in rows of one deployment.
+
+    Args:
+        given: one history with the events that the model reads, oldest first; None without any.
+        hide: (S,) rows that are never listed.
+        seen: (S,) rows that count as seen by live events.
+        plain: whether ``seen`` holds just the items of ``given``, so that ``top_n`` excludes them by itself.
+        until: the moment at which an event reaches the end of its lifetime.
+    """
+
+    given: History | None
+    hide: NDArray[np.int32]
+    seen: NDArray[np.int32]
+    plain: bool
+    until: float
+
+
+NOTHING = View(None, np.zeros(0, np.int32), np.zeros(0, np.int32), True, NEVER)
+
+
+class LiveUser:
+    """The events of one user in the order of the log."""
+
+    __slots__ = ("events", "of", "view")
+
+    def __init__(self) -> None:
+        self.events: list[LiveEvent] = []
+        self.view: View | None = None
+        self.of: Deployment | None = None
+
+
+class Live:
+    """The events of all users since training.
+
+    Args:
+        types: the table of event types.
+        deployment: whose counts the events change.
+    """
+
+    def __init__(self, types: dict[str, EventType], deployment: Deployment) -> None:
+        self.types = types
+        self.deployment = deployment
+        self.users: dict[str, LiveUser] = {}
+        self.deleted: set[str] = set()
+        self.seq = 0
+        self.total = 0
+        self._names: dict[str, str] = {}  # item ids and types, each kept once
+
+    def apply(self, rows: Iterable[Stored]) -> None:
+        """Take events over into the state, in the order of the log."""
+        for seq, event in rows:
+            self.seq = max(self.seq, seq)
+            if event.type == UNDO:
+                self._undo(event.user_id, int(event.value or 0))
+            elif event.type == MERGE:
+                self._merge(event.item_id, event.user_id)
+            elif event.type == DELETE_USER:
+                self.forget(event.user_id)
+            else:
+                self.add(event.user_id, LiveEvent(seq, event.item_id, event.type, event.value, event.time))
+
+    def add(self, user_id: str, event: LiveEvent) -> None:
+        """Add one event."""
+        user = self.users.get(user_id)
+        if user is None:
+            user = self.users[user_id] = LiveUser()
+        names = self._names
+        item_id = names.setdefault(event.item_id, event.item_id)
+        user.events.append(event._replace(item_id=item_id, type=names.setdefault(event.type, event.type)))
+        user.view = None
+        self.total += 1
+        self._count(event, 1)
+
+    def forget(self, user_id: str) -> None:
+        """Drop a user: the live events, and the training rows for all answers to come."""
+        self.deleted.add(user_id)
+        for event in self._pop(user_id):
+            self._count(event, -1)
+
+    def row(self, deployment: Deployment, user_id: str) -> int:
+        """The row of a user in a deployment; -1 for users that it does not know or that were deleted."""
+        return -1 if user_id in self.deleted else deployment.users.row(user_id)
+
+    def view(self, deployment: Deployment, user_id: str) -> View:
+        """The live events of a user as arrays."""
+        user = self.users.get(user_id)
+        if user is None:
+            return NOTHING
+        if user.view is None or user.of is not deployment or time.time() >= user.view.until:
+            user.view, user.of = self._view(deployment, user.events), deployment
+        return user.view
+
+    def adopt(self, deployment: Deployment) -> None:
+        """Count all live events in another deployment, which takes the place of the old one."""
+        deployment.reset()  # it may have counted events before
+        self.deployment = deployment
+        for user in self.users.values():
+            for event in user.events:
+                self._count(event, 1)
+
+    def _view(self, deployment: Deployment, events: list[LiveEvent]) -> View:
+        now, until = time.time(), NEVER
+        kept: list[tuple[float, int, float, EventType]] = []
+        for event in events:
+            kind = self.types.get(event.type)
+            row = deployment.items.row(event.item_id)
+            if kind is None or row < 0:
+                continue
+            if kind.lifetime_days is not None:
+                end = event.time + kind.lifetime_days * DAY
+                if end <= now:
+                    continue
+                until = min(until, end)
+            weight = self._weight(deployment, kind, event.value)
+            kept.append((event.time, row, weight, kind))
+        if not kept:
+            return NOTHING._replace(until=until)
+        # The latest word on an item counts: an earlier like of an item that is disliked now is no longer learned from.
+        disliked = {row: weight < 0 for _, row, weight, _ in kept if weight}
+        hidden = {row: kind.hides for _, row, weight, kind in kept if weight or kind.hides}
+        hide = np.array([row for row, hides in hidden.items() if hides], np.int32)
+        scored = [one for one in kept if one[2] and (one[2] < 0) == disliked[one[1]]]
+        scored.sort(key=lambda one: one[0])  # stable: equal times stay in the order of the log
+        seen = {row for _, row, _, kind in kept if kind.seen}
+        given = None
+        if scored:
+            given = History(
+                np.array([0, len(scored)], np.int64),
+                np.array([one[1] for one in scored], np.int32),
+                np.array([one[2] for one in scored], np.float32),
+                np.array([one[0] for one in scored], np.float64),
+            )
+        plain = seen == {one[1] for one in scored}
+        return View(given, hide, np.array(sorted(seen), np.int32), plain, until)
+
+    def _weight(self, deployment: Deployment, kind: EventType, value: float | None) -> float:
+        if kind.rated and value is not None:
+            return value
+        return kind.weight * deployment.like_weight
+
+    def _count(self, event: LiveEvent, sign: int) -> None:
+        kind = self.types.get(event.type)
+        row = self.deployment.items.row(event.item_id) if kind is not None and kind.positive else -1
+        if row >= 0:
+            self.deployment.count(row, event.time, sign)
+
+    def _undo(self, user_id: str, seq: int) -> None:
+        user = self.users.get(user_id)
+        if user is None:
+            return
+        for place, event in enumerate(user.events):
+            if event.seq == seq:
+                del user.events[place]
+                user.view = None
+                self.total -= 1
+                self._count(event, -1)
+                break
+        if not user.events:
+            del self.users[user_id]
+
+    def _merge(self, session: str, user_id: str) -> None:
+        moved = self._pop(session)
+        if not moved:
+            return
+        user = self.users.setdefault(user_id, LiveUser())
+        user.events = sorted(user.events + moved)
+        user.view = None
+        self.total += len(moved)
+
+    def _pop(self, user_id: str) -> list[LiveEvent]:
+        user = self.users.pop(user_id, None)
+        if user is None:
+            return []
+        self.total -= len(user.events)
+        return user.events

@@ -1,0 +1,78 @@
+"""Problem documents (RFC 9457): the one form of every answer that is an error."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Any
+
+import orjson
+from fastapi import FastAPI, HTTPException, Request, Response
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException as StarletteHTTPException
+
+from palate.errors import DataError, ModelError, PalateError, RuleError
+
+MEDIA_TYPE = "application/problem+json"
+SCHEMA = {
+    "type": "object",
+    "properties": {
+        "type": {"type": "string"},
+        "title": {"type": "string"},
+        "status": {"type": "integer"},
+        "detail": {"type": "string", "description": "The fact, the values and a remedy."},
+        "errors": {"type": "array", "items": {"type": "object"}},
+    },
+    "required": ["type", "title", "status", "detail"],
+}
+RESPONSE: dict[str, Any] = {
+    "description": "A problem document (RFC 9457).",
+    "content": {MEDIA_TYPE: {"schema": SCHEMA}},
+}
+logger = logging.getLogger(__name__)
+
+
+class Problem(HTTPException):
+    """An error with its status; ``detail`` says the fact, the values and the remedy."""
+
+    def __init__(
+        self, status: int, detail: str, headers: Mapping[str, str] | None = None, errors: list[Any] | None = None
+    ) -> None:
+        super().__init__(status, detail, dict(headers or {}))
+        self.errors = errors
+
+
+def answer(
+    status: int, detail: str, headers: Mapping[str, str] | None = None, errors: list[Any] | None = None
+) -> Response:
+    """The problem document as a response."""
+    body = {"type": "about:blank", "title": HTTPStatus(status).phrase, "status": status, "detail": detail}
+    if errors:
+        body["errors"] = errors
+    return Response(orjson.dumps(body), status, dict(headers or {}), MEDIA_TYPE)
+
+
+def add_handlers(app: FastAPI) -> None:
+    """Answer every exception with a problem document."""
+
+    @app.exception_handler(StarletteHTTPException)
+    async def http_error(_: Request, error: StarletteHTTPException) -> Response:
+        return answer(error.status_code, str(error.detail), error.headers, getattr(error, "errors", None))
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(_: Request, error: RequestValidationError) -> Response:
+        # Without the input: it may be large, and is not ours to repeat.
+        errors = [{"at": ".".join(map(str, one["loc"])), "error": one["msg"]} for one in error.errors()[:20]]
+        first = errors[0] if errors else {"at": "request", "error": "it does not fit the schema"}
+        return answer(422, f"{first['at']}: {first['error']}: see /openapi.json", errors=errors)
+
+    @app.exception_handler(PalateError)
+    async def refused(_: Request, error: PalateError) -> Response:
+        status = 422 if isinstance(error, DataError | RuleError | ModelError) else 409
+        return answer(status, str(error))
+
+    @app.exception_handler(Exception)
+    async def failed(_: Request, error: Exception) -> Response:
+        logger.error("a request failed", exc_info=error)
+        return answer(500, "the server failed to answer: its log has the reason")

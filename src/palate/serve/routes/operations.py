@@ -1,0 +1,99 @@
+"""Routes of operations: health, version, figures, metrics, scenarios, bundles."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict
+from importlib.metadata import version
+
+from fastapi import APIRouter, Response
+
+from palate.serve.metrics import Metrics
+from palate.serve.problems import Problem
+from palate.serve.routes.common import json_response
+from palate.serve.service import Service
+
+
+def add_routes(router: APIRouter, service: Service, metrics: Metrics) -> None:
+    """Add the routes to a router."""
+    answers, store = service.answers, service.store
+
+    @router.get("/v1/health/live", tags=["operations"])
+    async def live() -> Response:
+        """Whether the process answers."""
+        return json_response({"status": "ok"})
+
+    @router.get("/v1/health/ready", tags=["operations"])
+    async def ready() -> Response:
+        """Whether requests are answered; 503 while starting and stopping."""
+        if not service.ready:
+            raise Problem(503, "the server is starting or stopping: wait", {"Retry-After": "1"})
+        return json_response({"status": "ok", "model": answers.deployment.version, "store": store.available})
+
+    @router.get("/v1/version", tags=["operations"])
+    async def versions() -> Response:
+        """Versions of the server and of the bundle that answers."""
+        return json_response({"palate": version("palate"), "model": answers.deployment.version})
+
+    @router.get("/v1/stats", tags=["operations"])
+    async def stats() -> Response:
+        """Figures for an overview."""
+        last = [seconds for when, seconds in metrics.recent if when > time.time() - 60]
+        return json_response(
+            {
+                "model": answers.deployment.version,
+                "uptime_seconds": round(time.time() - service.started, 1),
+                "requests": sum(metrics.requests.values()),
+                "errors": sum(count for key, count in metrics.requests.items() if key[2] >= 500),
+                "requests_last_minute": len(last),
+                "in_progress": metrics.in_progress,
+                **metrics.quantiles(),
+                "events_stored": store.stored,
+                "live_events": answers.live.total,
+                "live_users": len(answers.live.users),
+                "store": {
+                    "kind": store.engine.dialect.name,
+                    "available": store.available,
+                    "waiting": store.waiting,
+                    "commits": store.commits,
+                    "last_commit_ms": round(1000 * store.commit_seconds, 3),
+                },
+                "batches": answers.batcher.batches,
+                "batched_requests": answers.batcher.asked,
+                "dropped_impressions": answers.dropped_impressions,
+            }
+        )
+
+    @router.get("/v1/metrics", tags=["operations"])
+    async def prometheus() -> Response:
+        """Counts and latency histograms in the text format of Prometheus."""
+        gauges = [
+            ("palate_events_stored_total", "counter", "", store.stored),
+            ("palate_store_waiting", "gauge", "", store.waiting),
+            ("palate_store_available", "gauge", "", store.available),
+            ("palate_store_commit_seconds", "gauge", "", store.commit_seconds),
+            ("palate_live_events", "gauge", "", answers.live.total),
+            ("palate_batches_total", "counter", "", answers.batcher.batches),
+            ("palate_batched_requests_total", "counter", "", answers.batcher.asked),
+            ("palate_impressions_dropped_total", "counter", "", answers.dropped_impressions),
+            ("palate_model_info", "gauge", f'{{version="{answers.deployment.version}"}}', 1),
+        ]
+        return Response(metrics.text(gauges), media_type="text/plain; version=0.0.4")
+
+    @router.get("/v1/scenarios", tags=["recommend"])
+    async def scenarios() -> Response:
+        """Named options of requests, and the types of events."""
+        settings = service.settings
+        return json_response(
+            {
+                "scenarios": {name: asdict(one) for name, one in settings.scenarios.items()},
+                "events": {name: asdict(one) for name, one in settings.events.items()},
+            }
+        )
+
+    @router.get("/v1/models", tags=["models"])
+    async def models() -> Response:
+        """The loaded bundles."""
+        active = answers.deployment.version
+        listed = [{**one.describe(), "active": one.version == active} for one in service.bundles.values()]
+        return json_response({"active": active, "models": listed})

@@ -1,0 +1,185 @@
+"""Bodies of requests and answers. Requests are checked by these models; answers are written without them, for speed,
+and a test holds the two together.
+
+Ids are texts of 1 to 500 characters; an integer in a request is read as its decimal text.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, FiniteFloat, StringConstraints
+
+MAX_ID = 500
+
+
+def _as_text(value: Any) -> Any:
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) and abs(value) < 1 << 63 else value
+
+
+def _clean(value: str) -> str:
+    # PostgreSQL stores no NUL, and UTF-8 has no lone surrogates.
+    if "\x00" in value or any("\ud800" <= one <= "\udfff" for one in value):
+        raise ValueError("holds a character that cannot be stored (NUL or a lone surrogate)")
+    return value
+
+
+Id = Annotated[
+    str,
+    StringConstraints(min_length=1, max_length=MAX_ID),
+    AfterValidator(_clean),
+    BeforeValidator(_as_text, json_schema_input_type=str | int),
+]
+Text = Annotated[str, AfterValidator(_clean)]
+EventId = Annotated[Text, StringConstraints(min_length=1, max_length=200)]
+Moment = Annotated[FiniteFloat, Field(ge=-1e11, le=1e11)]  # seconds since 1970
+Value = bool | int | FiniteFloat | str
+
+
+class Strict(BaseModel):
+    """A request: unknown keys are an error."""
+
+    model_config = ConfigDict(extra="forbid", strict=False)
+
+
+class HistoryEvent(Strict):
+    """An event of a posted history."""
+
+    item_id: Id
+    weight: Annotated[FiniteFloat, Field(ge=-1e6, le=1e6)] | None = None
+    time: Moment | None = None
+
+
+class RecommendRequest(Strict):
+    """What to recommend, to whom."""
+
+    model_config = ConfigDict(
+        extra="forbid", json_schema_extra={"examples": [{"history": ["50", {"item_id": "181", "weight": 5}], "k": 5}]}
+    )
+
+    user_id: Id | None = None
+    session_id: Id | None = None
+    history: list[Id | HistoryEvent] | None = None
+    features: dict[str, Value | list[Value] | None] | None = None
+    k: Annotated[int, Field(ge=1)] | None = None
+    exclude: list[Id] = []
+    candidates: list[Id] | None = None
+    exclude_seen: bool | None = None
+    rules: dict[str, Any] | None = None
+    filter: dict[str, Value | list[Value]] | None = None
+    scenario: str | None = None
+    at: Moment | None = None
+    explain: bool = False
+    recommendation_id: str | None = None
+
+
+class Row(BaseModel):
+    """A row of a list."""
+
+    item_id: str
+    rank: int
+    score: float
+    source: str
+    title: str | None = None
+    rule: str | None = None
+    why: str | None = None
+    because: list[dict[str, Any]] | None = None
+
+
+class Recommendations(BaseModel):
+    """A list of recommendations."""
+
+    recommendation_id: str
+    request_id: str
+    model: str
+    user_id: str | None
+    scenario: str | None
+    items: list[Row]
+    notes: list[str]
+
+
+class Listing(BaseModel):
+    """A list that is not personal."""
+
+    request_id: str
+    model: str
+    items: list[dict[str, Any]]
+
+
+class FeedbackEvent(Strict):
+    """One event of feedback."""
+
+    model_config = ConfigDict(
+        extra="forbid", json_schema_extra={"examples": [{"user_id": "196", "item_id": "50", "type": "like"}]}
+    )
+
+    event_id: EventId | None = None
+    user_id: Id | None = None
+    session_id: Id | None = None
+    item_id: Id
+    type: Annotated[str, StringConstraints(min_length=1, max_length=100)]
+    value: Annotated[FiniteFloat, Field(ge=-1e6, le=1e6)] | None = None
+    time: Moment | None = None
+    recommendation_id: Annotated[str, StringConstraints(max_length=100)] | None = None
+    context: dict[str, Any] | None = None
+
+
+class FeedbackBatch(Strict):
+    """Many events."""
+
+    events: Annotated[list[FeedbackEvent], Field(min_length=1)]
+
+
+class Accepted(BaseModel):
+    """The events that are stored now."""
+
+    request_id: str
+    stored: int
+    repeated: int
+    event_ids: list[str]
+
+
+class ItemChange(Strict):
+    """Fields of an item to change."""
+
+    title: Annotated[str, StringConstraints(max_length=1000)] | None = None
+    features: dict[str, Value | list[Value] | None] | None = None
+    hidden: bool | None = None
+    in_stock: bool | None = None
+    expires: Moment | None = None
+
+
+class UserChange(Strict):
+    """Fields of a user to change."""
+
+    features: dict[str, Value | list[Value] | None] | None = None
+
+
+class Merge(Strict):
+    """A session whose events become those of a user."""
+
+    session_id: Id
+    user_id: Id
+
+
+class Answers(Strict):
+    """Answers to onboarding questions."""
+
+    user_id: Id | None = None
+    session_id: Id | None = None
+    known: list[Id] = []
+    unknown: list[Id] = []
+    k: Annotated[int, Field(ge=1)] | None = None
+
+
+class ModelName(Strict):
+    """A bundle in the folder of models, or a loaded version."""
+
+    model: Annotated[str, StringConstraints(min_length=1, max_length=200)]
+
+
+class NewKey(Strict):
+    """An API key to make."""
+
+    name: Annotated[str, StringConstraints(min_length=1, max_length=200)]
+    role: Literal["read", "feedback", "admin"] = "read"
