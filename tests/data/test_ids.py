@@ -53,6 +53,18 @@ def test_integers_are_found_in_any_order(ids, others, few, ascending):
     known_and_others(sorted(ids) if ascending else ids, [*ids, *others], few)
 
 
+@settings(deadline=None, max_examples=100)
+@given(
+    st.lists(TEXTS, max_size=30), st.sampled_from(["", "shop-0-", "é" * 9]), st.sampled_from(["", "\0" * 20, "z" * 20])
+)
+def test_many_texts_are_sorted_by_their_bytes(texts, beginning, end):
+    ids = [beginning + text + end for text in [*texts, *texts]]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "CHUNK", 0)
+        found = IdMap.of(pl.Series("id", ids, dtype=pl.String))
+    assert found.ids.to_list() == sorted(set(ids), key=str.encode)
+
+
 def test_texts_with_equal_hashes_are_told_apart(monkeypatch):
     monkeypatch.setattr(module, "_hash_texts", lambda texts: np.full(len(texts), 7 << 32, np.uint64))
     monkeypatch.setattr(module, "_hash_one", lambda text: 7 << 32)
@@ -64,6 +76,13 @@ def test_texts_with_equal_hashes_are_told_apart(monkeypatch):
 def test_one_hash_is_the_hash_of_many(texts, skipped):
     hashes = module._hash_texts(pl.Series("id", texts, dtype=pl.String).slice(skipped))
     assert hashes.tolist() == [module._hash_one(text) for text in texts[skipped:]]
+
+
+def test_hashes_do_not_depend_on_how_many_are_computed_at_once(monkeypatch):
+    texts = pl.Series("id", [str(number) * (number % 5) for number in range(1000)])
+    expected = module._hash_texts(texts)
+    monkeypatch.setattr(module, "PART", 7)
+    assert module._hash_texts(texts).tolist() == expected.tolist()
 
 
 def test_hashes_are_those_of_other_machines():

@@ -22,7 +22,8 @@ from numpy.typing import NDArray
 
 from palate.errors import DataError
 
-CHUNK = 1 << 18  # ids hashed or looked up at a time: the temporary arrays stay in the cache
+CHUNK = 1 << 18  # ids looked up at a time
+PART = 1 << 14  # strings hashed at a time: the temporary arrays stay in the cache, which halves the time
 FEW = 64  # ids up to which a loop is faster than a dozen NumPy calls
 INT64 = range(-(2**63), 2**63)
 WORD = 2**64 - 1
@@ -50,7 +51,7 @@ class IdMap:
     @classmethod
     def of(cls, values: pl.Series | Sequence[Any] | NDArray[Any]) -> IdMap:
         """The sorted distinct ids among ``values`` (nulls are not ids)."""
-        return cls(_as_ids(values).drop_nulls().unique().sort().rename("id"))
+        return cls(_sorted(_as_ids(values).drop_nulls().unique().rename("id")))
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -129,7 +130,7 @@ class IdMap:
         given = _as_ids(values)
         if given.dtype != self.ids.dtype:
             given = given.cast(self.ids.dtype)
-        new = given.drop_nulls().unique().sort()
+        new = _sorted(given.drop_nulls().unique())
         return IdMap(pl.concat([self.ids, new.filter(self.rows(new) < 0)]))
 
     @property
@@ -211,8 +212,22 @@ class IdMap:
         return found
 
 
+def _sorted(ids: pl.Series) -> pl.Series:
+    if len(ids) <= CHUNK or ids.dtype != pl.String:
+        return ids.sort()
+    # Comparing strings misses the cache at both ends, and ids often begin alike. Sixteen bytes behind the common
+    # beginning, as two integers, decide nearly all comparisons: the sort takes a quarter of the time.
+    low, high = (str(text).encode() for text in (ids.min(), ids.max()))
+    start = next((place for place, (a, b) in enumerate(zip(low, high, strict=False)) if a != b), len(low))
+    padded = pl.first().cast(pl.Binary).bin.slice(start, 16) + pl.lit(bytes(16))
+    words = [padded.bin.slice(at, 8).bin.reinterpret(dtype=pl.UInt64, endianness="big") for at in (0, 8)]
+    return ids.to_frame().sort(*words, pl.first()).to_series()
+
+
 def _hash_texts(texts: pl.Series) -> NDArray[np.uint64]:
     """A 64-bit hash of each string, shape (n,): words of 8 bytes, each mixed into the hash of those before it."""
+    if len(texts) > PART:
+        return np.concatenate([_hash_texts(texts.slice(first, PART)) for first in range(0, len(texts), PART)])
     array = texts.rechunk().to_arrow()
     _, offsets, data = array.buffers()
     if not len(texts):
