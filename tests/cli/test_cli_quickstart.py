@@ -6,7 +6,8 @@ import polars as pl
 import pytest
 from terminal import board, palate
 
-KEYS = {"data", "rows", "users", "items", "notes", "protocol", "validation", "best", "bundle", "reports", "examples"}
+KEYS = {"data", "rows", "users", "items", "notes", "protocol", "validation", "left_out", "failed", "best", "summary",
+        "bundle", "page", "reports", "examples", "next"}  # fmt: skip
 REPORT_KEYS = {"model", "data", "protocol", "candidates", "ties", "users", "exclude_seen", "fingerprints", "seconds",
                "notes", "measures", "segments", "exposure", "exposure_k", "popularity"}  # fmt: skip
 
@@ -21,7 +22,7 @@ def test_csv_with_odd_names_gives_a_table_a_bundle_and_the_next_steps(tmp_path):
     result = palate("quickstart", "clicks.csv", "--out", "shop").ok()
     assert "clicks: 288 rows, 24 users, 24 items" in result.err
     assert "global time: the last 0.2 of the time-sorted rows" in result.err
-    for word in ("popularity", "item-knn", "neumf", "NDCG@10", "95 % interval", "Best on validation rows:",
+    for word in ("popularity", "item-knn", "sasrec", "NDCG@10", "95 % interval", " puts one of the items a ",
                  "all 24 items", "ties count against the model", "palate recommend shop"):  # fmt: skip
         assert word in result.out, word
     assert (tmp_path / "shop" / "manifest.json").is_file()
@@ -37,7 +38,7 @@ def test_json_has_the_documented_keys_and_only_json_on_stdout(tmp_path):
     assert {report["model"] for report in told["reports"]} == set(told["validation"])
     for report in told["reports"]:
         assert set(report) == REPORT_KEYS
-        assert {measure["k"] for measure in report["measures"]} == {3}
+        assert 3 in {measure["k"] for measure in report["measures"]}
         assert report["fingerprints"]["split"] == told["reports"][0]["fingerprints"]["split"]
     assert {"user_id", "item_id", "rank", "score", "source"} <= set(told["examples"][0])
 

@@ -14,6 +14,7 @@ from palate.cli import (
     cold_start,
     compare,
     data,
+    demo,
     evaluate,
     explain,
     index,
@@ -63,7 +64,7 @@ def options(
 
 
 app.command("quickstart")(quickstart.quickstart)
-app.command("demo")(quickstart.demo)
+app.command("demo")(demo.demo)
 app.add_typer(data.app, name="data")
 app.command("check")(check.check)
 app.command("train")(train.train)

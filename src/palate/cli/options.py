@@ -120,6 +120,23 @@ class Reading:
         """The DATA argument, read in this way; ``items`` is a table about the items."""
         return Source(data, self, items)
 
+    def arguments(self, data: str, items: Path | None = None) -> list[str]:
+        """DATA and the options as typed, for another command that reads the same rows."""
+        hints = get_type_hints(type(self), include_extras=True)
+        words = [data]
+        for one in fields(self):
+            value = getattr(self, one.name)
+            # Inside Annotated, typer keeps the name of an option where a default would be.
+            option, _, opposite = str(hints[one.name].__metadata__[0].default).partition("/")
+            if value == one.default:
+                continue
+            if isinstance(value, bool):
+                words.append(option if value else opposite)
+                continue
+            for text in map(str, value if isinstance(value, list) else [value]):
+                words += [option, text] if text and not text.startswith("-") else [f"{option}={text}"]
+        return words if items is None else [*words, "--items", str(items)]
+
 
 def expand(kind: type[Any]) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """A decorator that gives a command the options of a dataclass in the place of its parameter of that type."""

@@ -138,17 +138,25 @@ def _recipe_and_data(words: list[str]) -> tuple[str | None, str]:
 def _recipe(
     name: str | None, fields: dict[str, Any], published: bool, dataset: Dataset, training: TrainOptions, k: int
 ) -> Recipe[Any]:
-    from palate.experiment import choose, quick_recipes, validation_split
+    from palate.experiment import plan_quickstart, rank_on_validation
     from palate.models import make_recipe
 
     if name is not None:
         return make_recipe(name, fields, fast=not published)
     if fields:
         raise RecipeError(f"fields {', '.join(fields)} were set but no recipe was named: palate train RECIPE DATA")
-    quick = quick_recipes(dataset)
-    note(f"comparing {len(quick)} fast recipes on validation rows")
-    best, values, _ = choose(quick, validation_split(dataset), training, k=k, progress=training.progress)
-    others = ", ".join(f"{quick[number].name} {value:.4f}" for number, value in values.items())
+    quick = plan_quickstart(dataset).recipes
+    note(f"comparing {len(quick)} recipes on validation rows")
+    failed: dict[str, str] = {}
+    values = rank_on_validation(quick, dataset, training, failed, k=k, progress=training.progress)
+    for one, reason in failed.items():
+        note(f"{one} failed: {reason}")
+    if not values:
+        raise RecipeError(
+            f"{dataset} is too little to choose a recipe on validation rows: palate train popularity DATA"
+        )
+    best = max(quick, key=lambda one: values.get(one.name, -1.0))
+    others = ", ".join(f"{name} {value:.4f}" for name, value in values.items())
     note(f"no recipe named: {best.name} has the best NDCG@{k} on validation rows ({others})")
     return best
 

@@ -112,16 +112,6 @@ def left_out(train: Dataset) -> list[str]:
     return [f"The baseline {name} is left out: {reason}." for name, reason in reasons.items() if reason]
 
 
-def quick_recipes(dataset: Dataset) -> list[Recipe[Any]]:
-    """Recipes that fit in seconds on these data: baselines, linear models and one network."""
-    names = ["popularity", "item-knn", "neumf"]
-    if dataset.interactions.time is not None:
-        names.insert(1, "recent-popularity")
-    if dataset.n_items <= 5_000:  # beyond, the closed form of EASE takes more than seconds
-        names.insert(-1, "ease")
-    return [make_recipe(name, fast=True) for name in names]
-
-
 def as_plain(recipe: Recipe[Any]) -> dict[str, Any]:
     """A recipe for JSON: its name and all its fields."""
     return {"recipe": recipe.name, "fields": asdict(recipe)}

@@ -76,7 +76,7 @@ def markdown(comparison: dict[str, Any]) -> str:
     data, audit = comparison["data"], comparison["audit"]
     parts = [
         f"# Comparison of recommenders on {_escaped(data['name'])}",
-        f"**{_escaped(tables.headline(comparison))}** {_escaped(comparison['winner']['why'])}",
+        f"**{_escaped(tables.headline(comparison))}** {_escaped(tables.verdict(comparison))}",
         "## Results",
         _table(tables.main_table(comparison)),
     ]

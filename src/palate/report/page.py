@@ -37,6 +37,7 @@ def page(comparison: dict[str, Any]) -> str:
     return template.render(
         comparison=comparison,
         headline=tables.headline(comparison),
+        verdict=tables.verdict(comparison),
         models=comparison["models"],
         markers=markers([one["name"] for one in comparison["models"]]),
         main=tables.main_table(comparison),

@@ -52,9 +52,16 @@ def main_table(comparison: dict[str, Any]) -> Table:
 
 
 def headline(comparison: dict[str, Any]) -> str:
-    """The result in a few words."""
+    """The result in a few words; its summary, where it has one, instead of the winner."""
+    if comparison.get("summary"):
+        return str(comparison["summary"][0])
     name = comparison["winner"]["name"]
     return "No clear winner." if name is None else f"The winner is {name}."
+
+
+def verdict(comparison: dict[str, Any]) -> str:
+    """What stands behind the headline: the rest of the summary, and the winner or why there is none."""
+    return " ".join([*comparison.get("summary", ())[1:], comparison["winner"]["why"]])
 
 
 def remarks(comparison: dict[str, Any]) -> list[str]:
