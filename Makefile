@@ -13,7 +13,7 @@ export OMP_NUM_THREADS ?= 1
 # Processes that share the tests; each has its own torch and about a gigabyte.
 TESTERS ?= 2
 
-.PHONY: venv demo test check format bench reproduce browser clean help
+.PHONY: venv demo test check format bench reproduce browser services serve kills clean help
 
 help:            ## list the targets
 	@grep -hE '^[a-z-]+: .*##|^[a-z-]+:  *##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | sort
@@ -41,6 +41,17 @@ test: venv       ## set-up, checks, then the whole test suite
 
 browser:         ## install Debian's Chromium for the tests that look at the report's page (needs root)
 	@command -v chromium >/dev/null || (apt-get update -qq && apt-get install -qq -y chromium)
+
+services:        ## install PostgreSQL and Debian's Chromium for the tests that need them (needs root)
+	@ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || (apt-get update -qq && apt-get install -qq -y postgresql)
+	@$(MAKE) --no-print-directory browser
+
+serve: venv      ## the page and the API on http://127.0.0.1:8000, with the demo's bundle
+	@test -d bundles/demo || $(BIN)/palate demo --out bundles/demo
+	$(BIN)/palate serve bundles/demo
+
+kills: venv      ## kill a server under load 25 times on SQLite and on PostgreSQL: no acknowledged event may be lost
+	PALATE_KILLS=25 $(BIN)/python -m pytest -rs tests/serve/test_durability.py
 
 reproduce: venv  ## every published table again (about an hour): rows in runs/reproduce.json
 	@mkdir -p runs

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -133,6 +135,48 @@ def serving(bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[
             assert "Traceback" not in server.log.read_text(), server.log.read_text()
 
     return run
+
+
+@pytest.fixture(scope="session")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], str]]:
+    """A PostgreSQL server of our own: the URL of a fresh database by its name. Skipped where it is not installed."""
+    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"), key=lambda path: int(path.parts[-3]))
+    binaries = found[-1].parent if found else Path(shutil.which("initdb") or "/missing").parent
+    if not (binaries / "postgres").exists():
+        pytest.skip("PostgreSQL is not installed: make services")
+    # PostgreSQL refuses to run as root, and a path of a socket may have 107 characters.
+    folder = Path(tempfile.mkdtemp(prefix="palate-pg-"))
+    as_user = [] if os.getuid() else ["runuser", "-u", "postgres", "--"]
+    if as_user:
+        shutil.chown(folder, "postgres")
+    data = folder / "data"
+    subprocess.run(
+        [*as_user, binaries / "initdb", "-D", data, "-U", "palate", "-A", "trust", "-E", "UTF8", "--locale=C"],
+        check=True,
+        capture_output=True,
+        cwd=folder,
+    )
+    options = f"-k {folder} -c listen_addresses='' -c max_connections=50"
+    control = [*as_user, binaries / "pg_ctl", "-D", data, "-w", "-l", folder / "log", "-o", options]
+    subprocess.run([*control, "start"], check=True, capture_output=True, cwd=folder)
+
+    def database(name: str) -> str:
+        socket = [binaries / "createdb", "-h", folder, "-U", "palate", name]
+        subprocess.run(socket, check=True, capture_output=True)
+        return f"postgresql://palate@/{name}?host={folder}"
+
+    database.restart = lambda how: subprocess.run([*control, *how], check=True, capture_output=True, cwd=folder)  # type: ignore[attr-defined]
+    yield database
+    subprocess.run([*control, "stop", "-m", "immediate"], check=False, capture_output=True, cwd=folder)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The URL of an empty database, of each kind."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path}/events.db"
+    return request.getfixturevalue("postgres")(f"d{time.monotonic_ns()}")
 
 
 @pytest.fixture(scope="session")

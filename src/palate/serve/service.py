@@ -158,7 +158,9 @@ class Service:
         user = self.user_key(user_id, None)
 
         def remove(connection: Connection) -> int:
-            gone = connection.execute(delete(tables.events).where(tables.events.c.user_id == user)).rowcount
+            mine = tables.events.c.user_id == user
+            gone = connection.execute(delete(tables.events).where(mine, tables.events.c.type.not_like("$%"))).rowcount
+            connection.execute(delete(tables.events).where(mine))
             connection.execute(delete(tables.impressions).where(tables.impressions.c.user_id == user))
             connection.execute(delete(tables.users).where(tables.users.c.user_id == user))
             connection.execute(
