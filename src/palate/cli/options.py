@@ -42,9 +42,12 @@ __all__ = [
     "Separator",
     "Source",
     "TestSize",
+    "Strip",
     "Threads",
     "TimeColumn",
+    "Unit",
     "UserColumn",
+    "ValidIds",
     "make_run",
     "measure",
     "measure_ratings",
@@ -86,6 +89,22 @@ LeastRating = Annotated[
     str,
     typer.Option("--min-rating", help="Rows that are positive: auto, any rating, or ratings from a number on."),
 ]
+Strip = Annotated[
+    bool | None,
+    typer.Option(
+        "--strip/--no-strip",
+        help="Remove blanks around ids and invisible characters, or take ids as they are. Default: refuse the file where "
+        "it matters.",
+    ),
+]
+ValidIds = Annotated[
+    list[str] | None,
+    typer.Option("--valid-id", help="An id that looks like a missing value but is none, such as NA; may be repeated."),
+]
+Unit = Annotated[
+    Literal["auto", "s", "ms", "us", "ns"],
+    typer.Option("--time-unit", help="Unit of times that are numbers; times of any year are then taken."),
+]
 ItemFeatures = Annotated[
     Path | None, typer.Option("--items", help="A table about the items: its id column, titles, features.")
 ]
@@ -115,6 +134,9 @@ class Reading:
     duplicates: Duplicates = "last"
     drop_invalid: DropInvalid = False
     min_rating: LeastRating = "auto"
+    strip: Strip = None
+    valid_id: ValidIds = None
+    time_unit: Unit = "auto"
 
     def of(self, data: str, items: Path | None = None) -> Source:
         """The DATA argument, read in this way; ``items`` is a table about the items."""
@@ -191,6 +213,7 @@ class Source:
                 item_features=self.item_features,
                 sentinels=tuple(how.sentinel or ()), duplicates=how.duplicates, drop_invalid=how.drop_invalid,
                 min_rating=min_rating,
+                strip=how.strip, valid_ids=tuple(how.valid_id or ()), time_unit=how.time_unit,
             )  # fmt: skip
         else:
             raise DataError(_nothing_there(self.data))

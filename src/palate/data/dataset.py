@@ -183,8 +183,9 @@ def fingerprint(rows: Interactions, users: IdMap, items: IdMap) -> Fingerprint:
 
 
 # refused: a value is missing or cannot be read. dropped: left out by choice, or merged with another row. unknown-user,
-# unknown-item: test rows dropped because their user or item has no training rows.
-NoteKind = Literal["", "refused", "dropped", "unknown-user", "unknown-item"]
+# unknown-item: test rows dropped because their user or item has no training rows. relative-times: times without a date.
+# mixed-times: times in several units.
+NoteKind = Literal["", "refused", "dropped", "unknown-user", "unknown-item", "relative-times", "mixed-times"]
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,9 @@ table = to_frame(dataset)                           # user_id, item_id, rating o
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import astuple
+from functools import partial
 from typing import Any, Literal, get_args
 
 import narwhals as nw
@@ -18,8 +19,10 @@ import pyarrow as pa
 from palate.data.columns import Columns, find_columns, is_weight, listed, plain
 from palate.data.dataset import Dataset, Interactions, Note
 from palate.data.feedback import Feedback, Kind, MinRating
+from palate.data.id_columns import read_ids
 from palate.data.ids import IdMap
-from palate.data.parsing import Source, counted, read_ids, read_ratings, read_times, settle
+from palate.data.parsing import Flaw, Parsed, Source, counted, read_ratings, settle
+from palate.data.times import TimeUnit, read_times
 from palate.errors import DataError
 
 Duplicates = Literal["last", "sum", "error", "keep"]
@@ -39,6 +42,9 @@ def from_frame(
     duplicates: Duplicates = "last",
     sentinels: Sequence[float] = (),
     drop_invalid: bool = False,
+    strip: bool | None = None,
+    valid_ids: Sequence[str] = (),
+    time_unit: TimeUnit = "auto",
     user_features: Any = None,
     item_features: Any = None,
     keep_cold_items: bool = False,
@@ -63,6 +69,8 @@ def from_frame(
             raises, "keep" leaves them.
         sentinels: ratings that are not ratings (-1: watched but not rated); their rows are dropped and counted.
         drop_invalid: drop rows that cannot be used, counted by reason in the notes, instead of raising.
+        strip, valid_ids: blanks around ids, and ids such as "NA", as in ``read_ids``; for the feature tables too.
+        time_unit: of times that are numbers, as in ``read_times``. Default: "auto", found by their size.
         user_features, item_features: a table with one row per id, the id in the column named as in ``frame``, else
             in the first. Ids without interactions are counted in a note, missing ones get nulls.
         keep_cold_items: keep items of ``item_features`` without interactions, for models that know an item by its
@@ -70,7 +78,7 @@ def from_frame(
         titles: the column of ``item_features`` with readable names; None takes one called title or name.
         source: name of the frame in error messages.
 
-    ``parsing.read_ids`` and ``parsing.read_times`` describe how ids and times are read.
+    ``id_columns.read_ids`` and ``times.read_times`` describe how ids and times are read.
 
     Raises:
         DataError: the fact, its place (row, column, value) and a remedy.
@@ -82,7 +90,8 @@ def from_frame(
     named = {"user": user, "item": item, "rating": rating, "timestamp": timestamp, "weight": weight}
     columns = find_columns(opened.columns, source=origin.name, **named)
     table = _as_polars(opened, [column for column in astuple(columns) if column is not None], origin.name)
-    rows, notes = _parse(table, columns, origin, sentinels, drop_invalid)
+    read_id = partial(read_ids, strip=strip, valid_ids=valid_ids)
+    rows, notes = _parse(table, columns, origin, read_id, time_unit, sentinels, drop_invalid)
     if explicit is None:
         on_a_scale = columns.rating is not None and not weight and not is_weight(columns.rating)
         explicit = on_a_scale and rows["weight"].n_unique() > 1
@@ -94,15 +103,15 @@ def from_frame(
     _require_two(users, columns.user_id, len(rows), origin)
     _require_two(items, columns.item_id, len(rows), origin)
     if keep_cold_items:
-        items, cold = _with_cold(items, item_features, columns.item_id)
+        items, cold = _with_cold(items, item_features, columns.item_id, read_id)
         notes += cold
     rows = rows.with_columns(user=pl.Series(users.rows(rows["user"])), item=pl.Series(items.rows(rows["item"])))
     rows, dropped = _deduplicate(rows, duplicates, users, items, origin)
-    user_table, user_notes = _align(user_features, users, columns.user_id, "user")
-    item_table, item_notes = _align(item_features, items, columns.item_id, "item")
     interactions = _interactions(rows)
     kind: Kind = "rating" if explicit else "none" if columns.rating is None else "quantity"
     feedback = Feedback.of(kind, interactions.weight, min_rating, columns.rating)
+    user_table, user_notes = _align(user_features, users, columns.user_id, "user", read_id)
+    item_table, item_notes = _align(item_features, items, columns.item_id, "item", read_id)
     return Dataset(
         name=name,
         users=users,
@@ -143,31 +152,51 @@ def _as_polars(table: nw.DataFrame[Any], names: Sequence[str], source: str) -> p
     """The named columns, without a copy where the formats allow it."""
     try:
         frame: pl.DataFrame = table.select(*names).to_polars()
+    except OverflowError:  # integers of pandas beyond 64 bits are Python objects
+        columns = [pl.Series(name, table[name].to_list(), pl.Object) for name in names]
+        frame = pl.DataFrame([_narrowed(column) for column in columns])
     except (pa.ArrowException, pl.exceptions.PolarsError, TypeError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
         raise DataError(f"{source}: a column mixes types ({reason}): give it one type, such as str") from error
     return frame
 
 
+def _narrowed(column: pl.Series) -> pl.Series:
+    """A column of Python objects in a type of polars if one fits."""
+    try:
+        return pl.Series(column.name, column.to_list())
+    except (OverflowError, TypeError, pl.exceptions.PolarsError):
+        return column
+
+
 def _parse(
-    table: pl.DataFrame, columns: Columns, source: Source, sentinels: Sequence[float], drop_invalid: bool
+    table: pl.DataFrame,
+    columns: Columns,
+    source: Source,
+    read_id: Callable[[pl.Series, Source], Parsed],
+    time_unit: TimeUnit,
+    sentinels: Sequence[float],
+    drop_invalid: bool,
 ) -> tuple[pl.DataFrame, list[Note]]:
     """Valid rows as user, item (external ids), weight and, where mapped, time."""
     if table.is_empty():
         raise DataError(f"{source.name}: no rows: a data set needs at least two users and two items")
+    header, n_rows, notes = _repeated_header(table, columns), len(table), list[Note]()
+    if header and drop_invalid:  # at once: an id column with its own name in it would not be one of integers
+        keep, notes = settle(header, source, len(table), drop_invalid)
+        table, header = table.filter(keep), []
     parsed = {
-        "user": read_ids(table[columns.user_id], source),
-        "item": read_ids(table[columns.item_id], source),
+        role: read_id(table[name], source) for role, name in (("user", columns.user_id), ("item", columns.item_id))
     }
     if columns.rating is not None:
         parsed["weight"] = read_ratings(table[columns.rating], source)
     if columns.timestamp is not None:
-        parsed["time"] = read_times(table[columns.timestamp], source)
-    flaws = [flaw for column in parsed.values() for flaw in column.flaws]
+        parsed["time"] = read_times(table[columns.timestamp], source, time_unit)
+    flaws = header + [flaw for column in parsed.values() for flaw in column.flaws]
     keep, dropped = settle(flaws, source, len(table), drop_invalid)
     rows = pl.DataFrame({role: column.values for role, column in parsed.items()})
     rows = rows if keep.all() else rows.filter(keep)
-    notes = [note for column in parsed.values() for note in column.notes] + dropped
+    notes += [note for column in parsed.values() for note in column.notes] + dropped
     if columns.rating is None:
         if sentinels:
             raise DataError(
@@ -181,8 +210,18 @@ def _parse(
         rows = kept
     if rows.is_empty():
         reasons = ", ".join(map(str, notes))
-        raise DataError(f"{source.name}: none of {len(table):,} rows is left ({reasons}): correct them")
+        raise DataError(f"{source.name}: none of {n_rows:,} rows is left ({reasons}): correct them")
     return rows, notes
+
+
+def _repeated_header(table: pl.DataFrame, columns: Columns) -> list[Flaw]:
+    """Rows that hold the names of the columns, as where several files were joined into one."""
+    named = np.ones(len(table), np.bool_)
+    for name in (columns.user_id, columns.item_id):
+        if table[name].dtype != pl.String:
+            return []
+        named &= (table[name].str.strip_chars() == name).fill_null(False).to_numpy()
+    return [Flaw(table[columns.user_id], "the names of the columns once more", named)] if named.any() else []
 
 
 def _suspect(ratings: pl.Series) -> list[Note]:
@@ -244,11 +283,13 @@ def _interactions(rows: pl.DataFrame) -> Interactions:
     )
 
 
-def _align(features: Any, ids: IdMap, column: str, kind: str) -> tuple[pl.DataFrame | None, list[Note]]:
+def _align(
+    features: Any, ids: IdMap, column: str, kind: str, read_id: Callable[[pl.Series, Source], Parsed]
+) -> tuple[pl.DataFrame | None, list[Note]]:
     """The features as one row per id in map order, without the id column."""
     if features is None:
         return None, []
-    table, key, named = _keyed(features, column, kind)
+    table, key, named = _keyed(features, column, kind, read_id)
     rows = ids.rows(named)
     known = np.flatnonzero(rows >= 0)
     counts = np.bincount(rows[known], minlength=len(ids))
@@ -273,21 +314,25 @@ def _align(features: Any, ids: IdMap, column: str, kind: str) -> tuple[pl.DataFr
     return aligned, [note for note in notes if note.rows]
 
 
-def _keyed(features: Any, column: str, kind: str) -> tuple[pl.DataFrame, str, pl.Series]:
+def _keyed(
+    features: Any, column: str, kind: str, read_id: Callable[[pl.Series, Source], Parsed]
+) -> tuple[pl.DataFrame, str, pl.Series]:
     """A table about ids, the column that holds them, and the ids."""
     opened = _open(features, f"{kind} features")
     table = _as_polars(opened, opened.columns, f"{kind} features")
     if not table.columns:
         raise DataError(f"{kind} features: no columns: the first must hold the ids")
     key = column if column in table.columns else table.columns[0]
-    return table, key, read_ids(table[key], Source(f"{kind} features")).values
+    return table, key, read_id(table[key], Source(f"{kind} features")).values
 
 
-def _with_cold(items: IdMap, features: Any, column: str) -> tuple[IdMap, list[Note]]:
+def _with_cold(
+    items: IdMap, features: Any, column: str, read_id: Callable[[pl.Series, Source], Parsed]
+) -> tuple[IdMap, list[Note]]:
     """All items of the rows and of the feature table, sorted like any new map."""
     if features is None:
         raise DataError("keep_cold_items=True needs a table about the items: give item_features")
-    named = _keyed(features, column, "item")[2].cast(items.ids.dtype, strict=False)
+    named = _keyed(features, column, "item", read_id)[2].cast(items.ids.dtype, strict=False)
     every = IdMap.of(pl.concat([items.ids, named]))
     cold = len(every) - len(items)
     return every, [Note("items without interactions, kept for their features", cold)] if cold else []

@@ -14,10 +14,12 @@ from palate.data.columns import find_columns
 from palate.data.dataset import Dataset
 from palate.data.feedback import MinRating
 from palate.data.frame import Duplicates, from_frame
+from palate.data.id_columns import integers
 from palate.data.parsing import Source
 from palate.data.readers.first_lines import SKIP
 from palate.data.readers.sources import Opened, brief, opened
 from palate.data.readers.text import TextOptions, checked_names, find_layout
+from palate.data.times import TimeUnit
 from palate.errors import DataError
 
 
@@ -68,6 +70,9 @@ def read_interactions(
     duplicates: Duplicates = "last",
     sentinels: Sequence[float] = (),
     drop_invalid: bool = False,
+    strip: bool | None = None,
+    valid_ids: Sequence[str] = (),
+    time_unit: TimeUnit = "auto",
     user_features: str | Path | None = None,
     item_features: str | Path | None = None,
     titles: str | None = None,
@@ -83,9 +88,8 @@ def read_interactions(
     path = Path(path)
     mapped = {"user": user, "item": item, "rating": rating, "timestamp": timestamp, "weight": weight}
     table, source = _read(path, TextOptions(separator, encoding, header, names), only=mapped)
-    columns = find_columns(table.columns, source=source.name, **mapped)
     return from_frame(
-        table.with_columns(_integers(table[column]) for column in (columns.user_id, columns.item_id)),
+        table,
         user=user,
         item=item,
         rating=rating,
@@ -97,6 +101,9 @@ def read_interactions(
         duplicates=duplicates,
         sentinels=sentinels,
         drop_invalid=drop_invalid,
+        strip=strip,
+        valid_ids=valid_ids,
+        time_unit=time_unit,
         user_features=None if user_features is None else read_table(user_features, encoding=encoding),
         item_features=None if item_features is None else read_table(item_features, encoding=encoding),
         titles=titles,
@@ -114,7 +121,8 @@ def _read(path: Path, options: TextOptions, only: dict[str, str | None] | None) 
         reader = layout.reader(file)
         batches = list(layout.batches(file, reader, wanted))
     table = pl.concat(batches) if batches else pl.DataFrame(schema=dict.fromkeys(wanted, pl.String))
-    return table, Source(path.name, lambda row: f"line {reader.line(row)}", (*layout.notes, *reader.notes()))
+    notes = (*layout.notes, *reader.notes())
+    return table, Source(path.name, lambda row: f"line {reader.line(row)}", notes, untyped=True)
 
 
 def _wanted(names: list[str], only: dict[str, str | None] | None, source: str) -> list[str]:
@@ -141,19 +149,8 @@ def _read_parquet(
     return table, Source(file.name)
 
 
-def _integers(text: pl.Series) -> pl.Series:
-    """Int64 where every value is written as an integer would be ("7", not "007" or "+7"), else unchanged."""
-    if text.dtype != pl.String:
-        return text
-    for part in (text.head(1000), text):
-        numbers = part.cast(pl.Int64, strict=False)
-        if not (numbers.cast(pl.String) == part).all() or numbers.null_count() > part.null_count():
-            return text
-    return numbers
-
-
 def _typed(text: pl.Series) -> pl.Series:
-    whole = _integers(text)
+    whole = integers(text)
     if whole.dtype != pl.String:
         return whole
     numbers = text.cast(pl.Float64, strict=False)
