@@ -41,8 +41,8 @@ __all__ = [
     "Sentinels",
     "Separator",
     "Source",
-    "TestSize",
     "Strip",
+    "TestSize",
     "Threads",
     "TimeColumn",
     "Unit",
@@ -93,8 +93,8 @@ Strip = Annotated[
     bool | None,
     typer.Option(
         "--strip/--no-strip",
-        help="Remove blanks around ids and invisible characters, or take ids as they are. Default: refuse the file where "
-        "it matters.",
+        help="Remove blanks around ids and invisible characters, or take ids as they are. Default: refuse them where "
+        "two ids are then equal.",
     ),
 ]
 ValidIds = Annotated[
