@@ -138,3 +138,23 @@ def test_the_time_of_the_request_is_told_and_may_change_the_list(tmp_path, monke
     for wrong in ("tomorrow", "nan", "1e999"):
         said = mistake(palate("recommend", "b", "0", "--at", wrong))
         assert f"--at {wrong}: no moment; write 2026-11-28" in said
+
+
+def test_a_user_with_nothing_left_is_told_so_and_is_in_the_json():
+    history = ",".join(f"i{n}" for n in range(24))
+    result = palate("recommend", "b", "u0", "--history", history, "--json").ok()
+    assert "user u0: nothing left to recommend" in result.err
+    assert result.json[0]["user_id"] == "u0"
+    assert result.json[0]["item_id"] is None
+    assert "nothing left to recommend" in result.json[0]["note"]
+
+
+def test_an_id_in_another_spelling_is_pointed_out():
+    assert "unknown user 'U0 ': did you mean 'u0'?" in palate("recommend", "b", "U0 ", "-k", 2).ok().err
+
+
+def test_an_id_that_looks_like_an_option_is_pointed_out():
+    assert "-5 is no option: an id that begins with - goes behind all options" in mistake(
+        palate("recommend", "b", "-5")
+    )
+    assert palate("recommend", "b", "-k", 2, "--json", "--", "-5").ok().json[0]["user_id"] == "-5"

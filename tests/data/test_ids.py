@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from palate.data import ids as module
 from palate.data.dataset import Dataset, Interactions
 from palate.data.ids import IdMap
-from palate.errors import ModelError
+from palate.errors import DataError, ModelError
 
 INT64 = st.integers(-(2**63), 2**63 - 1)
 TEXTS = st.text(max_size=40) | st.sampled_from(
@@ -174,3 +174,17 @@ def test_other_maps_do_not_change_what_the_rows_are():
     large = Dataset("toy", IdMap.of(["a", "b", "c"]), IdMap.of(["x", "y"]), rows).fingerprint
     assert small == large
     assert small.ids != large.ids
+
+
+def test_an_integer_is_found_only_as_it_is_written():
+    numbers, texts = IdMap.of([7, -5, 0]), IdMap.of(["2.10", "007", "Ann", "Caf\u00e9"])
+    odd = ["007", "+7", "7.0", " 7", "7 ", "-0", "\u0667", "1e0", "07", "9" * 5000, "--7"]
+    assert numbers.rows(odd).tolist() == [-1] * len(odd)
+    assert numbers.rows(odd * 10).tolist() == [-1] * len(odd) * 10  # the path of long columns
+    assert numbers.rows(["7", "-5", "0"]).tolist() == [2, 0, 1]
+    assert texts.rows(["2.1", "7", "ann", "2.10"]).tolist() == [-1, -1, -1, texts.row("2.10")]
+    assert [numbers.suggest(one) for one in ("007", "+7", "7.0", " 7", "8", "x")] == [7, 7, 7, 7, None, None]
+    assert [texts.suggest(one) for one in ("7", "ann ", "Cafe\u0301", "2.1")] == ["007", "Ann", "Caf\u00e9", None]
+    with pytest.raises(DataError, match="the id '008' is no integer, as the ids here are"):
+        numbers.extend(["9", "008"])
+    assert numbers.extend(["9"]).ids.to_list() == [-5, 0, 7, 9]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import sys
 from typing import Annotated
 
@@ -92,6 +93,10 @@ def main() -> None:
         sys.exit(2)
     except typer.TyperException as error:  # a wrong option or argument; the bare command shows its help
         message = error.format_message()
+        if found := re.search(r"No such option: (-\d\S*)", message):
+            message = (
+                f"{found[1]} is no option: an id that begins with - goes behind all options and after --: -- {found[1]}"
+            )
         bare = message.startswith("Usage:")
         console(stderr=True).print(
             message if bare else f"error: {message}", style=None if bare else "red", markup=False, soft_wrap=True

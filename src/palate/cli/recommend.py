@@ -52,6 +52,9 @@ def recommend(
         raise DataError("no users given: palate recommend BUNDLE USER [USER ...], or --all --out lists.parquet")
     arguments = request.arguments(recommender, users)
     frame = recommender.recommend(users, k, **arguments, reasons=REASONS if why else 0)
+    empty = [user for user in dict.fromkeys(users) if user not in set(frame["user_id"])]
+    for user in empty:
+        note(f"user {user}: {_nothing_left(request)}")
     if why and not json and (out is None or out.suffix == ".csv"):
         frame = frame.drop("because")  # a column of lists; ``why`` has the same in words
     if out is not None:
@@ -61,9 +64,19 @@ def recommend(
             raise DataError(f"cannot write {out} ({error}): give a file in an existing, writable folder") from None
         note(f"{len(frame):,} rows written to {out}")
     elif json:
-        print_json(frame.to_dicts())
+        left = [{"user_id": user, "item_id": None, "note": _nothing_left(request)} for user in empty]
+        print_json([*frame.to_dicts(), *left])
     else:
         frame_table(f"Recommendations from {bundle}", frame)
+
+
+def _nothing_left(request: Request) -> str:
+    """Why a list is empty, and the option that fills it."""
+    limits = [name for name, given in (("--items", request.items), ("--rules", request.rules)) if given]
+    under = f" under {' and '.join(limits)}" if limits else ""
+    return f"nothing left to recommend{under}" + (
+        ": --include-seen lists seen items too" if request.exclude_seen else ""
+    )
 
 
 def _write_all(recommender: Recommender, out: Path, request: Request, k: int, json: bool) -> None:

@@ -80,6 +80,8 @@ class Request:
     def arguments(self, recommender: Recommender, users: Sequence[str]) -> dict[str, Any]:
         """The keyword arguments of ``Recommender.recommend``, ``explain`` and ``why_not``, apart from k."""
         now, histories = _moment(self.at), None
+        for line in recommender.unknown_users(list(users)):
+            note(line)
         if self.history is not None:
             if len(users) != 1:
                 raise DataError(f"--history belongs to one user, {len(users)} were given: ask for one at a time")

@@ -13,6 +13,7 @@ from uuid import UUID
 import polars as pl
 
 from palate.data.dataset import Note
+from palate.data.ids import plain_text
 from palate.data.parsing import DATAFRAME, Flaw, Parsed, Source, flaws_of
 from palate.errors import DataError
 
@@ -25,8 +26,6 @@ SPELLINGS = (
     "NaT",
     "nil",
 )
-# Soft hyphen, zero-width characters, marks of direction, byte order mark.
-INVISIBLE = "[\u00ad\u200b-\u200f\u202a-\u202e\u2060-\u2064\u2066-\u2069\ufeff]"
 UNUSUAL = r"^\s|\s$|[^\x00-\x7f]"  # only such a text can change when it is stripped
 # Whole numbers below survive in a float.
 EXACT: dict[pl.DataType | type[pl.DataType], int] = {pl.Float64: 2**53, pl.Float32: 2**24, pl.Float16: 2**11}
@@ -86,11 +85,6 @@ def integers(text: pl.Series) -> pl.Series:
     return numbers
 
 
-def stripped(text: pl.Series) -> pl.Series:
-    """Texts without blanks around and invisible characters, in the normal form NFC."""
-    return text.str.replace_all(INVISIBLE, "").str.strip_chars().str.normalize("NFC")
-
-
 def _read_floats(column: pl.Series) -> Parsed:
     values = column.fill_nan(None)
     bound = EXACT[column.dtype.base_type()]
@@ -126,7 +120,7 @@ def _read_text(column: pl.Series, source: Source, strip: bool | None, valid_ids:
     # Nearly all ids are plain ASCII: the slow functions see the distinct others only.
     unusual = column.str.contains(UNUSUAL).fill_null(False)
     raw = column.filter(unusual).unique() if unusual.any() else column.clear()
-    plain = stripped(raw)
+    plain = plain_text(raw)
     raw, plain = raw.filter(raw != plain), plain.filter(raw != plain)
     spelled = [text for text in SPELLINGS if text not in valid_ids]
     nothing = pl.concat([pl.Series(["", *spelled]), raw.filter(plain.is_in(["", *spelled]))])
@@ -145,7 +139,7 @@ def _read_text(column: pl.Series, source: Source, strip: bool | None, valid_ids:
     flaws = flaws_of(column, [("no id", no_id)])
     missing = column.is_in(nothing.implode()) & ~no_id
     if missing.any():
-        example = stripped(column.filter(missing).head(1))[0]
+        example = plain_text(column.filter(missing).head(1))[0]
         remedy = f"pass valid_ids=[{example!r}] (--valid-id '{example}') if it is an id"
         flaws.append(Flaw(column, "a text that stands for a missing id", missing.fill_null(False).to_numpy(), remedy))
     if len(alike):

@@ -4,6 +4,9 @@
     users.rows(["bob", "eve"])                  # [1, -1]
     users.external([0])                         # ["ann"]
 
+An id is its text: the integer id 42 is found by "42", but not by "042", "+42" or " 42"; ``suggest`` names the id that
+was probably meant.
+
 Lookups are binary searches in NumPy arrays: over the ids themselves where they are integers, over 32-bit hashes of them
 where they are strings. They need no thread pool, so they work in a forked process and in any number of threads.
 """
@@ -28,6 +31,9 @@ FEW = 64  # ids up to which a loop is faster than a dozen NumPy calls
 INT64 = range(-(2**63), 2**63)
 WORD = 2**64 - 1
 UPPER = np.uint64(0xFFFFFFFF << 32)
+# Soft hyphen, zero-width characters, marks of direction, byte order mark.
+INVISIBLE = "[\u00ad\u200b-\u200f\u202a-\u202e\u2060-\u2064\u2066-\u2069\ufeff]"
+PADDED = r"^\+?(-?)0*(\d+)(\.0*)?$"  # other spellings of an integer: 007, +7, 7.0
 STEP, FIRST, SECOND = 0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
 
 
@@ -107,7 +113,7 @@ class IdMap:
                 return self._few_rows(few)
         wanted = _as_ids(values)
         if wanted.dtype != self.ids.dtype:
-            wanted = wanted.cast(self.ids.dtype, strict=False)
+            wanted = _converted(wanted, self.ids.dtype)
         find = self._find_integers if self.ids.dtype == pl.Int64 else self._find_texts
         found = np.full(len(wanted), -1, dtype=np.int32)
         for first in range(0, len(wanted), CHUNK):
@@ -126,12 +132,33 @@ class IdMap:
         return self.ids.gather(index.set(index < 0, None)).rename("id")
 
     def extend(self, values: pl.Series | Sequence[Any] | NDArray[Any]) -> IdMap:
-        """This map with the ids of ``values`` that it lacks appended in sorted order."""
+        """This map with the ids of ``values`` that it lacks appended in sorted order.
+
+        Raises:
+            DataError: the ids are integers and a new one is not.
+        """
         given = _as_ids(values)
         if given.dtype != self.ids.dtype:
-            given = given.cast(self.ids.dtype)
+            found = _converted(given, self.ids.dtype)
+            if found.null_count() > given.null_count():
+                other = given.filter(found.is_null() & given.is_not_null())[0]
+                raise DataError(f"the id {other!r} is no integer, as the ids here are: write it as one, such as 7")
+            given = found
         new = _sorted(given.drop_nulls().unique())
         return IdMap(pl.concat([self.ids, new.filter(self.rows(new) < 0)]))
+
+    def suggest(self, value: str | int) -> str | int | None:
+        """The known id that an unknown one probably means, or None.
+
+        It is equal but for blanks around it, invisible characters, Unicode form, case, or the spelling of an integer
+        (007, +7, 7.0). All ids are compared, so ask for single ids.
+        """
+        meant = _loose(pl.Series([str(value)]))
+        if not self._textual:
+            row = self.row(meant[0])
+            return None if row < 0 else int(self.ids[row])
+        near = self.ids.filter(_loose(self.ids) == meant[0])
+        return str(near[0]) if len(near) else None
 
     @property
     def hashes(self) -> NDArray[np.uint64]:
@@ -281,13 +308,33 @@ def stable_hashes(texts: pl.Series) -> NDArray[np.uint64]:
 
 
 def _as_integer(value: str | int) -> int | None:
-    """The integer that a value is or spells, as polars casts it; None where it is none, or has more than 64 bits."""
+    """The integer that a value is or spells ("7", not "007"); None where it is none, or has more than 64 bits."""
     if isinstance(value, str):
-        digits = value[1:] if value[:1] in ("-", "+") else value
-        if not (digits.isascii() and digits.isdigit()):
+        text = value
+        # A text of thousands of digits would take long to convert, and longer ones than 4,300 raise.
+        if len(text) > 20 or not (text.isascii() and text.removeprefix("-").isdigit()):
             return None
-        value = int(value)
+        value = int(text)
+        if str(value) != text:
+            return None
     return value if value in INT64 else None
+
+
+def plain_text(text: pl.Series) -> pl.Series:
+    """Texts without blanks around and invisible characters, in the normal form NFC."""
+    return text.str.replace_all(INVISIBLE, "").str.strip_chars().str.normalize("NFC")
+
+
+def _loose(text: pl.Series) -> pl.Series:
+    return plain_text(text).str.to_lowercase().str.replace(PADDED, "$1$2")
+
+
+def _converted(values: pl.Series, dtype: pl.DataType) -> pl.Series:
+    """Ids of the other kind; null where a text is not written as an integer would be."""
+    if dtype == pl.String:
+        return values.cast(pl.String)
+    numbers = values.cast(pl.Int64, strict=False)
+    return numbers.set(numbers.cast(pl.String) != values, None)
 
 
 def _as_ids(values: pl.Series | Sequence[Any] | NDArray[Any]) -> pl.Series:

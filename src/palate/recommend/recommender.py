@@ -264,6 +264,13 @@ class Recommender(State):
 
         return replace(self, index=build_model_index(self.model, self.seen, kind, recall=recall, seed=seed))
 
+    def unknown_users(self, users: Ids) -> list[str]:
+        """A line for each of the first three unknown users whose id is nearly a known one."""
+        asked = request.as_users(users)
+        unknown = asked.filter(self.users.rows(asked) < 0).head(3).to_list()
+        near = [(one, self.users.suggest(one)) for one in unknown]
+        return [f"unknown user {one!r}: did you mean {found!r}?" for one, found in near if found is not None]
+
     def unknown_items(self, histories: Histories) -> Note | None:
         """A note on the history items that the catalog lacks (``recommend`` leaves them out), or None."""
         return request.unknown_items(histories, self.items, self.name)
