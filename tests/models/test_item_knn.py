@@ -120,3 +120,19 @@ def test_it_beats_popularity_by_far(ml_100k_loo: Split) -> None:
         for recipe in (Popularity(), ItemKNN())
     )
     assert near > popular + 0.15
+
+
+def test_a_batch_over_a_wide_catalog_scores_as_its_users_do_one_by_one():
+    rng = np.random.default_rng(1)
+    user, item = rng.integers(0, 90, 1_500), rng.integers(0, 2_000, 1_500) ** 2 // 2_000
+    weight = rng.choice(np.array([1.0, -1.0], np.float32), 1_500, p=[0.9, 0.1])
+    rows = Interactions(user.astype(np.int32), item.astype(np.int32), weight)
+    data = Dataset("wide", IdMap.of(np.arange(90)), IdMap.of(np.arange(2_000)), rows)
+    model = ItemKNN(neighbors=20).fit(data)
+    users = np.arange(data.n_users)
+    query = Query.of(users, data.history.select(users))
+    history_BI = knn._history(query, slice(0, len(users)), data.n_items)
+    assert model._is_sparse(history_BI)
+    assert torch.equal(model._catalog_votes(history_BI), model._votes(history_BI, None))
+    alone = torch.cat([model.score(Query.of([user], data.history.select(np.array([user])))) for user in users])
+    assert torch.equal(model.score(query), alone)

@@ -44,7 +44,9 @@ class Size(NamedTuple):
         """The size of a data set."""
         counts = np.bincount(dataset.interactions.user, minlength=dataset.n_users).astype(np.float64)
         users = int((counts > 0).sum())
-        return cls(len(dataset), users, dataset.n_items, int(np.square(counts).sum()), min(users, MEASURED_USERS))
+        return cls(
+            len(dataset), max(1, users), dataset.n_items, int(np.square(counts).sum()), min(users, MEASURED_USERS)
+        )
 
 
 class Candidate(NamedTuple):
@@ -123,7 +125,10 @@ RANKING = 1.4e-8  # seconds per user and item of the full ranking, whatever the 
 RECIPES: dict[str, Estimate] = {
     "popularity": lambda s: (1e-7 * s.rows, RANKING * s.measured * s.items),
     "recent-popularity": lambda s: (2e-7 * s.rows, RANKING * s.measured * s.items),
-    "item-knn": lambda s: (3e-8 * s.pairs + 1e-6 * s.rows + 4e-8 * s.items**2, 8e-7 * s.measured * s.items),
+    "item-knn": lambda s: (
+        3e-8 * s.pairs + 1e-6 * s.rows + 4e-8 * s.items**2,
+        s.measured * (min(5e-7 * s.items, 5e-6 * s.rows / s.users) + RANKING * s.items),
+    ),
     "ease": _closed_form(4.5e-11),
     "recent-edlae": _closed_form(1e-10),
     "sasrec": _gradients(7e-4, 6e-8),

@@ -79,9 +79,10 @@ def summarize(found: Comparison, best: str, words: Wording = Wording()) -> list[
     mine, theirs = _shares(hits, popular)
     when = " next" if split.train.interactions.time is not None else ""
     what = f"one of the items a {words.user} really {words.took}{when} into the top {k} for {mine} {words.users}"
+    causes = _causes(split, k, words)
     if best == POPULARITY:
         first = f"The most popular items, the same list for all, put {what}."
-        return [first, "Nothing that was tried beats them on validation rows.", _causes(split, k, words)]
+        return [first, "Nothing that was tried beats them on validation rows.", *causes]
     resamples = found.options.resamples
     test = paired(hits, popular, resamples=resamples)
     certain = "difference certain" if test.p < LEVEL else "difference not certain"
@@ -95,7 +96,7 @@ def summarize(found: Comparison, best: str, words: Wording = Wording()) -> list[
         doubt = f"With {len(hits):,} measured {words.users} such a lead may be luck."
     else:
         doubt = f"Nothing beats the most popular items here: {best} was the best on validation rows only."
-    return [first, doubt, _causes(split, k, words)]
+    return [first, doubt, *causes]
 
 
 def _shares(*hits: NDArray[Any]) -> list[str]:
@@ -106,18 +107,20 @@ def _shares(*hits: NDArray[Any]) -> list[str]:
     return [f"{round(1_000 * mean)} of 1,000" if fine else f"{round(100 * mean)} of 100" for mean in means]
 
 
-def _causes(split: Split, k: int, words: Wording) -> str:
-    """Properties of the rows that leave little to learn beyond popularity."""
+def _causes(split: Split, k: int, words: Wording) -> list[str]:
+    """A sentence on the properties of the rows that leave little to gain over popularity, or none."""
     train, users = split.train, len(split.test_users)
     per_user = np.bincount(train.interactions.user, minlength=train.n_users)
     per_item = np.bincount(train.interactions.item, minlength=train.n_items)
     median = float(np.median(per_user[per_user > 0]))
     top = np.sort(per_item)[-k:].sum() / max(1, len(train))
+    held_out = len(split.test) / max(1, users)
     checks = (
         (users < FEW_USERS, f"few {words.users} could be measured ({users:,})"),
         (median < FEW_EVENTS, f"few events per {words.user} (half of them have at most {median:g})"),
         (train.n_items < 5 * k, f"few items ({train.n_items:,}), of which {k} are a large part"),
         (top > 0.5, f"the {k} most popular items are {top:.0%} of all events"),
+        (held_out > k, f"{held_out:.0f} held-out items per {words.user}, of which any list holds one easily"),
     )
     found = [text for holds, text in checks if holds]
-    return f"Possible causes: {'; '.join(found) or f'{words.users} who share items do not share further ones'}."
+    return [f"Possible causes: {'; '.join(found)}."] if found else []

@@ -64,9 +64,10 @@ class ItemKNNModel(nn.Module):
             part = slice(first, first + step)
             candidates = None if items is None else items[part]
             popular = self.popularity if candidates is None else self.popularity[candidates]
-            parts.append(
-                self._votes(_history(query, part, len(self.popularity)), candidates).where(known_B[part, None], popular)
-            )
+            history_BI = _history(query, part, len(self.popularity))
+            sparse = candidates is None and self._is_sparse(history_BI)
+            votes = self._catalog_votes(history_BI) if sparse else self._votes(history_BI, candidates)
+            parts.append(votes.where(known_B[part, None], popular))
         return torch.cat(parts)
 
     def can_personalize(self, query: Query) -> Tensor:
@@ -101,6 +102,34 @@ class ItemKNNModel(nn.Module):
                 near_BC = near_I[items_BC].to(torch.int64)
                 scores.addcmul_(history_BI.gather(1, near_BC), similarity_I[items_BC])
         return scores
+
+    def _is_sparse(self, history_BI: Tensor) -> bool:
+        """Whether ``_catalog_votes`` takes less time than ``_votes``, which visits every user, item and neighbor."""
+        visited = history_BI.numel() * self.neighbors.shape[1]
+        votes = int(((history_BI != 0) * self.lists).sum())
+        # Measured: a vote costs as much as six visits, the sorting of a neighbor as eight, and a call a million.
+        return not history_BI.is_cuda and 6 * votes + 8 * self.neighbors.numel() + 1_000_000 < visited
+
+    def _catalog_votes(self, history_BI: Tensor) -> Tensor:
+        """The sums of ``_votes`` over the whole catalog, without its products with items that a user never had.
+
+        Most histories hold few of the items, so that nearly all those products are 0. The terms of a sum are added in
+        the same order, neighbor after neighbor, so that a batch scores as its users do one by one.
+        """
+        user_H, item_H = history_BI.nonzero(as_tuple=True)
+        value_H, items = history_BI[user_H, item_H], history_BI.shape[1]
+        scores = torch.zeros_like(history_BI).flatten()
+        for near_I, similarity_I in zip(self.neighbors.T, self.similarities.T, strict=True):
+            # The items whose neighbor at this place is item j are a run of ``voted_I``.
+            voted_I = near_I.argsort(stable=True)
+            counts_I = near_I.bincount(minlength=items)
+            starts_I = counts_I.cumsum(0) - counts_I
+            counts_H = counts_I[item_H]
+            event_V = torch.repeat_interleave(torch.arange(len(item_H)), counts_H)
+            first_H = starts_I[item_H] - (counts_H.cumsum(0) - counts_H)
+            item_V = voted_I[first_H[event_V] + torch.arange(len(event_V))]
+            scores.index_add_(0, user_H[event_V] * items + item_V, value_H[event_V] * similarity_I[item_V])
+        return scores.view_as(history_BI)
 
 
 @dataclass(frozen=True)
