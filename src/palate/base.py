@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from pydantic import Field, SkipValidation
 from torch import Tensor, nn
 
-from palate.bounds import Count, check_fields
+from palate.bounds import Count, Seed, check_fields
 from palate.data.dataset import Dataset, Fingerprint, History
 from palate.data.features import FeatureSchema
 from palate.data.frame import from_frame
@@ -281,7 +281,7 @@ class TrainOptions:
         RecipeError: a value is out of bounds, or the device is not available.
     """
 
-    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    seed: Seed = 0
     device: Literal["auto", "cpu", "cuda", "mps", "gpu"] = "auto"
     precision: Literal["64-true", "32-true", "bf16-true", "16-true", "bf16-mixed", "16-mixed"] = "32-true"
     threads: Annotated[int, Field(ge=1, le=4096)] | None = None

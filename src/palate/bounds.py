@@ -23,13 +23,16 @@ from typing import Annotated, Any, cast, get_type_hints
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
-__all__ = ["Chance", "Count", "Fraction", "NonNegative", "Positive", "Rounds", "Width", "check_fields"]
+__all__ = ["Chance", "Count", "Fraction", "NonNegative", "Positive", "Rounds", "Seed", "Width", "check_fields"]
 
 Count = Annotated[int, Field(ge=1, le=10_000_000)]
 """A number of rows, users, items or draws."""
 
 Rounds = Annotated[int, Field(ge=0, le=1_000_000)]
 """A number of epochs or sweeps; 0 leaves the initial state."""
+
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
+"""A start of random numbers, within the range that torch takes."""
 
 Width = Annotated[int, Field(ge=1, le=65_536)]
 """A width of vectors or layers."""

@@ -25,7 +25,9 @@ NAMES = list(RECIPES)
 def small(name: str) -> Recipe[Any]:
     """The recipe with enough optimizer steps for 760 rows."""
     recipe = make_recipe(name, fast=True)
-    steps = {"epochs": 60, "batch_size": 128, "learning_rate": 0.02, "dim": 8}
+    # A third of the epochs is enough for some, with a wide margin on three seeds; the suite trains each recipe often.
+    epochs = 20 if name in {"mf", "mlp", "svdpp"} else 60
+    steps = {"epochs": epochs, "batch_size": 128, "learning_rate": 0.02, "dim": 8}
     has = {field.name for field in dataclasses.fields(recipe)}  # type: ignore[arg-type]
     return dataclasses.replace(recipe, **{key: value for key, value in steps.items() if key in has})  # type: ignore[type-var]
 
@@ -87,8 +89,9 @@ def test_new_users_in_a_batch_equal_new_users_one_by_one(name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_same_seed_gives_the_same_weights(name: str) -> None:
-    again = small(name).fit(board(name).train, TrainOptions(seed=3))
-    first, second = fitted(name).state_dict(), again.state_dict()  # type: ignore[attr-defined]
+    few = dataclasses.replace(small(name), **({"epochs": 3} if hasattr(small(name), "epochs") else {}))  # type: ignore[type-var]
+    models = [few.fit(board(name).train, TrainOptions(seed=3)) for _ in range(2)]
+    first, second = (model.state_dict() for model in models)
     assert first.keys() == second.keys()
     for key, value in first.items():
         assert torch.equal(value, second[key]), key

@@ -13,6 +13,7 @@ import pytest
 
 import palate
 from boards import make_checkerboard
+from palate.base import TrainOptions
 from palate.data.splits.split import Split
 from palate.errors import EvaluationError, RecipeError
 from palate.evaluation.evaluate import evaluate
@@ -188,6 +189,28 @@ def test_another_comparison_is_refused_and_fresh_begins_anew(done, split):
         compare(split, [KNN], folder, options=CompareOptions(seeds=(0, 1), resamples=300))
     with pytest.raises(EvaluationError, match="holds a result of gmf with other settings"):
         compare(split, [make_recipe("gmf", {"epochs": 3})], folder, options=OPTIONS)
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"k": 0}, "field k=0: must be at least 1"),
+        ({"seeds": ()}, r"field seeds=\(\): must hold at least 1"),
+        ({"seeds": (0, -1)}, r"field seeds\[1\]=-1: must be at least 0"),
+        ({"seeds": (1, 1)}, r"seeds=\[1, 1\]: give each once"),
+        ({"resamples": 0}, "field resamples=0: must be at least 1"),
+        ({"lengths": (5, 0)}, r"field lengths\[1\]=0: must be at least 1"),
+    ],
+)
+def test_options_out_of_bounds_are_refused(fields, said):
+    with pytest.raises(EvaluationError, match=said):
+        CompareOptions(**fields)
+
+
+@pytest.mark.parametrize("wrong", [TrainOptions(), CompareOptions()])
+def test_options_in_the_place_of_the_folder_are_refused_with_the_right_call(split, wrong):
+    with pytest.raises(EvaluationError, match=r"write compare\(split, recipes, options=palate\.CompareOptions"):
+        compare(split, [KNN], wrong)
 
 
 def test_a_process_that_is_killed_is_a_failure_of_its_model_alone(split, tmp_path):

@@ -73,6 +73,12 @@ def compare(
         EvaluationError: the folder belongs to another comparison or is in use, or nothing could be measured.
         RecipeError: two entries of one name.
     """
+    # An easy mistake: options in the place of the folder, or those of a single fit.
+    if not (isinstance(folder, str | Path | None) and isinstance(options, CompareOptions)):
+        raise EvaluationError(
+            f"folder={folder!r}, options={options!r}: "
+            "write compare(split, recipes, options=palate.CompareOptions(seeds=(0, 1)))"
+        )
     entries = [Entry.of(one) for one in recipes]
     entries += baselines(split.train, entries) if with_baselines else []
     check_names([*(one.name for one in entries), *(lists or {})])

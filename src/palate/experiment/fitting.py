@@ -6,9 +6,12 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import Field
 
 from palate.base import PredictsRatings, Recipe, Trainable, TrainOptions
+from palate.bounds import Count, Seed, check_fields
 from palate.data.dataset import Dataset
 from palate.data.splits.split import Split
 from palate.errors import EvaluationError
@@ -39,23 +42,20 @@ class CompareOptions:
         device, precision, threads: as in ``palate.TrainOptions``.
     """
 
-    k: int = 10
-    lengths: tuple[int, ...] = LENGTHS
-    seeds: tuple[int, ...] = (0,)
-    patience: int | None = None
-    resamples: int = 10_000
+    k: Count = 10
+    lengths: tuple[Count, ...] = LENGTHS
+    seeds: Annotated[tuple[Seed, ...], Field(min_length=1)] = (0,)
+    patience: Count | None = None
+    resamples: Count = 10_000
     memory: str | None = None
     device: Any = "auto"
     precision: Any = "32-true"
     threads: int | None = None
 
     def __post_init__(self) -> None:
-        if self.k < 1:
-            raise EvaluationError(f"k={self.k}: must be at least 1")
-        if not self.seeds or len(set(self.seeds)) < len(self.seeds) or min(self.seeds) < 0:
-            raise EvaluationError(f"seeds={list(self.seeds)}: give at least one, each once, none below zero")
-        if self.resamples < 1:
-            raise EvaluationError(f"resamples={self.resamples}: tests need at least 1, 10,000 is a good number")
+        check_fields(self, "options of a comparison", EvaluationError)
+        if len(set(self.seeds)) < len(self.seeds):
+            raise EvaluationError(f"seeds={list(self.seeds)}: give each once")
         object.__setattr__(self, "lengths", tuple(sorted({*self.lengths, self.k})))
 
     def training(self, seed: int, progress: Progress) -> TrainOptions:

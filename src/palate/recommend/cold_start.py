@@ -27,14 +27,13 @@ Shape legend: I items, V segments, R users without a personal answer.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
-from pydantic import Field
 
-from palate.bounds import Count, Fraction, NonNegative, Positive, check_fields
+from palate.bounds import Count, Fraction, NonNegative, Positive, Seed, check_fields
 from palate.data.dataset import History
 from palate.data.ids import IdMap
 from palate.errors import DataError
@@ -69,7 +68,7 @@ class ColdStart:
     min_history: Count = 1
     features: bool = True
     explore: Fraction = 0.0
-    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    seed: Seed = 0
 
     def __post_init__(self) -> None:
         check_fields(self, "cold start", DataError)
