@@ -178,7 +178,7 @@ def test_options_that_make_no_sense(write, options, message):
 def test_no_file(tmp_path):
     with pytest.raises(DataError, match=r"nowhere.csv does not exist"):
         read_table(tmp_path / "nowhere.csv")
-    with pytest.raises(DataError, match="is a folder"):
+    with pytest.raises(DataError, match="the folder has no files"):
         read_table(tmp_path)
 
 

@@ -35,6 +35,8 @@ __all__ = [
     "Json",
     "K",
     "LeastRating",
+    "More",
+    "Query",
     "RatingColumn",
     "Reading",
     "Seed",
@@ -42,6 +44,7 @@ __all__ = [
     "Separator",
     "Source",
     "Strip",
+    "TableName",
     "TestSize",
     "Threads",
     "TimeColumn",
@@ -58,7 +61,11 @@ __all__ = [
 
 Policy = Literal["last", "sum", "error", "keep"]
 Data = Annotated[
-    str, typer.Argument(help="A named data set (palate data list), a CSV, TSV or Parquet file, or a saved split.")
+    str,
+    typer.Argument(
+        help="A named data set (palate data list), a saved split, or a file: CSV, TSV, JSON lines, Parquet, Excel, "
+        "compressed or not; a folder, a quoted pattern ('log-*.csv'), - for standard input, a URL, a database."
+    ),
 ]
 UserColumn = Annotated[str | None, typer.Option("--user", help="Column with user ids; found by name if left out.")]
 ItemColumn = Annotated[str | None, typer.Option("--item", help="Column with item ids; found by name if left out.")]
@@ -75,6 +82,9 @@ ColumnNames = Annotated[
     str | None,
     typer.Option("--columns", help="Names for all columns, in order: user,item,rating,time; _ skips a column."),
 ]
+Query = Annotated[str | None, typer.Option("--query", help="SQL for a database: 'SELECT user, item FROM orders'.")]
+TableName = Annotated[str | None, typer.Option("--table", help="A table of a database, or a sheet of a workbook.")]
+More = Annotated[list[str] | None, typer.Option("--more", help="Another file of the same columns; may be repeated.")]
 Encoding = Annotated[str | None, typer.Option("--encoding", help="Of a text file, if it is not UTF-8: latin-1.")]
 Sentinels = Annotated[
     list[float] | None, typer.Option("--sentinel", help="A rating that means 'not rated', such as -1: such rows go.")
@@ -130,6 +140,9 @@ class Reading:
     header: Header = None
     columns: ColumnNames = None
     encoding: Encoding = None
+    query: Query = None
+    table: TableName = None
+    more: More = None
     sentinel: Sentinels = None
     duplicates: Duplicates = "last"
     drop_invalid: DropInvalid = False
@@ -198,23 +211,26 @@ class Source:
         """The rows, with a line on stderr about each thing that was dropped or changed."""
         from palate.data.feedback import as_min_rating
         from palate.data.readers import read_interactions
+        from palate.data.readers.sources import exists
         from palate.datasets import registry
 
         min_rating = as_min_rating(self.reading.min_rating)
         if self.data in registry.names():
             with show_progress() as progress:
                 dataset = registry.load(self.data, min_rating=min_rating, progress=progress)
-        elif Path(self.data).exists():
+        elif exists(self.data):
             how = self.reading
             names = None if how.columns is None else [name.strip() for name in how.columns.split(",")]
-            dataset = read_interactions(
-                self.data, user=how.user, item=how.item, rating=how.rating, timestamp=how.time,
-                separator=how.separator, header=how.header, names=names, encoding=how.encoding,
-                item_features=self.item_features,
-                sentinels=tuple(how.sentinel or ()), duplicates=how.duplicates, drop_invalid=how.drop_invalid,
-                min_rating=min_rating,
-                strip=how.strip, valid_ids=tuple(how.valid_id or ()), time_unit=how.time_unit,
-            )  # fmt: skip
+            with show_progress() as progress:
+                dataset = read_interactions(
+                    [self.data, *how.more] if how.more else self.data,
+                    user=how.user, item=how.item, rating=how.rating, timestamp=how.time,
+                    separator=how.separator, header=how.header, names=names, encoding=how.encoding,
+                    query=how.query, table=how.table, item_features=self.item_features,
+                    sentinels=tuple(how.sentinel or ()), duplicates=how.duplicates, drop_invalid=how.drop_invalid,
+                    min_rating=min_rating, progress=progress,
+                    strip=how.strip, valid_ids=tuple(how.valid_id or ()), time_unit=how.time_unit,
+                )  # fmt: skip
         else:
             raise DataError(_nothing_there(self.data))
         note(dataset)

@@ -1,12 +1,12 @@
-"""CSV, TSV and Parquet files to tables and to Datasets.
+"""Tables in files, folders, URLs and databases, and Datasets of their rows.
 
-Text files are read as text and cast by whole columns afterwards, so that an error can name the row and the value.
+Text is read as text and cast by whole columns afterwards, so that an error can name the row and the value. ``rows``
+knows the formats; ``text``, ``arrow``, ``json_lines`` and ``databases`` read one each; ``sources`` opens the bytes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import polars as pl
 
@@ -15,45 +15,54 @@ from palate.data.dataset import Dataset
 from palate.data.feedback import MinRating
 from palate.data.frame import Duplicates, from_frame
 from palate.data.id_columns import integers
-from palate.data.parsing import Source
-from palate.data.readers.first_lines import SKIP
-from palate.data.readers.sources import Opened, brief, opened
-from palate.data.readers.text import TextOptions, checked_names, find_layout
+from palate.data.readers.options import ReadOptions
+from palate.data.readers.rows import read_rows
+from palate.data.readers.sources import Data, Place, places, short_name
 from palate.data.times import TimeUnit
-from palate.errors import DataError
+from palate.progress import Progress, silent
 
 
 def read_table(
-    path: str | Path,
+    data: Data,
     *,
     separator: str | None = None,
     encoding: str | None = None,
     header: bool | None = None,
     names: Sequence[str] | None = None,
+    query: str | None = None,
+    table: str | None = None,
+    progress: Progress = silent,
 ) -> pl.DataFrame:
-    """A CSV, TSV or Parquet file, also compressed with gzip, as a table.
+    """The table in a file, several files, a URL or a database; the format is known by the content, not by the name.
 
     Args:
-        path: the file; Parquet is known by its first bytes, whatever its name.
+        data: CSV, TSV or other delimited text, JSON lines, a JSON array of records, Parquet, Arrow, Excel, DuckDB or
+            SQLite, also compressed (gzip, Zstandard, bzip2, xz, LZ4, a zip archive of one file). A path; a folder, a
+            pattern such as "log-*.csv" or a list, read as one table with the same columns in each file; "-" for
+            standard input; a URL (https, s3, gs); or that of a database ("postgresql://user@host/shop").
         separator: a mark between columns, such as ";", "::" or "tab"; None finds it among comma, tab, semicolon, bar,
             double colon and blanks.
         encoding: any that Python knows, such as "latin-1"; None is UTF-8, with or without a byte order mark.
         header: whether the first line holds the names of the columns; None decides by comparing it with the lines
             below, and refuses a line that looks like a row where no ``names`` are given.
         names: names to use instead, one per column; "_" for a column that is not read.
+        query: SQL for a database. table: a table of a database or a sheet of a workbook. One is needed where there
+            are several tables.
+        progress: called while a long file is read.
 
     A column of text becomes Int64 where every value is written as an integer would be (so "007" stays text),
     Float64 where every value is a number, else String. Empty fields are nulls.
 
     Raises:
-        DataError: the file is missing, empty, no text, in another encoding, or its lines differ in fields.
+        DataError: the data is missing, empty or damaged, in another encoding, or its lines differ in fields.
     """
-    table, _ = _read(Path(path), TextOptions(separator, encoding, header, names), only=None)
-    return table.select(_typed(column) for column in table)
+    options = ReadOptions(separator, encoding, header, names, query, table)
+    frame, _ = read_rows(data, options, lambda found, _: found, progress)
+    return frame.select(_typed(column) for column in frame)
 
 
 def read_interactions(
-    path: str | Path,
+    data: Data,
     *,
     user: str | None = None,
     item: str | None = None,
@@ -64,6 +73,8 @@ def read_interactions(
     encoding: str | None = None,
     header: bool | None = None,
     names: Sequence[str] | None = None,
+    query: str | None = None,
+    table: str | None = None,
     name: str | None = None,
     explicit: bool | None = None,
     min_rating: MinRating = "auto",
@@ -73,11 +84,12 @@ def read_interactions(
     strip: bool | None = None,
     valid_ids: Sequence[str] = (),
     time_unit: TimeUnit = "auto",
-    user_features: str | Path | None = None,
-    item_features: str | Path | None = None,
+    user_features: Data | None = None,
+    item_features: Data | None = None,
     titles: str | None = None,
+    progress: Progress = silent,
 ) -> Dataset:
-    """One file of interactions, with feature files where there are some, as a validated Dataset.
+    """Interactions of a file, several files, a URL or a database, with feature files, as a validated Dataset.
 
     Columns are found or given as in ``find_columns``, files are read as in ``read_table`` and rows are judged as
     in ``from_frame``. Only the columns in use are read. ``name`` is the name of the file where it is None.
@@ -85,17 +97,24 @@ def read_interactions(
     Raises:
         DataError: the fact, its place (file, row, line, column, value) and a remedy.
     """
-    path = Path(path)
     mapped = {"user": user, "item": item, "rating": rating, "timestamp": timestamp, "weight": weight}
-    table, source = _read(path, TextOptions(separator, encoding, header, names), only=mapped)
+    chosen = [one for one in mapped.values() if one]
+    options = ReadOptions(separator, encoding, header, names, query, table, chosen)
+
+    def used(found: list[str], source: str) -> list[str]:
+        columns = find_columns(found, source=source, **mapped)
+        taken = {columns.user_id, columns.item_id, columns.rating, columns.timestamp}
+        return [one for one in found if one in taken]
+
+    frame, source = read_rows(data, options, used, progress)
     return from_frame(
-        table,
+        frame,
         user=user,
         item=item,
         rating=rating,
         timestamp=timestamp,
         weight=weight,
-        name=name or path.name.split(".")[0],
+        name=name or _short_name(data),
         explicit=explicit,
         min_rating=min_rating,
         duplicates=duplicates,
@@ -111,42 +130,10 @@ def read_interactions(
     )
 
 
-def _read(path: Path, options: TextOptions, only: dict[str, str | None] | None) -> tuple[pl.DataFrame, Source]:
-    """The columns of a file that ``find_columns(**only)`` names (None: all), text files as text."""
-    with opened(path) as file:
-        if file.head.startswith(b"PAR1"):
-            return _read_parquet(file, options.names, only)
-        layout = find_layout(file, options, tuple((only or {}).values()))
-        wanted = _wanted(layout.names, only, path.name)
-        reader = layout.reader(file)
-        batches = list(layout.batches(file, reader, wanted))
-    table = pl.concat(batches) if batches else pl.DataFrame(schema=dict.fromkeys(wanted, pl.String))
-    notes = (*layout.notes, *reader.notes())
-    return table, Source(path.name, lambda row: f"line {reader.line(row)}", notes, untyped=True)
-
-
-def _wanted(names: list[str], only: dict[str, str | None] | None, source: str) -> list[str]:
-    names = [name for name in names if name != SKIP]
-    if only is None:
-        return names
-    columns = find_columns(names, source=source, **only)
-    used = {columns.user_id, columns.item_id, columns.rating, columns.timestamp}
-    return [name for name in names if name in used]
-
-
-def _read_parquet(
-    file: Opened, names: Sequence[str] | None, only: dict[str, str | None] | None
-) -> tuple[pl.DataFrame, Source]:
-    data = file.path if not file.packed else b"".join(file.chunks())
-    try:
-        found = list(pl.read_parquet_schema(data))
-        given = checked_names(names, found, file.name)
-        wanted = _wanted(given, only, file.name)
-        table = pl.read_parquet(data, columns=[found[given.index(name)] for name in wanted])
-    except (pl.exceptions.PolarsError, OSError) as error:
-        raise DataError(f"{file.name}: not a readable Parquet file ({brief(error)}): is it whole?") from error
-    table.columns = wanted
-    return table, Source(file.name)
+def _short_name(data: Data) -> str:
+    """A name for the data set: that of the file without its endings, or of the folder."""
+    place: Place = data if isinstance(data, str) or not isinstance(data, Sequence) else places(data)[0]
+    return short_name(place).split(".")[0].strip("*_- ") or "data"
 
 
 def _typed(text: pl.Series) -> pl.Series:

@@ -7,12 +7,12 @@ import re
 from collections.abc import Sequence
 
 from palate.data.columns import SYNONYMS, plain
+from palate.data.readers.options import SKIP
 from palate.errors import DataError
 
 # In the order in which they are preferred; a blank only where nothing else separates.
 SEPARATORS = ("::", "\t", ";", ",", "|")
 WORDS = {"tab": "\t", r"\t": "\t", "blank": " ", "space": " ", "comma": ",", "semicolon": ";", "bar": "|"}
-SKIP = "_"
 SAMPLE = 100
 DATE = re.compile(r"\d{4}[-/.]\d{1,2}[-/.]\d{1,2}")
 

@@ -1,18 +1,24 @@
-"""Files as streams of bytes: compression is recognized by the first bytes, not by the name."""
+"""Where bytes come from: files, folders, patterns, standard input and URLs, decompressed whatever their names are."""
 
 from __future__ import annotations
 
 import bz2
+import glob
 import gzip
 import io
 import lzma
+import re
+import shutil
+import sys
+import tempfile
 import zipfile
 import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import Any, BinaryIO, cast
+from urllib.parse import urlsplit
 
 import pyarrow as pa
 
@@ -21,8 +27,15 @@ from palate.progress import Progress, ProgressEvent, silent
 
 HEAD = 65_536
 CHUNK = 1 << 23
+STDIN = "-"
+WEB, CLOUD = ("http", "https"), ("s3", "gs", "gcs")
+NO_DATA = ("readme", "license", "licence", "copying", "changelog")  # left out of a folder
+TIMEOUT = 60.0  # seconds without an answer from a web server
 # What the decompressors raise for a damaged or truncated file.
 DAMAGED = (OSError, EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile, pa.ArrowException)
+
+Place = str | Path
+Data = Place | Sequence[Place]
 
 
 @dataclass(frozen=True)
@@ -31,58 +44,112 @@ class Opened:
 
     Args:
         name: its name in messages.
-        path: where the file is.
         stream: its content, decompressed.
-        head: the first bytes of the content, which ``stream`` gives again.
-        packed: whether the file is compressed.
+        head: the first bytes of the content, which ``stream`` does not give again.
         file: the file itself; its position shows how far reading is.
-        size: bytes of the file.
+        size: bytes of the file, or None where it is not known.
+        progress: called with the bytes read.
     """
 
     name: str
-    path: Path
     stream: BinaryIO
     head: bytes
-    packed: bool
     file: BinaryIO
-    size: int
+    size: int | None
+    progress: Progress = silent
 
-    def chunks(self, progress: Progress = silent, size: int = CHUNK) -> Iterator[bytes]:
-        """The content in parts of at most ``size`` bytes."""
+    def chunks(self, size: int = CHUNK) -> Iterator[bytes]:
+        """The content in parts of at most ``size`` bytes.
+
+        Raises:
+            DataError: the file is damaged.
+        """
         chunk = self.head
         while chunk:
             yield chunk
-            progress(ProgressEvent(f"read {self.name}", self.file.tell(), self.size, "byte"))
+            if self.size is None or self.size > size:  # a small file is read before anybody looks
+                self.progress(ProgressEvent(f"read {self.name}", self.file.tell(), self.size, "byte"))
             try:
                 chunk = self.stream.read(size)
             except DAMAGED as error:
                 raise DataError(f"{self.name}: cannot be read ({brief(error)}): is the file whole?") from error
 
+    @contextmanager
+    def seekable(self) -> Iterator[BinaryIO]:
+        """The content as a file in which any place can be read: a temporary copy where it is a stream."""
+        if self.stream is self.file and self.file.seekable():
+            self.file.seek(0)
+            yield self.file
+            return
+        with tempfile.TemporaryFile() as copy:
+            for chunk in self.chunks():
+                copy.write(chunk)
+            copy.seek(0)
+            yield cast(BinaryIO, copy)
+
+
+def is_url(place: Place) -> bool:
+    """Whether a text is a URL, such as ``https://...`` or ``postgresql://...``."""
+    return isinstance(place, str) and re.match(r"[a-z][a-z0-9+.-]+://", place, re.IGNORECASE) is not None
+
+
+def exists(place: str) -> bool:
+    """Whether there is something to read under a name: a file, a folder, files that match a pattern, or a URL."""
+    return place == STDIN or is_url(place) or Path(place).exists() or bool(glob.glob(place))
+
+
+def places(data: Data) -> list[Place]:
+    """The files that ``data`` stands for: itself, those in a folder or of a pattern (by name), or those listed.
+
+    Raises:
+        DataError: there are none.
+    """
+    if not isinstance(data, str | Path):
+        return [one for part in data for one in places(part)]
+    if is_url(data) or data == STDIN:
+        return [data]
+    path = Path(data)
+    if path.is_dir():
+        # Names that begin with a dot or an underline are marks of other programs, such as _SUCCESS.
+        inside = (one for one in path.iterdir() if one.is_file() and one.name[0] not in "._")
+        files = [one for one in inside if one.stem.lower() not in NO_DATA]
+        if not files:
+            raise DataError(f"{data}: the folder has no files: name a file, or a folder with files of interactions")
+        return [*sorted(files, key=_by_number)]
+    if not path.exists() and re.search(r"[*?\[]", str(data)):
+        found = [one for one in map(Path, glob.glob(str(data), recursive=True)) if one.is_file()]
+        if not found:
+            raise DataError(f"{data}: no file matches the pattern: check the path")
+        return [*sorted(found, key=_by_number)]
+    return [path]
+
+
+def short_name(place: Place) -> str:
+    """The last part of a path or URL, without what a URL carries behind it: that may be a key."""
+    if place == STDIN:
+        return "standard input"
+    return Path(urlsplit(str(place)).path if is_url(place) else place).name or str(place)
+
 
 @contextmanager
-def opened(path: Path) -> Iterator[Opened]:
+def opened(place: Place, progress: Progress = silent) -> Iterator[Opened]:
     """A file opened for reading, whatever it is compressed with: gzip, Zstandard, bzip2, xz, LZ4 or zip.
 
     Raises:
         DataError: there is no such file, it is empty or damaged, or it is an archive of several files.
     """
-    if path.is_dir():
-        raise DataError(f"{path} is a folder: name a file in it")
-    try:
-        file = path.open("rb")
-    except FileNotFoundError as error:
-        raise DataError(f"{path} does not exist: check the path") from error
-    with file:
-        start = file.read(8)
-        file.seek(0)
+    name = short_name(place)
+    raw, size = _raw(place, name)
+    with ExitStack() as stack:
+        file = stack.enter_context(raw)
         try:
-            stream = _unpacked(file, start, path)
+            stream = _unpacked(file, name, stack)
             head = _read(stream, HEAD)
         except DAMAGED as error:
-            raise DataError(f"{path.name}: cannot be read ({brief(error)}): is the file whole?") from error
+            raise DataError(f"{name}: cannot be read ({brief(error)}): is the file whole?") from error
         if not head.strip():
-            raise DataError(f"{path.name}: the file is empty")
-        yield Opened(path.name, path, stream, head, stream is not file, file, path.stat().st_size)
+            raise DataError(f"{name}: the file is empty")
+        yield Opened(name, stream, head, file, size, progress)
 
 
 def brief(error: Exception) -> str:
@@ -90,31 +157,117 @@ def brief(error: Exception) -> str:
     return str(error).strip().splitlines()[0][:120] if str(error).strip() else type(error).__name__
 
 
-def _unpacked(file: BinaryIO, start: bytes, path: Path) -> BinaryIO:
+def _by_number(path: Path) -> list[Any]:
+    """The order of names in which part-9 comes before part-10."""
+    parts = re.split(r"(\d+)", str(path))
+    return [int(part) if at % 2 else part for at, part in enumerate(parts)]
+
+
+def _raw(place: Place, name: str) -> tuple[io.BufferedReader, int | None]:
+    """The bytes as they are stored, and their number where it is known."""
+    if place == STDIN:
+        return io.BufferedReader(_Stream(sys.stdin.buffer)), None
+    scheme = urlsplit(str(place)).scheme.lower() if is_url(place) else ""
+    if scheme in WEB:
+        return _web(str(place), name)
+    if scheme in CLOUD:
+        return _cloud(str(place).replace("gcs://", "gs://", 1), name)
+    path = Path(place)
+    if path.is_dir():
+        raise DataError(f"{path} is a folder: name a file in it")
+    try:
+        return path.open("rb"), path.stat().st_size
+    except FileNotFoundError as error:
+        raise DataError(f"{path} does not exist: check the path") from error
+    except OSError as error:
+        raise DataError(f"{path}: cannot be opened ({error.strerror}): check its rights") from error
+
+
+def _web(url: str, name: str) -> tuple[io.BufferedReader, int | None]:
+    from urllib.error import HTTPError, URLError
+    from urllib.request import Request, urlopen
+
+    try:
+        answer = urlopen(Request(url, headers={"User-Agent": "palate"}), timeout=TIMEOUT)
+    except HTTPError as error:
+        raise DataError(f"{name}: the server answers {error.code} {error.reason}: check the address") from error
+    except (URLError, OSError) as error:
+        raise DataError(f"{name}: the server cannot be reached ({brief(error)}): check the address") from error
+    length = answer.headers.get("Content-Length")
+    size = int(length) if length else None
+    return io.BufferedReader(_Stream(answer, size)), size
+
+
+def _cloud(url: str, name: str) -> tuple[io.BufferedReader, int | None]:
+    from pyarrow import fs
+
+    try:
+        system, path = fs.FileSystem.from_uri(url)
+        file = system.open_input_file(path)
+        return io.BufferedReader(_Stream(file, file.size())), file.size()
+    except (OSError, pa.ArrowException) as error:
+        raise DataError(f"{name}: cannot be opened ({brief(error)}): check the address and your credentials") from error
+
+
+class _Stream(io.RawIOBase):
+    """A stream that can't go back; it knows its position, and an end before ``size`` bytes is an error."""
+
+    def __init__(self, source: Any, size: int | None = None) -> None:
+        super().__init__()
+        self._source, self._size, self._position = source, size, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._position
+
+    def close(self) -> None:
+        if not self.closed and self._source is not sys.stdin.buffer:
+            self._source.close()
+        super().close()
+
+    def readinto(self, buffer: Any) -> int:
+        part = self._source.read(len(buffer))
+        buffer[: len(part)] = part
+        self._position += len(part)
+        if not part and self._size is not None and self._position < self._size:
+            raise OSError(f"the connection ended after {self._position:,} of {self._size:,} bytes")
+        return len(part)
+
+
+def _unpacked(file: io.BufferedReader, name: str, stack: ExitStack) -> BinaryIO:
+    start = file.peek(8)[:8]
     if start.startswith(b"\x1f\x8b"):
         return cast(BinaryIO, gzip.GzipFile(fileobj=file))
     if start.startswith(b"BZh"):
         return cast(BinaryIO, bz2.BZ2File(file))
     if start.startswith(b"\xfd7zXZ\x00"):
         return cast(BinaryIO, lzma.LZMAFile(file))
-    for magic, name in ((b"\x28\xb5\x2f\xfd", "zstd"), (b"\x04\x22\x4d\x18", "lz4")):
+    for magic, codec in ((b"\x28\xb5\x2f\xfd", "zstd"), (b"\x04\x22\x4d\x18", "lz4")):
         if start.startswith(magic):
-            return cast(BinaryIO, pa.CompressedInputStream(pa.PythonFile(file, "r"), name))
-    if start.startswith(b"PK\x03\x04"):
-        return _only_member(file, path)
+            return cast(BinaryIO, pa.CompressedInputStream(pa.PythonFile(file, "r"), codec))
+    if start.startswith((b"PK\x03\x04", b"PK\x05\x06")):
+        return _only_member(file, name, stack)
     return file
 
 
-def _only_member(file: BinaryIO, path: Path) -> BinaryIO:
+def _only_member(file: io.BufferedReader, name: str, stack: ExitStack) -> BinaryIO:
+    if not file.seekable():
+        copy = stack.enter_context(tempfile.TemporaryFile())  # noqa: SIM115
+        shutil.copyfileobj(file, copy)
+        copy.seek(0)
+        file = cast(io.BufferedReader, copy)
     archive = zipfile.ZipFile(file)
     # Finder of macOS adds a hidden copy of each file.
     members = [one for one in archive.infolist() if not one.is_dir() and not one.filename.startswith("__MACOSX/")]
+    if any(one.filename == "xl/workbook.xml" for one in members):
+        file.seek(0)  # an Excel workbook is a zip archive of its own
+        return file
     if len(members) != 1:
         names = ", ".join(one.filename for one in members[:5])
         more = ", ..." if len(members) > 5 else ""
-        raise DataError(
-            f"{path.name}: the zip archive has {len(members)} files ({names}{more}): unpack it and name one"
-        )
+        raise DataError(f"{name}: the zip archive has {len(members)} files ({names}{more}): unpack it and name one")
     return cast(BinaryIO, archive.open(members[0]))
 
 

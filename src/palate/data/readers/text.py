@@ -5,80 +5,65 @@ from __future__ import annotations
 import codecs
 import csv
 import re
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import polars as pl
 
-from palate.data.columns import listed
 from palate.data.dataset import Note
 from palate.data.readers.first_lines import (
     SAMPLE,
-    SKIP,
     check_separator,
     fields,
     find_separator,
     is_data,
     no_header,
 )
+from palate.data.readers.options import ReadOptions, checked_names
 from palate.data.readers.quotes import Block, RowReader
 from palate.data.readers.sources import HEAD, Opened, brief
 from palate.errors import DataError
-from palate.progress import Progress, silent
 
 # A separator of several characters, or blanks, become this byte, since the parser takes one.
 UNIT = b"\x1f"
 
 
-@dataclass(frozen=True)
-class TextOptions:
-    """The arguments about a text file, see ``read_table``."""
+class TextTable:
+    """The rows of a delimited text file, from the line after ``skip`` lines on, as columns of text."""
 
-    separator: str | None = None
-    encoding: str | None = None
-    header: bool | None = None
-    names: Sequence[str] | None = None
+    def __init__(
+        self, file: Opened, names: list[str], separator: str, encoding: str, skip: int, remarks: Sequence[Note] = ()
+    ) -> None:
+        self.name, self.names = file.name, names
+        self._file, self._separator, self._encoding, self._skip, self._remarks = (
+            file,
+            separator,
+            encoding,
+            skip,
+            remarks,
+        )
+        self._byte = UNIT if len(separator) > 1 or separator == " " else separator.encode()
+        self._reader = RowReader(file.name, self._byte, len(names), skip + 1)
+        self.untyped = True
+        self.line: Callable[[int], int] | None = self._reader.line
 
-
-@dataclass(frozen=True)
-class Layout:
-    """Names, separator and encoding of a text file, and the lines above its first row."""
-
-    names: list[str]
-    separator: str
-    encoding: str
-    skip: int
-    notes: tuple[Note, ...] = ()
-
-    def reader(self, file: Opened) -> RowReader:
-        """The reader that cuts the text into rows."""
-        return RowReader(file.name, self._byte, len(self.names), self.skip + 1)
-
-    @property
-    def _byte(self) -> bytes:
-        return UNIT if len(self.separator) > 1 or self.separator == " " else self.separator.encode()
-
-    def batches(
-        self, file: Opened, reader: RowReader, wanted: Sequence[str], progress: Progress = silent
-    ) -> Iterator[pl.DataFrame]:
-        """The rows of a file as tables of text, with the columns of ``wanted``."""
-        text = _without_lines(recoded(file, self.encoding, progress), self.skip)
-        if self._byte != self.separator.encode():
-            text = (_single(part, self.separator, file.name) for part in whole_lines(text))
+    def batches(self, wanted: Sequence[str]) -> Iterator[pl.DataFrame]:
+        """The rows with the columns of ``wanted``."""
+        text = _without_lines(recoded(self._file, self._encoding), self._skip)
+        if self._byte != self._separator.encode():
+            text = (_single(part, self._separator, self.name) for part in whole_lines(text))
         columns = [f"c{self.names.index(name)}" for name in wanted]
-        for block in reader.blocks(text):
-            table = _parsed(block, self._byte.decode(), columns, reader)
+        for block in self._reader.blocks(text):
+            table = _parsed(block, self._byte.decode(), columns, self._reader)
             table.columns = list(wanted)
             yield table
 
+    def notes(self) -> list[Note]:
+        """Remarks on the header and on rows that were not one plain line each."""
+        return [*self._remarks, *self._reader.notes()]
 
-def find_layout(file: Opened, options: TextOptions, chosen: Sequence[str | None] = ()) -> Layout:
-    """The layout of a text file, as given or found in its first lines.
 
-    Args:
-        file: the file.
-        options: what is known about it; None is found.
-        chosen: names of columns that were asked for: a first line that has one of them is a header.
+def open_text(file: Opened, options: ReadOptions) -> TextTable:
+    """A text file with the names, separator and encoding that are given or found in its first lines.
 
     Raises:
         DataError: the file is not text, or in another encoding, or its names cannot be used.
@@ -98,14 +83,14 @@ def find_layout(file: Opened, options: TextOptions, chosen: Sequence[str | None]
         found, skip = fields(lines[0], separator), 1
     if header is None:
         rows = [fields(line, separator) for line in lines[skip : skip + SAMPLE]]
-        header = not is_data(found, rows) or bool(set(found) & {name for name in chosen if name})
+        header = not is_data(found, rows) or bool(set(found) & set(options.chosen))
         if not header and names is None:
             raise DataError(no_header(file.name, [found, *rows]))
         if not header:
-            notes = (Note(f"{file.name}: the first line looks like a row and was read as one", 1),)
+            notes = (Note("the first line looks like a row and was read as one", 1),)
     if not header:
         found, skip = [f"column_{number}" for number in range(1, len(found) + 1)], 0
-    return Layout(checked_names(names, found, file.name), separator, encoding, above + skip, notes)
+    return TextTable(file, checked_names(names, found, file.name), separator, encoding, above + skip, notes)
 
 
 def first_lines(file: Opened, encoding: str | None) -> tuple[str, list[str]]:
@@ -135,29 +120,12 @@ def first_lines(file: Opened, encoding: str | None) -> tuple[str, list[str]]:
     return encoding, lines
 
 
-def checked_names(names: Sequence[str] | None, found: list[str], source: str) -> list[str]:
-    """The given names, else those found; "_" stands for a column that is not read.
-
-    Raises:
-        DataError: their number is wrong, or one occurs twice.
-    """
-    chosen = found if names is None else list(names)
-    if len(chosen) != len(found):
-        raise DataError(
-            f"{source}: {len(chosen)} names for {len(found)} columns: give one name per column, {SKIP} for one to skip"
-        )
-    twice = [name for name in dict.fromkeys(chosen) if chosen.count(name) > 1 and name != SKIP]
-    if twice:
-        raise DataError(f"{source}: column {listed(twice)} occurs more than once: rename, or pass names=")
-    return chosen
-
-
-def recoded(file: Opened, encoding: str, progress: Progress = silent) -> Iterator[bytes]:
+def recoded(file: Opened, encoding: str) -> Iterator[bytes]:
     """The text as UTF-8, the only encoding that polars reads by itself, without a byte order mark."""
     decoder = None if encoding == "utf-8" else codecs.getincrementaldecoder(encoding)()
     # Line ends of old Macs: a carriage return alone.
     old_mac = b"\r" in file.head and b"\n" not in file.head
-    for number, chunk in enumerate(file.chunks(progress)):
+    for number, chunk in enumerate(file.chunks()):
         try:
             text = chunk if decoder is None else decoder.decode(chunk).encode()
         except UnicodeError as error:

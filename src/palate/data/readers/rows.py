@@ -1,0 +1,117 @@
+"""Tables of any kind, one after another, as one frame with the columns in use."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from itertools import starmap
+
+import polars as pl
+
+from palate.data.columns import listed
+from palate.data.dataset import Note
+from palate.data.parsing import Source
+from palate.data.readers import databases
+from palate.data.readers.arrow import IPC, PARQUET, open_arrow, unlisted
+from palate.data.readers.json_lines import is_json, open_json
+from palate.data.readers.options import SKIP, ReadOptions, Table
+from palate.data.readers.sources import Data, Place, opened, places, short_name
+from palate.data.readers.text import open_text
+from palate.errors import DataError
+from palate.progress import Progress, silent
+
+
+@contextmanager
+def open_table(place: Place, options: ReadOptions, progress: Progress = silent) -> Iterator[Table]:
+    """The table in a file, whatever its format, or the answer of a database.
+
+    Raises:
+        DataError: it cannot be read.
+    """
+    with ExitStack() as stack:
+        if databases.is_database(place):
+            yield databases.open_database(str(place), options, stack)
+            return
+        file = stack.enter_context(opened(place, progress))
+        if file.head.startswith((PARQUET, IPC)):
+            yield open_arrow(file, options.names, stack)
+        elif file.head.startswith(databases.SQLITE):
+            yield databases.open_sqlite(str(place), file.name, options, stack)
+        elif file.head[8:12] == b"DUCK":
+            yield databases.open_duckdb(str(place), file.name, options, stack)
+        elif file.head.startswith((b"PK\x03\x04", databases.EXCEL_97)):
+            yield databases.open_excel(file, options)
+        elif file.head[257:262] == b"ustar":
+            raise DataError(f"{file.name}: a tar archive: unpack it and name the file")
+        elif is_json(file):
+            yield open_json(file, options)
+        else:
+            yield open_text(file, options)
+
+
+def read_rows(
+    data: Data, options: ReadOptions, choose: Callable[[list[str], str], Sequence[str]], progress: Progress = silent
+) -> tuple[pl.DataFrame, Source]:
+    """The rows of all files that ``data`` stands for, and where they come from.
+
+    Args:
+        data: a file, a folder, a pattern, a URL, or several of them.
+        options: how they are read.
+        choose: the columns in use, of all columns and the name of the source.
+        progress: called while files are read.
+
+    Raises:
+        DataError: a file cannot be read, or has other columns than the first one.
+    """
+    found = places(data)
+    # The first row of each file, its name and its lines: not the table, which keeps the head of its file.
+    parts: list[tuple[int, str, Callable[[int], int] | None]] = []
+    remarks: dict[str, int] = {}
+    columns: list[str] = []
+    frames: list[pl.DataFrame] = []
+    wanted: Sequence[str] = ()
+    rows = empty = listed_rows = 0
+    untyped = False
+    for place in found:
+        with open_table(place, options, progress) as table:
+            names = [name for name in table.names if name != SKIP]
+            if parts:
+                _require_same(names, table.name, columns, parts[0][1])
+            else:
+                columns, wanted = names, choose(names, table.name)
+            parts.append((rows, table.name, table.line))
+            untyped = untyped or table.untyped
+            for batch in table.batches(wanted):
+                flat, n_empty = unlisted(batch, table.name)
+                listed_rows, empty = listed_rows + (len(batch) if flat is not batch else 0), empty + n_empty
+                rows += len(flat)
+                frames.append(flat)
+            for note in table.notes():
+                remarks[note.text] = remarks.get(note.text, 0) + note.rows
+    schema = dict.fromkeys(wanted, pl.String)
+    frame = pl.concat(frames, how="vertical_relaxed") if frames else pl.DataFrame(schema=schema)
+    name = parts[0][1] if len(parts) == 1 else _common_name(data, len(parts))
+    texts = {"lists in a row, read as one interaction per element": listed_rows, "an empty list: no interaction": empty}
+    remarks |= {text: count for text, count in texts.items() if count}
+    if len(parts) > 1:
+        remarks[f"{len(parts):,} files read as one table"] = rows
+
+    def line(row: int) -> str:
+        first, file, number = next(part for part in reversed(parts) if part[0] <= row)
+        where = "" if number is None else f"line {number(row - first)}"
+        return where if len(parts) == 1 else f"{file} {where}".strip()
+
+    has_lines = len(parts) > 1 or parts[0][2] is not None
+    return frame, Source(name, line if has_lines else None, tuple(starmap(Note, remarks.items())), untyped)
+
+
+def _require_same(names: list[str], source: str, expected: list[str], first: str) -> None:
+    if set(names) != set(expected):
+        raise DataError(
+            f"{source} has the columns {listed(names)}, {first} has {listed(expected)}: files that are read as one "
+            "table need the same columns: name the files that belong together"
+        )
+
+
+def _common_name(data: Data, count: int) -> str:
+    return short_name(data) if isinstance(data, str) else f"{count} files"

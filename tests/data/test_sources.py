@@ -1,0 +1,181 @@
+"""Files of many forms and places give the rows that one plain CSV file gives."""
+
+import gzip
+import io
+import sys
+import threading
+import zipfile
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import polars as pl
+import pyarrow as pa
+import pytest
+
+from palate.data.frame import to_frame
+from palate.data.readers import read_interactions, read_table
+from palate.errors import DataError
+
+CSV = b"user,item,rating\nu1,a,5\nu2,b,3\nu1,b,4\n"
+ROWS = [("u1", "a", 5.0), ("u2", "b", 3.0), ("u1", "b", 4.0)]
+JSON = [b'{"user": "u1", "item": "a", "rating": 5}', b'{"rating": 3, "item": "b", "user": "u2"}']
+JSON.append(b'{"user": "u1", "item": "b", "rating": 4.0, "extra": {"x": [1]}}')
+
+
+def rows(data, **options):
+    return to_frame(read_interactions(data, **options)).rows()
+
+
+def zipped(**members):
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w") as archive:
+        for name, content in members.items():
+            archive.writestr(name.replace("_", "."), content)
+    return out.getvalue()
+
+
+def parquet():
+    out = io.BytesIO()
+    pl.read_csv(CSV).write_parquet(out)
+    return out.getvalue()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"\n".join(JSON),
+        b"\xef\xbb\xbf" + b"\r\n\r\n".join(JSON) + b"\n",
+        b"[" + b",\n".join(JSON) + b"]",
+        gzip.compress(b"\n".join(JSON), mtime=0),
+        zipped(log_csv=CSV),
+        gzip.compress(parquet(), mtime=0),
+        zipped(log_parquet=parquet()),
+    ],
+    ids=["json lines", "bom, blank lines", "json array", "json gz", "zip", "parquet gz", "parquet zip"],
+)
+def test_formats_by_content(tmp_path, content):
+    (tmp_path / "log.bin").write_bytes(content)
+    assert rows(tmp_path / "log.bin") == ROWS
+
+
+def test_arrow_files(tmp_path):
+    pl.read_csv(CSV).write_ipc(tmp_path / "log.arrow")
+    assert rows(tmp_path / "log.arrow") == ROWS
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (zipped(a_csv=CSV, b_csv=CSV), r"the zip archive has 2 files \(a.csv, b.csv\): unpack it and name one"),
+        (zipped(), "the zip archive has 0 files"),
+        (b"\n".join(JSON) + b'\n{"user": 7\n', "line 4 is not a JSON record"),
+        (b'[{"user": 7}', "not well-formed JSON"),
+        (pa.compress(CSV * 99, "zstd", asbytes=True)[:-9], "is the file whole"),
+        (bytes(257) + b"ustar" + bytes(99), "a tar archive"),
+    ],
+)
+def test_broken_files_are_named(tmp_path, content, message):
+    (tmp_path / "log.bin").write_bytes(content)
+    with pytest.raises(DataError, match=message):
+        read_interactions(tmp_path / "log.bin")
+
+
+def test_several_files_are_one_table(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "log"
+    folder.mkdir()
+    (folder / "part-10.csv").write_bytes(b"item,user,rating\nb,u1,4\n")
+    (folder / "part-9.csv").write_bytes(CSV[: CSV.index(b"u1,b")])
+    (folder / "_SUCCESS").write_bytes(b"")
+    (folder / "README.md").write_bytes(b"about")
+    for data in (folder, "log", "log/part-*.csv", [folder / "part-9.csv", "log/part-10.csv"]):
+        assert rows(data) == ROWS
+    dataset = read_interactions("log")
+    assert dataset.name == "log"
+    assert "2 files read as one table: 3 rows" in map(str, dataset.notes)
+    (folder / "part-10.csv").write_bytes(b"user,item,rating\nu1,b,x\n")
+    with pytest.raises(DataError, match=r"row 3 \(part-10.csv line 2\): 'x'"):
+        read_interactions(folder)
+    (folder / "part-10.csv").write_bytes(b"user,item\nu1,b\n")
+    with pytest.raises(
+        DataError, match=r"part-10.csv has the columns 'user', 'item', part-9.csv has 'user', 'item', 'r"
+    ):
+        read_interactions(folder)
+    with pytest.raises(DataError, match="no file matches the pattern"):
+        read_interactions("log/none-*.csv")
+
+
+def test_standard_input(monkeypatch):
+    for content in (CSV, gzip.compress(CSV, mtime=0), parquet(), zipped(log_csv=CSV), b"\n".join(JSON)):
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BufferedReader(io.BytesIO(content))))
+        assert rows("-") == ROWS
+
+
+@pytest.fixture
+def server():
+    """A web server, which also answers as an S3 store does where the path begins with a bucket."""
+    files = {"/log.csv.gz": gzip.compress(CSV, mtime=0), "/log.parquet": parquet(), "/bucket/log.csv": CSV}
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_HEAD(self):
+            self.answer(body=False)
+
+        def do_GET(self):
+            self.answer(body=True)
+
+        def answer(self, body):
+            path = self.path.partition("?")[0]
+            content = files.get(path)
+            if content is None and path == "/cut.csv":
+                self.send_response(200)
+                self.send_header("Content-Length", "999")
+                self.end_headers()
+                self.wfile.write(CSV)
+                return
+            if content is None:
+                self.send_error(404)
+                return
+            span = self.headers.get("Range")
+            first, last = span.removeprefix("bytes=").split("-") if span else ("0", "")
+            part = content[int(first) : int(last) + 1 if last else None]
+            self.send_response(206 if span else 200)
+            self.send_header("Content-Length", str(len(part)))
+            self.send_header("Last-Modified", "Wed, 01 Jan 2025 00:00:00 GMT")
+            self.send_header("ETag", '"x"')
+            if span:
+                self.send_header("Content-Range", f"bytes {first}-{int(first) + len(part) - 1}/{len(content)}")
+            self.end_headers()
+            if body:
+                self.wfile.write(part)
+
+        def log_message(self, *_):
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as http:
+        thread = threading.Thread(target=http.serve_forever)
+        thread.start()
+        yield f"127.0.0.1:{http.server_address[1]}"
+        http.shutdown()
+        thread.join()
+
+
+def test_web_addresses(server):
+    assert rows(f"http://{server}/log.csv.gz?key=secret") == ROWS
+    assert read_interactions(f"http://{server}/log.csv.gz?key=secret").name == "log"
+    assert rows(f"http://{server}/log.parquet") == ROWS
+    with pytest.raises(DataError, match=r"^none.csv: the server answers 404"):
+        read_table(f"http://{server}/none.csv?key=secret")
+    with pytest.raises(DataError, match=r"the connection ended after .* of 999 bytes"):
+        read_table(f"http://{server}/cut.csv")
+    with pytest.raises(DataError, match="the server cannot be reached"):
+        read_table("http://127.0.0.1:1/x.csv")
+    with pytest.raises(DataError, match="ftp:// cannot be read: choose https"):
+        read_table("ftp://127.0.0.1/x.csv")
+
+
+def test_cloud_addresses(server, monkeypatch):
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "x")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "x")
+    address = f"?scheme=http&endpoint_override={server}&region=us-east-1"
+    assert rows(f"s3://bucket/log.csv{address}") == ROWS
+    with pytest.raises(DataError, match=r"^none.csv: cannot be opened"):
+        read_table(f"s3://bucket/none.csv{address}")
