@@ -130,6 +130,7 @@ def serving(bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[
         try:
             yield server
         finally:
+            server.client.close()
             if server.process.poll() is None:
                 server.stop()
             assert "Traceback" not in server.log.read_text(), server.log.read_text()

@@ -19,6 +19,7 @@ from palate.cli import (
     evaluate,
     explain,
     index,
+    keys,
     onboard,
     quickstart,
     recommend,
@@ -82,6 +83,7 @@ app.command("index")(index.index)
 app.command("report")(report.report)
 app.command("reproduce")(reproduce.reproduce)
 app.command("serve")(serve.serve)
+app.add_typer(keys.app, name="keys")
 
 
 def main() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -17,13 +18,14 @@ from palate.errors import DataError
 from palate.serve.metrics import Metrics
 from palate.serve.parsing import StrictRoute
 from palate.serve.problems import RESPONSE, add_handlers, answer
-from palate.serve.routes import feedback, items, operations, recommend, users
+from palate.serve.routes import admin, bulk, feedback, items, models, operations, recommend, users
 from palate.serve.security import Edge, KeyRing
 from palate.serve.service import Service, load_bundles
 from palate.serve.settings import Settings
 from palate.serve.store import StoreUnavailableError
 
 PAGES = Path(__file__).with_name("pages")
+KEY_SECONDS = 2.0
 PROBLEMS: dict[int | str, dict[str, Any]] = {"4XX": RESPONSE, "5XX": RESPONSE}
 logger = logging.getLogger(__name__)
 
@@ -49,7 +51,9 @@ def make_app(settings: Settings, bundles: list[Path]) -> FastAPI:
     @asynccontextmanager
     async def life(_: FastAPI) -> AsyncIterator[None]:
         await service.start()
+        refresh = asyncio.create_task(_refresh(keys, service))
         yield
+        refresh.cancel()
         await service.stop()
 
     app = FastAPI(title="Palate", version=version("palate"), docs_url=None, redoc_url=None, lifespan=life)
@@ -61,10 +65,21 @@ def make_app(settings: Settings, bundles: list[Path]) -> FastAPI:
         return answer(503, str(error), {"Retry-After": "1"})
 
     router = APIRouter(route_class=StrictRoute, responses=PROBLEMS)
-    for part in (recommend, feedback, items, users):
+    for part in (recommend, feedback, items, users, models, bulk):
         part.add_routes(router, service)
     operations.add_routes(router, service, metrics)
+    admin.add_routes(router, service, keys)
     app.include_router(router)
     app.mount("/", StaticFiles(directory=PAGES, html=True))
     app.add_middleware(Edge, settings=settings, keys=keys, metrics=metrics)
     return app
+
+
+async def _refresh(keys: KeyRing, service: Service) -> None:
+    """Read the keys again and again: other processes make and delete them."""
+    while True:
+        await asyncio.sleep(KEY_SECONDS)
+        try:
+            await service.store.read(keys.load)
+        except StoreUnavailableError as error:
+            logger.warning("the keys cannot be read: %s", error)

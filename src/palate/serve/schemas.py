@@ -155,6 +155,25 @@ class UserChange(Strict):
     features: dict[str, Value | list[Value] | None] | None = None
 
 
+class ImportedItem(ItemChange):
+    """A line of an import of items."""
+
+    item_id: Id
+
+
+class ImportedUser(UserChange):
+    """A line of an import of users."""
+
+    user_id: Id
+    deleted: bool = False  # whether the training rows of the user are ignored
+
+
+class ImportedEvent(FeedbackEvent):
+    """A line of an import of events."""
+
+    seq: int | None = None  # in an export; the store gives new numbers
+
+
 class Merge(Strict):
     """A session whose events become those of a user."""
 

@@ -16,7 +16,7 @@ from collections.abc import Mapping, MutableMapping
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, delete, select
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from palate.serve import tables
@@ -78,11 +78,17 @@ class KeyRing:
         return key if same and key is not None else None
 
 
-def new_key(name: str, role: str) -> tuple[str, dict[str, Any]]:
-    """A fresh key: the text for the client, shown once, and the row of the store, which holds only a salted hash."""
+def add_key(connection: Connection, name: str, role: str) -> tuple[str, Key]:
+    """Store a fresh key: the text for the client, to be shown once, and the key. The store holds a salted hash."""
     key_id, secret, salt = secrets.token_hex(6), secrets.token_urlsafe(32), secrets.token_hex(16)
-    row = {"key_id": key_id, "name": name, "role": role, "salt": salt, "digest": _digest(salt, secret)}
-    return f"palate_{key_id}.{secret}", {**row, "created": time.time()}
+    key = Key(key_id, name, role, salt, _digest(salt, secret), time.time())
+    connection.execute(tables.keys.insert(), key._asdict())
+    return f"palate_{key_id}.{secret}", key
+
+
+def remove_key(connection: Connection, key_id: str) -> bool:
+    """Delete a key; False where there is none of this id."""
+    return connection.execute(delete(tables.keys).where(tables.keys.c.key_id == key_id)).rowcount > 0
 
 
 def _digest(salt: str, secret: str) -> str:

@@ -45,6 +45,7 @@ class Service:
         self.answers = Answers(settings, first, Items(first), live, self.store)
         self.started = time.time()
         self.ready = False
+        self.before: list[str] = []  # versions that answered before the one that answers now
         self._own: set[int] = set()  # places in the log that this process wrote and has applied already
         self._polled = 0
         self._poller: asyncio.Task[None] | None = None
@@ -192,14 +193,18 @@ class Service:
     def _rebuild(self) -> None:
         """The live state of everything in the store."""
         answers = self.answers
+        active = select(tables.values.c.content).where(tables.values.c.name == "model")
+        version = self.store.read_now(lambda connection: connection.execute(active).scalar())
+        if version in self.bundles:
+            self.activate(self.bundles[version])
         for item in self.store.read_now(load_items):
             answers.items.put(item)
         users = self.store.read_now(lambda connection: connection.execute(select(tables.users)).all())
         for user in users:
             if user.deleted:
                 answers.live.deleted.add(user.user_id)
-            elif user.features is not None:
-                answers.features[user.user_id] = orjson.loads(user.features)
+            if user.features is not None or not user.deleted:
+                answers.features[user.user_id] = orjson.loads(user.features or "{}")
         after = 0
         while rows := self.store.read_now(lambda connection, after=after: read_log(connection, after, CHUNK)):  # type: ignore[misc]
             # Rows that were moved or deleted are as they are now; only what is still true is replayed.
@@ -223,6 +228,74 @@ class Service:
                 self._own = {seq for seq in self._own if seq > self._polled}
 
     # Bundles.
+
+    async def load(self, name: str) -> Deployment:
+        """Load a bundle of the folder of models, checked and warm; the old one goes on answering meanwhile.
+
+        Raises:
+            Problem: the name leaves the folder.
+            BundleError: the bundle is missing or damaged.
+        """
+        folder = self.settings.models or next(iter(self.bundles.values())).path.resolve().parent
+        path = (folder / name).resolve()
+        if path.parent != folder.resolve():
+            raise Problem(422, f"model={name[:60]!r} is not directly inside the folder of models: give its plain name")
+        loaded = await asyncio.to_thread(Deployment.load, path)
+        known = self.bundles.get(loaded.version)
+        if known is not None:
+            return known
+        self.bundles[loaded.version] = loaded
+        return loaded
+
+    async def switch(self, version: str) -> Deployment:
+        """Activate a loaded bundle and remember the one before.
+
+        Raises:
+            Problem: no loaded bundle has this version.
+        """
+        deployment = self.bundles.get(version)
+        if deployment is None:
+            raise Problem(404, f"no loaded model {version[:100]!r}: load it first, see GET /v1/models")
+        if deployment is not self.answers.deployment:
+            self.before.append(self.answers.deployment.version)
+            self.activate(deployment)
+            await self._keep_active()
+        return deployment
+
+    async def roll_back(self) -> Deployment:
+        """Activate the bundle that answered before.
+
+        Raises:
+            Problem: there is none.
+        """
+        if not self.before:
+            raise Problem(409, "no other model has answered before: activate one by its version")
+        deployment = self.bundles[self.before.pop()]
+        self.activate(deployment)
+        await self._keep_active()
+        return deployment
+
+    async def unload(self, version: str) -> None:
+        """Forget a bundle that does not answer.
+
+        Raises:
+            Problem: it is unknown, or it answers.
+        """
+        if version not in self.bundles:
+            raise Problem(404, f"no loaded model {version[:100]!r}: see GET /v1/models")
+        if self.bundles[version] is self.answers.deployment:
+            raise Problem(409, f"{version} answers: activate another one first")
+        del self.bundles[version]
+        self.before = [one for one in self.before if one != version]
+
+    async def _keep_active(self) -> None:
+        content = {"name": "model", "content": self.answers.deployment.version}
+
+        def change(connection: Connection) -> None:
+            connection.execute(delete(tables.values).where(tables.values.c.name == "model"))
+            connection.execute(tables.values.insert(), content)
+
+        await self.store.write(change)
 
     def activate(self, deployment: Deployment) -> None:
         """Let another loaded bundle answer; requests in progress end with the one that they began with."""

@@ -90,10 +90,3 @@ def add_routes(router: APIRouter, service: Service, metrics: Metrics) -> None:
                 "events": {name: asdict(one) for name, one in settings.events.items()},
             }
         )
-
-    @router.get("/v1/models", tags=["models"])
-    async def models() -> Response:
-        """The loaded bundles."""
-        active = answers.deployment.version
-        listed = [{**one.describe(), "active": one.version == active} for one in service.bundles.values()]
-        return json_response({"active": active, "models": listed})

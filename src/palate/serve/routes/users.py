@@ -87,7 +87,7 @@ def add_routes(router: APIRouter, service: Service) -> None:
         deleted = user in answers.live.deleted
         row = {
             "user_id": user,
-            "features": orjson.dumps(features).decode(),
+            "features": orjson.dumps(features).decode() if features else None,
             "deleted": deleted,
             "updated": time.time(),
         }

@@ -1,0 +1,239 @@
+"""Keys and roles, bundles swapped while serving, bulk data, metrics, logs and settings."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+import threading
+
+import httpx
+import pytest
+
+from palate.base import TrainOptions
+from palate.bundle import Bundle
+from palate.errors import DataError
+from palate.models.popularity import Popularity
+from palate.serve.security import Buckets
+from palate.serve.settings import Settings
+
+
+def palate(*arguments, cwd, code=0):
+    done = subprocess.run(
+        [sys.executable, "-m", "palate", *map(str, arguments)], capture_output=True, text=True, cwd=cwd, check=False
+    )
+    assert done.returncode == code, done.stderr
+    return done.stdout if code == 0 else done.stderr
+
+
+def test_other_machines_need_a_key_with_a_role(serving, bundle, tmp_path):
+    error = palate("serve", bundle, "--host", "0.0.0.0", "--port", "0", cwd=tmp_path, code=2)
+    assert "palate keys create" in error
+    keys = {role: palate("keys", "create", role, "--role", role, cwd=tmp_path).strip() for role in ("read", "feedback")}
+    listed = json.loads(palate("keys", "list", "--json", cwd=tmp_path))
+    assert sorted(key["role"] for key in listed) == ["feedback", "read"]
+    stored = (tmp_path / "palate-serve.db").read_bytes()
+    assert all(key.partition(".")[2].encode() not in stored for key in keys.values())
+    with (
+        serving("--host", "0.0.0.0", folder=tmp_path) as server,
+        httpx.Client(base_url=server.url.replace("0.0.0.0", "127.0.0.1"), timeout=60) as client,
+    ):
+
+        def status(method, path, key=None, **more):
+            headers = {} if key is None else {"authorization": f"Bearer {key}"}
+            return client.request(method, path, headers=headers, **more).status_code
+
+        like = {"json": {"user_id": "u00", "item_id": "i/01 ä", "type": "like"}}
+        assert status("GET", "/v1/recommend?user_id=u00") == 401
+        assert status("GET", "/v1/recommend?user_id=u00", "palate_abc.def") == 401
+        assert status("GET", "/v1/recommend?user_id=u00", keys["read"][:-1]) == 401
+        assert status("GET", "/v1/recommend?user_id=u00", keys["read"]) == 200
+        assert status("POST", "/v1/feedback", keys["read"], **like) == 403
+        assert status("POST", "/v1/feedback", keys["feedback"], **like) == 200
+        assert status("GET", "/v1/events", keys["feedback"]) == 403
+        assert status("DELETE", "/v1/users/u00", keys["feedback"]) == 403
+        assert status("GET", "/v1/health/ready") == 200
+        admin = palate("keys", "create", "me", "--role", "admin", cwd=tmp_path).strip()
+        for _ in range(200):  # another process has made it: the server sees it within seconds
+            if status("GET", "/v1/events", admin) == 200:
+                break
+        else:
+            raise AssertionError("the new key is not known")
+        made = client.post("/v1/keys", json={"name": "x", "role": "read"}, headers={"x-api-key": admin})
+        assert made.status_code == 201
+        assert status("GET", "/v1/version", made.json()["key"]) == 200
+        assert status("DELETE", f"/v1/keys/{made.json()['key_id']}", admin) == 204
+        assert status("GET", "/v1/recommend?user_id=u00", made.json()["key"]) == 401
+        assert keys["read"] not in server.log.read_text()
+
+
+@pytest.fixture(scope="module")
+def models(bundle, shop, tmp_path_factory):
+    """A folder with the bundle, one of another recipe and a damaged one."""
+    folder = tmp_path_factory.mktemp("models")
+    shutil.copytree(bundle, folder / "shop")
+    model = Popularity().fit(shop, TrainOptions(threads=1))
+    Bundle.of(Popularity(), model, shop).save(folder / "plain")
+    shutil.copytree(folder / "plain", folder / "damaged")
+    (weights,) = (folder / "damaged").glob("weights-*")
+    weights.write_bytes(weights.read_bytes()[:-1])
+    return folder
+
+
+def test_bundles_are_swapped_under_load_without_a_failed_request_or_a_mixed_answer(serving, models, tmp_path):
+    with serving(folder=tmp_path, PALATE_SERVE_MODELS=str(models)) as server:
+        old = server.get("/v1/models")["active"]
+        new = server.post("/v1/models/load", {"model": "plain"})["version"]
+        failed, seen, stop = [], set(), threading.Event()
+
+        def ask(number):
+            with httpx.Client(base_url=server.url, timeout=60) as client:
+                while not stop.is_set():
+                    answer = client.get("/v1/recommend", params={"user_id": f"u{number:02}", "k": 5})
+                    if answer.status_code != 200:
+                        failed.append(answer.text)
+                        continue
+                    document = answer.json()
+                    top = document["items"][0]
+                    # The recipe "popularity" scores by whole counts, iALS never does.
+                    seen.add((document["model"], top["score"] >= 1))
+
+        threads = [threading.Thread(target=ask, args=(number,)) for number in range(4)]
+        for one in threads:
+            one.start()
+        for turn in range(20):
+            if turn % 2:
+                assert server.post("/v1/models/rollback", None)["version"] == old
+            else:
+                assert server.post("/v1/models/activate", {"model": new})["version"] == new
+        stop.set()
+        for one in threads:
+            one.join()
+        assert not failed
+        assert seen <= {(old, False), (new, True)}
+        bad = server.client.post("/v1/models/load", json={"model": "damaged"})
+        assert bad.status_code == 409
+        assert "bytes" in bad.json()["detail"]
+        for name in ("../models", "/etc", "..", "shop/.."):
+            assert server.client.post("/v1/models/load", json={"model": name}).status_code == 422
+        assert server.client.post("/v1/models/activate", json={"model": "none"}).status_code == 404
+        assert server.client.post("/v1/models/rollback").status_code == 409
+        assert server.client.delete(f"/v1/models/{old}").status_code == 409
+        assert server.client.delete(f"/v1/models/{new}").status_code == 204
+        assert server.get("/v1/models")["active"] == old
+
+
+def test_live_events_stay_through_a_swap(serving, models, tmp_path):
+    with serving(str(models / "plain"), folder=tmp_path) as server:
+        active, other = server.get("/v1/models")["active"], None
+        (other,) = {one["version"] for one in server.get("/v1/models")["models"]} - {active}
+        popular = server.get("/v1/popular", k=30)["items"]
+        hidden = server.ids("u00", k=1)[0]
+        server.post("/v1/feedback", {"user_id": "u00", "item_id": hidden, "type": "hide"})
+        server.post("/v1/feedback", {"user_id": "x", "item_id": popular[1]["item_id"], "type": "like"})
+        server.client.patch("/v1/items/i%2F03 ä", json={"in_stock": False})
+        after = server.get("/v1/popular", k=30)["items"]
+        server.post("/v1/models/activate", {"model": other})
+        assert hidden not in server.ids("u00", k=30)
+        assert server.get("/v1/popular", k=30)["items"] == after
+        assert not server.get("/v1/items/i%2F03 ä")["listed"]
+        server.post("/v1/models/rollback", None)
+        assert server.get("/v1/popular", k=30)["items"] == after
+
+
+def test_bulk_import_counts_what_it_refuses_and_an_export_can_be_imported(serving, tmp_path):
+    with serving(folder=tmp_path) as server:
+        lines = [
+            json.dumps({"user_id": f"b{n}", "item_id": "i/00 ä", "type": "like", "event_id": f"b{n}"})
+            for n in range(2500)
+        ]
+        lines[3], lines[5] = "{", json.dumps({"user_id": "b", "item_id": "i/00 ä", "type": "odd"})
+        body = "\n".join([*lines, "", lines[0]])
+        found = server.client.post("/v1/import/events", content=body.encode()).json()
+        assert {name: found[name] for name in ("lines", "stored", "refused", "repeated")} == {
+            "lines": 2501,
+            "stored": 2498,
+            "refused": 2,
+            "repeated": 1,
+        }
+        assert [one["line"] for one in found["errors"]] == [4, 6]
+        server.client.post(
+            "/v1/import/items",
+            content=b'{"item_id": "n/1", "title": "New"}\n{"item_id": "i/00 \xc3\xa4", "hidden": true}',
+        )
+        assert server.get("/v1/items/n%2F1")["title"] == "New"
+        server.client.post("/v1/import/users", content=b'{"user_id": "b1", "features": {"side": "left"}}')
+        server.client.delete("/v1/users/u05")
+        dump = {kind: server.client.get(f"/v1/export/{kind}").content for kind in ("events", "items", "users")}
+        assert len(dump["events"].splitlines()) == 2498
+        server.get("/v1/recommend", user_id="b1")
+        listed = [row for row in server.client.get("/v1/export/impressions").content.splitlines() if b'"b1"' in row]
+        assert len(listed) == 1
+    with serving("--store", "sqlite:///other.db", folder=tmp_path) as other:
+        for kind, content in dump.items():
+            assert other.client.post(f"/v1/import/{kind}", content=content).json()["refused"] == 0
+        for kind, content in dump.items():
+            again = other.client.get(f"/v1/export/{kind}").content
+            assert sorted(again.splitlines()) == sorted(content.splitlines())
+        assert other.get("/v1/recommend", user_id="u05")["items"][0]["source"] == "popular"
+
+
+def test_metrics_and_logs_name_no_id(serving, tmp_path):
+    with serving(folder=tmp_path, PALATE_SERVE_LOG_FORMAT="json", PALATE_SERVE_RATE="100000") as server:
+        answer = server.client.get("/v1/recommend", params={"user_id": "secret-person"})
+        assert "ratelimit" in answer.headers
+        server.client.get("/v1/items/secret-item")
+        text = server.client.get("/v1/metrics").text
+        assert 'palate_requests_total{method="GET",route="/v1/recommend",status="200"} 1' in text
+        assert "palate_request_seconds_bucket" in text
+        assert "secret" not in text
+    lines = [json.loads(line) for line in server.log.read_text().splitlines() if line.startswith("{")]
+    assert {"route", "status", "ms", "request_id"} <= lines[0].keys()
+    assert "secret" not in server.log.read_text()
+
+
+def test_settings_are_checked_and_named(bundle, tmp_path, monkeypatch):
+    path = tmp_path / "serve.toml"
+    path.write_text("[server]\nmax_k = 20\nport = 9\n[events.view]\nweight = 0.2\n[scenarios.home]\nk = 3\n")
+    monkeypatch.setenv("PALATE_SERVE_MAX_K", "30")
+    settings = Settings.read(path, {"port": 8001, "host": None})
+    assert (settings.max_k, settings.port, settings.scenarios["home"].k) == (30, 8001, 3)
+    assert settings.events["view"].weight == 0.2
+    assert not settings.events["view"].seen  # the other fields of the type stay
+    monkeypatch.delenv("PALATE_SERVE_MAX_K")
+    for text, message in (
+        ("[server]\nmax_kk = 1", "max_kk"),
+        ("[server]\nmax_k = 0", "at least 1"),
+        ("[sever]\nport = 1", "sever"),
+        ("[events.like]\nwait = 1", "wait"),
+        ("[scenarios.home]\nk = 0", "home"),
+        ("port = ", "TOML"),
+    ):
+        path.write_text(text)
+        with pytest.raises(DataError, match=message):
+            Settings.read(path)
+    path.write_text("[scenarios.home]\nrules = { caps = { kind = 1 } }\n")
+    assert "settings are right" in palate_check(bundle, path, tmp_path)
+    path.write_text("[scenarios.home]\nrules = { caps = { kinds = 1 } }\n")
+    assert "did you mean 'kind'" in palate("serve", bundle, "--config", path, "--check", cwd=tmp_path, code=2)
+
+
+def palate_check(bundle, path, cwd):
+    done = subprocess.run(
+        [sys.executable, "-m", "palate", "serve", str(bundle), "--config", str(path), "--check"],
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        check=True,
+    )
+    return done.stderr
+
+
+def test_a_bucket_refills_with_time():
+    buckets = Buckets(2.0)
+    assert all(buckets.take("a", 0.0)[0] for _ in range(20))
+    assert not buckets.take("a", 0.0)[0]
+    assert buckets.take("b", 0.0)[0]
+    assert buckets.take("a", 0.5)[0]
+    assert not buckets.take("a", 0.5)[0]
