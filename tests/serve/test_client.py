@@ -1,0 +1,47 @@
+"""``palate.client`` against a real server."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from palate.client import AsyncClient, Client, ServerError
+
+
+def test_a_client_recommends_learns_and_goes_on(server):
+    with Client(server.url, timeout=60) as client:
+        first = client.recommend("u11", k=3, explain=True)
+        assert [row.rank for row in first.rows] == [1, 2, 3]
+        assert first.rows[0].why
+        second = client.more(first)
+        assert [row.rank for row in second.rows] == [4, 5, 6]
+        client.feedback("u11", first.rows[0].item_id, "hide", event_id="client-1", recommendation_id=first.id)
+        assert first.rows[0].item_id not in [row.item_id for row in client.recommend("u11", k=30).rows]
+        client.undo("client-1")
+        event = {"user_id": "u11", "item_id": "i/00 ä", "type": "skip", "event_id": "client-2"}
+        assert client.events([event, event]) == 1
+        assert client.recommend(history=["i/00 ä"], k=1).rows[0].source == "fold-in"
+        assert client.search("crème")[0]["title"].startswith("Crème")
+        assert client.similar("i/00 ä", 2)
+        assert client.why_not("u11", "i/00 ä")["stage"]
+        assert client.put_item("client/1", title="Made")["title"] == "Made"
+        assert client.change_item("client/1", hidden=True)["hidden"]
+        client.delete_user("client-user")
+
+
+def test_an_error_is_what_the_server_says(server):
+    with Client(server.url, timeout=60) as client:
+        with pytest.raises(ServerError, match="scenario") as found:
+            client.recommend("u11", scenario="none")
+        assert found.value.status == 422
+
+
+def test_the_same_with_coroutines(server):
+    async def ask():
+        async with AsyncClient(server.url, timeout=60) as client:
+            await client.feedback("async", "i/01 ä", "like")
+            assert await client.events([{"user_id": "async", "item_id": "i/03 ä", "type": "like"}]) == 1
+            return await asyncio.gather(*(client.recommend("async", k=k) for k in (1, 2, 3)))
+
+    assert [len(found.rows) for found in asyncio.run(ask())] == [1, 2, 3]
