@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from conftest import ITEMS, USERS, make_shop
 from palate.base import TrainOptions
 from palate.bundle import Bundle
+from palate.errors import PalateError
 from palate.models import RECIPES
 from palate.rules import Rules
 from palate.serve.answers import Answers
@@ -41,7 +42,7 @@ def answers(recipe: str) -> Answers:
     try:
         made = RECIPES[recipe].fast()
         model = made.fit(shop, TrainOptions(threads=1, device="cpu"))
-    except Exception as error:
+    except PalateError as error:
         pytest.skip(f"{recipe} refuses this shop: {error}")
     deployment = Deployment(Bundle.of(made, model, shop), None, recipe)
     settings_ = Settings()
@@ -63,7 +64,7 @@ rules = st.sampled_from(
 
 
 @pytest.mark.parametrize("recipe", NAMES)
-@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=5, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     asked=st.lists(st.tuples(users, events, rules, st.booleans(), st.lists(items, max_size=2)), min_size=1, max_size=4),
     k=st.integers(1, 12),
@@ -124,4 +125,4 @@ def test_a_batch_answers_as_its_parts():
     for one, ask in zip(together, asks, strict=True):
         (alone,) = answer([ask])
         assert one.items.tolist() == alone.items.tolist()
-        assert one.scores.tolist() == pytest.approx(alone.scores.tolist())
+        assert one.scores.tolist() == pytest.approx(alone.scores.tolist(), rel=1e-5)
