@@ -29,6 +29,9 @@ __all__ = [
     "DropInvalid",
     "Duplicates",
     "Encoding",
+    "EventColumn",
+    "EventWeights",
+    "Explicit",
     "Header",
     "ItemColumn",
     "ItemFeatures",
@@ -51,6 +54,7 @@ __all__ = [
     "Unit",
     "UserColumn",
     "ValidIds",
+    "WeightColumn",
     "make_run",
     "measure",
     "measure_ratings",
@@ -59,7 +63,7 @@ __all__ = [
     "with_negatives",
 ]
 
-Policy = Literal["last", "sum", "error", "keep"]
+Policy = Literal["auto", "last", "sum", "strongest", "error", "keep"]
 Data = Annotated[
     str,
     typer.Argument(
@@ -69,7 +73,21 @@ Data = Annotated[
 ]
 UserColumn = Annotated[str | None, typer.Option("--user", help="Column with user ids; found by name if left out.")]
 ItemColumn = Annotated[str | None, typer.Option("--item", help="Column with item ids; found by name if left out.")]
-RatingColumn = Annotated[str | None, typer.Option("--rating", help="Column with ratings or weights, if any.")]
+RatingColumn = Annotated[str | None, typer.Option("--rating", help="Column with ratings or quantities; '' for none.")]
+WeightColumn = Annotated[
+    str | None, typer.Option("--weight", help="Column with quantities (plays, hours, pieces) in place of ratings.")
+]
+EventColumn = Annotated[str | None, typer.Option("--event", help="Column with event types (view, cart, purchase).")]
+EventWeights = Annotated[
+    str | None,
+    typer.Option(
+        "--event-weights", help="view=1,cart=3,purchase=10 or a TOML file; 0: history only, below 0: dislike."
+    ),
+]
+Explicit = Annotated[
+    bool | None,
+    typer.Option("--explicit/--implicit", help="Numbers are ratings, or quantities; by name and values if left out."),
+]
 TimeColumn = Annotated[str | None, typer.Option("--time", help="Column with times (numbers or dates), if any.")]
 Separator = Annotated[
     str | None, typer.Option("--separator", help="Between columns: ';', '::', tab, blank; found if left out.")
@@ -90,7 +108,8 @@ Sentinels = Annotated[
     list[float] | None, typer.Option("--sentinel", help="A rating that means 'not rated', such as -1: such rows go.")
 ]
 Duplicates = Annotated[
-    Policy, typer.Option("--duplicates", help="Same user and item twice: last (keep the latest), sum, error or keep.")
+    Policy,
+    typer.Option("--duplicates", help="Same user and item twice: last, sum, strongest, error or keep; auto by kind."),
 ]
 DropInvalid = Annotated[
     bool, typer.Option("--drop-invalid", help="Drop and count rows with missing or unreadable values.")
@@ -135,6 +154,10 @@ class Reading:
     user: UserColumn = None
     item: ItemColumn = None
     rating: RatingColumn = None
+    weight: WeightColumn = None
+    event: EventColumn = None
+    event_weights: EventWeights = None
+    explicit: Explicit = None
     time: TimeColumn = None
     separator: Separator = None
     header: Header = None
@@ -144,7 +167,7 @@ class Reading:
     table: TableName = None
     more: More = None
     sentinel: Sentinels = None
-    duplicates: Duplicates = "last"
+    duplicates: Duplicates = "auto"
     drop_invalid: DropInvalid = False
     min_rating: LeastRating = "auto"
     strip: Strip = None
@@ -227,6 +250,7 @@ class Source:
                     user=how.user, item=how.item, rating=how.rating, timestamp=how.time,
                     separator=how.separator, header=how.header, names=names, encoding=how.encoding,
                     query=how.query, table=how.table, item_features=self.item_features,
+                    weight=how.weight, event=how.event, event_weights=how.event_weights, explicit=how.explicit,
                     sentinels=tuple(how.sentinel or ()), duplicates=how.duplicates, drop_invalid=how.drop_invalid,
                     min_rating=min_rating, progress=progress,
                     strip=how.strip, valid_ids=tuple(how.valid_id or ()), time_unit=how.time_unit,
@@ -234,6 +258,8 @@ class Source:
         else:
             raise DataError(_nothing_there(self.data))
         note(dataset)
+        if dataset.columns:
+            note(f"  {dataset.columns}")
         if not dataset.positive.all():
             note(f"  positive: {dataset.positive_rows}; the others are seen, never listed, no positives")
         for line in dataset.notes:

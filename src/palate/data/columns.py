@@ -11,54 +11,89 @@ from palate.errors import DataError
 
 # Names compared in lower case without punctuation; a name further left wins over one in a later group.
 Groups = tuple[tuple[str, ...], ...]
-RATINGS: Groups = (("rating",), ("ratings", "score", "stars", "rate", "overall", "ratingvalue", "userrating"))
-WEIGHTS: Groups = (
-    ("weight",),
-    ("weights", "plays", "playcount", "count", "quantity", "qty", "clicks", "views", "frequency", "strength"),
+
+
+def words(*lines: str) -> Groups:
+    """The words of each line."""
+    return tuple(tuple(line.split()) for line in lines)
+
+
+RATINGS = words(
+    "rating",
+    "ratings score stars rate overall ratingvalue userrating userscore starrating reviewrating reviewscore bookrating "
+    "reviewoverall grade",
+)
+LABELS = words(
+    "label",
+    "clicked click isclick isclicked liked isliked islike purchased ispurchased ispurchase bought isbought converted "
+    "conversion isconverted thumbsup",
+)
+WEIGHTS = words(
+    "weight",
+    "weights plays playcount count quantity qty clicks views frequency strength counts nplays numplays timesplayed "
+    "listens listencount listeningcount scrobbles streams purchases orders visits nclicks numclicks hours hoursplayed "
+    "playtime playtimeforever playhours playduration timespent watchtime watchhours watchduration watchratio viewtime "
+    "viewduration dwelltime minuteswatched minutesplayed secondswatched secondsplayed msplayed orderqty orderquantity "
+    "units",
+    "duration minutes seconds amount spend",
 )
 SYNONYMS: dict[str, Groups] = {
-    "user": (
-        ("userid",),
-        ("user", "uid", "customerid", "visitorid", "memberid", "reviewerid", "clientid", "accountid", "personid"),
-        ("customer", "visitor", "member", "reviewer", "client", "username", "sessionid", "session"),
+    "user": words(
+        "userid",
+        "user uid customerid customeruniqueid visitorid fullvisitorid memberid reviewerid clientid accountid "
+        "personid buyerid shopperid viewerid listenerid playerid readerid subscriberid guestid studentid learnerid "
+        "profileid steamid msno userhash usersha1 householdid householdkey",
+        "customer visitor member reviewer client username buyer shopper viewer listener player reader subscriber "
+        "guest student learner account person",
+        "sessionid session cookieid cookie deviceid",
     ),
-    "item": (
-        ("itemid",),
-        ("movieid", "productid", "trackid", "animeid", "articleid", "artistid", "bookid", "songid", "gameid"),
-        ("videoid", "newsid", "businessid", "contentid", "iid", "sku", "asin", "isbn", "stockcode"),
-        (
-            "item",
-            "movie",
-            "product",
-            "track",
-            "anime",
-            "article",
-            "artist",
-            "book",
-            "song",
-            "game",
-            "video",
-            "page",
-            "url",
-        ),
+    "item": words(
+        "itemid",
+        "movieid productid trackid animeid articleid artistid bookid songid gameid",
+        "videoid newsid businessid contentid iid sku skuid asin parentasin isbn stockcode productcode itemcode "
+        "recipeid hotelid restaurantid venueid poiid placeid courseid lessonid postid storyid jobid listingid adid "
+        "showid podcastid episodeid photoid appid propertyid goodsid materialid albumid documentid docid paperid "
+        "beerid wineid",
+        "item movie product track anime article artist book song game video page url recipe hotel restaurant venue "
+        "place course lesson post story job listing ad show podcast episode photo app album document paper beer wine",
+        "itemname itemtitle movietitle moviename producttitle productname trackname artistname booktitle songname "
+        "gametitle gamename videotitle title",
     ),
-    "rating": RATINGS + WEIGHTS,
-    "timestamp": (
-        ("timestamp",),
-        ("time", "datetime", "date", "ts", "when", "eventtime", "createdat", "unixreviewtime", "tdat", "invoicedate"),
+    "rating": RATINGS + LABELS + WEIGHTS,
+    "timestamp": words(
+        "timestamp",
+        "time datetime date ts when eventtime createdat unixreviewtime tdat invoicedate eventts eventtimestamp "
+        "eventdate timestampms timems tsms tsseconds unixtime unixtimestamp epoch utctime orderdate ordertime "
+        "ordertimestamp orderedat orderpurchasetimestamp purchasedate purchasetime purchasedat reviewdate ratingdate "
+        "ratingtime ratingtimestamp ratedat listenedat playedat watchedat viewedat clickedat clicktime "
+        "transactiondate transactiontime createtime createdtime createddate creationdate dateadded addedat",
+        "reviewtime reviewtimestamp updatedat updatedtime lastplayed",
     ),
 }
-OPTIONS = {"user": "--user", "item": "--item", "rating": "--rating", "timestamp": "--time"}
+EVENTS = words(
+    "event eventtype eventname action actiontype behavior behaviour behaviortype behaviourtype interaction "
+    "interactiontype activity activitytype feedbacktype"
+)[0]
+OPTIONS = {"user": "--user", "item": "--item", "rating": "--rating", "timestamp": "--time", "event": "--event"}
 
 
 @dataclass(frozen=True)
 class Columns:
-    """The names that a source gives to the four columns; None where it has no such column."""
+    """The names that a source gives to its columns; None where it has no such column.
+
+    ``rating`` is the column of ratings, quantities or labels; a source with a column of event types has none.
+    """
 
     user_id: str
     item_id: str
     rating: str | None = None
     timestamp: str | None = None
+    event: str | None = None
+
+    @property
+    def used(self) -> list[str]:
+        """The columns that exist, without repetition."""
+        return [name for name in astuple(self) if name is not None]
 
 
 def find_columns(
@@ -69,21 +104,27 @@ def find_columns(
     rating: str | None = None,
     timestamp: str | None = None,
     weight: str | None = None,
+    event: str | None = None,
     source: str = "columns",
 ) -> Columns:
     """Which column is which: given names win, the others are found by their usual names.
 
     Case and punctuation do not matter (``userId``, ``USER_ID``), nor does a RecBole type (``user_id:token``). An
     empty string for rating or timestamp means that no such column is used, whatever the names. ``weight`` names a
-    column of strengths in place of ratings. ``source`` is the name of the table in error messages.
+    column of quantities in place of ratings, ``event`` one of event types, which is never found by its name. ``source``
+    is the name of the table in error messages.
 
     Raises:
         DataError: a given name does not exist, there is no user or item, or two columns fit equally well.
     """
     if weight and rating:
-        raise DataError(f"{source}: rating={rating!r} and weight={weight!r}: give one, ratings or strengths")
+        raise DataError(f"{source}: rating={rating!r} and weight={weight!r}: give one, ratings or quantities")
     rating = weight or rating
-    given = {"user": user, "item": item, "rating": rating, "timestamp": timestamp}
+    if event and rating:
+        raise DataError(f"{source}: event={event!r} and a weight column {rating!r}: give one, event types get a weight")
+    # With event types the weight of a row is that of its type: no other column is looked for.
+    rating = "" if event else rating
+    given = {"user": user, "item": item, "rating": rating, "timestamp": timestamp, "event": event or ""}
     for role, name in given.items():
         if name and name not in names:
             near = get_close_matches(name, names, n=1)
@@ -98,7 +139,7 @@ def find_columns(
                 f"{source}: no column looks like the {role}: the columns are {listed(names)}: "
                 f"name it with {role}=... ({OPTIONS[role]})"
             )
-    columns = Columns(str(found["user"]), str(found["item"]), found["rating"], found["timestamp"])
+    columns = Columns(str(found["user"]), str(found["item"]), found["rating"], found["timestamp"], found["event"])
     require(columns, names, source)
     return columns
 
@@ -122,7 +163,7 @@ def plain(name: str) -> str:
 
 
 def is_weight(name: str) -> bool:
-    """Whether a column holds strengths (plays, clicks) and not ratings on a scale, by its name."""
+    """Whether a column holds quantities (plays, clicks, hours) and not ratings on a scale, by its name."""
     return any(plain(name) in group for group in WEIGHTS)
 
 
@@ -141,7 +182,7 @@ def listed(names: Sequence[object]) -> str:
 
 def require(columns: Columns, names: Sequence[str], source: str) -> None:
     """Raises DataError where a mapped column does not exist or is mapped twice."""
-    mapped = [name for name in astuple(columns) if name is not None]
+    mapped = columns.used
     missing = [name for name in mapped if name not in names]
     if missing:
         raise DataError(f"{source}: no column {listed(missing)}: the columns are {listed(names)}")

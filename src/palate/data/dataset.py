@@ -219,6 +219,7 @@ class Dataset:
         titles: one readable name per item in map order, or None.
         notes: rows that were dropped or changed on the way, with counts.
         pandas: whether the rows came as pandas, and go out as such.
+        columns: one line on the columns of the source, used and unused; "" where they are not known.
     """
 
     name: str
@@ -231,6 +232,7 @@ class Dataset:
     titles: pl.Series | None = None
     notes: tuple[Note, ...] = ()
     pandas: bool = False
+    columns: str = ""
 
     def __len__(self) -> int:
         return len(self.interactions)

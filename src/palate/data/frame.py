@@ -7,25 +7,26 @@ table = to_frame(dataset)                           # user_id, item_id, rating o
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import astuple
 from functools import partial
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import narwhals as nw
 import numpy as np
 import polars as pl
 import pyarrow as pa
 
-from palate.data.columns import Columns, find_columns, is_weight, listed, plain
+from palate.data.column_report import SAMPLE, SHOWN, unused_columns, used_columns
+from palate.data.columns import Columns, find_columns, listed, plain
 from palate.data.dataset import Dataset, Interactions, Note
-from palate.data.feedback import Feedback, Kind, MinRating
+from palate.data.duplicates import AUTO, Duplicates, deduplicate
+from palate.data.events import EventWeights, read_events
+from palate.data.feedback import Feedback, MinRating
 from palate.data.id_columns import read_ids
 from palate.data.ids import IdMap
-from palate.data.parsing import Flaw, Parsed, Source, counted, read_ratings, settle
+from palate.data.kinds import Judged, as_truth, kind_of
+from palate.data.parsing import Flaw, Parsed, Source, read_ratings, settle
 from palate.data.times import TimeUnit, read_times
 from palate.errors import DataError
-
-Duplicates = Literal["last", "sum", "error", "keep"]
 
 
 def from_frame(
@@ -36,10 +37,12 @@ def from_frame(
     rating: str | None = None,
     timestamp: str | None = None,
     weight: str | None = None,
+    event: str | None = None,
+    event_weights: EventWeights | None = None,
     name: str = "frame",
     explicit: bool | None = None,
     min_rating: MinRating = "auto",
-    duplicates: Duplicates = "last",
+    duplicates: Duplicates = "auto",
     sentinels: Sequence[float] = (),
     drop_invalid: bool = False,
     strip: bool | None = None,
@@ -57,16 +60,20 @@ def from_frame(
         frame: one row per interaction.
         user, item, rating, timestamp: names of its columns; None finds the usual names, as ``find_columns`` does, and
             an empty string for rating or timestamp uses none.
-        weight: name of a column of strengths (plays, clicks) in place of ratings; the data is then not explicit.
+        weight: name of a column of quantities (plays, hours, pieces) in place of ratings.
+        event: name of a column of event types, in place of ratings.
+        event_weights: the weight of each type, as a mapping, as text ("view=1,cart=3") or as the path of a TOML file: 0
+            is history without being positive, below 0 a dislike. None takes the weights of usual names.
         name: the name of the data set, shown in tables.
-        explicit: whether the weights are ratings on a scale. None decides: they are if a rating column with more
-            than one distinct value is mapped and its name is not one of the weights (weight, plays, count, ...).
+        explicit: whether the weights are ratings on a scale. None decides by the name of the column and its values, see
+            ``palate.data.kinds``.
         min_rating: which rows are positive, the others being only known as seen. "auto": ratings from three quarters of
             their scale on (4 on a scale from 1 to 5) and other weights above 0; "any": every rating; a number: rows of
             this weight or more. See ``palate.data.feedback``. Default: "auto".
         duplicates: the treatment of several rows with the same user and item: "last" keeps the latest by time (the
-            last row among equal times and without times), "sum" adds the weights at the latest time, "error"
-            raises, "keep" leaves them.
+            last row among equal times and without times), "sum" adds the weights at the latest time, "strongest" keeps
+            the row of the highest weight after the latest dislike, if there is one, "error" raises, "keep" leaves them.
+            "auto" is "sum" for quantities, "strongest" for events and labels, else "last". Default: "auto".
         sentinels: ratings that are not ratings (-1: watched but not rated); their rows are dropped and counted.
         drop_invalid: drop rows that cannot be used, counted by reason in the notes, instead of raising.
         strip, valid_ids: blanks around ids, and ids such as "NA", as in ``read_ids``; for the feature tables too.
@@ -87,17 +94,20 @@ def from_frame(
     if duplicates not in get_args(Duplicates):
         raise DataError(f"duplicates={duplicates!r}: must be one of {', '.join(get_args(Duplicates))}")
     opened = _open(frame, origin.name)
-    named = {"user": user, "item": item, "rating": rating, "timestamp": timestamp, "weight": weight}
+    named = {"user": user, "item": item, "rating": rating, "timestamp": timestamp, "weight": weight, "event": event}
     columns = find_columns(opened.columns, source=origin.name, **named)
-    table = _as_polars(opened, [column for column in astuple(columns) if column is not None], origin.name)
+    if event_weights is not None and columns.event is None:
+        raise DataError(
+            f"{origin.name}: event_weights without a column of event types: name it with event=... (--event)"
+        )
+    table = _as_polars(opened, columns.used, origin.name)
     read_id = partial(read_ids, strip=strip, valid_ids=valid_ids)
-    rows, notes = _parse(table, columns, origin, read_id, time_unit, sentinels, drop_invalid)
-    if explicit is None:
-        on_a_scale = columns.rating is not None and not weight and not is_weight(columns.rating)
-        explicit = on_a_scale and rows["weight"].n_unique() > 1
-    elif explicit and columns.rating is None:
-        raise DataError(f"{origin.name}: explicit=True needs a rating column: name it with rating=... (--rating)")
-    if explicit and not sentinels:
+    rows, event_types, notes = _parse(
+        table, columns, event_weights, origin, read_id, time_unit, sentinels, drop_invalid
+    )
+    judged = _judged(rows["weight"], columns, explicit, bool(weight), origin.name)
+    notes += judged.notes
+    if judged.kind == "rating" and not sentinels:
         notes += _suspect(rows["weight"])
     users, items = IdMap.of(rows["user"]), IdMap.of(rows["item"])
     _require_two(users, columns.user_id, len(rows), origin)
@@ -106,10 +116,11 @@ def from_frame(
         items, cold = _with_cold(items, item_features, columns.item_id, read_id)
         notes += cold
     rows = rows.with_columns(user=pl.Series(users.rows(rows["user"])), item=pl.Series(items.rows(rows["item"])))
-    rows, dropped = _deduplicate(rows, duplicates, users, items, origin)
+    policy = AUTO[judged.kind] if duplicates == "auto" else duplicates
+    rows, dropped = deduplicate(rows, policy, users, items, origin)
     interactions = _interactions(rows)
-    kind: Kind = "rating" if explicit else "none" if columns.rating is None else "quantity"
-    feedback = Feedback.of(kind, interactions.weight, min_rating, columns.rating)
+    feedback = Feedback.of(judged.kind, interactions.weight, min_rating, columns.event or columns.rating)
+    line = used_columns(columns, feedback, event_types) + unused_columns(_rest(opened, columns), len(table))
     user_table, user_notes = _align(user_features, users, columns.user_id, "user", read_id)
     item_table, item_notes = _align(item_features, items, columns.item_id, "item", read_id)
     return Dataset(
@@ -122,6 +133,7 @@ def from_frame(
         item_features=item_table,
         titles=_titles(item_table, items, titles),
         notes=(*origin.notes, *notes, *dropped, *user_notes, *item_notes),
+        columns=line,
         pandas=opened.implementation.is_pandas(),
     )
 
@@ -169,16 +181,37 @@ def _narrowed(column: pl.Series) -> pl.Series:
         return column
 
 
+def _rest(table: nw.DataFrame[Any], columns: Columns) -> pl.DataFrame:
+    """The first rows of the unused columns that are shown; a column that polars cannot hold is empty."""
+    rest: dict[str, pl.Series] = {}
+    for name in [name for name in table.columns if name not in columns.used]:
+        try:
+            rest[name] = _as_polars(table.head(SAMPLE if len(rest) < SHOWN else 0), [name], "")[name]
+        except DataError:
+            rest[name] = pl.Series(name, [None] * min(SAMPLE, len(table)))
+    return pl.DataFrame(rest)
+
+
+def _judged(weights: pl.Series, columns: Columns, explicit: bool | None, weight: bool, source: str) -> Judged:
+    """The kind of the weights."""
+    if columns.rating is not None:
+        return kind_of(columns.rating, weights.to_numpy(), explicit=explicit, weight=weight)
+    if explicit:
+        raise DataError(f"{source}: explicit=True needs a rating column: name it with rating=... (--rating)")
+    return Judged("none" if columns.event is None else "event", [])
+
+
 def _parse(
     table: pl.DataFrame,
     columns: Columns,
+    event_weights: EventWeights | None,
     source: Source,
     read_id: Callable[[pl.Series, Source], Parsed],
     time_unit: TimeUnit,
     sentinels: Sequence[float],
     drop_invalid: bool,
-) -> tuple[pl.DataFrame, list[Note]]:
-    """Valid rows as user, item (external ids), weight and, where mapped, time."""
+) -> tuple[pl.DataFrame, dict[str, float], list[Note]]:
+    """Valid rows as user, item (external ids), weight and, where mapped, time; and the weights of event types."""
     if table.is_empty():
         raise DataError(f"{source.name}: no rows: a data set needs at least two users and two items")
     header, n_rows, notes = _repeated_header(table, columns), len(table), list[Note]()
@@ -188,8 +221,11 @@ def _parse(
     parsed = {
         role: read_id(table[name], source) for role, name in (("user", columns.user_id), ("item", columns.item_id))
     }
-    if columns.rating is not None:
-        parsed["weight"] = read_ratings(table[columns.rating], source)
+    event_types: dict[str, float] = {}
+    if columns.event is not None:
+        parsed["weight"], event_types = read_events(table[columns.event], event_weights, source)
+    elif columns.rating is not None:
+        parsed["weight"] = read_ratings(as_truth(table[columns.rating]), source)
     if columns.timestamp is not None:
         parsed["time"] = read_times(table[columns.timestamp], source, time_unit)
     flaws = header + [flaw for column in parsed.values() for flaw in column.flaws]
@@ -197,7 +233,7 @@ def _parse(
     rows = pl.DataFrame({role: column.values for role, column in parsed.items()})
     rows = rows if keep.all() else rows.filter(keep)
     notes += [note for column in parsed.values() for note in column.notes] + dropped
-    if columns.rating is None:
+    if "weight" not in parsed:
         if sentinels:
             raise DataError(
                 f"{source.name}: sentinels={tuple(sentinels)} but no rating column: name it with rating=... (--rating)"
@@ -211,7 +247,7 @@ def _parse(
     if rows.is_empty():
         reasons = ", ".join(map(str, notes))
         raise DataError(f"{source.name}: none of {n_rows:,} rows is left ({reasons}): correct them")
-    return rows, notes
+    return rows, event_types, notes
 
 
 def _repeated_header(table: pl.DataFrame, columns: Columns) -> list[Flaw]:
@@ -239,39 +275,6 @@ def _require_two(ids: IdMap, column: str, n_rows: int, source: Source) -> None:
             f"{source.name}: column {column!r} has only the value {ids.ids[0]!r} ({n_rows:,} valid rows): "
             "at least two different ones are needed; was the right column chosen?"
         )
-
-
-def _deduplicate(
-    rows: pl.DataFrame, policy: Duplicates, users: IdMap, items: IdMap, source: Source
-) -> tuple[pl.DataFrame, list[Note]]:
-    if policy == "keep":
-        return rows, []
-    table = rows.with_columns(
-        pair=pl.col("user").cast(pl.Int64) * len(items) + pl.col("item"), row=pl.int_range(pl.len())
-    )
-    repeated = table["pair"].is_duplicated()
-    if not repeated.any():
-        return rows, []
-    several = table.filter(repeated)
-    extra = len(several) - several["pair"].n_unique()
-    if policy == "error":
-        again = several.filter(~pl.col("pair").is_first_distinct()).head(3)
-        shown = ", ".join(
-            f"user {users.ids[user]!r} with item {items.ids[item]!r}" for user, item in again["user", "item"].rows()
-        )
-        raise DataError(
-            f"{source.name}: the same user and item again in {counted(extra)} ({shown}): "
-            "pass duplicates='last', 'sum' or 'keep'"
-        )
-    order = ["time", "row"] if "time" in rows.columns else ["row"]
-    latest = several.sort(order).unique("pair", keep="last", maintain_order=True)
-    text = "dropped: an earlier row of the same user and item"
-    if policy == "sum":
-        sums = several.group_by("pair").agg(pl.col("weight").cast(pl.Float64).sum().cast(pl.Float32))
-        latest = latest.drop("weight").join(sums, on="pair", how="left").select(table.columns)
-        text = "merged: weights of the same user and item summed"
-    kept = pl.concat([table.filter(~repeated), latest]).sort("row")
-    return kept.select(rows.columns), [Note(text, extra, "dropped")]
 
 
 def _interactions(rows: pl.DataFrame) -> Interactions:

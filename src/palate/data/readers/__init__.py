@@ -7,16 +7,20 @@ knows the formats; ``text``, ``arrow``, ``json_lines`` and ``databases`` read on
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import polars as pl
 
+from palate.data.column_report import SAMPLE, SHOWN, unused_columns
 from palate.data.columns import find_columns
 from palate.data.dataset import Dataset
+from palate.data.duplicates import Duplicates
+from palate.data.events import EventWeights
 from palate.data.feedback import MinRating
-from palate.data.frame import Duplicates, from_frame
+from palate.data.frame import from_frame
 from palate.data.id_columns import integers
 from palate.data.readers.options import ReadOptions
-from palate.data.readers.rows import read_rows
+from palate.data.readers.rows import first_rows, read_rows
 from palate.data.readers.sources import Data, Place, places, short_name
 from palate.data.times import TimeUnit
 from palate.progress import Progress, silent
@@ -69,6 +73,8 @@ def read_interactions(
     rating: str | None = None,
     timestamp: str | None = None,
     weight: str | None = None,
+    event: str | None = None,
+    event_weights: EventWeights | None = None,
     separator: str | None = None,
     encoding: str | None = None,
     header: bool | None = None,
@@ -78,7 +84,7 @@ def read_interactions(
     name: str | None = None,
     explicit: bool | None = None,
     min_rating: MinRating = "auto",
-    duplicates: Duplicates = "last",
+    duplicates: Duplicates = "auto",
     sentinels: Sequence[float] = (),
     drop_invalid: bool = False,
     strip: bool | None = None,
@@ -97,23 +103,27 @@ def read_interactions(
     Raises:
         DataError: the fact, its place (file, row, line, column, value) and a remedy.
     """
-    mapped = {"user": user, "item": item, "rating": rating, "timestamp": timestamp, "weight": weight}
+    mapped = {"user": user, "item": item, "rating": rating, "timestamp": timestamp, "weight": weight, "event": event}
     chosen = [one for one in mapped.values() if one]
     options = ReadOptions(separator, encoding, header, names, query, table, chosen)
 
+    unused: list[str] = []
+
     def used(found: list[str], source: str) -> list[str]:
         columns = find_columns(found, source=source, **mapped)
-        taken = {columns.user_id, columns.item_id, columns.rating, columns.timestamp}
-        return [one for one in found if one in taken]
+        unused.extend(one for one in found if one not in columns.used)
+        return [one for one in found if one in columns.used]
 
     frame, source = read_rows(data, options, used, progress)
-    return from_frame(
+    dataset = from_frame(
         frame,
         user=user,
         item=item,
         rating=rating,
         timestamp=timestamp,
         weight=weight,
+        event=event,
+        event_weights=event_weights,
         name=name or _short_name(data),
         explicit=explicit,
         min_rating=min_rating,
@@ -128,6 +138,9 @@ def read_interactions(
         titles=titles,
         source=source,
     )
+    rest = first_rows(data, options, unused[:SHOWN], SAMPLE)
+    rest = rest.with_columns(pl.lit(None).alias(name) for name in unused[SHOWN:])
+    return replace(dataset, columns=dataset.columns + unused_columns(rest, len(frame)))
 
 
 def _short_name(data: Data) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from itertools import starmap
+from pathlib import Path
 
 import polars as pl
 
@@ -15,7 +16,7 @@ from palate.data.readers import databases
 from palate.data.readers.arrow import IPC, PARQUET, open_arrow, unlisted
 from palate.data.readers.json_lines import is_json, open_json
 from palate.data.readers.options import SKIP, ReadOptions, Table
-from palate.data.readers.sources import Data, Place, opened, places, short_name
+from palate.data.readers.sources import Data, Place, is_url, opened, places, short_name
 from palate.data.readers.text import open_text
 from palate.errors import DataError
 from palate.progress import Progress, silent
@@ -103,6 +104,22 @@ def read_rows(
 
     has_lines = len(parts) > 1 or parts[0][2] is not None
     return frame, Source(name, line if has_lines else None, tuple(starmap(Note, remarks.items())), untyped)
+
+
+def first_rows(data: Data, options: ReadOptions, names: Sequence[str], n_rows: int) -> pl.DataFrame:
+    """Some columns of the first rows of the first file; no rows where they can be read only once, as from a pipe."""
+    place, rows = places(data)[0], pl.DataFrame(schema=dict.fromkeys(names, pl.String))
+    if not names or is_url(place) or not Path(place).is_file():
+        return rows
+    try:
+        with open_table(place, options) as table:
+            for batch in table.batches(names):
+                rows = batch if rows.is_empty() else pl.concat([rows, batch], how="vertical_relaxed")
+                if len(rows) >= n_rows:
+                    break
+    except DataError:  # the columns in use could be read, and the others are only described
+        rows = rows.clear()
+    return rows.head(n_rows)
 
 
 def _require_same(names: list[str], source: str, expected: list[str], first: str) -> None:

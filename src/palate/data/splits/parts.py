@@ -8,10 +8,11 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from palate.data.columns import find_columns, is_weight
+from palate.data.columns import find_columns
 from palate.data.dataset import Dataset, Interactions, Note
-from palate.data.feedback import Feedback, Kind, MinRating
+from palate.data.feedback import Feedback, MinRating
 from palate.data.ids import IdMap
+from palate.data.kinds import Judged, kind_of
 from palate.data.splits.split import Candidates, Split, counted, distinct
 from palate.data.splits.strategies import cold_notes
 from palate.errors import DataError
@@ -47,8 +48,6 @@ def from_parts(
     """
     given = {"user": user, "item": item, "rating": rating, "timestamp": timestamp, "weight": weight}
     strength = find_columns(train.columns, source="train", **given).rating
-    explicit = strength is not None and not weight and not is_weight(strength)
-    kind: Kind = "rating" if explicit else "none" if strength is None else "quantity"
     train, test = (_renamed(part, side, **given) for side, part in (("train", train), ("test", test)))
     listed = None if negatives is None else _listed(negatives, test, user, item)
     parts = [part.select("user", "item") for part in (train, test, *([] if listed is None else [listed]))]
@@ -61,8 +60,10 @@ def from_parts(
             'only one of train and test has a timestamp column: give it to both, or pass timestamp="" to use none'
         )
     known, held = (_as_rows(part, users, items) for part in (train, test))
-    feedback = Feedback.of(kind, np.concatenate([known.weight, held.weight]), min_rating, strength)
-    data = Dataset(name, users, items, known, feedback)
+    weights = np.concatenate([known.weight, held.weight])
+    judged = Judged("none", []) if strength is None else kind_of(strength, weights, weight=bool(weight))
+    feedback = Feedback.of(judged.kind, weights, min_rating, strength)
+    data = Dataset(name, users, items, known, feedback, notes=tuple(judged.notes))
     notes = cold_notes(known, held, data, "kept")
     candidates = None
     if listed is not None:

@@ -1,0 +1,88 @@
+"""Several rows with the same user and item: kept, refused, or made one."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import polars as pl
+
+from palate.data.dataset import Note
+from palate.data.feedback import Kind
+from palate.data.ids import IdMap
+from palate.data.parsing import Source, counted
+from palate.errors import DataError
+
+Duplicates = Literal["auto", "last", "sum", "strongest", "error", "keep"]
+
+# A rating replaces an earlier one, amounts add up, and of events the strongest tells most: a view after a purchase does
+# not undo it. A label is an event of two types.
+AUTO: dict[Kind, Duplicates] = {
+    "rating": "last",
+    "quantity": "sum",
+    "event": "strongest",
+    "label": "strongest",
+    "none": "last",
+}
+TEXTS = {
+    "last": "dropped: an earlier row of the same user and item",
+    "sum": "merged: weights of the same user and item summed",
+    "strongest": "dropped: another event of the same user and item (kept: the strongest since the last dislike)",
+}
+
+
+def deduplicate(
+    rows: pl.DataFrame, policy: Duplicates, users: IdMap, items: IdMap, source: Source
+) -> tuple[pl.DataFrame, list[Note]]:
+    """At most one row for each user and item, in the order of the rows, unless they are kept.
+
+    Args:
+        rows: user and item as row numbers, weight, and time where known.
+        policy: "last", "sum", "strongest", "error" or "keep", as ``from_frame`` describes them.
+        users, items: the id maps, for messages.
+        source: the origin of the rows, for messages.
+
+    Raises:
+        DataError: a pair occurs twice and the policy is "error".
+    """
+    if policy == "keep":
+        return rows, []
+    table = rows.with_columns(
+        pair=pl.col("user").cast(pl.Int64) * len(items) + pl.col("item"), row=pl.int_range(pl.len())
+    )
+    repeated = table["pair"].is_duplicated()
+    if not repeated.any():
+        return rows, []
+    several = table.filter(repeated)
+    extra = len(several) - several["pair"].n_unique()
+    if policy == "error":
+        again = several.filter(~pl.col("pair").is_first_distinct()).head(3)
+        shown = ", ".join(
+            f"user {users.ids[user]!r} with item {items.ids[item]!r}" for user, item in again["user", "item"].rows()
+        )
+        raise DataError(
+            f"{source.name}: the same user and item again in {counted(extra)} ({shown}): "
+            "pass duplicates='last', 'sum', 'strongest' or 'keep'"
+        )
+    several = several.sort(["time", "row"] if "time" in rows.columns else ["row"])
+    if policy == "strongest":
+        several = _strongest_last(several)
+    one = several.unique("pair", keep="last", maintain_order=True)
+    if policy == "sum":
+        sums = several.group_by("pair").agg(pl.col("weight").cast(pl.Float64).sum().cast(pl.Float32))
+        one = one.drop("weight").join(sums, on="pair", how="left").select(table.columns)
+    kept = pl.concat([table.filter(~repeated), one]).sort("row")
+    return kept.select(rows.columns), [Note(TEXTS[policy], extra, "dropped")]
+
+
+def _strongest_last(several: pl.DataFrame) -> pl.DataFrame:
+    """Rows sorted by time without those before the latest dislike of their pair, the one to keep last.
+
+    The one to keep is the strongest positive row after that dislike (the latest among equal ones), else the dislike
+    itself, else the latest row of weight 0.
+    """
+    since = pl.col("place").filter(pl.col("weight") < 0).max().over("pair").fill_null(-1)
+    ranked = several.with_row_index("place").filter(pl.col("place") >= since)
+    strength = (
+        pl.when(pl.col("weight") < 0).then(0.0).when(pl.col("weight") == 0).then(-1.0).otherwise(pl.col("weight"))
+    )
+    return ranked.sort(strength, "place").drop("place")

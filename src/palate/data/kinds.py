@@ -1,0 +1,95 @@
+"""The kind of feedback in a column of numbers: ratings on a scale, quantities or 0/1 labels, by its name and values.
+
+    labels      only 0 and 1, or -1 and 1
+    quantities  a name such as plays, hours or qty; or values that no rating scale has: a heavy tail, or many distinct
+                ones beyond 100
+    ratings     the rest
+
+A rating scale is bounded and its users fill it: the highest ratings are at most twice or three times the median. Counts
+and durations have no upper end: their 99 % quantile is many times the median.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from palate.data.columns import is_weight
+from palate.data.dataset import Note
+from palate.data.feedback import Kind
+
+TAIL = 4.0  # times the median that the 99 % quantile of quantities reaches at least; of ratings it is below 3
+BEYOND = 100.0  # the largest end of common rating scales
+DISTINCT = 25  # values beyond that end are quantities if there are more distinct ones
+STEPS = 10  # a scale of so few values is not called heavy-tailed
+
+
+class Judged(NamedTuple):
+    """The kind of a column, and a note where the values spoke against the name or leave doubt."""
+
+    kind: Kind
+    notes: list[Note]
+
+
+def kind_of(name: str, weights: NDArray[np.float32], *, explicit: bool | None = None, weight: bool = False) -> Judged:
+    """The kind of the feedback in a column.
+
+    Args:
+        name: name of the column.
+        weights: (N,) its values, finite.
+        explicit: True: they are ratings; False: they are not; None: decided by name and values.
+        weight: whether the column was named as one of quantities.
+    """
+    values = np.sort(pl.Series(weights).unique().to_numpy())
+    if explicit:
+        return Judged("rating", [])
+    if len(values) and np.isin(values, (0, 1)).all() and len(values) == 2:
+        return Judged("label", [])
+    if len(values) < 2:
+        return Judged("none" if values.min(initial=1) > 0 else "quantity", [])
+    if weight or is_weight(name) or explicit is False:
+        return Judged("quantity", [])
+    if values[0] == -1 and values[-1] == 1 and len(values) <= 3:
+        return Judged("label", [])
+    return _by_values(name, weights, values)
+
+
+def _by_values(name: str, weights: NDArray[np.float32], values: NDArray[np.float32]) -> Judged:
+    """The kind of a column whose name says rating, or nothing."""
+    positive = weights[weights > 0]
+    # Quantiles, so that one wrong value such as 9999 among ratings does not make a tail.
+    median, high = np.quantile(positive, (0.5, 0.99)) if len(positive) else (1.0, 1.0)
+    span = f"column {name!r} holds {values[0]:g} to {values[-1]:g}"
+    many = len(values) > STEPS and values[-1] > 10
+    # One negative value among counts is a code for "unknown"; a scale with negative ratings has more of them.
+    if (values < 0).sum() < 2 and ((many and high >= TAIL * median) or (high > BEYOND and len(values) > DISTINCT)):
+        why = f"a heavy tail (median {median:g})" if high >= TAIL * median else f"{len(values):,} different values"
+        text = (
+            f"{span} with {why}: taken as quantities, not ratings; if they are ratings, pass explicit=True (--explicit)"
+        )
+        return Judged("quantity", [Note(text, len(weights))])
+    ones = float((weights == values[0]).mean())
+    whole = bool((values == np.floor(values)).all())
+    if values[-1] > BEYOND or (values[0] == 1 and whole and len(values) > 2 and ones > 0.5):
+        usual = f"{ones:.0%} of them {values[0]:g}" if ones > 0.5 else f"{len(values):,} different values"
+        text = f"{span}, {usual}: taken as ratings; if they are quantities, pass weight={name!r} (--weight {name})"
+        return Judged("rating", [Note(text, len(weights))])
+    return Judged("rating", [])
+
+
+def as_truth(column: pl.Series) -> pl.Series:
+    """Text that is only true and false, or yes and no, as 1 and 0; any other column unchanged."""
+    words = {"true": 1, "false": 0, "yes": 1, "no": 0, "t": 1, "f": 0}
+    # Most columns are told by their first values, and are not read to the end.
+    for part in (column.head(100), column) if column.dtype == pl.String else ():
+        folded = part.str.strip_chars().str.to_lowercase()
+        if not (folded.is_in(list(words)) | folded.is_null() | (folded == "")).all() or folded.null_count() == len(
+            part
+        ):
+            return column
+    if column.dtype != pl.String or not len(column):
+        return column
+    return folded.replace_strict(words, default=None, return_dtype=pl.Float64).alias(column.name)
