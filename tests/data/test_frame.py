@@ -295,7 +295,7 @@ def test_duplicate_policies(frame, policy, weights):
 def test_duplicates_can_be_an_error():
     with pytest.raises(DataError, match=r"in 2 rows \(user 'a' with item 1, .*pass duplicates='last'"):
         from_frame(REPEATED, duplicates="error")
-    with pytest.raises(DataError, match="duplicates='first': must be one of last, sum, error, keep"):
+    with pytest.raises(DataError, match="duplicates='first': must be one of auto, last, sum"):
         from_frame(REPEATED, duplicates="first")
 
 
