@@ -46,7 +46,7 @@ def add_routes(router: APIRouter, service: Service) -> None:
             }
         )
 
-    @router.delete("/v1/feedback/{event_id:path}", tags=["feedback"])
+    @router.delete("/v1/feedback/{event_id:path}", tags=["feedback"], status_code=204)
     async def undo(event_id: Annotated[str, Path(min_length=1, max_length=200)]) -> Response:
         """Take an event back."""
         if not await service.undo(event_id):

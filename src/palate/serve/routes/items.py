@@ -61,7 +61,7 @@ def add_routes(router: APIRouter, service: Service) -> None:
         await answers.items.save(store, item)
         return json_response(answers.items.describe(item))
 
-    @router.delete("/v1/items/{item_id:path}", tags=["items"])
+    @router.delete("/v1/items/{item_id:path}", tags=["items"], status_code=204)
     async def delete_item(item_id: AnyId) -> Response:
         """Delete an item; one of the bundle is hidden for good."""
         await answers.items.delete(store, known_item(item_id).item_id)

@@ -7,6 +7,7 @@ from dataclasses import asdict
 from importlib.metadata import version
 
 from fastapi import APIRouter, Response
+from fastapi.responses import PlainTextResponse
 
 from palate.serve.metrics import Metrics
 from palate.serve.problems import Problem
@@ -64,7 +65,7 @@ def add_routes(router: APIRouter, service: Service, metrics: Metrics) -> None:
             }
         )
 
-    @router.get("/v1/metrics", tags=["operations"])
+    @router.get("/v1/metrics", tags=["operations"], response_class=PlainTextResponse)
     async def prometheus() -> Response:
         """Counts and latency histograms in the text format of Prometheus."""
         gauges = [
