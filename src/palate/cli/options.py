@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 __all__ = [
     "ColumnNames",
     "Data",
+    "Decimal",
     "Device",
     "DropInvalid",
     "Duplicates",
@@ -37,7 +38,9 @@ __all__ = [
     "ItemFeatures",
     "Json",
     "K",
+    "Layout",
     "LeastRating",
+    "Missing",
     "More",
     "Query",
     "RatingColumn",
@@ -102,6 +105,14 @@ ColumnNames = Annotated[
 ]
 Query = Annotated[str | None, typer.Option("--query", help="SQL for a database: 'SELECT user, item FROM orders'.")]
 TableName = Annotated[str | None, typer.Option("--table", help="A table of a database, or a sheet of a workbook.")]
+Layout = Annotated[
+    Literal["lines", "wide"] | None,
+    typer.Option("--layout", help="lines: one line per user (user item item ...). wide: a matrix of users by items."),
+]
+Missing = Annotated[float | None, typer.Option("--missing", help="Means no rating in a matrix: 99 (--layout wide).")]
+Decimal = Annotated[
+    Literal[",", "."] | None, typer.Option("--decimal", help="Decimal mark of ratings: , or . ; found if left out.")
+]
 More = Annotated[list[str] | None, typer.Option("--more", help="Another file of the same columns; may be repeated.")]
 Encoding = Annotated[str | None, typer.Option("--encoding", help="Of a text file, if it is not UTF-8: latin-1.")]
 Sentinels = Annotated[
@@ -165,6 +176,9 @@ class Reading:
     encoding: Encoding = None
     query: Query = None
     table: TableName = None
+    layout: Layout = None
+    missing: Missing = None
+    decimal: Decimal = None
     more: More = None
     sentinel: Sentinels = None
     duplicates: Duplicates = "auto"
@@ -249,7 +263,8 @@ class Source:
                     [self.data, *how.more] if how.more else self.data,
                     user=how.user, item=how.item, rating=how.rating, timestamp=how.time,
                     separator=how.separator, header=how.header, names=names, encoding=how.encoding,
-                    query=how.query, table=how.table, item_features=self.item_features,
+                    query=how.query, table=how.table, layout=how.layout, missing=how.missing,
+                    decimal=how.decimal, item_features=self.item_features,
                     weight=how.weight, event=how.event, event_weights=how.event_weights, explicit=how.explicit,
                     sentinels=tuple(how.sentinel or ()), duplicates=how.duplicates, drop_invalid=how.drop_invalid,
                     min_rating=min_rating, progress=progress,

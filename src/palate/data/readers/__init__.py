@@ -19,7 +19,8 @@ from palate.data.events import EventWeights
 from palate.data.feedback import MinRating
 from palate.data.frame import from_frame
 from palate.data.id_columns import integers
-from palate.data.readers.options import ReadOptions
+from palate.data.readers.numbers import Decimal, with_points
+from palate.data.readers.options import ReadOptions, Shape
 from palate.data.readers.rows import first_rows, read_rows
 from palate.data.readers.sources import Data, Place, places, short_name
 from palate.data.times import TimeUnit
@@ -81,6 +82,9 @@ def read_interactions(
     names: Sequence[str] | None = None,
     query: str | None = None,
     table: str | None = None,
+    layout: Shape | None = None,
+    missing: float | None = None,
+    decimal: Decimal | None = None,
     name: str | None = None,
     explicit: bool | None = None,
     min_rating: MinRating = "auto",
@@ -100,12 +104,18 @@ def read_interactions(
     Columns are found or given as in ``find_columns``, files are read as in ``read_table`` and rows are judged as
     in ``from_frame``. Only the columns in use are read. ``name`` is the name of the file where it is None.
 
+    Args:
+        layout: "lines" for a text file with one line per user (user item item ..., oldest first, with or without the
+            number of items), "wide" for a matrix of users by items; None for one row per interaction.
+        missing: the value that means no rating in a matrix, such as 99.
+        decimal: the decimal mark of ratings and weights; None finds it.
+
     Raises:
         DataError: the fact, its place (file, row, line, column, value) and a remedy.
     """
     mapped = {"user": user, "item": item, "rating": rating, "timestamp": timestamp, "weight": weight, "event": event}
     chosen = [one for one in mapped.values() if one]
-    options = ReadOptions(separator, encoding, header, names, query, table, chosen)
+    options = ReadOptions(separator, encoding, header, names, query, table, layout, missing, True, chosen)
 
     unused: list[str] = []
 
@@ -115,6 +125,10 @@ def read_interactions(
         return [one for one in found if one in columns.used]
 
     frame, source = read_rows(data, options, used, progress)
+    number = find_columns(frame.columns, source=source.name, **mapped).rating
+    if number is not None and frame[number].dtype == pl.String:
+        numbers, notes = with_points(frame[number], decimal, source.name)
+        frame, source = frame.with_columns(numbers), replace(source, notes=(*source.notes, *notes))
     dataset = from_frame(
         frame,
         user=user,

@@ -72,9 +72,11 @@ def open_duckdb(path: str, name: str, options: ReadOptions, stack: ExitStack) ->
     try:
         connection = stack.enter_context(duckdb.connect(path, read_only=True))
         query = options.query or _all_rows(options.table, lambda: _tables(connection, TABLES), name)
-        found = connection.execute(query)
+        found = connection.sql(query)
+        if found is None:
+            raise DataError(f"{name}: the query gives no rows: pass a SELECT")
         # The name of the method changed in DuckDB 1.4.
-        read = getattr(found, "to_arrow_reader", None) or found.fetch_record_batch
+        read = getattr(found, "to_arrow_reader", None) or found.fetch_arrow_reader
         return _arrow_table(read(BATCH), name, options)
     except duckdb.Error as error:
         raise DataError(f"{name}: the database answers: {brief(error)}") from error

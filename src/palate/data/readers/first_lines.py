@@ -61,8 +61,7 @@ def is_data(first: Sequence[str], rows: Sequence[Sequence[str]]) -> bool:
     It is if a column has a number, a date, an id with digits or a repeated value in the first line as in the others.
     One column with numbers, dates or digits only below the first line shows that it holds names.
     """
-    usual = {name for role in ("user", "item") for group in SYNONYMS[role] for name in group}
-    if sum(plain(name) in usual for name in first) > 1:
+    if usual_names(first) > 1:
         return False
     if not rows:
         return all(map(is_number, first))
@@ -79,6 +78,12 @@ def is_data(first: Sequence[str], rows: Sequence[Sequence[str]]) -> bool:
                 break
         alike = alike or text in values
     return alike
+
+
+def usual_names(names: Sequence[str]) -> int:
+    """How many names are usual ones of users and items."""
+    usual = {name for role in ("user", "item") for group in SYNONYMS[role] for name in group}
+    return sum(plain(name) in usual for name in names)
 
 
 def suggested_names(rows: Sequence[Sequence[str]]) -> list[str]:

@@ -13,7 +13,7 @@ from palate.data.dataset import Note
 from palate.errors import DataError
 
 SKIP = "_"
-Shape = Literal["table", "lines", "wide"]
+Shape = Literal["lines", "wide"]
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,10 @@ class ReadOptions:
     names: Sequence[str] | None = None
     query: str | None = None
     table: str | None = None
+    layout: Shape | None = None
+    missing: float | None = None
+    # Whether rows are looked for, so that another layout is pointed out.
+    interactions: bool = False
     # Names of columns that were asked for: a first line that has one of them is a header.
     chosen: Sequence[str] = ()
 

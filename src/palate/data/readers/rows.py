@@ -15,6 +15,7 @@ from palate.data.parsing import Source
 from palate.data.readers import databases
 from palate.data.readers.arrow import IPC, PARQUET, open_arrow, unlisted
 from palate.data.readers.json_lines import is_json, open_json
+from palate.data.readers.layouts import check_shape, open_lines, open_wide
 from palate.data.readers.options import SKIP, ReadOptions, Table
 from palate.data.readers.sources import Data, Place, is_url, opened, places, short_name
 from palate.data.readers.text import open_text
@@ -46,7 +47,11 @@ def open_table(place: Place, options: ReadOptions, progress: Progress = silent) 
             raise DataError(f"{file.name}: a tar archive: unpack it and name the file")
         elif is_json(file):
             yield open_json(file, options)
+        elif options.layout is not None:
+            yield (open_lines if options.layout == "lines" else open_wide)(file, options)
         else:
+            if options.interactions:
+                check_shape(file, options)
             yield open_text(file, options)
 
 

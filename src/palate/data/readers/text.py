@@ -33,8 +33,8 @@ class TextTable:
     def __init__(
         self, file: Opened, names: list[str], separator: str, encoding: str, skip: int, remarks: Sequence[Note] = ()
     ) -> None:
-        self.name, self.names = file.name, names
-        self._file, self._separator, self._encoding, self._skip, self._remarks = (
+        self.name, self.names, self.separator = file.name, names, separator
+        self._file, self.separator, self._encoding, self._skip, self._remarks = (
             file,
             separator,
             encoding,
@@ -49,8 +49,8 @@ class TextTable:
     def batches(self, wanted: Sequence[str]) -> Iterator[pl.DataFrame]:
         """The rows with the columns of ``wanted``."""
         text = _without_lines(recoded(self._file, self._encoding), self._skip)
-        if self._byte != self._separator.encode():
-            text = (_single(part, self._separator, self.name) for part in whole_lines(text))
+        if self._byte != self.separator.encode():
+            text = (_single(part, self.separator, self.name) for part in whole_lines(text))
         columns = [f"c{self.names.index(name)}" for name in wanted]
         for block in self._reader.blocks(text):
             table = _parsed(block, self._byte.decode(), columns, self._reader)
@@ -62,8 +62,13 @@ class TextTable:
         return [*self._remarks, *self._reader.notes()]
 
 
-def open_text(file: Opened, options: ReadOptions) -> TextTable:
+def open_text(file: Opened, options: ReadOptions, check: bool = True) -> TextTable:
     """A text file with the names, separator and encoding that are given or found in its first lines.
+
+    Args:
+        file: the file.
+        options: what is known about it.
+        check: refuse a first line that looks like a row where no names are given.
 
     Raises:
         DataError: the file is not text, or in another encoding, or its names cannot be used.
@@ -84,7 +89,7 @@ def open_text(file: Opened, options: ReadOptions) -> TextTable:
     if header is None:
         rows = [fields(line, separator) for line in lines[skip : skip + SAMPLE]]
         header = not is_data(found, rows) or bool(set(found) & set(options.chosen))
-        if not header and names is None:
+        if check and not header and names is None:
             raise DataError(no_header(file.name, [found, *rows]))
         if not header:
             notes = (Note("the first line looks like a row and was read as one", 1),)

@@ -1,0 +1,210 @@
+"""Text that is no table of interactions: one line per user, or a matrix of users by items."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+import polars as pl
+
+from palate.data.dataset import Note
+from palate.data.readers.first_lines import (
+    SAMPLE,
+    check_separator,
+    fields,
+    find_separator,
+    is_data,
+    is_number,
+    usual_names,
+)
+from palate.data.readers.options import ReadOptions, Table
+from palate.data.readers.sources import Opened
+from palate.data.readers.text import TextTable, first_lines, open_text, recoded, whole_lines
+from palate.errors import DataError
+
+WIDE = 10  # columns of numbers from which on a table may be a matrix
+
+
+def open_lines(file: Opened, options: ReadOptions) -> Table:
+    """A file with one line per user: the user, then the items in the order of time.
+
+    Raises:
+        DataError: the file is not text.
+    """
+    encoding, lines = first_lines(file, options.encoding)
+    sample = lines[int(options.header is True) :][:SAMPLE]
+    given = None if options.separator is None else check_separator(options.separator, file.name)
+    separator = given or max(("\t", ",", ";", "|", "::", " "), key=lambda one: sum(len(fields(x, one)) for x in sample))
+    return _LinesTable(file, encoding, separator, _count_at([fields(one, separator) for one in sample]), options)
+
+
+def open_wide(file: Opened, options: ReadOptions) -> Table:
+    """A matrix with one line per user and one column per item; empty cells and ``missing`` are no ratings.
+
+    Raises:
+        DataError: the file is not text, or a value that is in most cells looks like a code for a missing rating.
+    """
+    _, lines = first_lines(file, options.encoding)
+    return _WideTable(open_text(file, options, check=False), lines, options)
+
+
+def check_shape(file: Opened, options: ReadOptions) -> None:
+    """Refuse a file that is no table of interactions but looks like one of the other layouts.
+
+    Raises:
+        DataError: with the layout to pass.
+    """
+    _, lines = first_lines(file, options.encoding)
+    separator = (options.separator and check_separator(options.separator, file.name)) or find_separator(lines[:SAMPLE])
+    if options.chosen or options.names or usual_names(fields(lines[0], separator)):
+        return
+    sample = [line for line in lines[:SAMPLE] if line.strip()]
+    blank = " " if len(fields(lines[0], separator)) == 1 else separator
+    rows = [fields(line, blank) for line in sample]
+    counts = [len(row) for row in rows]
+    usual = max(map(counts.count, counts))
+    if len(set(counts)) > min(2, len(counts) // 2) and usual <= 0.8 * len(counts) and min(counts) > 0:
+        raise DataError(
+            f"{file.name}: the lines have {min(counts)} to {max(counts)} fields: if each line is a user followed by "
+            'items, pass --layout lines (layout="lines")'
+        )
+    numeric = [column for column in zip(*rows[1:], strict=False) if all(is_number(one) or not one for one in column)]
+    if len(rows) > 2 and len(numeric) >= max(WIDE, 0.8 * counts[0]) and usual == len(counts):
+        code = _likely_code([float(one.replace(",", ".")) for column in numeric for one in column if one])
+        missing = "" if code is None else f" --missing {code:g}"
+        also = "" if code is None else f", missing={code:g}"
+        raise DataError(
+            f"{file.name}: {counts[0]} columns of numbers: if each line is a user and each column an item, pass "
+            f'--layout wide{missing} (layout="wide"{also}); else name the columns with --user and --item'
+        )
+
+
+class _LinesTable:
+    """The interactions of a file with one line per user."""
+
+    def __init__(self, file: Opened, encoding: str, separator: str, count_at: int | None, options: ReadOptions) -> None:
+        self.name, self.untyped = file.name, True
+        self.names = list(options.names or ("user", "item"))
+        if len(self.names) != 2:
+            raise DataError(f"{file.name}: {len(self.names)} names: one line per user has two, such as user,item")
+        self.line: Callable[[int], int] | None = None
+        self._file, self._encoding, self._separator, self._count_at = file, encoding, separator, count_at
+        self._skip = int(options.header is True)
+        self._rows = self._alone = 0
+
+    def batches(self, wanted: Sequence[str]) -> Iterator[pl.DataFrame]:
+        """One row per item of a line."""
+        above = 0
+        user, item = self.names
+        for chunk in whole_lines(recoded(self._file, self._encoding)):
+            lines = pl.Series(chunk.decode().splitlines()[self._skip :], dtype=pl.String).str.strip_chars(" \r")
+            self._skip = 0
+            if self._separator == " ":
+                lines = lines.str.replace_all(" +", " ")
+            parts = pl.DataFrame({"parts": lines}).with_row_index("number", above + 1).filter(pl.col("parts") != "")
+            above += len(lines)
+            parts = parts.with_columns(pl.col("parts").str.split(self._separator))
+            # Where the first field is the number of items, the user is the number of the line.
+            who = pl.col("number").cast(pl.String) if self._count_at == 0 else pl.col("parts").list.first()
+            items = pl.col("parts").list.slice(1 if self._count_at is None else self._count_at + 1)
+            table = parts.select(who.alias(user), items.alias(item))
+            full = table.filter(pl.col(item).list.len() > 0)
+            self._alone += len(table) - len(full)
+            table = full.explode(item)
+            self._rows += len(table)
+            yield table.select(wanted)
+
+    def notes(self) -> list[Note]:
+        """How the lines were taken."""
+        count = {
+            None: "one line per user, the user first",
+            0: "one line per user, the number of items first: users are line numbers",
+            1: "one line per user, the user and the number of items first",
+        }[self._count_at]
+        alone = [Note("users without items, left out", self._alone)] if self._alone else []
+        return [Note(f"{count}; items in a line are in the order of time", self._rows), *alone]
+
+
+class _WideTable:
+    """The ratings in a matrix of users by items."""
+
+    def __init__(self, table: TextTable, lines: Sequence[str], options: ReadOptions) -> None:
+        self.name, self.untyped = table.name, True
+        self.names = ["user", "item", "rating"]
+        self.line: Callable[[int], int] | None = None
+        self._table, self._missing = table, options.missing
+        separator = table.separator
+        rows = [fields(line, separator) for line in lines[:SAMPLE]]
+        header = options.header if options.header is not None else not is_data(rows[0], rows[1:])
+        body = rows[1:] if header else rows
+        first = [row[0] for row in body]
+        others = [float(one.replace(",", ".")) for row in body for one in row[1:] if is_number(one)]
+        code = _likely_code(others) if self._missing is None else None
+        if code is not None:
+            raise DataError(
+                f"{self.name}: {code:g} is in {others.count(code) / len(others):.0%} of the cells, far from the rest: "
+                f"if it means a missing rating, pass --missing {code:g} (missing={code:g}), else --missing nan"
+            )
+        rated = [sum(self._is_rating(one) for one in row[1:]) for row in body]
+        counts = all(is_number(one) and float(one) == count for one, count in zip(first, rated, strict=True))
+        ids = len(set(first)) == len(first) and all(one and "." not in one for one in first)
+        self._first: str = "user" if header or (ids and not counts) else "count" if counts else "item"
+        if not header:  # the columns are numbered from the first item on
+            start = 0 if self._first == "item" else 1
+            table.names = [f"column_{number + 1 - start}" for number in range(len(rows[0]))]
+        self._header = header
+        self._rows = 0
+
+    def batches(self, wanted: Sequence[str]) -> Iterator[pl.DataFrame]:
+        """One row per cell with a rating, line by line."""
+        names, above = self._table.names, 0
+        items = names if self._first == "item" else names[1:]
+        for block in self._table.batches(names):
+            table = block.with_row_index("number", above + 1)
+            above += len(block)
+            who = pl.col(names[0]) if self._first == "user" else pl.col("number").cast(pl.String)
+            long = table.select(pl.col("number"), who.alias("user"), *items).unpivot(
+                items, index=["number", "user"], variable_name="item", value_name="rating"
+            )
+            value = pl.col("rating").str.strip_chars()
+            rating = value.str.replace(",", ".", literal=True).cast(pl.Float64, strict=False)
+            kept = value.is_not_null() & (value != "")
+            if self._missing is not None:
+                kept &= rating.ne_missing(self._missing)
+            long = long.filter(kept).sort("number", maintain_order=True)
+            if not self._header:
+                long = long.with_columns(pl.col("item").str.strip_prefix("column_"))
+            self._rows += len(long)
+            yield long.select(wanted)
+
+    def notes(self) -> list[Note]:
+        """How the matrix was taken."""
+        users = {
+            "user": "the first column holds the users",
+            "count": "the first column holds the number of ratings, users are line numbers",
+            "item": "users are line numbers",
+        }[self._first]
+        items = "the names of columns" if self._header else "the numbers of columns"
+        return [Note(f"a matrix of users by items: {users}, items are {items}", self._rows), *self._table.notes()]
+
+    def _is_rating(self, text: str) -> bool:
+        return is_number(text) and float(text.replace(",", ".")) != self._missing
+
+
+def _count_at(rows: Sequence[Sequence[str]]) -> int | None:
+    """The place of the number of items that follow, 0 or 1, if all of several lines have it."""
+    for at in (0, 1):
+        if len(rows) > 1 and all(len(row) > at and row[at] == str(len(row) - at - 1) for row in rows):
+            return at
+    return None
+
+
+def _likely_code(values: Sequence[float]) -> float | None:
+    """A value that a fifth of the cells have and that is as far from the others as they are wide, such as 99."""
+    if not values:
+        return None
+    often = max(set(values), key=values.count)
+    others = [one for one in values if one != often]
+    if values.count(often) < 0.2 * len(values) or len(set(others)) < 2:
+        return None
+    low, high = min(others), max(others)
+    return often if often > high + (high - low) or often < low - (high - low) else None

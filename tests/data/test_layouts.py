@@ -1,0 +1,99 @@
+import gzip
+
+import pytest
+
+from palate.data.frame import to_frame
+from palate.data.readers import read_interactions
+from palate.data.splits.strategies import leave_one_out
+from palate.errors import DataError
+
+
+def rows(path, **options):
+    return to_frame(read_interactions(path, **options)).rows()
+
+
+PAIRS = [(7, 5), (7, 3), (7, 9), (8, 3), (9, 5), (9, 9)]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "7 5 3 9\n8 3\n9 5 9\n",
+        "7  5 3 9 \r\n8 3\r\n\r\n9 5 9",
+        "7\t5\t3\t9\n8\t3\n9\t5\t9\n",
+        "7 3 5 3 9\n8 1 3\n9 2 5 9\n",
+        "7,5,3,9\n8,3\n9,5,9\n",
+    ],
+    ids=["blanks", "more blanks", "tabs", "count second", "commas"],
+)
+def test_one_line_per_user(tmp_path, text):
+    path = tmp_path / "log.txt.gz"
+    path.write_bytes(gzip.compress(text.encode(), mtime=0))
+    with pytest.raises(DataError, match=r"the lines have . to . fields: .* pass --layout lines \(layout=\"lines\"\)"):
+        read_interactions(path)
+    assert [row[:2] for row in rows(path, layout="lines")] == PAIRS
+    split = leave_one_out(read_interactions(path, layout="lines"))
+    assert to_frame(split.test)["item_id"].to_list() == [9, 9]  # the last of each line
+
+
+def test_lines_that_begin_with_a_count(tmp_path):
+    path = tmp_path / "users.dat"
+    path.write_text("3 5 3 9\n0\n1 3\n2 5 9\n")
+    dataset = read_interactions(path, layout="lines")
+    assert [row[:2] for row in to_frame(dataset).rows()] == [(1, 5), (1, 3), (1, 9), (3, 3), (4, 5), (4, 9)]
+    assert any("users are line numbers" in note.text for note in dataset.notes)
+    assert [note.rows for note in dataset.notes if note.text == "users without items, left out"] == [1]
+
+
+def test_a_matrix_with_users_and_items(tmp_path):
+    path = tmp_path / "wide.csv"
+    path.write_text("user,i1,i2,i3\nu1,5,,3\nu2,,4,\n")
+    assert rows(path, layout="wide") == [("u1", "i1", 5.0), ("u1", "i3", 3.0), ("u2", "i2", 4.0)]
+
+
+def jester(missing="99", first=lambda number, ratings: sum(one != "99" for one in ratings)):
+    values = [[f"{(u * 7 + i * 3) % 19 - 9}.{u}5" if (u + i) % 3 else "99" for i in range(12)] for u in range(9)]
+    lines = [[str(first(number, ratings)), *ratings] for number, ratings in enumerate(values)]
+    return "\n".join(",".join(line) for line in lines).replace("99", missing) + "\n", values
+
+
+def test_a_matrix_without_names(tmp_path):
+    text, values = jester()
+    path = tmp_path / "jester.csv"
+    path.write_text(text)
+    with pytest.raises(DataError, match=r"13 columns of numbers: .* --layout wide --missing 99 \(layout=\"wide\", mis"):
+        read_interactions(path)
+    with pytest.raises(DataError, match=r"99 is in 3.% of the cells"):
+        read_interactions(path, layout="wide")
+    dataset = read_interactions(path, layout="wide", missing=99)
+    assert any("the first column holds the number of ratings" in note.text for note in dataset.notes)
+    expected = [
+        (user + 1, item + 1, pytest.approx(float(value)))
+        for user, ratings in enumerate(values)
+        for item, value in enumerate(ratings)
+        if value != "99"
+    ]
+    assert to_frame(dataset).rows() == expected
+    path.write_text(jester(first=lambda number, _: 100 + 7 * number)[0])
+    assert rows(path, layout="wide", missing=99)[0][:2] == (100, 2)
+
+
+@pytest.mark.parametrize(
+    ("values", "decimal", "expected"),
+    [
+        (["3,5", "4", "2,25"], None, [3.5, 4, 2.25]),
+        (["1.234,5", "4", "2,25"], None, [1234.5, 4, 2.25]),
+        (["1,234.5", "4", "12,000"], None, [1234.5, 4, 12000]),
+        (["1,234", "4", "12,500"], ",", [1.234, 4, 12.5]),
+        (["1,234", "4", "12,500"], ".", [1234, 4, 12500]),
+    ],
+)
+def test_decimal_commas_and_thousands(tmp_path, values, decimal, expected):
+    path = tmp_path / "log.csv"
+    path.write_text("user;item;rating\n" + "".join(f"u{i};i{i};{value}\n" for i, value in enumerate(values)))
+    if decimal is not None:
+        with pytest.raises(DataError, match=r"'1,234' in column 'rating' could be 1234 or 1.234: pass --decimal"):
+            read_interactions(path)
+    dataset = read_interactions(path, decimal=decimal)
+    assert dataset.interactions.weight.tolist() == pytest.approx(expected)
+    assert any("in column 'rating'" in note.text for note in dataset.notes)
