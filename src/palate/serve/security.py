@@ -43,6 +43,8 @@ HEADERS = [
     (b"permissions-policy", b"camera=(), geolocation=(), microphone=()"),
 ]
 NO_STORE = [(b"cache-control", b"no-store")]
+# The files of the page: kept, but asked for again each time, so that a new version is shown at once.
+REVALIDATE = [(b"cache-control", b"no-cache")]
 CLIENTS = 10_000  # whose rate is remembered
 access = logging.getLogger("palate.serve.access")
 
@@ -154,8 +156,7 @@ class Edge:
         started, metrics = time.perf_counter(), self.metrics
         request_id = scope["request_id"] = secrets.token_urlsafe(9)
         extra = [*HEADERS, (b"x-request-id", request_id.encode())]
-        if scope["path"].startswith("/v1/"):
-            extra += NO_STORE
+        extra += NO_STORE if scope["path"].startswith("/v1/") else REVALIDATE
         status = 0
 
         async def sending(message: Message) -> None:

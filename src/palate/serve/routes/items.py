@@ -28,10 +28,18 @@ def add_routes(router: APIRouter, service: Service) -> None:
 
     @router.get("/v1/items", tags=["items"])
     async def list_items(
-        cursor: Annotated[str | None, Query(pattern=r"^[0-9]{1,12}$")] = None, limit: Limit = 100
+        cursor: Annotated[str | None, Query(pattern=r"^[0-9]{1,12}$")] = None,
+        limit: Limit = 100,
+        item_id: Annotated[
+            list[str] | None, Query(description="Only these; repeat it. Unknown ones are left out.")
+        ] = None,
     ) -> Response:
-        """All items, page by page."""
-        ids, following = answers.items.page(cursor, page_size(service, limit))
+        """All items, page by page, or those that are named."""
+        if item_id is None:
+            ids, following = answers.items.page(cursor, page_size(service, limit))
+        else:
+            page_size(service, len(item_id))
+            ids, following = [answers.deployment.canonical(answers.deployment.items, one) for one in item_id], None
         items = [answers.items.describe(item) for item in map(answers.items.get, ids) if item is not None]
         return json_response({"items": items, "next": following})
 

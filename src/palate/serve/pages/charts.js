@@ -1,0 +1,75 @@
+// Plots: lines over time (uPlot), and intervals (plain elements).
+import UPlot from "./vendor/uplot.js";
+import { html, useEffect, useRef } from "./lib.js";
+
+const token = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+
+/**
+ * Lines over time.
+ * @param {{title: string, times: number[], series: {label: string, values: number[]}[], format: (value: number) => string}} props
+ */
+export function TimePlot({ title, times, series, format }) {
+  const place = useRef();
+  const plot = useRef();
+  const shown = useRef();
+  shown.current = [times, ...series.map((one) => one.values)];
+
+  useEffect(() => {
+    const draw = () => {
+      plot.current?.destroy();
+      const axis = { stroke: token("--muted"), font: `12px ${token("--font")}`, grid: { stroke: token("--plot-grid"), width: 1 }, ticks: { show: false } };
+      const options = {
+        width: place.current.clientWidth || 300,
+        height: 190,
+        legend: { show: false },
+        cursor: { y: false, points: { size: 7 } },
+        scales: { y: { range: (_, low, high) => [0, Math.max(high * 1.1, 1)] } },
+        axes: [
+          { ...axis, space: 90, values: (_, ticks) => ticks.map((one) => new Date(one * 1000).toLocaleTimeString([], { hour: "2-digit", minute: "2-digit", second: "2-digit", hour12: false })) },
+          { ...axis, size: 58, values: (_, ticks) => ticks.map(format) },
+        ],
+        series: [{}, ...series.map((one, n) => ({ label: one.label, stroke: token(`--plot-${n + 1}`), width: 2, points: { show: false } }))],
+      };
+      plot.current = new UPlot(options, shown.current, place.current);
+    };
+    draw();
+    const sized = new ResizeObserver(() => {
+      const width = place.current?.clientWidth;
+      if (width && plot.current.width !== width) plot.current.setSize({ width, height: 190 });
+    });
+    sized.observe(place.current);
+    window.addEventListener("themechange", draw);
+    return () => {
+      sized.disconnect();
+      window.removeEventListener("themechange", draw);
+      plot.current.destroy();
+    };
+  }, [series.length]);
+  useEffect(() => plot.current.setData(shown.current), [times.length, times.at(-1)]);
+
+  const last = series.map((one) => `${one.label} ${one.values.length ? format(one.values.at(-1)) : "unknown"}`).join(", ");
+  return html`<figure class="plot">
+    <ul class="plot-legend" aria-hidden="true">${series.map((one) => html`<li key=${one.label}><i></i>${one.label} <strong>${one.values.length ? format(one.values.at(-1)) : "–"}</strong></li>`)}</ul>
+    <div ref=${place} role="img" aria-label=${`${title} over the last minutes; now ${last}`}></div>
+  </figure>`;
+}
+
+/**
+ * Values with their intervals on one axis from 0, for one model or two.
+ * @param {{rows: {name: string, marks: ({value: number, low?: number, high?: number} | undefined)[]}[]}} props
+ */
+export function Intervals({ rows, label }) {
+  const most = Math.max(...rows.flatMap((row) => row.marks.map((mark) => mark?.high ?? mark?.value ?? 0)), 1e-9) * 1.04;
+  const share = (value) => `${Math.max(0, Math.min(100, (100 * value) / most))}%`;
+  const both = rows.some((row) => row.marks.length > 1);
+  const text = (mark) => (mark ? `${mark.value.toFixed(3)}${mark.low == null ? "" : ` (${mark.low.toFixed(3)} to ${mark.high.toFixed(3)})`}` : "unknown");
+  return html`<div class="intervals" role="group" aria-label=${label}>${rows.map((row) => html`
+    <span key=${row.name}>${row.name}</span>
+    <div class=${"axis" + (both ? " both" : "")} role="img" aria-label=${`${row.name}: ${row.marks.map(text).join("; ")}`}>
+      ${row.marks.map((mark, n) => mark && html`
+        ${mark.low != null && html`<div class=${"span " + (n ? "second" : "first")} style=${{ left: share(mark.low), width: `calc(${share(mark.high)} - ${share(mark.low)})` }}></div>`}
+        <div class=${"dot " + (n ? "second" : "first")} style=${{ left: share(mark.value) }}></div>`)}
+    </div>
+    <span class="number">${row.marks.map((mark, n) => html`<div key=${n}>${mark ? mark.value.toFixed(3) : "–"}</div>`)}</span>
+  `)}</div>`;
+}

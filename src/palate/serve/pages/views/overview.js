@@ -1,0 +1,54 @@
+// Overview: what the server does now.
+import { get } from "../api.js";
+import { TimePlot } from "../charts.js";
+import { count, duration, html, link, milliseconds, plural, useEffect, useInterval, useLoad, useState } from "../lib.js";
+import { Bones, Empty, EventLines, Failure, Head, Loaded, Tile } from "../parts.js";
+import { follow, pulse } from "../pulse.js";
+
+export function Overview() {
+  const [, setTurn] = useState(0);
+  useEffect(() => follow(() => setTurn((n) => n + 1)), []);
+  const { points, latest, failure } = pulse();
+  const events = useLoad((signal) => get("/v1/events", { limit: 8 }, signal), []);
+  const popular = useLoad((signal) => get("/v1/recent", { k: 8 }, signal), []);
+  useInterval(events.reload, 5000);
+  useInterval(popular.reload, 15000);
+  return html`
+    <${Head} title="Overview">What the server does now. The figures are read every two seconds.<//>
+    <div class="stack">
+      ${failure && html`<${Failure} error=${failure} />`}
+      ${latest && !latest.store.available && html`<p class="notice bad" role="alert"><strong>The store does not answer.</strong> Lists are answered from memory; feedback is refused until it is back.</p>`}
+      ${latest ? html`<dl class="facts">
+        <div class="fact"><dt>Requests</dt><dd>${count(latest.requests)}<small>${count(latest.requests_last_minute)} in the last minute</small></dd></div>
+        <div class="fact"><dt>Latency, median</dt><dd>${milliseconds(latest.p50_ms)}<small>99 %: ${milliseconds(latest.p99_ms)}</small></dd></div>
+        <div class="fact"><dt>Errors</dt><dd>${count(latest.errors)}<small>answers of 5xx</small></dd></div>
+        <div class="fact"><dt>Events stored</dt><dd>${count(latest.events_stored)}<small>since the start</small></dd></div>
+        <div class="fact"><dt>Live users</dt><dd>${count(latest.live_users)}<small>with ${plural(latest.live_events, "event")} since training</small></dd></div>
+        <div class="fact"><dt>Running for</dt><dd>${duration(latest.uptime_seconds)}<small>${latest.store.kind}, last commit ${milliseconds(latest.store.last_commit_ms)}</small></dd></div>
+      </dl>` : !failure && html`<${Bones} lines=${3} />`}
+      <div class="two">
+        <section class="panel" aria-labelledby="latency"><h2 id="latency">Latency</h2>
+          ${points.times.length > 1 ? html`<${TimePlot} title="Latency" times=${points.times} format=${milliseconds}
+            series=${[{ label: "median", values: points.p50 }, { label: "99 %", values: points.p99 }]} />` : html`<div class="bone tall"></div>`}
+        </section>
+        <section class="panel" aria-labelledby="traffic"><h2 id="traffic">Requests and events</h2>
+          ${points.times.length > 1 ? html`<${TimePlot} title="Requests and events a second" times=${points.times} format=${(value) => (value < 10 ? value.toFixed(1) : Math.round(value)) + "/s"}
+            series=${[{ label: "requests", values: points.requests }, { label: "events", values: points.events }]} />` : html`<div class="bone tall"></div>`}
+        </section>
+      </div>
+      <div class="two">
+        <section class="panel" aria-labelledby="events"><h2 id="events">Latest events</h2>
+          <${Loaded} state=${events} children=${(data) => data.events.length
+            ? html`<${EventLines} events=${data.events} showUser />`
+            : html`<${Empty} title="No events yet">Feedback appears here as it arrives. <a href=${link("try")}>Try it.</a><//>`} />
+        </section>
+        <section class="panel" aria-labelledby="now"><h2 id="now">Popular now</h2>
+          <${Loaded} state=${popular} children=${(data) => data.items.length
+            ? html`<ol class="lines">${data.items.map((row) => html`<li key=${row.item_id}>
+                <span class="muted number">${row.rank}</span><${Tile} title=${row.title ?? row.item_id} />
+                <span class="grow"><a class="title" href=${link("items", row.item_id)}>${row.title ?? row.item_id}</a></span></li>`)}</ol>`
+            : html`<${Empty} title="Nothing is known about times">The training events have no times, and no event has come since.<//>`} />
+        </section>
+      </div>
+    </div>`;
+}
