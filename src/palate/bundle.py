@@ -364,12 +364,8 @@ def _check_rebuilds(recipe: Recipe[Any], data: Recommender) -> None:
     state = cast(torch.nn.Module, data.model).state_dict()
     # On the device "meta" tensors have shapes but no memory, so even a large model is built in milliseconds.
     spec = _spec(_sizes(data))
-    with torch.random.fork_rng(devices=[]):
-        try:
-            with torch.device("meta"):
-                built = recipe.build(spec)
-        except RuntimeError:  # two-stage scores one user to learn how many inputs its ranker reads: that takes memory
-            built = recipe.build(spec)
+    with torch.random.fork_rng(devices=[]), torch.device("meta"):
+        built = recipe.build(spec)
     # Extra state (``nn.Module.get_extra_state``), such as the trees of a ranker, has a size of its own in each fit.
     shapes, wanted = (
         {name: tuple(tensor.shape) for name, tensor in one.items() if not name.endswith("_extra_state")}

@@ -285,6 +285,28 @@ def test_the_ranker_learns_from_features_what_no_retriever_can_personalize(ranke
     assert (odd[1][:, None] > even[1]).float().mean() > 0.97
 
 
+@pytest.mark.parametrize("members", [("popularity",), ("popularity", {"recipe": "ials", "epochs": 1, "dim": 4})])
+@pytest.mark.parametrize("features", [True, False])
+def test_the_number_of_inputs_is_known_before_any_candidate_is_scored(members: Any, features: bool) -> None:
+    train = kinds(np.random.default_rng(0))
+    if features:
+        of_items = {
+            "kind": train.item_features["kind"],
+            "price": np.linspace(1, 9, 40),
+            "title": [*map(str, range(40))],
+        }
+        of_users = {"age": np.arange(60.0), "plan": ["a", "b", "c"] * 20}
+        train = dataclasses.replace(train, item_features=pl.DataFrame(of_items), user_features=pl.DataFrame(of_users))
+    else:
+        train = dataclasses.replace(train, item_features=None)
+    model = TwoStage(members=members, n_candidates=5, slice_size=0.3, ranker="cross").fit(train)
+    query = Query.new_users([[0, 2, 4, 6], [1, 3, 5]])
+    assert model.inputs.width(model.retrieval.models) == model.read(query, model.retrieval(query))[0].shape[1]
+    with torch.device("meta"):  # which has no memory to score with
+        recipe = TwoStage(members=members, n_candidates=5, slice_size=0.3, ranker="cross")
+        assert recipe.build(model.spec).ranker.out.weight.shape == model.ranker.out.weight.shape
+
+
 def test_the_ranker_learns_from_a_scorer_what_no_retriever_can_personalize(tmp_path: Any) -> None:
     train = dataclasses.replace(kinds(np.random.default_rng(0)), item_features=None)
     query = Query.of(np.arange(60), train.history)

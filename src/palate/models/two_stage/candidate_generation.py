@@ -29,7 +29,7 @@ from palate.models.ensemble import standardized
 GRID = 1024.0  # steps of a standard deviation
 
 
-class Found(NamedTuple):
+class MemberScores(NamedTuple):
     """Results of the members: ``z`` (M, B, I), ``rank`` (M, B, I), and which items are candidates, (B, I) bool.
 
     The first ``retrievers`` of the M members are those that name candidates.
@@ -61,7 +61,7 @@ class Retrieval(nn.Module):
         self.members, self.n_candidates, self.exclude_seen = nn.ModuleList(members), n_candidates, exclude_seen
         self.retrievers = len(self.members) - scorers
 
-    def forward(self, query: Query) -> Found:
+    def forward(self, query: Query) -> MemberScores:
         """Scores, ranks and candidates of all users of the query at once: M B I numbers of each kind."""
         z_MBI = torch.stack([standardized(member.score(query).float()) for member in self.models])
         # Scores that differ only by the order of a sum become equal: a batch then equals one by one.
@@ -75,7 +75,7 @@ class Retrieval(nn.Module):
         candidate_BI = (named_RBI & (open_MBI > -torch.inf)[: self.retrievers]).any(0) & self.can_personalize(query)[
             :, None
         ]
-        return Found(z_MBI, rank_MBI, candidate_BI, self.retrievers)
+        return MemberScores(z_MBI, rank_MBI, candidate_BI, self.retrievers)
 
     def can_personalize(self, query: Query) -> Tensor:
         """Users that a member can personalize, or with an event that is not a dislike, which the ranker reads, (B,)."""

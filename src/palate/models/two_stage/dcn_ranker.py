@@ -15,7 +15,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from palate.models.two_stage.ranker_training import Lesson
+from palate.models.two_stage.ranker_training import LabeledCandidates
 from palate.training.layers import mlp
 
 LAYERS = 2
@@ -30,7 +30,7 @@ PATIENCE = 6  # epochs without a lower loss of the users held out
 REACH = 5.0
 
 
-class Cross(nn.Module):
+class DCNRanker(nn.Module):
     """The network; its tables are made when the number of inputs is known.
 
     Args:
@@ -57,20 +57,20 @@ class Cross(nn.Module):
         score_N1: Tensor = self.out(torch.cat([x_NF, self.deep(start_NF)], 1))
         return score_N1.squeeze(1)
 
-    def learn(self, lesson: Lesson, seed: int) -> None:
+    def learn(self, candidates: LabeledCandidates, seed: int) -> None:
         """Train on most users until the loss of the others stops improving; the best epoch is kept."""
-        self.mean.copy_(lesson.inputs.mean(0))
-        self.std.copy_(lesson.inputs.std(0, correction=0).clamp(min=1e-3))
+        self.mean.copy_(candidates.inputs.mean(0))
+        self.std.copy_(candidates.inputs.std(0, correction=0).clamp(min=1e-3))
         # Users without a relevant candidate have no loss.
-        users = int(lesson.rows.max()) + 1
-        right_Q = torch.zeros(users, device=lesson.rows.device).index_add(0, lesson.rows, lesson.labels)
-        teach, check = _halves(_counted(lesson.of(right_Q > 0)), seed)
+        users = int(candidates.rows.max()) + 1
+        right_Q = torch.zeros(users, device=candidates.rows.device).index_add(0, candidates.rows, candidates.labels)
+        training, check = _halves(_counted(candidates.of(right_Q > 0)), seed)
         optimizer = torch.optim.AdamW(self.parameters(), RATE, weight_decay=DECAY)
         best, kept, waited = float("inf"), copy.deepcopy(self.state_dict()), 0
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             for _ in range(EPOCHS):
-                self._epoch(teach, optimizer)
+                self._epoch(training, optimizer)
                 with torch.no_grad():
                     loss = float(_loss(self(check.inputs), check))
                 waited = 0 if loss < best else waited + 1
@@ -80,47 +80,47 @@ class Cross(nn.Module):
                     break
         self.load_state_dict(kept)
 
-    def _epoch(self, teach: Lesson, optimizer: torch.optim.Optimizer) -> None:
+    def _epoch(self, training: LabeledCandidates, optimizer: torch.optim.Optimizer) -> None:
         self.train()
-        for part in _batches(teach):
+        for part in _batches(training):
             optimizer.zero_grad()
             _loss(self(part.inputs), part).backward()
             optimizer.step()
         self.eval()
 
 
-def _loss(score_N: Tensor, lesson: Lesson) -> Tensor:
+def _loss(score_N: Tensor, candidates: LabeledCandidates) -> Tensor:
     """Mean over users of the mean over right candidates of -log softmax over the user's candidates."""
-    users, row_N = lesson.rows.unique_consecutive(return_inverse=True)
+    users, row_N = candidates.rows.unique_consecutive(return_inverse=True)
     # The largest score is subtracted, or exp would overflow; it cancels out, so it needs no gradient.
     top_Q = torch.full((len(users),), -torch.inf, device=score_N.device).scatter_reduce(
         0, row_N, score_N.detach(), "amax"
     )
     total_Q = torch.zeros_like(top_Q).index_add(0, row_N, (score_N - top_Q[row_N]).exp())
     lost_N = total_Q.log()[row_N] + top_Q[row_N] - score_N
-    right_Q = torch.zeros_like(top_Q).index_add(0, row_N, lesson.labels)
-    return (lost_N * lesson.labels / right_Q[row_N]).sum() / len(users)
+    right_Q = torch.zeros_like(top_Q).index_add(0, row_N, candidates.labels)
+    return (lost_N * candidates.labels / right_Q[row_N]).sum() / len(users)
 
 
-def _halves(lesson: Lesson, seed: int) -> tuple[Lesson, Lesson]:
+def _halves(candidates: LabeledCandidates, seed: int) -> tuple[LabeledCandidates, LabeledCandidates]:
     """Users to train on, and users held out."""
-    order = torch.randperm(int(lesson.rows.max()) + 1, generator=torch.Generator().manual_seed(seed))
+    order = torch.randperm(int(candidates.rows.max()) + 1, generator=torch.Generator().manual_seed(seed))
     held = torch.zeros(len(order), dtype=torch.bool)
     held[order[: max(1, int(HELD_OUT * len(order)))]] = True
-    return _counted(lesson.of(~held)), _counted(lesson.of(held))
+    return _counted(candidates.of(~held)), _counted(candidates.of(held))
 
 
-def _counted(lesson: Lesson) -> Lesson:
+def _counted(candidates: LabeledCandidates) -> LabeledCandidates:
     """With users renumbered from 0."""
-    return lesson._replace(rows=lesson.rows.unique_consecutive(return_inverse=True)[1])
+    return candidates._replace(rows=candidates.rows.unique_consecutive(return_inverse=True)[1])
 
 
-def _batches(lesson: Lesson) -> Iterator[Lesson]:
+def _batches(candidates: LabeledCandidates) -> Iterator[LabeledCandidates]:
     """Users in random order, some at a time."""
-    count_Q = lesson.rows.bincount()
+    count_Q = candidates.rows.bincount()
     start_Q = count_Q.cumsum(0) - count_Q
     for users in torch.randperm(len(count_Q)).split(USERS):
         size = count_Q[users]
         place = torch.repeat_interleave(start_Q[users] - (size.cumsum(0) - size), size) + torch.arange(int(size.sum()))
         row = torch.repeat_interleave(torch.arange(len(users)), size)
-        yield Lesson(lesson.inputs[place], lesson.labels[place], row)
+        yield LabeledCandidates(candidates.inputs[place], candidates.labels[place], row)

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from palate.errors import RecipeError
-from palate.models.two_stage.ranker_training import Lesson
+from palate.models.two_stage.ranker_training import LabeledCandidates
 
 Objective = Literal["lambdarank", "binary"]
 LEAST_SHARE = 0.01  # of the candidates, in each leaf
@@ -27,7 +27,7 @@ COLUMNS = 0.3  # share of the features that each tree reads
 BETWEEN = b"\0"  # two texts of LightGBM, which hold no such byte
 
 
-class Trees(nn.Module):
+class GBDTRanker(nn.Module):
     """Fitted trees; before that every candidate scores 0.
 
     Args:
@@ -53,7 +53,7 @@ class Trees(nn.Module):
         found_AN = [one.predict(inputs, raw_score=True, num_threads=threads) for one in self.boosters]
         return torch.from_numpy(np.mean(found_AN, axis=0)).to(input_NF.device, torch.float32)
 
-    def learn(self, lesson: Lesson, seed: int) -> None:
+    def learn(self, candidates: LabeledCandidates, seed: int) -> None:
         """Grow all trees, each on a sample of users and features.
 
         With few users a fixed number of trees is better than early stopping on held-out users.
@@ -64,7 +64,7 @@ class Trees(nn.Module):
         lightgbm = _library()
         options = {
             **self.options,
-            "min_data_in_leaf": max(1, int(LEAST_SHARE * len(lesson.labels))),
+            "min_data_in_leaf": max(1, int(LEAST_SHARE * len(candidates.labels))),
             "bagging_by_query": True,
             "bagging_fraction": PEOPLE,
             "bagging_freq": 1,
@@ -76,10 +76,10 @@ class Trees(nn.Module):
             "num_threads": torch.get_num_threads(),
             "verbosity": -1,
         }
-        inputs, labels = lesson.inputs.cpu().numpy(), lesson.labels.cpu().numpy()
+        inputs, labels = candidates.inputs.cpu().numpy(), candidates.labels.cpu().numpy()
         texts = []
         for own in range(seed, seed + self.bags):
-            rows = lightgbm.Dataset(inputs, labels, group=lesson.sizes)
+            rows = lightgbm.Dataset(inputs, labels, group=candidates.sizes)
             texts.append(lightgbm.train({**options, "seed": own}, rows, self.rounds).model_to_string().encode())
         self.set_extra_state(torch.tensor(list(BETWEEN.join(texts)), dtype=torch.uint8))
 

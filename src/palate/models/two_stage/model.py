@@ -18,12 +18,12 @@ from torch import Tensor, nn
 
 from palate.base import DataSpec, Query
 from palate.data.dataset import Fingerprint
-from palate.models.two_stage.candidate_generation import Found, Retrieval
-from palate.models.two_stage.dcn_ranker import Cross
-from palate.models.two_stage.gbdt_ranker import Trees
-from palate.models.two_stage.ranker_features import LATEST, Inputs
+from palate.models.two_stage.candidate_generation import MemberScores, Retrieval
+from palate.models.two_stage.dcn_ranker import DCNRanker
+from palate.models.two_stage.gbdt_ranker import GBDTRanker
+from palate.models.two_stage.ranker_features import LATEST, RankerFeatures
 
-Ranker = Trees | Cross
+Ranker = GBDTRanker | DCNRanker
 
 CELLS = (
     24_000_000  # numbers held at once, 96 MB, and a few copies: scores of all retrievers, or inputs of all candidates
@@ -57,7 +57,7 @@ class TwoStageModel(nn.Module):
         self.spec, self.names = spec, tuple(names)
         models = list(members)
         self.retrieval = Retrieval(models, n_candidates, exclude_seen, len(models) - len(self.names))
-        self.inputs = Inputs(spec)
+        self.inputs = RankerFeatures(spec)
         self.ranker: Ranker = ranker
 
     def score(self, query: Query, items: Tensor | None = None) -> Tensor:
@@ -93,7 +93,7 @@ class TwoStageModel(nn.Module):
         for first in range(0, max(1, len(query)), step):
             yield query.part(first, step)
 
-    def read(self, query: Query, found: Found) -> tuple[Tensor, Tensor, Tensor]:
+    def read(self, query: Query, found: MemberScores) -> tuple[Tensor, Tensor, Tensor]:
         """The candidates: inputs (N, F), users (N,) of the query ascending, and items (N,)."""
         row_N, item_N = found.candidate.nonzero(as_tuple=True)
         return self.inputs(query, found, row_N, item_N, self.retrieval.models), row_N, item_N

@@ -33,7 +33,7 @@ from palate.base import DataSpec, ItemVectors, Query
 from palate.data.dataset import Dataset
 from palate.data.features import Feature, FeatureSchema, FeatureTable
 from palate.models.edlae import later_shares
-from palate.models.two_stage.candidate_generation import Found
+from palate.models.two_stage.candidate_generation import MemberScores
 
 DAY = 86_400.0
 HALF_LIVES = (3.0, 14.0, 60.0)
@@ -42,7 +42,7 @@ LATEST = 5  # events of the history that cosines look at
 FEW = 40  # a column with more values is read through the history only
 
 
-class Inputs(nn.Module):
+class RankerFeatures(nn.Module):
     """Statistics of the training rows and the features of both sides, and the rows of numbers made of them.
 
     Args:
@@ -97,8 +97,16 @@ class Inputs(nn.Module):
         )
         self.usual.copy_(touched[0] / max(1, len(rows)))
 
-    def forward(self, query: Query, found: Found, row_N: Tensor, item_N: Tensor, models: list[object]) -> Tensor:
-        """Inputs (N, F) of the candidates ``item_N`` of the users ``row_N``."""
+    def width(self, models: list[object]) -> int:
+        """F, the number of features with these retrievers and scorers."""
+        sides = [side.numbers.shape[1] + side.flags for side in (self.user_side, self.item_side)]
+        history = 2 * len(self.item_side.slots) + self.item_side.numbers.shape[1]
+        cosines = 3 * sum(isinstance(model, ItemVectors) for model in models)
+        # Beside z and rank of each model: three columns of retrieval, and 12 and the half-lives of ``_behavior``.
+        return 2 * len(models) + 3 + 12 + len(HALF_LIVES) + cosines + sum(sides) + history
+
+    def forward(self, query: Query, found: MemberScores, row_N: Tensor, item_N: Tensor, models: list[object]) -> Tensor:
+        """Features (N, F) of the candidates ``item_N`` of the users ``row_N``."""
         columns = [
             *_retrieval(found, row_N, item_N),
             *self._behavior(query, row_N, item_N),
@@ -205,6 +213,11 @@ class _Side(nn.Module):
         return total.view(users, -1).index_fill_(1, torch.zeros(1, dtype=torch.int64, device=item_H.device), 0.0)
 
     @property
+    def flags(self) -> int:
+        """Columns of ``values`` beside the numbers."""
+        return sum(column.codes for column, _, _ in self._columns() if column.codes <= FEW)
+
+    @property
     def slots(self) -> list[slice]:
         """The slots of each column that has codes."""
         return [slots for _, _, slots in self._columns()]
@@ -218,7 +231,7 @@ class _Side(nn.Module):
                 yield column, base, slice(start, start + column.slots)
 
 
-def _retrieval(found: Found, row_N: Tensor, item_N: Tensor) -> Iterator[Tensor]:
+def _retrieval(found: MemberScores, row_N: Tensor, item_N: Tensor) -> Iterator[Tensor]:
     z_MN, rank_MN = found.z[:, row_N, item_N], found.rank[:, row_N, item_N].float().log2()
     yield z_MN.T
     yield rank_MN.T

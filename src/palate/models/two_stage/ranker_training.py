@@ -29,7 +29,7 @@ class Slice(NamedTuple):
     after: Dataset
 
 
-class Lesson(NamedTuple):
+class LabeledCandidates(NamedTuple):
     """Candidates of Q users, one user after the other.
 
     ``inputs`` (N, F) is what the ranker reads; ``labels`` (N,) float32, 1 for a touch; ``rows`` (N,) the user of each,
@@ -46,10 +46,10 @@ class Lesson(NamedTuple):
         size_Q: NDArray[np.int64] = self.rows.unique_consecutive(return_counts=True)[1].cpu().numpy()
         return size_Q
 
-    def of(self, users: Tensor) -> Lesson:
+    def of(self, users: Tensor) -> LabeledCandidates:
         """The candidates of some users, given by a (Q,) mask."""
         kept_N = users[self.rows]
-        return Lesson(*(part[kept_N] for part in self))
+        return LabeledCandidates(*(part[kept_N] for part in self))
 
 
 def cut(train: Dataset, size: float, slices: int, step: float, min_rating: float, seed: int) -> Iterator[Slice]:
@@ -80,11 +80,11 @@ def cut(train: Dataset, size: float, slices: int, step: float, min_rating: float
         yield Slice(train.with_rows(rows.take(earlier)), train.with_rows(rows.take(returning)))
 
 
-def joined(lessons: list[Lesson]) -> Lesson:
-    """Several lessons as one, users counted on."""
+def concatenated(parts: list[LabeledCandidates]) -> LabeledCandidates:
+    """Several parts as one, users counted on."""
     first, rows = 0, []
-    for lesson in lessons:
-        rows.append(lesson.rows + first)
-        first += int(lesson.rows.max()) + 1 if len(lesson.rows) else 0
-    inputs, labels = (torch.cat([lesson[field] for lesson in lessons]) for field in (0, 1))
-    return Lesson(inputs, labels, torch.cat(rows))
+    for candidates in parts:
+        rows.append(candidates.rows + first)
+        first += int(candidates.rows.max()) + 1 if len(candidates.rows) else 0
+    inputs, labels = (torch.cat([candidates[field] for candidates in parts]) for field in (0, 1))
+    return LabeledCandidates(inputs, labels, torch.cat(rows))

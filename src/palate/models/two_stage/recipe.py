@@ -25,10 +25,10 @@ from palate.data.dataset import Dataset
 from palate.data.features import FeatureSchema, FeatureTable
 from palate.errors import RecipeError
 from palate.models.registry import as_recipe, as_table
-from palate.models.two_stage.dcn_ranker import Cross
-from palate.models.two_stage.gbdt_ranker import Objective, Trees
+from palate.models.two_stage.dcn_ranker import DCNRanker
+from palate.models.two_stage.gbdt_ranker import GBDTRanker, Objective
 from palate.models.two_stage.model import Ranker, TwoStageModel
-from palate.models.two_stage.ranker_training import Lesson, Slice, cut, joined
+from palate.models.two_stage.ranker_training import LabeledCandidates, Slice, concatenated, cut
 
 MOST = 600  # candidates of one user to learn from: all the right ones, and some of the others
 
@@ -129,12 +129,12 @@ class TwoStage(Recipe[TwoStageModel]):
         slices = list(cut(train, self.slice_size, self.slices, self._step, self.min_rating, options.seed))
         serving = train if self.refit else slices[-1].before
         sizes = DataSpec(train.n_users, train.n_items, self._schema(serving))
-        lessons = []
+        parts = []
         for number, part in enumerate(slices):
             model = self._retrievers(part.before, sizes, options, f"slice-{number}")
-            lessons.append(self._lesson(model, part, options.seed + number))
+            parts.append(self._labeled(model, part, options.seed + number))
         ranker = model.ranker
-        self._teach(ranker, joined(lessons), options.seed)
+        self._train_ranker(ranker, concatenated(parts), options.seed)
         if self.refit:
             model = self._retrievers(train, sizes, options, "all")
             model.ranker = ranker
@@ -150,11 +150,10 @@ class TwoStage(Recipe[TwoStageModel]):
 
     def _around(self, members: list[Any], spec: DataSpec) -> TwoStageModel:
         names = [recipe.name for recipe in self.recipes[: len(self.members)]]
-        trees = Trees(self.objective, self.rounds, self.leaves, self.learning_rate, self.bags)
+        trees = GBDTRanker(self.objective, self.rounds, self.leaves, self.learning_rate, self.bags)
         model = TwoStageModel(members, trees, spec, names, self.n_candidates, self.exclude_seen)
         if self.ranker == "cross":
-            unknown = Query(torch.full((1,), -1))
-            model.ranker = Cross(model.read(unknown, model.retrieval(unknown))[0].shape[1])
+            model.ranker = DCNRanker(model.inputs.width(model.retrieval.models))
         return model
 
     def _retrievers(self, rows: Dataset, spec: DataSpec, options: TrainOptions, stage: str) -> TwoStageModel:
@@ -177,7 +176,7 @@ class TwoStage(Recipe[TwoStageModel]):
                     f"{recipe.name} and another part read one feature as different kinds: name it with the same kind"
                 )
 
-    def _lesson(self, model: TwoStageModel, part: Slice, seed: int) -> Lesson:
+    def _labeled(self, model: TwoStageModel, part: Slice, seed: int) -> LabeledCandidates:
         """The candidates of the people who come back in the slice, as of its start."""
         rng, rows = np.random.default_rng(seed), part.after.interactions
         users = rng.permutation(np.unique(rows.user))[: self.users]
@@ -185,25 +184,26 @@ class TwoStage(Recipe[TwoStageModel]):
         at = None if rows.time is None else torch.full((len(users),), rows.time.min(), dtype=torch.float64)
         query = Query.of(users, part.before.history.select(users), at)
         right = torch.from_numpy(np.unique(rows.user.astype(np.int64) * model.spec.items + rows.item))
-        done, lessons = 0, []
+        done, parts = 0, []
         with torch.inference_mode():
             for asked in model.chunks(query):
                 input_NF, row_N, item_N = model.read(asked, model.retrieval(asked))
                 label_N = torch.isin(asked.user[row_N] * model.spec.items + item_N, right).float()
                 chance_Q = MOST / row_N.bincount(minlength=len(asked)).clamp(min=1)
                 kept_N = (label_N > 0) | (torch.from_numpy(rng.random(len(row_N))) < chance_Q[row_N])
-                lessons.append(Lesson(input_NF[kept_N], label_N[kept_N], row_N[kept_N] + done))
+                parts.append(LabeledCandidates(input_NF[kept_N], label_N[kept_N], row_N[kept_N] + done))
                 done += len(asked)
-        return Lesson(*map(torch.cat, zip(*lessons, strict=True)))
+        return LabeledCandidates(*map(torch.cat, zip(*parts, strict=True)))
 
-    def _teach(self, ranker: Ranker, lesson: Lesson, seed: int) -> None:
-        users = len(lesson.rows[lesson.labels > 0].unique())
+    def _train_ranker(self, ranker: Ranker, candidates: LabeledCandidates, seed: int) -> None:
+        users = len(candidates.rows[candidates.labels > 0].unique())
         if users < 2:
             raise RecipeError(
-                f"{int(lesson.labels.sum()):,} of {len(lesson.labels):,} candidates are relevant, of {users} users: "
-                "too few to train a ranker, raise n_candidates or slice_size, or use the recipe ensemble"
+                f"{int(candidates.labels.sum()):,} of {len(candidates.labels):,} candidates are relevant, "
+                f"of {users} users: too few to train a ranker, raise n_candidates or slice_size, "
+                "or use the recipe ensemble"
             )
-        ranker.learn(lesson, seed)
+        ranker.learn(candidates, seed)
 
 
 def _columns(recipe: Recipe[Any]) -> tuple[tuple[str, ...], tuple[str, ...]]:
