@@ -17,6 +17,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -93,7 +94,12 @@ class IdMap:
         if self._textual and len(values) > 1 and len(self):
             keys, row_of = self._by_hash
             texts = [str(value) for value in values]
-            key = np.array([_hash_one(text) >> 32 for text in texts], np.uint32)
+            if len(texts) > 8:
+                raw = [text.encode() for text in texts]
+                ends = np.array([0, *accumulate(map(len, raw))], np.int64)
+                key = (_hash_bytes(ends, b"".join(raw)) >> np.uint64(32)).astype(np.uint32)
+            else:
+                key = np.array([_hash_one(text) >> 32 for text in texts], np.uint32)
             row = row_of[np.minimum(keys.searchsorted(key), len(keys) - 1)].astype(np.int32)
             # The texts are read at once: one call of polars instead of one per id. Another text at
             # the first place of a hash is rare, or the id is unknown: ``row`` finds out.
@@ -259,7 +265,11 @@ def _hash_texts(texts: pl.Series) -> NDArray[np.uint64]:
     _, offsets, data = array.buffers()
     if not len(texts):
         return np.empty(0, dtype=np.uint64)
-    ends = np.frombuffer(offsets, np.int64)[array.offset : array.offset + len(texts) + 1]
+    return _hash_bytes(np.frombuffer(offsets, np.int64)[array.offset : array.offset + len(texts) + 1], data)
+
+
+def _hash_bytes(ends: NDArray[np.int64], data: Any) -> NDArray[np.uint64]:
+    """The hashes of strings that lie behind each other in ``data``, from ``ends[n]`` to ``ends[n + 1]``."""
     # A string may begin at any byte, and NumPy copies a whole array to read it unaligned: two aligned words are read
     # and shifted together, from a copy that ends in zeros so that the last read is inside.
     first, last = int(ends[0]) & ~7, int(ends[-1])

@@ -111,13 +111,13 @@ class Recommender(State):
         owner = answer.owners
         columns = [
             _taken(asked, owner),
-            self.items.ids[answer.items].alias("item_id"),
+            _taken(self.items.ids, answer.items).alias("item_id"),
             pl.Series("rank", answer.ranks.astype(np.int32)),
             pl.Series("score", answer.scores),
             _taken(SOURCE_NAMES, answer.sources),
         ]
         if self.titles is not None:
-            columns.append(self.titles[answer.items].alias("title"))
+            columns.append(_taken(self.titles, answer.items).alias("title"))
         if answer.moved is not None and answer.by_score is not None:
             columns.append(traces(answer.by_score, answer.moved, answer.ranks).alias("rule"))
         frame = columns[0].to_frame().hstack(columns[1:])  # the checks of pl.DataFrame take three times as long
@@ -319,11 +319,12 @@ class Recommender(State):
 
 
 def _taken(values: pl.Series, index: NDArray[np.integer[Any]]) -> pl.Series:
-    """``values[index]``."""
+    """``values[index]``, for indices of at least 0."""
     # The answer to one user repeats one id and mostly one source: polars repeats a value in a tenth of a gather's time.
     if len(index) and (index == index[0]).all():
         return values.new_from_index(int(index[0]), len(index))
-    return values[index]
+    # A series of polars' own type of index: the checks of an array of integers take longer than the gather.
+    return values[pl.Series(index.astype(np.uint32))]
 
 
 def _is_pandas(users: Any) -> bool:
