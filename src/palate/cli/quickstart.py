@@ -67,7 +67,7 @@ def quickstart(
     Bundle(found.recipe, recommender, bundle.metrics, bundle.split).save(out)
     page = None if found.found is None else _write_page(found, out.with_name(f"{out.name}.html"))
     example = examples(recommender, k)
-    steps = next_steps(reading.arguments(data, items), out, example)
+    steps = next_steps(found, reading.arguments(data, items), out, example)
     if json:
         print_json({
             "data": dataset.name, "rows": len(dataset), "users": dataset.n_users, "items": dataset.n_items,
@@ -99,10 +99,11 @@ def examples(recommender: Recommender, k: int, users: int = 2) -> pl.DataFrame:
     return recommender.recommend(recommender.users.external(longest), min(k, 5))
 
 
-def next_steps(read: list[str], out: Path, example: pl.DataFrame) -> list[tuple[str, str]]:
+def next_steps(found: Quickstart, read: list[str], out: Path, example: pl.DataFrame) -> list[tuple[str, str]]:
     """Commands for these data that can be typed as they stand, and what each is for.
 
     Args:
+        found: what was chosen, and how rows were held out.
         read: DATA and the options that it was read with.
         out: folder of the bundle.
         example: lists of users, of which the first is asked for again.
@@ -119,10 +120,12 @@ def next_steps(read: list[str], out: Path, example: pl.DataFrame) -> list[tuple[
             (["recommend", str(out), *lists], "the list of a user"),
             (["explain", str(out), *hyphen, user, item], "why this item"),
         ]
-    steps += [
-        (["compare", *read, "--recipes", "sasrec,ials,ease"], "tuned baselines, tests, a longer report"),
-        (["serve", str(out)], "lists over HTTP"),
-    ]
+    if found.split is not None:
+        best = sorted(found.validation, key=lambda name: -found.validation[name])[:2] or [found.recipe.name]
+        split = ["--split", "leave-one-out"] if found.split.how.startswith("leave one out") else []
+        compare = ["compare", *read, *split, "--recipes", ",".join(best)]
+        steps.append((compare, "the two best, tuned baselines, tests, a longer report"))
+    steps.append((["serve", str(out)], "lists over HTTP"))
     known = {one.name for one in app.registered_commands}
     return [(shlex.join(["palate", *words]), use) for words, use in steps if words[0] in known]
 

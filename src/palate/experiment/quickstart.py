@@ -84,11 +84,12 @@ def quickstart(
     plan = plan_quickstart(dataset, minutes)
     try:
         split = sampled_users(hold_out(dataset, seed=options.seed), TEST_USERS, options.seed)
-    except DataError as error:
-        sentences = [f"Nothing could be measured: {error}.", "The bundle lists the most popular items."]
-        return Quickstart(
-            Popularity(), Popularity().fit(dataset, options), None, {}, None, plan.left_out, {}, sentences
-        )
+    except DataError:
+        sentences = [
+            f"Nothing could be measured: {dataset} are too few to hold some out.",
+            "The bundle lists the most popular items.",
+        ]
+        return Quickstart(Popularity(), Popularity().fit(dataset, options), None, {}, None, (), {}, sentences)
     progress(ProgressEvent("quickstart", message=split.how))
     for line in split.notes:
         progress(ProgressEvent("quickstart", message=f"  {line}"))

@@ -118,8 +118,8 @@ def _causes(split: Split, k: int, words: Wording) -> list[str]:
     checks = (
         (users < FEW_USERS, f"few {words.users} could be measured ({users:,})"),
         (median < FEW_EVENTS, f"few events per {words.user} (half of them have at most {median:g})"),
-        (train.n_items < 5 * k, f"few items ({train.n_items:,}), of which {k} are a large part"),
-        (top > 0.5, f"the {k} most popular items are {top:.0%} of all events"),
+        (train.n_items < 5 * k, f"few items ({train.n_items:,}), of which a list holds a large part"),
+        (top > 0.5 and train.n_items > k, f"the {k} most popular items are {top:.0%} of all events"),
         (held_out > k, f"{held_out:.0f} held-out items per {words.user}, of which any list holds one easily"),
     )
     found = [text for holds, text in checks if holds]
