@@ -11,7 +11,8 @@ data, H history events of the whole batch (CSR), D width of a vector.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Generic, Literal, NamedTuple, Protocol, Self, TypeVar, runtime_checkable
@@ -30,6 +31,8 @@ from palate.data.frame import from_frame
 from palate.data.splits.split import Split
 from palate.errors import DataError, RecipeError
 from palate.progress import Progress, silent
+
+LARGE = 1e12  # of weights: beyond, sums of their squares overflow 32 bits
 
 __all__ = [
     "AddsItems",
@@ -337,7 +340,9 @@ class Recipe(Generic[M_co]):
             RecipeError: the rows cannot be learned from.
             DataError: the dataframe cannot be read.
         """
-        return self._fit(as_dataset(train), options)
+        rows = as_dataset(train)
+        with overflow_explained(self.name, rows):
+            return self._fit(rows, options)
 
     def _fit(self, train: Dataset, options: TrainOptions) -> M_co:
         raise NotImplementedError
@@ -350,6 +355,29 @@ class Recipe(Generic[M_co]):
     def fast(cls) -> Self:
         """The preset that trains in seconds on two cores; the defaults, unless overridden."""
         return cls()
+
+
+@contextmanager
+def overflow_explained(recipe: str, rows: Dataset) -> Iterator[None]:
+    """Equations that have no solution become a RecipeError, which names weights that are too large, if they are.
+
+    Raises:
+        RecipeError: fitting failed.
+    """
+    try:
+        yield
+    except (np.linalg.LinAlgError, torch._C._LinAlgError, RecipeError) as error:
+        # Squares of large weights overflow 32 bits, and a recipe then sees an infinite loss or bad equations.
+        largest = float(np.abs(rows.interactions.weight).max(initial=0))
+        reason = str(error).strip().partition("\n")[0]
+        if largest > LARGE:
+            raise RecipeError(
+                f"recipe {recipe}: weights as large as {largest:g} cannot be computed with in 32 bits ({reason}): "
+                "cap or scale them, or drop such rows at their source"
+            ) from error
+        if isinstance(error, RecipeError):
+            raise
+        raise RecipeError(f"recipe {recipe}: unsolvable equations ({reason}): raise the regularization") from error
 
 
 def as_dataset(rows: Dataset | Any) -> Dataset:

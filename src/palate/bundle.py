@@ -1,7 +1,7 @@
 """Bundle: a fitted model with all it needs to recommend, as one folder without pickle.
 
     manifest.json               recipe, metrics, fingerprints, versions; name, size and SHA-256 of each file below
-    weights-<sha>.safetensors   the model's state, and the sketch of the rows it was trained on
+    weights-<sha>.safetensors   the model's state, and sketches of the rows it was trained on
     users-<sha>.parquet         id, seen (events of the user in the file below), features
     items-<sha>.parquet         id, popularity, title, features
     seen-<sha>.parquet          item, weight, time of every training row, grouped by user, oldest first
@@ -50,7 +50,7 @@ MANIFEST = "manifest.json"
 LOCK = ".lock"
 PARTS = ("weights", "users", "items", "seen")
 OUR_FILES = re.compile(r"(weights|users|items|seen|index)-[0-9a-f]{16}\.(safetensors|parquet|faiss)|\.lock")
-SKETCH = "palate.sketch"
+SKETCH, PAIRS = "palate.sketch", "palate.pairs"
 FEATURE = "feature:"
 
 
@@ -234,7 +234,10 @@ class Bundle:
         assert isinstance(data.model, nn.Module)
         state = _unshared(data.model.state_dict())
         if data.model.trained_on is not None:
-            state[SKETCH] = from_numpy(data.model.trained_on.sketch.view(np.int64).copy())
+            trained = data.model.trained_on
+            for key, sketch in ((SKETCH, trained.sketch), (PAIRS, trained.pairs)):
+                if sketch is not None:
+                    state[key] = from_numpy(sketch.view(np.int64).copy())
         yield "weights", ".safetensors", partial(save_file, state)
         users = pl.DataFrame({"id": data.users.ids, "seen": data.seen.counts})
         yield "users", ".parquet", _with_features(users, data.user_features).write_parquet
@@ -390,7 +393,7 @@ def _model(recipe: Recipe[Any], path: Path, manifest: Mapping[str, Any], device:
     try:
         # Copies: the loaded tensors lie in the mapped file, which must not be able to change under a running server.
         state = {name: tensor.clone() for name, tensor in load_file(path).items()}
-        sketch = state.pop(SKETCH, None)
+        sketch, pairs = (state.pop(key, None) for key in (SKETCH, PAIRS))
         model.load_state_dict(state, strict=True, assign=True)
     except (SafetensorError, RuntimeError) as error:
         raise BundleError(
@@ -398,7 +401,8 @@ def _model(recipe: Recipe[Any], path: Path, manifest: Mapping[str, Any], device:
         ) from None
     trained = manifest["trained_on"]
     if trained is not None and sketch is not None:
-        model.trained_on = Fingerprint(**trained, sketch=sketch.numpy().view(np.uint64))
+        known = None if pairs is None else pairs.numpy().view(np.uint64)
+        model.trained_on = Fingerprint(**trained, sketch=sketch.numpy().view(np.uint64), pairs=known)
     model.to(torch.device(device))
     loaded: Model = model.eval()
     return loaded

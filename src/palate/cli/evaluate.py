@@ -34,7 +34,10 @@ def evaluate(
         int, typer.Option("--negatives", min=0, help="Also measure against this many sampled candidates.")
     ] = 0,
     exclude_seen: Annotated[
-        bool, typer.Option("--exclude-seen/--include-seen", help="Take items of the training rows out of the lists.")
+        bool,
+        typer.Option(
+            "--exclude-seen/--include-seen", " /--keep-seen", help="Take items of the training rows out of the lists."
+        ),
     ] = True,
     allow_trained_rows: Annotated[
         bool, typer.Option("--allow-trained-rows", help="Measure even rows the model was trained on.")

@@ -13,7 +13,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from palate.data.feedback import NO_WEIGHTS, Feedback, MinRating
-from palate.data.ids import STEP, IdMap, mix
+from palate.data.ids import STEP, WORD, IdMap, mix
 from palate.data.order import grouped, renumbered
 from palate.errors import DataError, ModelError
 
@@ -115,6 +115,8 @@ class Fingerprint:
         users, items: number of ids in each map.
         ids: ``IdMap.digest`` of the users followed by that of the items, 32 hex digits; "" where unknown. Equal rows
             under other maps have equal fingerprints, so it plays no part in comparisons.
+        pairs: the sketch of the distinct pairs (user, item), which finds the same rows with other times or none; None
+            in bundles of earlier versions.
     """
 
     rows: int
@@ -123,14 +125,18 @@ class Fingerprint:
     users: int = field(default=0, compare=False)
     items: int = field(default=0, compare=False)
     ids: str = field(default="", compare=False, repr=False)
+    pairs: NDArray[np.uint64] | None = field(default=None, compare=False, repr=False)
 
     def __str__(self) -> str:
         return f"{self.digest[:12]} ({self.rows:,} rows)"
 
     def overlap(self, other: Fingerprint) -> tuple[int, int]:
         """How many of the rows of ``other`` that can be checked are in this set too: (found, checked)."""
-        checkable = other.sketch[other.sketch <= min(_reach(self), _reach(other))]
-        return int(np.isin(checkable, self.sketch).sum()), len(checkable)
+        return _overlap(self.sketch, other.sketch)
+
+    def pair_overlap(self, other: Fingerprint) -> tuple[int, int]:
+        """The same for distinct pairs of user and item, whatever their times; (0, 0) where they are not known."""
+        return (0, 0) if self.pairs is None or other.pairs is None else _overlap(self.pairs, other.pairs)
 
     def record(self) -> dict[str, Any]:
         """All of it but the sketch, ready for JSON."""
@@ -157,35 +163,48 @@ class Fingerprint:
         )
 
 
-def _reach(fingerprint: Fingerprint) -> np.uint64:
-    full = len(fingerprint.sketch) >= SKETCH_ROWS
-    return fingerprint.sketch[-1] if full else np.uint64(np.iinfo(np.uint64).max)
+def _overlap(known: NDArray[np.uint64], other: NDArray[np.uint64]) -> tuple[int, int]:
+    """How many of the hashes of ``other`` that both sketches reach are in ``known``: (found, reached)."""
+    reach = min((sketch[-1] for sketch in (known, other) if len(sketch) >= SKETCH_ROWS), default=np.uint64(WORD))
+    checkable = other[other <= reach]
+    return int(np.isin(checkable, known).sum()), len(checkable)
+
+
+def _sketch(hashes: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """The smallest hashes, ascending."""
+    size = min(SKETCH_ROWS, len(hashes))
+    return np.sort(np.partition(hashes, size - 1)[:size]) if size else hashes
 
 
 def fingerprint(rows: Interactions, users: IdMap, items: IdMap) -> Fingerprint:
     """Fingerprint of rows under their external ids: sums of row hashes, so order does not matter."""
     step = np.uint64(STEP)
     hash_U, hash_I = mix(users.hashes + step), items.hashes
-    events = np.empty(len(rows), dtype=np.uint64)
+    events, pairs = np.empty(len(rows), dtype=np.uint64), np.empty(0, np.uint64)
     lanes = [0, 0]
     # In parts that stay in the cache: eight passes over all rows are memory-bound.
     for first in range(0, len(rows), PART):
         part = slice(first, first + PART)
         time = np.full(len(events[part]), -1.0) if rows.time is None else rows.time[part].astype(np.float64)
-        event = mix(mix(hash_U[rows.user[part]] ^ hash_I[rows.item[part]]) ^ mix(time.view(np.uint64) + step))
+        pair = mix(hash_U[rows.user[part]] ^ hash_I[rows.item[part]])
+        event = mix(pair ^ mix(time.view(np.uint64) + step))
         whole = mix(event ^ mix(rows.weight[part].astype(np.float64).view(np.uint64) + step))
         events[part] = event
+        # Repeats of one pair are merged before the sketch is cut, or they would fill it.
+        lowest = np.sort(np.concatenate([pairs, pair if len(pairs) < SKETCH_ROWS else pair[pair < pairs[-1]]]))
+        pairs = lowest[np.diff(lowest, prepend=lowest[:1] + np.uint64(1)) != 0][:SKETCH_ROWS]
         lanes = [lanes[0] + int(whole.sum(dtype=np.uint64)), lanes[1] + int(mix(whole + step).sum(dtype=np.uint64))]
-    size = min(SKETCH_ROWS, len(events))
-    sketch = np.sort(np.partition(events, size - 1)[:size]) if size else events
     digest = "".join(f"{lane % 2**64:016x}" for lane in lanes)
-    return Fingerprint(len(rows), digest, sketch, len(users), len(items), users.digest + items.digest)
+    ids = users.digest + items.digest
+    return Fingerprint(len(rows), digest, _sketch(events), len(users), len(items), ids, pairs)
 
 
 # refused: a value is missing or cannot be read. dropped: left out by choice, or merged with another row. unknown-user,
 # unknown-item: test rows dropped because their user or item has no training rows. relative-times: times without a date.
-# mixed-times: times in several units.
-NoteKind = Literal["", "refused", "dropped", "unknown-user", "unknown-item", "relative-times", "mixed-times"]
+# mixed-times: times in several units. trained-pairs: test rows of users and items that were trained, and not later.
+NoteKind = Literal[
+    "", "refused", "dropped", "unknown-user", "unknown-item", "relative-times", "mixed-times", "trained-pairs"
+]
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from palate.data.splits.split import Split
 from palate.errors import EvaluationError, LeakError
 
+SAME = 0.9  # share of trained pairs among the test rows from which they are the training rows
 UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "KI": 2**10, "MI": 2**20, "GI": 2**30}
 
 
@@ -57,6 +58,38 @@ def check_model(model: Any, split: Any, allow_trained_rows: bool) -> None:
             "its training data. Evaluate on held-out rows, or allow it knowingly (allow_trained_rows=True, "
             "--allow-trained-rows)"
         )
+    # The same rows without times, or with times cut to days, are other rows but the same pairs. Users come back to
+    # items, so some trained pairs are no leak; rows of one split are disjoint, so none of them are.
+    n, pairs = len(split.test), sum(note.rows for note in split.notes if note.kind == "trained-pairs")
+    if not pairs and trained != split.train.fingerprint:
+        pairs, n = trained.pair_overlap(split.test.fingerprint)
+        if _later(split).mean() >= SAME and _repeats(split).mean() >= SAME:
+            return
+    if n and pairs >= SAME * n:
+        raise LeakError(
+            f"the model was trained on test rows: {pairs:,} of {n:,} checked pairs of user and item of "
+            f"{split.test.name} were in its training data, and are not later. Evaluate on held-out rows, or allow it "
+            "knowingly (allow_trained_rows=True, --allow-trained-rows)"
+        )
+
+
+def _repeats(split: Split) -> NDArray[np.bool_]:
+    """Which test rows have a pair of user and item of the training rows."""
+    known, held = (
+        rows.user.astype(np.int64) * split.train.n_items + rows.item
+        for rows in (split.train.interactions, split.test.interactions)
+    )
+    return np.isin(held, known)
+
+
+def _later(split: Split) -> NDArray[np.bool_]:
+    """Which test rows are not older than any training row of their user; none where there are no times."""
+    known, held = split.train.interactions, split.test.interactions
+    if known.time is None or held.time is None:
+        return np.zeros(len(held), np.bool_)
+    last = np.full(split.train.n_users, -np.inf)
+    np.maximum.at(last, known.user, known.time)
+    return np.asarray(held.time >= last[held.user])
 
 
 def check_split(split: Any) -> None:

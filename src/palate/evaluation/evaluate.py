@@ -95,7 +95,8 @@ def evaluate(
     # Sampled negatives are unseen items, so a list of candidates is free of seen ones either way.
     exclude_seen = exclude_seen or candidates is not None
     named = name or type(model).__name__
-    report = _report(accumulator, ground, named, words, exclude_seen, candidates, begin, accumulator.notes(), resamples)
+    notes = [*accumulator.notes(), *(str(one) for one in split.notes if one.kind == "trained-pairs")]
+    report = _report(accumulator, ground, named, words, exclude_seen, candidates, begin, notes, resamples)
     if ground.request_times is None or not reads_request_time(model):
         return report
     return replace(report, protocol=f"{report.protocol}; {REQUEST_TIME}")

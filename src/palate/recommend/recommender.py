@@ -229,13 +229,26 @@ class Recommender(State):
                 f"none of the {len(rows):,} rows of {test.name} has a user and an item known to {self.name}: "
                 "use rows of the same source"
             )
-        owner = np.repeat(np.arange(len(self.seen), dtype=np.int32), self.seen.counts)
-        seen = Interactions(owner, self.seen.items, self.seen.weights, self.seen.times)
+        owner = np.repeat(np.arange(len(self.seen), dtype=np.int64), self.seen.counts)
+        seen = Interactions(owner.astype(np.int32), self.seen.items, self.seen.weights, self.seen.times)
         train = Dataset(self.name, self.users, self.items, seen, test.feedback, titles=self.titles)
         held = replace(rows, user=user, item=item).take(known)
+        again = np.isin(held.user.astype(np.int64) * len(self.items) + held.item, owner * len(self.items) + seen.item)
+        later = np.zeros(len(held), np.bool_)
+        if held.time is not None and seen.time is not None:
+            # A user may come back to an item; the trained row itself with its time cut off is not later.
+            last = np.full(len(self.users), -np.inf)
+            np.maximum.at(last, seen.user, seen.time)
+            later = held.time >= last[held.user]
         notes = (
             Note("test rows of unknown users dropped", int((user < 0).sum())),
             Note("test rows of unknown items dropped", int(((item < 0) & (user >= 0)).sum())),
+            Note("test rows that repeat a trained pair of user and item later on", int((again & later).sum())),
+            Note(
+                "test rows whose pair of user and item was trained, not later",
+                int((again & ~later).sum()),
+                "trained-pairs",
+            ),
         )
         how = f"all {len(held):,} rows of {test.name} with known users and items"
         shown = tuple(note for note in notes if note.rows)
