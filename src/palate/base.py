@@ -366,7 +366,7 @@ def overflow_explained(recipe: str, rows: Dataset) -> Iterator[None]:
     """
     try:
         yield
-    except (np.linalg.LinAlgError, torch._C._LinAlgError, RecipeError) as error:
+    except (np.linalg.LinAlgError, torch.linalg.LinAlgError, RecipeError) as error:  # type: ignore[attr-defined]
         # Squares of large weights overflow 32 bits, and a recipe then sees an infinite loss or bad equations.
         largest = float(np.abs(rows.interactions.weight).max(initial=0))
         reason = str(error).strip().partition("\n")[0]

@@ -128,7 +128,7 @@ PLANTED: dict[str, tuple[pl.DataFrame, int, str]] = {
 @pytest.mark.parametrize("kind", PLANTED)
 def test_what_is_planted_in_rows_is_found_and_counted(kind):
     rows, count, severity = PLANTED[kind]
-    finding = audit(read(rows)).of(kind)
+    finding = audit(read(rows, time_unit="s")).of(kind)
     assert finding.severity == severity, finding
     assert finding.why
     assert finding.remedy

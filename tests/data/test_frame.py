@@ -10,13 +10,14 @@ from hypothesis import strategies as st
 
 from palate.data.columns import Columns, find_columns
 from palate.data.frame import from_frame, to_frame
+from palate.data.ids import plain_text
 from palate.errors import DataError
 
 ROWS = {"user_id": ["b", "a", "b", "c"], "item_id": [3, 1, 2, 3], "rating": [5, 4, 3, 1], "timestamp": [40, 30, 20, 10]}
 
 
 def notes(dataset):
-    return {note.text: note.rows for note in dataset.notes}
+    return {note.text: note.rows for note in dataset.notes if note.kind != "relative-times"}
 
 
 def with_times(values):
@@ -80,7 +81,10 @@ def test_every_dataframe_gives_the_same(make):
 
 ids = st.one_of(
     st.lists(st.integers(-(2**63), 2**63 - 1), min_size=2, max_size=8, unique=True),
-    st.lists(st.text(min_size=1, max_size=6), min_size=2, max_size=8, unique=True),
+    # Texts in which nothing is invisible: other ids are the matter of test_id_columns.
+    st.lists(
+        st.text(st.characters(categories=("L", "N", "P")), min_size=1, max_size=6), min_size=2, max_size=8, unique=True
+    ).filter(lambda texts: texts == plain_text(pl.Series(texts)).to_list()),
 )
 
 
@@ -97,7 +101,7 @@ def test_round_trip(data, explicit, timed):
         {"user_id": [u for u, _ in pairs], "item_id": [i for _, i in pairs], "rating": weights}, strict=False
     ).rename({} if explicit else {"rating": "weight"})
     if timed:
-        seconds = data.draw(st.lists(st.floats(1e8, 4e9), min_size=n, max_size=n))
+        seconds = data.draw(st.lists(st.floats(3.2e8, 1.7e9), min_size=n, max_size=n))
         table = table.with_columns(timestamp=pl.Series(seconds, dtype=pl.Float64))
     dataset = from_frame(table, explicit=explicit, duplicates="keep")
     back = to_frame(dataset)

@@ -206,3 +206,26 @@ def test_a_million_rows_in_seconds(tmp_path):
     assert (dataset.n_users, dataset.n_items) == (6_000, 4_000)
     assert len(dataset) + sum(note.rows for note in dataset.notes) == rows
     assert elapsed < 6, "the target is 2 s on an idle core; see benchmarks/read_csv.py"
+
+
+@pytest.mark.parametrize(
+    ("ids", "odd"),
+    [
+        (["2.10", "2.1", "3.0"], "2.100"),
+        (["1e5", "100000x", "7e1"], "100000"),
+        (["007", "7", "08"], "0007"),
+        ([str(2**64 + 1), str(2**64 + 2), str(2**80)], str(2**64)),
+        (["7", "8", "9"], "007"),
+    ],
+)
+def test_ids_of_tables_are_matched_as_they_are_written(tmp_path, ids, odd):
+    log, people, things = (tmp_path / name for name in ("log.csv", "people.csv", "things.csv"))
+    log.write_text("customer_id,sku\n" + "".join(f"{a},{b}\n" for a in ids for b in ids))
+    rows = "".join(f"{place},{one}\n" for place, one in enumerate([*ids, odd]))
+    people.write_text("age,Customer ID\n" + rows)
+    things.write_text("price,sku\n" + rows)
+    data = read_interactions(log, user_features=people, item_features=things)
+    for features, known in ((data.user_features, data.users), (data.item_features, data.items)):
+        found = dict(zip(known.ids.cast(pl.String), features.to_series(), strict=True))
+        assert found == {one: place for place, one in enumerate(ids)}
+    assert sum("without interactions, left out" in str(note) for note in data.notes) == 2

@@ -25,7 +25,9 @@ def cold_start(
     published: Annotated[
         bool, typer.Option("--published", help="Published defaults instead of the fast preset.")
     ] = False,
-    users: Annotated[float, typer.Option("--cold-users", help="Fraction of the users to hold out entirely.")] = 0.1,
+    cold_users: Annotated[
+        float, typer.Option("--cold-users", help="Fraction of the users to hold out entirely.")
+    ] = 0.1,
     cold_items: Annotated[
         float, typer.Option("--cold-items", help="Fraction of the items to hold out entirely.")
     ] = 0.1,
@@ -55,7 +57,7 @@ def cold_start(
     assert name is not None
     source = reading.of(data, items)
     found = evaluate_cold_start(
-        make_recipe(name, fields, fast=not published), source.dataset(), users=users, items=cold_items,
+        make_recipe(name, fields, fast=not published), source.dataset(), users=cold_users, items=cold_items,
         histories=(*(histories or (1, 5)), -1), k=k, seed=seed, options=options.make_run(seed, device, threads),
     )  # fmt: skip
     if json:

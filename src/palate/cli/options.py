@@ -56,6 +56,7 @@ __all__ = [
     "TimeColumn",
     "Unit",
     "UserColumn",
+    "UserFeatures",
     "ValidIds",
     "WeightColumn",
     "make_run",
@@ -148,6 +149,7 @@ Unit = Annotated[
 ItemFeatures = Annotated[
     Path | None, typer.Option("--items", help="A table about the items: its id column, titles, features.")
 ]
+UserFeatures = Annotated[Path | None, typer.Option("--users", help="A table about the users: its id column, features.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
 TestSize = Annotated[float, typer.Option("--test-size", help="Test fraction of the rows for time and random.")]
 K = Annotated[int, typer.Option("-k", "--k", min=1, help="Length of the lists.")]
@@ -187,6 +189,7 @@ class Reading:
     strip: Strip = None
     valid_id: ValidIds = None
     time_unit: Unit = "auto"
+    users: UserFeatures = None
 
     def of(self, data: str, items: Path | None = None) -> Source:
         """The DATA argument, read in this way; ``items`` is a table about the items."""
@@ -264,7 +267,7 @@ class Source:
                     user=how.user, item=how.item, rating=how.rating, timestamp=how.time,
                     separator=how.separator, header=how.header, names=names, encoding=how.encoding,
                     query=how.query, table=how.table, layout=how.layout, missing=how.missing,
-                    decimal=how.decimal, item_features=self.item_features,
+                    decimal=how.decimal, item_features=self.item_features, user_features=how.users,
                     weight=how.weight, event=how.event, event_weights=how.event_weights, explicit=how.explicit,
                     sentinels=tuple(how.sentinel or ()), duplicates=how.duplicates, drop_invalid=how.drop_invalid,
                     min_rating=min_rating, progress=progress,

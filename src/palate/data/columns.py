@@ -144,6 +144,13 @@ def find_columns(
     return columns
 
 
+def key_column(names: Sequence[str], column: str, role: str) -> str:
+    """The column of ids in a table about users or items: named as ``column``, or as usual, else the first."""
+    same = [name for name in names if name == column] or [name for name in names if plain(name) == plain(column)]
+    usual = ([name for name in names if plain(name) in group] for group in SYNONYMS[role])
+    return next((found[0] for found in (same, *usual) if len(found) == 1), names[0])
+
+
 def _find(role: str, names: Sequence[str], source: str) -> str | None:
     for group in SYNONYMS[role]:
         hits = [name for name in names if plain(name) in group]

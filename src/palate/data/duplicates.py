@@ -69,6 +69,12 @@ def deduplicate(
     one = several.unique("pair", keep="last", maintain_order=True)
     if policy == "sum":
         sums = several.group_by("pair").agg(pl.col("weight").cast(pl.Float64).sum().cast(pl.Float32))
+        if (endless := sums.filter(pl.col("weight").is_infinite())).height:
+            user, item = divmod(endless["pair"][0], len(items))
+            raise DataError(
+                f"{source.name}: weights of user {users.ids[user]!r} with item {items.ids[item]!r} sum to infinity: "
+                "scale them, or pass duplicates='last' (--duplicates last)"
+            )
         one = one.drop("weight").join(sums, on="pair", how="left").select(table.columns)
     kept = pl.concat([table.filter(~repeated), one]).sort("row")
     return kept.select(rows.columns), [Note(TEXTS[policy], extra, "dropped")]

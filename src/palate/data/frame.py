@@ -16,7 +16,7 @@ import polars as pl
 import pyarrow as pa
 
 from palate.data.column_report import SAMPLE, SHOWN, unused_columns, used_columns
-from palate.data.columns import Columns, find_columns, listed, plain
+from palate.data.columns import Columns, find_columns, key_column, listed, plain
 from palate.data.dataset import Dataset, Interactions, Note
 from palate.data.duplicates import AUTO, Duplicates, deduplicate
 from palate.data.events import EventWeights, read_events
@@ -78,8 +78,9 @@ def from_frame(
         drop_invalid: drop rows that cannot be used, counted by reason in the notes, instead of raising.
         strip, valid_ids: blanks around ids, and ids such as "NA", as in ``read_ids``; for the feature tables too.
         time_unit: of times that are numbers, as in ``read_times``. Default: "auto", found by their size.
-        user_features, item_features: a table with one row per id, the id in the column named as in ``frame``, else
-            in the first. Ids without interactions are counted in a note, missing ones get nulls.
+        user_features, item_features: a table with one row per id, the id in the column named as in ``frame``, or as
+            usual, else in the first. An id is found as it is written ("2.10" is not "2.1"). Ids without interactions
+            are counted in a note, missing ones get nulls.
         keep_cold_items: keep items of ``item_features`` without interactions, for models that know an item by its
             features; they are left out otherwise.
         titles: the column of ``item_features`` with readable names; None takes one called title or name.
@@ -325,7 +326,7 @@ def _keyed(
     table = _as_polars(opened, opened.columns, f"{kind} features")
     if not table.columns:
         raise DataError(f"{kind} features: no columns: the first must hold the ids")
-    key = column if column in table.columns else table.columns[0]
+    key = key_column(table.columns, column, kind)
     return table, key, read_id(table[key], Source(f"{kind} features")).values
 
 

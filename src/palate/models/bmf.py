@@ -33,7 +33,7 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 from scipy import sparse
 
-from palate.base import DataSpec, Recipe, TrainOptions, as_dataset
+from palate.base import DataSpec, Recipe, TrainOptions, as_dataset, overflow_explained
 from palate.bounds import Count, NonNegative, Positive, Rounds, Width
 from palate.data.dataset import Dataset, Interactions
 from palate.data.features import indicators, unit_rows
@@ -107,6 +107,10 @@ class BMF(Recipe[RatingFactors]):
             unrated: rows without a rating, of the same maps: they count as implicit feedback.
         """
         train = as_dataset(train)
+        with overflow_explained(self.name, train):
+            return self._sampled(train, options, unrated)
+
+    def _sampled(self, train: Dataset, options: TrainOptions, unrated: Interactions | None) -> RatingFactors:
         ratings = ratings_of(train, self.negatives, options.seed)
         sides = self._sides(train, unrated)
         with torch.random.fork_rng():

@@ -32,7 +32,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from palate.base import Batch, DataSpec, Recipe, TrainOptions, as_dataset
+from palate.base import Batch, DataSpec, Recipe, TrainOptions, as_dataset, overflow_explained
 from palate.bounds import Count, NonNegative, Positive, Rounds, Width
 from palate.data.dataset import Dataset, History, Interactions
 from palate.errors import ModelError
@@ -148,7 +148,8 @@ class SVDpp(Recipe[SVDppModel]):
         if not train.explicit:
             model.strength *= self.negatives / (1 + self.negatives) ** 2
         model.history = _touched(train, unrated)
-        training.fit(self, train, options, model)
+        with overflow_explained(self.name, train):
+            training.fit(self, train, options, model)
         with torch.no_grad():
             for users in torch.arange(train.n_users).split(1 << 14):
                 model.compose(users)

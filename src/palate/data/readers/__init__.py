@@ -12,7 +12,7 @@ from dataclasses import replace
 import polars as pl
 
 from palate.data.column_report import SAMPLE, SHOWN, unused_columns
-from palate.data.columns import find_columns
+from palate.data.columns import find_columns, key_column
 from palate.data.dataset import Dataset
 from palate.data.duplicates import Duplicates
 from palate.data.events import EventWeights
@@ -125,7 +125,8 @@ def read_interactions(
         return [one for one in found if one in columns.used]
 
     frame, source = read_rows(data, options, used, progress)
-    number = find_columns(frame.columns, source=source.name, **mapped).rating
+    used_columns = find_columns(frame.columns, source=source.name, **mapped)
+    number = used_columns.rating
     if number is not None and frame[number].dtype == pl.String:
         numbers, notes = with_points(frame[number], decimal, source.name)
         frame, source = frame.with_columns(numbers), replace(source, notes=(*source.notes, *notes))
@@ -147,14 +148,23 @@ def read_interactions(
         strip=strip,
         valid_ids=valid_ids,
         time_unit=time_unit,
-        user_features=None if user_features is None else read_table(user_features, encoding=encoding),
-        item_features=None if item_features is None else read_table(item_features, encoding=encoding),
+        user_features=_features(user_features, encoding, used_columns.user_id, "user"),
+        item_features=_features(item_features, encoding, used_columns.item_id, "item"),
         titles=titles,
         source=source,
     )
     rest = first_rows(data, options, unused[:SHOWN], SAMPLE)
     rest = rest.with_columns(pl.lit(None).alias(name) for name in unused[SHOWN:])
     return replace(dataset, columns=dataset.columns + unused_columns(rest, len(frame)))
+
+
+def _features(data: Data | None, encoding: str | None, column: str, role: str) -> pl.DataFrame | None:
+    """A table about users or items, whose ids stay text, since 2.10 and 2.1, or 007 and 7, are different ids."""
+    if data is None:
+        return None
+    frame, _ = read_rows(data, ReadOptions(encoding=encoding), lambda found, _: found, silent)
+    key = key_column(frame.columns, column, role)
+    return frame.select(one if one.name == key else _typed(one) for one in frame)
 
 
 def _short_name(data: Data) -> str:
