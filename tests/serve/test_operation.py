@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import threading
+from urllib.parse import quote
 
 import httpx
 import pytest
@@ -15,6 +16,7 @@ from palate.base import TrainOptions
 from palate.bundle import Bundle
 from palate.errors import DataError
 from palate.models.popularity import Popularity
+from palate.serve.metrics import Metrics
 from palate.serve.security import Buckets
 from palate.serve.settings import Settings
 
@@ -228,6 +230,48 @@ def palate_check(bundle, path, cwd):
         check=True,
     )
     return done.stderr
+
+
+def test_the_history_has_every_slot_and_leaves_out_who_looks_on():
+    stored = [0]
+    metrics = Metrics(lambda: stored[0])
+    assert metrics.history(1000.0)["time"] == []
+    for now, seconds in ((1001.0, 0.1), (1002.0, 0.3), (1003.0, 0.2)):
+        metrics.add("GET", "/v1/recommend", 200, seconds, now)
+    metrics.add("GET", "/v1/stats", 200, 9.0, 1003.0)
+    stored[0] = 10
+    assert metrics.history(1016.0) == {
+        "time": [1005.0, 1010.0, 1015.0],
+        "requests_per_second": [0.6, 0.0, 0.0],
+        "events_per_second": [2.0, 0.0, 0.0],
+        "p50_ms": [200.0, None, None],
+        "p99_ms": [300.0, None, None],
+    }
+    metrics.add("GET", "/v1/recommend", 200, 0.1, 1e6)  # after a long silence nothing old is shown
+    assert metrics.history(1e6)["time"] == []
+
+
+def test_a_loaded_model_answers_when_it_is_named(serving, models, tmp_path):
+    with serving(str(models / "plain"), folder=tmp_path) as server:
+        listed = server.get("/v1/models")
+        active = listed["active"]
+        (other,) = {one["version"] for one in listed["models"]} - {active}
+        first = server.get("/v1/recommend", user_id="u05", k=3)
+        second = server.get("/v1/recommend", user_id="u05", k=3, model=other)
+        assert (first["model"], second["model"]) == (active, other)
+        assert [one["score"] for one in first["items"]] != [one["score"] for one in second["items"]]
+        page = server.get("/v1/recommend", recommendation_id=second["recommendation_id"])
+        assert page["model"] == other
+        assert page["items"][0]["rank"] == 4
+        # Hiding an item and feedback hold for both.
+        gone = second["items"][0]["item_id"]
+        assert server.client.patch(f"/v1/items/{quote(gone, safe='')}", json={"hidden": True}).status_code == 200
+        server.post("/v1/feedback", {"user_id": "u05", "item_id": second["items"][1]["item_id"], "type": "like"})
+        after = server.ids("u05", k=20, model=other)
+        assert not {gone, second["items"][1]["item_id"]} & set(after)
+        assert server.client.patch(f"/v1/items/{quote(gone, safe='')}", json={"hidden": False}).status_code == 200
+        assert gone in server.ids("u05", k=20, model=other)
+        assert server.client.get("/v1/recommend", params={"user_id": "u05", "model": "none"}).status_code == 404
 
 
 def test_a_bucket_refills_with_time():

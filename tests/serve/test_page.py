@@ -35,7 +35,7 @@ RUN_AXE = """async () => {
 VIEWS = {
     "try": "#/try", "known": "#/try?user=u07", "overview": "#/overview", "users": "#/users", "user": "#/users/u07",
     "items": "#/items", "item": "#/items/i%2F03%20%C3%A4", "scenarios": "#/scenarios", "models": "#/models",
-    "data": "#/data",
+    "data": "#/data", "settings": "#/settings",
 }  # fmt: skip
 WAIT = 30_000
 

@@ -70,6 +70,30 @@ class Answers:
             name: Rules.of(one.rules) if one.rules else None for name, one in self.settings.scenarios.items()
         }
         self.dropped_impressions = 0
+        self.loaded: Mapping[str, Deployment] = {self.deployment.version: self.deployment}
+        self._catalogs: dict[str, tuple[Items, int, Items]] = {}
+
+    def pick(self, version: str | None) -> tuple[Deployment, Items]:
+        """The deployment that is asked for and its catalog; without a version those that answer.
+
+        Raises:
+            Problem: no loaded bundle has this version.
+        """
+        if version is None or version == self.deployment.version:
+            return self.deployment, self.items
+        other = self.loaded.get(version)
+        if other is None:
+            raise Problem(404, f"no loaded model {version[:100]!r}: see GET /v1/models")
+        # The catalog of a bundle that does not answer is made again only after a change of an item.
+        known = self._catalogs.get(version)
+        if (
+            known is None
+            or known[0] is not self.items
+            or known[1] != self.items.edits
+            or known[2].deployment is not other
+        ):
+            known = self._catalogs[version] = self.items, self.items.edits, Items(other, self.items.changes.values())
+        return other, known[2]
 
     async def recommend(self, asked: RecommendRequest, request_id: str) -> bytes:
         """The document of a list.
@@ -82,13 +106,15 @@ class Answers:
         if name is not None:
             page = self._page(name)
             asked = page.asked.model_copy(update={"k": asked.k or page.asked.k, "explain": asked.explain})
-        deployment = self.deployment
-        self.items.expire()
+        deployment, items = self.pick(asked.model)
+        if page is not None and page.version != deployment.version:
+            raise Problem(410, f"the list was made by {page.version}, which is replaced: ask for a new list")
+        items.expire()
         ask, notes = self.ask(deployment, asked, None if page is None else page.listed)
         answer = await self.batcher.ask(ask)
         name = name or secrets.token_urlsafe(12)
         first = 0 if page is None else len(page.listed)
-        rows = self._rows(deployment, ask, answer, first)
+        rows = self._rows(items, answer, first)
         if asked.explain:
             self._explain(deployment, ask, answer, rows)
         listed = answer.items if page is None else np.concatenate([page.listed, answer.items])
@@ -223,14 +249,14 @@ class Answers:
         asked_ids = pl.Series("user_id", [user])
         return request.features_of(table, asked_ids, np.array([row]), {user: values})
 
-    def _rows(self, deployment: Deployment, ask: Ask, answer: Answer, first: int) -> list[dict[str, Any]]:
-        ids, titles, changed = deployment.ids, deployment.titles, self.items.changes
+    def _rows(self, items: Items, answer: Answer, first: int) -> list[dict[str, Any]]:
+        ids, titles, changed = items.deployment.ids, items.deployment.titles, items.changes
         rows: list[dict[str, Any]] = []
         columns = (answer.items.tolist(), answer.scores.tolist(), answer.sources.tolist())
         for rank, (item, score, source) in enumerate(zip(*columns, strict=True), first + 1):
             row = {"item_id": ids[item], "rank": rank, "score": score, "source": SOURCES[source]}
             if titles is not None or changed:
-                row["title"] = self.items.title(ids[item]) if ids[item] in changed else titles and titles[item]
+                row["title"] = items.title(ids[item]) if ids[item] in changed else titles and titles[item]
             rows.append(row)
         if answer.moved is not None and answer.by_score is not None:
             for row, text in zip(rows, traces(answer.by_score, answer.moved, answer.ranks).to_list(), strict=True):
@@ -250,8 +276,6 @@ class Answers:
         if page is None or page.made < time.time() - self.settings.page_seconds:
             self.pages.pop(name, None)
             raise Problem(410, f"recommendation_id {name[:40]!r} is unknown or has expired: ask for a new list")
-        if page.version != self.deployment.version:
-            raise Problem(410, f"the list was made by {page.version}, which is replaced: ask for a new list")
         return page
 
     def _remember(self, name: str, page: Page) -> None:

@@ -40,7 +40,7 @@ def make_app(settings: Settings, bundles: list[Path]) -> FastAPI:
     """
     torch.set_num_threads(settings.threads)
     service = Service(settings, load_bundles(bundles))
-    keys, metrics = KeyRing(), Metrics()
+    keys, metrics = KeyRing(), Metrics(lambda: service.store.stored)
     service.store.read_now(keys.load)
     if not settings.is_loopback and not keys.keys:
         raise DataError(

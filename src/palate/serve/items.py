@@ -61,6 +61,7 @@ class Items:
     def __init__(self, deployment: Deployment, changes: Iterable[Item] = ()) -> None:
         self.deployment = deployment
         self.changes: dict[str, Item] = {}
+        self.edits = 0
         self._expiring: list[tuple[float, str]] = []
         self._index: TitleIndex | None = None
         for change in changes:
@@ -76,6 +77,7 @@ class Items:
     def put(self, item: Item) -> None:
         """Take a change over into the answers."""
         self.changes[item.item_id] = item
+        self.edits += 1
         row = self.deployment.items.row(item.item_id)
         now = time.time()
         if row >= 0:
@@ -88,6 +90,7 @@ class Items:
     def remove(self, item_id: str) -> None:
         """Drop an item that only a change has made; one of the bundle is hidden instead."""
         self.changes.pop(item_id, None)
+        self.edits += 1
         if self._index is not None:
             self._index.remove(item_id)
 

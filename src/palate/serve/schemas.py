@@ -71,6 +71,7 @@ class RecommendRequest(Strict):
     at: Moment | None = None
     explain: bool = False
     recommendation_id: str | None = None
+    model: str | None = None
 
 
 class Row(BaseModel):

@@ -43,6 +43,7 @@ class Service:
         first = bundles[0]
         live = Live(settings.events, first)
         self.answers = Answers(settings, first, Items(first), live, self.store)
+        self.answers.loaded = self.bundles
         self.started = time.time()
         self.ready = False
         self.before: list[str] = []  # versions that answered before the one that answers now

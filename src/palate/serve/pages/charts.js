@@ -23,12 +23,12 @@ export function TimePlot({ title, times, series, format }) {
         height: 190,
         legend: { show: false },
         cursor: { y: false, points: { size: 7 } },
-        scales: { y: { range: (_, low, high) => [0, Math.max(high * 1.1, 1)] } },
+        scales: { y: { range: (_, low, high) => [0, Math.max((high ?? 0) * 1.1, 1)] } },
         axes: [
           { ...axis, space: 90, values: (_, ticks) => ticks.map((one) => new Date(one * 1000).toLocaleTimeString([], { hour: "2-digit", minute: "2-digit", second: "2-digit", hour12: false })) },
           { ...axis, size: 58, values: (_, ticks) => ticks.map(format) },
         ],
-        series: [{}, ...series.map((one, n) => ({ label: one.label, stroke: token(`--plot-${n + 1}`), width: 2, points: { show: false } }))],
+        series: [{}, ...series.map((one, n) => ({ label: one.label, stroke: token(`--plot-${n + 1}`), width: 2, spanGaps: true, points: { show: false } }))],
       };
       plot.current = new UPlot(options, shown.current, place.current);
     };
@@ -47,9 +47,12 @@ export function TimePlot({ title, times, series, format }) {
   }, [series.length]);
   useEffect(() => plot.current.setData(shown.current), [times.length, times.at(-1)]);
 
-  const last = series.map((one) => `${one.label} ${one.values.length ? format(one.values.at(-1)) : "unknown"}`).join(", ");
+  // A slot without a request has no latency: then the latest one that has.
+  const now = (values) => values.findLast((one) => one != null);
+  const text = (values) => (now(values) === undefined ? "–" : format(now(values)));
+  const last = series.map((one) => `${one.label} ${text(one.values)}`).join(", ");
   return html`<figure class="plot">
-    <ul class="plot-legend" aria-hidden="true">${series.map((one) => html`<li key=${one.label}><i></i>${one.label} <strong>${one.values.length ? format(one.values.at(-1)) : "–"}</strong></li>`)}</ul>
+    <ul class="plot-legend" aria-hidden="true">${series.map((one) => html`<li key=${one.label}><i></i>${one.label} <strong>${text(one.values)}</strong></li>`)}</ul>
     <div ref=${place} role="img" aria-label=${`${title} over the last minutes; now ${last}`}></div>
   </figure>`;
 }

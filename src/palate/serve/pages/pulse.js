@@ -1,46 +1,25 @@
-// The figures of the server over time. They are kept while other views are open.
+// The figures of the server, now and over the last minutes, for as long as somebody looks.
 import { get } from "./api.js";
 
-const KEPT = 450;
 const EVERY = 2000;
-
-const points = { times: [], p50: [], p99: [], requests: [], events: [] };
 const listeners = new Set();
-let latest = null;
-let failure = null;
-let before = null;
+let state = { stats: null, history: null, failure: null };
 let timer = null;
-
-function add(stats, now) {
-  const past = before ? Math.max(now - before.now, 0.001) : null;
-  // A server that was started again counts from 0.
-  const rate = (name) => (past ? Math.max(0, stats[name] - before.stats[name]) / past : 0);
-  if (past) {
-    points.times.push(now);
-    points.p50.push(stats.p50_ms);
-    points.p99.push(stats.p99_ms);
-    points.requests.push(rate("requests"));
-    points.events.push(rate("events_stored"));
-    for (const values of Object.values(points)) if (values.length > KEPT) values.shift();
-  }
-  before = { stats, now };
-  latest = stats;
-}
 
 async function beat() {
   if (document.hidden) return;
   try {
-    add(await get("/v1/stats"), Date.now() / 1000);
-    failure = null;
-  } catch (error) {
-    failure = error;
+    const [stats, history] = await Promise.all([get("/v1/stats"), get("/v1/stats/history")]);
+    state = { stats, history, failure: null };
+  } catch (failure) {
+    state = { ...state, failure };
   }
   for (const listener of listeners) listener();
 }
 
-export const pulse = () => ({ points, latest, failure });
+export const pulse = () => state;
 
-/** Call back after each new point, for as long as the returned function is not called. */
+/** Call back after each new reading, until the returned function is called. */
 export function follow(listener) {
   listeners.add(listener);
   if (timer === null) {

@@ -46,6 +46,7 @@ def add_routes(router: APIRouter, service: Service) -> None:
         at: Annotated[float | None, Query(ge=-1e11, le=1e11, description="Time of the request.")] = None,
         explain: Annotated[bool, Query(description="Name the reasons of each row.")] = False,
         recommendation_id: Annotated[str | None, Query(description="Go on with this list.")] = None,
+        model: Annotated[str | None, Query(description="Version of a loaded model; else the active one.")] = None,
     ) -> Response:
         """The best items for a user."""
         asked = RecommendRequest.model_construct(
@@ -59,6 +60,7 @@ def add_routes(router: APIRouter, service: Service) -> None:
             at=at,
             explain=explain,
             recommendation_id=recommendation_id,
+            model=model,
         )
         return json_response(await answers.recommend(asked, request.scope["request_id"]))
 

@@ -5,10 +5,14 @@ import { count, duration, html, link, milliseconds, plural, useEffect, useInterv
 import { Bones, Empty, EventLines, Failure, Head, Loaded, Tile } from "../parts.js";
 import { follow, pulse } from "../pulse.js";
 
+const rate = (value) => `${value < 10 ? value.toFixed(1) : Math.round(value)}/s`;
+
 export function Overview() {
   const [, setTurn] = useState(0);
   useEffect(() => follow(() => setTurn((n) => n + 1)), []);
-  const { points, latest, failure } = pulse();
+  const { stats: latest, history, failure } = pulse();
+  const enough = history?.time.length > 1;
+  const waiting = html`<div class="empty tall"><p>${latest ? "The first points come with the first requests." : ""}</p></div>`;
   const events = useLoad((signal) => get("/v1/events", { limit: 8 }, signal), []);
   const popular = useLoad((signal) => get("/v1/recent", { k: 8 }, signal), []);
   useInterval(events.reload, 5000);
@@ -28,12 +32,12 @@ export function Overview() {
       </dl>` : !failure && html`<${Bones} lines=${3} />`}
       <div class="two">
         <section class="panel" aria-labelledby="latency"><h2 id="latency">Latency</h2>
-          ${points.times.length > 1 ? html`<${TimePlot} title="Latency" times=${points.times} format=${milliseconds}
-            series=${[{ label: "median", values: points.p50 }, { label: "99 %", values: points.p99 }]} />` : html`<div class="bone tall"></div>`}
+          ${enough ? html`<${TimePlot} title="Latency" times=${history.time} format=${milliseconds}
+            series=${[{ label: "median", values: history.p50_ms }, { label: "99 %", values: history.p99_ms }]} />` : waiting}
         </section>
         <section class="panel" aria-labelledby="traffic"><h2 id="traffic">Requests and events</h2>
-          ${points.times.length > 1 ? html`<${TimePlot} title="Requests and events a second" times=${points.times} format=${(value) => (value < 10 ? value.toFixed(1) : Math.round(value)) + "/s"}
-            series=${[{ label: "requests", values: points.requests }, { label: "events", values: points.events }]} />` : html`<div class="bone tall"></div>`}
+          ${enough ? html`<${TimePlot} title="Requests and events a second" times=${history.time} format=${rate}
+            series=${[{ label: "requests", values: history.requests_per_second }, { label: "events", values: history.events_per_second }]} />` : waiting}
         </section>
       </div>
       <div class="two">
