@@ -96,9 +96,7 @@ def test_the_language_of_spaces() -> None:
         "layers": Choice(("[64, 32]", "[32, 16]")),
         "batch_size": Choice(("256", "512")),
     }
-    assert parse_space(make_recipe("ials"), {"weighting": "none,rating"}) == {
-        "weighting": Choice(('"none"', '"rating"'))
-    }
+    assert parse_space(make_recipe("ials"), {"weighting": "none,log"}) == {"weighting": Choice(('"none"', '"log"'))}
     blend = Ensemble(("ease", {"recipe": "ials", "dim": 8}))
     found = put(blend, {"weights.1": 0.25, "members.1.dim": 16})
     assert found == Ensemble(("ease", {"recipe": "ials", "dim": 16}), (1.0, 0.25))

@@ -41,12 +41,12 @@ def toys(draw, ratings: bool = False):
 def obvious_loss(recipe, data: Dataset, user, item) -> float:
     rows = data.interactions
     user, item = user.astype(np.float64), item.astype(np.float64)
-    weighted = isinstance(recipe, IALS) and recipe.weighting == "rating"
+    weighted = isinstance(recipe, IALS) and recipe.weighting == "linear"
     mean = rows.weight.mean(dtype=np.float64)
     total = 0.0
     amount_u, amount_i = np.zeros(data.n_users), np.zeros(data.n_items)
     for u, i, r in zip(rows.user, rows.item, rows.weight, strict=True):
-        w, t = (r if weighted else 1.0), (1.0 if isinstance(recipe, IALS) else r - mean)
+        w, t = (r / mean if weighted else 1.0), (1.0 if isinstance(recipe, IALS) else r - mean)
         total += w * (t - user[u] @ item[i]) ** 2
         amount_u[u] += w
         amount_i[i] += w
@@ -64,7 +64,7 @@ RECIPES = st.one_of(
         unobserved_weight=st.floats(0.01, 2),
         regularization=st.floats(0.01, 1),
         exponent=st.sampled_from([0.0, 0.5, 1.0]),
-        weighting=st.sampled_from(["none", "rating"]),
+        weighting=st.sampled_from(["none", "linear"]),
         block=st.sampled_from([None, 1, 2]),
         init_std=st.just(1.0),
     ),
@@ -93,7 +93,7 @@ def test_no_half_step_raises_the_objective_and_the_objective_is_the_equation(dat
         before = state.loss()
 
 
-@given(toys(), st.integers(1, 12), st.sampled_from(["none", "rating"]))
+@given(toys(), st.integers(1, 12), st.sampled_from(["none", "linear"]))
 @settings(deadline=None, max_examples=40)
 def test_a_half_step_is_the_exact_minimum(data, dim, weighting):
     """Both forms: dim below and above the number of entries of a row."""
@@ -103,7 +103,7 @@ def test_a_half_step_is_the_exact_minimum(data, dim, weighting):
     item, rows = state.item_ID.astype(np.float64), data.interactions
     for user in range(data.n_users):
         mine = item[rows.item[rows.user == user]]
-        w = rows.weight[rows.user == user] if weighting == "rating" else np.ones(len(mine))
+        w = rows.weight[rows.user == user] / rows.weight.mean() if weighting == "linear" else np.ones(len(mine))
         ridge = 0.3 * (w.sum() + 0.2 * data.n_items)
         system = 0.2 * item.T @ item + (mine.T * w) @ mine + ridge * np.eye(dim)
         np.testing.assert_allclose(state.user_UD[user], np.linalg.solve(system, mine.T @ w), rtol=1e-3, atol=1e-4)
@@ -130,7 +130,7 @@ def test_blocks_reach_the_objective_of_exact_solves():
     assert losses[8] == pytest.approx(losses[None], rel=0.01)
 
 
-@pytest.mark.parametrize("weighting", ["none", "rating"])
+@pytest.mark.parametrize("weighting", ["none", "linear"])
 def test_the_start_is_made_of_the_leading_singular_vectors(weighting):
     rng = np.random.default_rng(1)
     taste = rng.standard_normal((50, 3)) @ rng.standard_normal((3, 40)) + 0.1 * rng.standard_normal((50, 40))
@@ -138,7 +138,8 @@ def test_the_start_is_made_of_the_leading_singular_vectors(weighting):
     data = dataset(user, item, 1 + taste[user, item], 50, 41)  # nobody touched the last item
     state = Alternation(IALS(dim=3, weighting=weighting), data, seed=0)
     dense = np.zeros((50, 41))
-    dense[user, item] = data.interactions.weight if weighting == "rating" else 1
+    weight = data.interactions.weight
+    dense[user, item] = weight / weight.mean() if weighting == "linear" else 1
     values = np.linalg.svd(dense, compute_uv=False)[:3]
     found = leading_vectors(state.by_user, state.by_item, rng.standard_normal((41, 3)).astype(np.float32))
     square = found.T @ found
@@ -167,7 +168,7 @@ def test_the_start_fits_small_matrices_and_saves_epochs():
     assert losses[0.1] < losses[1e3]
 
 
-@pytest.mark.parametrize("recipe", [IALS(dim=6), IALS(dim=40), IALS(dim=6, weighting="rating"), WALS(dim=6)])
+@pytest.mark.parametrize("recipe", [IALS(dim=6), IALS(dim=40), IALS(dim=6, weighting="linear"), WALS(dim=6)])
 def test_fold_in_of_a_trained_users_history_is_their_trained_vector(recipe):
     rng = np.random.default_rng(3)
     data = dataset(rng.integers(0, 40, 900), rng.integers(0, 30, 900), rng.integers(1, 6, 900), n_users=41)

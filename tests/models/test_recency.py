@@ -13,7 +13,7 @@ from palate.models.sampled_mf import LogisticMF
 
 RECIPES = (
     IALS(dim=4, half_life_events=1, floor=0.01),
-    IALS(dim=4, weighting="rating", half_life_events=1, floor=0.01),
+    IALS(dim=4, weighting="linear", half_life_events=1, floor=0.01),
     LogisticMF(dim=4, epochs=30, batch_users=4, half_life_events=1, floor=0.01),
 )
 

@@ -25,7 +25,7 @@ EXACT = {
     "ease": {"half_life_events": 3.0, "floor": 0.1},
     "edlae": {},
     "recent-edlae": {},
-    "ials": {"dim": 8, "half_life_events": 4.0, "weighting": "rating"},
+    "ials": {"dim": 8, "half_life_events": 4.0, "weighting": "linear"},
     "wals": {"dim": 4},
 }
 

@@ -207,7 +207,7 @@ def _dimension(path: str, text: Any, preset: Any) -> Dimension:
     if not isinstance(text, list):
         try:
             options = json.loads(f"[{text}]")
-        except json.JSONDecodeError:  # plain words, as in weighting=none,rating
+        except json.JSONDecodeError:  # plain words, as in weighting=none,log
             options = [word.strip() for word in str(text).split(",")]
     if len(options) < 2:
         raise RecipeError(f"{path}={text} is one value: write low:high, low:high:log or several values a,b,c")

@@ -7,7 +7,7 @@ S are the observed rows, a is the weight of the square of every score, observed 
 of data of a row (Rendle, Krichene, Zhang & Koren 2022, "Revisiting the Performance of iALS on Item Recommendation
 Benchmarks", eq. 3 to 5, after Hu, Koren & Volinsky 2008).
 
-    iALS   t = 1 (0 for a dislike), w = 1 or the row's weight: implicit feedback
+    iALS   t = 1 (0 for a dislike), w = the row's confidence (see ``confidence``): implicit feedback
     WALS   t = rating - mean, w = 1, a = 0 by default: ratings; predicts mean + p_u.q_i (the mean is the items' bias)
 
 Rows are solved exactly, or in blocks of coordinates (see ``least_squares``). Where a > 0 the item vectors start from
@@ -32,7 +32,7 @@ other; B users of a query, C candidates, S new users, H events.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
@@ -43,6 +43,7 @@ from palate.base import Contributions, DataSpec, Query, Recipe, TrainOptions
 from palate.bounds import Fraction, NonNegative, Positive, Rounds, Width
 from palate.data.dataset import Dataset
 from palate.errors import RecipeError
+from palate.models.confidence import Confidence, Weighting
 from palate.models.dot_product import EVENLY, DotProductModel, Events, FoldIn, Recency, events_of, positive_events
 from palate.models.least_squares import Floats, Rows, diagonal, leading_vectors, solve_rows, solved_parts
 from palate.progress import ProgressEvent, silent
@@ -63,6 +64,7 @@ class LeastSquares(FoldIn):
     def __init__(self, recipe: _Als) -> None:
         super().__init__(Recency(recipe.half_life_events, recipe.floor))
         self.recipe = recipe
+        self.confidence = Confidence(recipe.row_weighting)
         self.register_buffer("spectrum", torch.zeros(recipe.dim))  # diagonal of Q^T Q
         self.register_buffer("lowest", torch.zeros(()))  # the target of a dislike
 
@@ -82,7 +84,7 @@ class LeastSquares(FoldIn):
         offsets, columns, strength, recency = (t.cpu().numpy() for t in events)
         recipe = self.recipe
         bias = item[columns, recipe.dim] if recipe.bias else None
-        targets, weights = recipe.observed(strength, bias, float(self.lowest))
+        targets, weights = recipe.observed(strength, bias, float(self.lowest)), self.confidence.of(strength)
         if self.recency != EVENLY:
             weights = recency if weights is None else weights * recency
         ridge = recipe.ridge(offsets, weights, len(item)).astype(np.float64)
@@ -137,7 +139,9 @@ class Alternation:
         rows = train.interactions
         self.bias = float(rows.weight.mean(dtype=np.float64)) if recipe.bias else None
         self.lowest = float(rows.weight.min()) - (self.bias or 0.0) if recipe.bias else 0.0
-        targets, weights = recipe.observed(rows.weight, self.bias, self.lowest)
+        targets = recipe.observed(rows.weight, self.bias, self.lowest)
+        self.confidence = Confidence(recipe.row_weighting).measure(train)
+        weights = self.confidence.of(rows.weight)
         sides = (
             (rows.user, rows.item, train.n_users, train.n_items),
             (rows.item, rows.user, train.n_items, train.n_users),
@@ -256,8 +260,13 @@ class _Als(Recipe[ALSModel]):
         """Fewer epochs: nearly all of the quality."""
         return cls(epochs=3)
 
-    def observed(self, weight: Floats, bias: Any, lowest: float) -> tuple[Floats, Floats | None]:
-        """Targets and weights (None for ones) of observed rows."""
+    @property
+    def row_weighting(self) -> Weighting:
+        """How much a row counts by its weight."""
+        return "none"
+
+    def observed(self, weight: Floats, bias: Any, lowest: float) -> Floats:
+        """Targets of observed rows."""
         raise NotImplementedError
 
     def ridge(self, offsets: NDArray[np.int64], weights: Floats | None, columns: int) -> Floats:
@@ -282,6 +291,8 @@ class _Als(Recipe[ALSModel]):
         """
         self.check(train)
         state = Alternation(self, train, options.seed)
+        if rule := state.confidence.rule:
+            options.progress(ProgressEvent(f"train {self.name}", message=f"{rule} ({train.feedback.column})"))
         with torch.random.fork_rng():  # building draws random tables, which must not move the caller's generator
             model = self.build(DataSpec(train.n_users, train.n_items))
         # Users first: their vectors are still zero, while those of the items have a start.
@@ -319,6 +330,7 @@ def _store(model: ALSModel, state: Alternation, train: Dataset) -> None:
             model.item_table.weight[:, model.dim] = state.bias
         model.fold_in.spectrum.copy_(torch.from_numpy(state.spectrum_D))
         model.fold_in.lowest.fill_(state.lowest)
+        model.fold_in.confidence.load_state_dict(state.confidence.state_dict())
     model.finish(train)
 
 
@@ -327,7 +339,8 @@ class IALS(_Als):
     """Implicit alternating least squares: every row of training is a 1, everything else a weak 0.
 
     Args:
-        weighting: "none", each row weighs 1; "rating", it weighs its rating or strength.
+        weighting: confidence of a row by its weight: "log" or "linear", "none" for 1; "auto" is "log" for quantities,
+            "linear" for events, else "none".
     """
 
     name: ClassVar[str] = "ials"
@@ -335,11 +348,16 @@ class IALS(_Als):
 
     # With a = 0 nothing holds unobserved scores down, and every score becomes 1.
     unobserved_weight: Positive = 0.3
-    weighting: Literal["none", "rating"] = "none"
+    weighting: Weighting = "auto"
 
-    def observed(self, weight: Floats, bias: Any, lowest: float) -> tuple[Floats, Floats | None]:
-        """Target 1, or 0 for a dislike; weight 1 or the absolute strength."""
-        return (weight >= 0).astype(np.float32), np.abs(weight) if self.weighting == "rating" else None
+    @property
+    def row_weighting(self) -> Weighting:
+        """As the recipe says."""
+        return self.weighting
+
+    def observed(self, weight: Floats, bias: Any, lowest: float) -> Floats:
+        """Target 1, or 0 for a dislike."""
+        return (weight >= 0).astype(np.float32)
 
 
 @dataclass(frozen=True)
@@ -356,9 +374,9 @@ class WALS(_Als):
     unobserved_weight: NonNegative = 0.0
     regularization: Positive = 0.1
 
-    def observed(self, weight: Floats, bias: Any, lowest: float) -> tuple[Floats, Floats | None]:
+    def observed(self, weight: Floats, bias: Any, lowest: float) -> Floats:
         """Rating minus mean; every rating weighs 1."""
-        return np.where(weight < 0, lowest, weight - bias).astype(np.float32), None
+        return np.where(weight < 0, lowest, weight - bias).astype(np.float32)
 
     def check(self, train: Dataset) -> None:
         """Refuse ratings that are all equal."""
