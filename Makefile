@@ -13,7 +13,7 @@ export OMP_NUM_THREADS ?= 1
 # Processes that share the tests; each has its own torch and about a gigabyte.
 TESTERS ?= 2
 
-.PHONY: venv demo test check format bench reproduce browser services serve kills fuzz-serve clean help
+.PHONY: venv demo test check format bench bench-serve reproduce browser services serve kills fuzz-serve clean help
 
 help:            ## list the targets
 	@grep -hE '^[a-z-]+: .*##|^[a-z-]+:  *##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | sort
@@ -72,6 +72,9 @@ bench: venv      ## speed against peers and physical limits, medians and ratios
 	$(BIN)/python benchmarks/fold_in.py
 	$(BIN)/python benchmarks/index.py --kinds ivf
 	$(BIN)/python benchmarks/batch.py
+
+bench-serve: venv ## a real server under load: latency, throughput beside a bare route, durable events, memory
+	$(BIN)/python benchmarks/serve.py
 
 format: venv     ## rewrite the code in the house style
 	$(BIN)/ruff format .

@@ -9,7 +9,7 @@ Shape legend: I items, S items that are left out.
 from __future__ import annotations
 
 import math
-import secrets
+import random
 import time
 from collections import OrderedDict
 from collections.abc import Mapping
@@ -36,6 +36,7 @@ from palate.serve.problems import Problem
 from palate.serve.schemas import HistoryEvent, RecommendRequest
 from palate.serve.settings import Scenario, Settings
 from palate.serve.store import Store
+from palate.serve.tokens import token
 
 SESSION = "$session:"
 PAGES = 100_000  # lists that may be continued, at most
@@ -112,7 +113,7 @@ class Answers:
         items.expire()
         ask, notes = self.ask(deployment, asked, None if page is None else page.listed)
         answer = await self.batcher.ask(ask)
-        name = name or secrets.token_urlsafe(12)
+        name = name or token()
         first = 0 if page is None else len(page.listed)
         rows = self._rows(items, answer, first)
         if asked.explain:
@@ -296,7 +297,7 @@ class Answers:
     ) -> None:
         """Store the served list as an impression, after the answer."""
         share = self.settings.impressions
-        if share < 1.0 and secrets.randbelow(1 << 30) >= share * (1 << 30):
+        if share < 1.0 and random.random() >= share:
             return
         explore, drawn = options.cold.explore, SOURCES[EXPLORE]
         propensity = [explore if row["source"] == drawn else 1 - explore for row in rows] if explore else None

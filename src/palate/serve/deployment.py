@@ -5,6 +5,7 @@ Shape legend: I items, H events.
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -38,6 +39,7 @@ class Deployment:
         self.recommender: Recommender = replace(bundle.recommender, popularity=popularity)
         self.bundle, self.path, self.version = bundle, path, version
         self.items, self.users = self.recommender.items, self.recommender.users
+        self._integers = [one.ids.dtype.is_integer() for one in (self.users, self.items)]  # asking polars is slow
         self.ids: list[str] = [str(one) for one in self.items.ids.to_list()]
         titles = self.recommender.titles
         self.titles: list[str | None] | None = None if titles is None else titles.to_list()
@@ -67,7 +69,7 @@ class Deployment:
 
     def canonical(self, ids: IdMap, text: str) -> str:
         """The one spelling of an id: for a map of integers, 7 for 07 and +7."""
-        if ids.ids.dtype.is_integer():
+        if self._integers[ids is self.items]:
             digits = text[1:] if text[:1] in ("-", "+") else text
             if digits.isascii() and digits.isdigit() and len(digits) <= 19:
                 return str(int(text))
@@ -79,11 +81,12 @@ class Deployment:
         recommender.popularity[row] += sign
         self._newest = max(self._newest, time)
         # Relative to the latest training event, so that the counts of before need not change; float64 holds 80 years.
-        weight = float(np.exp2(np.clip((time - self._latest) / DAY / HALF_LIFE, -1000.0, 1000.0)))
-        self.recent_I[row] = max(self.recent_I[row] + sign * weight, 0.0)
+        # ``math``: ten times as fast as NumPy for one number.
+        weight = math.exp2(min(max((time - self._latest) / DAY / HALF_LIFE, -1000.0), 1000.0))
+        self.recent_I[row] = max(float(self.recent_I[row]) + sign * weight, 0.0)
         if recommender.cold.fallback == "recent":
             fallback = recommender.fallback(recommender.cold)
-            weight = float(np.exp2(min((time - self._latest) / DAY / recommender.cold.half_life, 100.0)))
+            weight = math.exp2(min(max((time - self._latest) / DAY / recommender.cold.half_life, -100.0), 100.0))
             fallback.overall[row] = max(fallback.overall[row] + sign * weight, 0.0)
 
     @property

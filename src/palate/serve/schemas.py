@@ -19,8 +19,12 @@ def _as_text(value: Any) -> Any:
 
 def _clean(value: str) -> str:
     # PostgreSQL stores no NUL, and UTF-8 has no lone surrogates.
-    if "\x00" in value or any("\ud800" <= one <= "\udfff" for one in value):
-        raise ValueError("holds a character that cannot be stored (NUL or a lone surrogate)")
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise ValueError("holds a lone surrogate, which cannot be stored") from None
+    if "\x00" in value:
+        raise ValueError("holds a NUL, which cannot be stored")
     return value
 
 

@@ -23,6 +23,7 @@ from palate.serve import tables
 from palate.serve.metrics import Metrics
 from palate.serve.problems import Problem, answer
 from palate.serve.settings import Settings
+from palate.serve.tokens import token
 
 ROLES = ("read", "feedback", "admin")
 BULK = 100  # a bulk import may be so many times as large as another body
@@ -154,7 +155,7 @@ class Edge:
             await self.app(scope, receive, send)
             return
         started, metrics = time.perf_counter(), self.metrics
-        request_id = scope["request_id"] = secrets.token_urlsafe(9)
+        request_id = scope["request_id"] = token()
         extra = [*HEADERS, (b"x-request-id", request_id.encode())]
         extra += NO_STORE if scope["path"].startswith("/v1/") else REVALIDATE
         status = 0

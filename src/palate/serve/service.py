@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import secrets
 import time
 from collections.abc import Iterable
 from pathlib import Path
@@ -22,6 +21,7 @@ from palate.serve.problems import Problem
 from palate.serve.schemas import FeedbackEvent
 from palate.serve.settings import Settings
 from palate.serve.store import Event, Store, Stored
+from palate.serve.tokens import token
 
 CHUNK = 20_000  # events read at a time when the live state is rebuilt
 POLL_SECONDS = 0.25  # between looks at the log that other servers write, too
@@ -96,7 +96,7 @@ class Service:
             raise Problem(422, f"time={given.time:.0f} is in the future: give seconds since 1970, not milliseconds")
         deployment = self.answers.deployment
         return Event(
-            given.event_id or secrets.token_urlsafe(15),
+            given.event_id or token(),
             self.user_key(given.user_id, given.session_id),
             deployment.canonical(deployment.items, given.item_id),
             given.type,
@@ -176,7 +176,7 @@ class Service:
 
     async def _control(self, kind: str, user: str, item: str, value: float | None) -> None:
         now = time.time()
-        await self.store.add_events([Event(secrets.token_urlsafe(15), user, item, kind, value, now, now)])
+        await self.store.add_events([Event(token(), user, item, kind, value, now, now)])
 
     # Live state.
 
