@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
+import numpy as np
 import polars as pl
 
 from palate.data.dataset import Note
@@ -23,6 +24,7 @@ AUTO: dict[Kind, Duplicates] = {
     "label": "strongest",
     "none": "last",
 }
+PART = 1_000_000  # rows that are compared at a time
 TEXTS = {
     "last": "dropped: an earlier row of the same user and item",
     "sum": "merged: weights of the same user and item summed",
@@ -46,38 +48,66 @@ def deduplicate(
     """
     if policy == "keep":
         return rows, []
-    table = rows.with_columns(
-        pair=pl.col("user").cast(pl.Int64) * len(items) + pl.col("item"), row=pl.int_range(pl.len())
-    )
-    repeated = table["pair"].is_duplicated()
-    if not repeated.any():
+    keep, weight, extra = np.ones(len(rows), np.bool_), rows["weight"].to_numpy(), 0
+    # The rows of one user are in one part, and a part is small: the temporary columns would take twice the memory of
+    # the rows themselves.
+    n_parts = -(-len(rows) // PART)
+    part_of = (rows["user"].to_numpy() % n_parts).astype(np.int32)
+    for number in range(n_parts):
+        part = np.flatnonzero(part_of == number)
+        table = rows[part].with_columns(
+            pair=pl.col("user").cast(pl.Int64) * len(items) + pl.col("item"), row=pl.Series(part)
+        )
+        several = table.filter(table["pair"].is_duplicated())
+        if several.is_empty():
+            continue
+        if policy == "error":
+            raise DataError(_repeated(several, users, items, source))
+        one = _one_each(several, policy)
+        keep[several["row"].to_numpy()] = False
+        keep[one["row"].to_numpy()] = True
+        extra += len(several) - len(one)
+        if policy == "sum":
+            endless = one.filter(pl.col("weight").is_infinite())
+            if len(endless):
+                user, item = users.ids[endless["user"][0]], items.ids[endless["item"][0]]
+                raise DataError(
+                    f"{source.name}: weights of user {user!r} with item {item!r} sum to infinity: "
+                    "scale them, or pass duplicates='last' (--duplicates last)"
+                )
+            weight = weight if weight.flags.writeable else weight.copy()
+            weight[one["row"].to_numpy()] = one["weight"].to_numpy()
+    if not extra:
         return rows, []
-    several = table.filter(repeated)
-    extra = len(several) - several["pair"].n_unique()
-    if policy == "error":
-        again = several.filter(~pl.col("pair").is_first_distinct()).head(3)
-        shown = ", ".join(
-            f"user {users.ids[user]!r} with item {items.ids[item]!r}" for user, item in again["user", "item"].rows()
-        )
-        raise DataError(
-            f"{source.name}: the same user and item again in {counted(extra)} ({shown}): "
-            "pass duplicates='last', 'sum', 'strongest' or 'keep'"
-        )
-    several = several.sort(["time", "row"] if "time" in rows.columns else ["row"])
+    columns = {**rows.to_dict(), "weight": pl.Series(weight)}
+    del rows
+    kept = pl.Series(keep)
+    return pl.DataFrame({name: columns.pop(name).filter(kept) for name in list(columns)}), [
+        Note(TEXTS[policy], extra, "dropped")
+    ]
+
+
+def _one_each(several: pl.DataFrame, policy: Duplicates) -> pl.DataFrame:
+    """The row to keep of each pair."""
+    several = several.sort(["time", "row"] if "time" in several.columns else ["row"])
     if policy == "strongest":
         several = _strongest_last(several)
     one = several.unique("pair", keep="last", maintain_order=True)
     if policy == "sum":
         sums = several.group_by("pair").agg(pl.col("weight").cast(pl.Float64).sum().cast(pl.Float32))
-        if (endless := sums.filter(pl.col("weight").is_infinite())).height:
-            user, item = divmod(endless["pair"][0], len(items))
-            raise DataError(
-                f"{source.name}: weights of user {users.ids[user]!r} with item {items.ids[item]!r} sum to infinity: "
-                "scale them, or pass duplicates='last' (--duplicates last)"
-            )
-        one = one.drop("weight").join(sums, on="pair", how="left").select(table.columns)
-    kept = pl.concat([table.filter(~repeated), one]).sort("row")
-    return kept.select(rows.columns), [Note(TEXTS[policy], extra, "dropped")]
+        one = one.drop("weight").join(sums, on="pair", how="left")
+    return one
+
+
+def _repeated(several: pl.DataFrame, users: IdMap, items: IdMap, source: Source) -> str:
+    again = several.filter(~pl.col("pair").is_first_distinct())
+    shown = ", ".join(
+        f"user {users.ids[user]!r} with item {items.ids[item]!r}" for user, item in again["user", "item"].head(3).rows()
+    )
+    return (
+        f"{source.name}: the same user and item again in {counted(len(again))} ({shown}): "
+        "pass duplicates='last', 'sum', 'strongest' or 'keep'"
+    )
 
 
 def _strongest_last(several: pl.DataFrame) -> pl.DataFrame:

@@ -24,6 +24,7 @@ from palate.data.feedback import Feedback, MinRating
 from palate.data.id_columns import read_ids
 from palate.data.ids import IdMap
 from palate.data.kinds import Judged, as_truth, kind_of
+from palate.data.order import renumbered
 from palate.data.parsing import Flaw, Parsed, Source, read_ratings, settle
 from palate.data.times import TimeUnit, read_times
 from palate.errors import DataError
@@ -102,26 +103,29 @@ def from_frame(
             f"{origin.name}: event_weights without a column of event types: name it with event=... (--event)"
         )
     table = _as_polars(opened, columns.used, origin.name)
+    rest, n_rows, pandas = _rest(opened, columns), len(table), opened.implementation.is_pandas()
     read_id = partial(read_ids, strip=strip, valid_ids=valid_ids)
-    rows, event_types, notes = _parse(
-        table, columns, event_weights, origin, read_id, time_unit, sentinels, drop_invalid
+    # Columns are freed as soon as they are read, unless the caller keeps the frame.
+    source_columns = {one: table[one] for one in table.columns}
+    del frame, opened, table
+    rows, users, items, event_types, notes = _parse(
+        source_columns, columns, event_weights, origin, read_id, time_unit, sentinels, drop_invalid
     )
     judged = _judged(rows["weight"], columns, explicit, bool(weight), origin.name)
     notes += judged.notes
     if judged.kind == "rating" and not sentinels:
         notes += _suspect(rows["weight"])
-    users, items = IdMap.of(rows["user"]), IdMap.of(rows["item"])
     _require_two(users, columns.user_id, len(rows), origin)
     _require_two(items, columns.item_id, len(rows), origin)
     if keep_cold_items:
-        items, cold = _with_cold(items, item_features, columns.item_id, read_id)
+        known, (items, cold) = items, _with_cold(items, item_features, columns.item_id, read_id)
         notes += cold
-    rows = rows.with_columns(user=pl.Series(users.rows(rows["user"])), item=pl.Series(items.rows(rows["item"])))
+        rows = rows.with_columns(item=pl.Series(items.rows(known.ids)[rows["item"].to_numpy()]))
     policy = AUTO[judged.kind] if duplicates == "auto" else duplicates
     rows, dropped = deduplicate(rows, policy, users, items, origin)
     interactions = _interactions(rows)
     feedback = Feedback.of(judged.kind, interactions.weight, min_rating, columns.event or columns.rating)
-    line = used_columns(columns, feedback, event_types) + unused_columns(_rest(opened, columns), len(table))
+    line = used_columns(columns, feedback, event_types) + unused_columns(rest, n_rows)
     user_table, user_notes = _align(user_features, users, columns.user_id, "user", read_id)
     item_table, item_notes = _align(item_features, items, columns.item_id, "item", read_id)
     return Dataset(
@@ -135,7 +139,7 @@ def from_frame(
         titles=_titles(item_table, items, titles),
         notes=(*origin.notes, *notes, *dropped, *user_notes, *item_notes),
         columns=line,
-        pandas=opened.implementation.is_pandas(),
+        pandas=pandas,
     )
 
 
@@ -203,7 +207,7 @@ def _judged(weights: pl.Series, columns: Columns, explicit: bool | None, weight:
 
 
 def _parse(
-    table: pl.DataFrame,
+    table: dict[str, pl.Series],
     columns: Columns,
     event_weights: EventWeights | None,
     source: Source,
@@ -211,53 +215,98 @@ def _parse(
     time_unit: TimeUnit,
     sentinels: Sequence[float],
     drop_invalid: bool,
-) -> tuple[pl.DataFrame, dict[str, float], list[Note]]:
-    """Valid rows as user, item (external ids), weight and, where mapped, time; and the weights of event types."""
-    if table.is_empty():
+) -> tuple[pl.DataFrame, IdMap, IdMap, dict[str, float], list[Note]]:
+    """Valid rows as user and item (row numbers), weight and, where mapped, time; the id maps; weights of event types.
+
+    The columns are taken out of ``table`` one by one.
+    """
+    n_rows = len(table[columns.user_id])
+    if not n_rows:
         raise DataError(f"{source.name}: no rows: a data set needs at least two users and two items")
-    header, n_rows, notes = _repeated_header(table, columns), len(table), list[Note]()
+    header, notes = _repeated_header(table, columns), list[Note]()
     if header and drop_invalid:  # at once: an id column with its own name in it would not be one of integers
-        keep, notes = settle(header, source, len(table), drop_invalid)
-        table, header = table.filter(keep), []
-    parsed = {
-        role: read_id(table[name], source) for role, name in (("user", columns.user_id), ("item", columns.item_id))
-    }
+        keep, notes = settle(header, source, n_rows, drop_invalid)
+        table, header = {name: column.filter(pl.Series(keep)) for name, column in table.items()}, []
+    n_left = len(table[columns.user_id])
+    parsed, maps = dict[str, Parsed](), list[IdMap]()
+    for role, name in (("user", columns.user_id), ("item", columns.item_id)):
+        ids = read_id(table.pop(name), source)
+        found, row_numbers = _numbered(ids.values)
+        maps.append(found)
+        parsed[role] = ids._replace(values=row_numbers)
+        del ids
     event_types: dict[str, float] = {}
     if columns.event is not None:
-        parsed["weight"], event_types = read_events(table[columns.event], event_weights, source)
+        parsed["weight"], event_types = read_events(table.pop(columns.event), event_weights, source)
     elif columns.rating is not None:
-        parsed["weight"] = read_ratings(as_truth(table[columns.rating]), source)
+        parsed["weight"] = read_ratings(as_truth(table.pop(columns.rating)), source)
     if columns.timestamp is not None:
-        parsed["time"] = read_times(table[columns.timestamp], source, time_unit)
+        parsed["time"] = read_times(table.pop(columns.timestamp), source, time_unit)
     flaws = header + [flaw for column in parsed.values() for flaw in column.flaws]
-    keep, dropped = settle(flaws, source, len(table), drop_invalid)
+    keep, dropped = settle(flaws, source, n_left, drop_invalid)
     rows = pl.DataFrame({role: column.values for role, column in parsed.items()})
     rows = rows if keep.all() else rows.filter(keep)
     notes += [note for column in parsed.values() for note in column.notes] + dropped
-    if "weight" not in parsed:
+    weighted = "weight" in parsed
+    del parsed, flaws, header
+    if not weighted:
         if sentinels:
             raise DataError(
                 f"{source.name}: sentinels={tuple(sentinels)} but no rating column: name it with rating=... (--rating)"
             )
         rows = rows.with_columns(weight=pl.lit(1.0, dtype=pl.Float32))
+    rows = _without(sentinels, rows, notes)
+    if rows.is_empty():
+        reasons = ", ".join(map(str, notes))
+        raise DataError(f"{source.name}: none of {n_rows:,} rows is left ({reasons}): correct them")
+    if len(rows) < n_left:
+        rows, maps = _compacted(rows, maps)
+    return rows, maps[0], maps[1], event_types, notes
+
+
+def _without(sentinels: Sequence[float], rows: pl.DataFrame, notes: list[Note]) -> pl.DataFrame:
     for value in dict.fromkeys(sentinels):
         kept = rows.filter(pl.col("weight") != np.float32(value))
         if len(kept) < len(rows):
             notes.append(Note(f"dropped: sentinel rating {value:g}", len(rows) - len(kept), "dropped"))
         rows = kept
-    if rows.is_empty():
-        reasons = ", ".join(map(str, notes))
-        raise DataError(f"{source.name}: none of {n_rows:,} rows is left ({reasons}): correct them")
-    return rows, event_types, notes
+    return rows
 
 
-def _repeated_header(table: pl.DataFrame, columns: Columns) -> list[Flaw]:
+def _compacted(rows: pl.DataFrame, maps: Sequence[IdMap]) -> tuple[pl.DataFrame, list[IdMap]]:
+    """Rows and maps without the ids of dropped rows."""
+    left = []
+    for role, ids in zip(("user", "item"), maps, strict=True):
+        occurring, new = renumbered(rows[role].to_numpy(), len(ids))
+        left.append(IdMap(ids.ids.gather(occurring)))
+        rows = rows.with_columns(pl.Series(role, new[rows[role].to_numpy()]))
+    return rows, left
+
+
+def _numbered(ids: pl.Series) -> tuple[IdMap, pl.Series]:
+    """The map of a column of ids and the row number of each, -1 where there is none."""
+    if not isinstance(ids.dtype, pl.Categorical):
+        found = IdMap.of(ids)
+        return found, pl.Series(found.rows(ids))
+    distinct = ids.unique().drop_nulls()
+    texts, codes = distinct.cast(pl.String), distinct.to_physical().to_numpy()
+    found = IdMap.of(texts)
+    # One place more, to which the codes of nulls point.
+    row_of = np.full(int(codes.max(initial=0)) + 2, -1, np.int32)
+    row_of[codes] = found.rows(texts)
+    return found, pl.Series(row_of[ids.to_physical().fill_null(len(row_of) - 1).to_numpy()])
+
+
+def _repeated_header(table: dict[str, pl.Series], columns: Columns) -> list[Flaw]:
     """Rows that hold the names of the columns, as where several files were joined into one."""
-    named = np.ones(len(table), np.bool_)
+    named = np.ones(len(table[columns.user_id]), np.bool_)
     for name in (columns.user_id, columns.item_id):
-        if table[name].dtype != pl.String:
+        text = table[name]
+        if isinstance(text.dtype, pl.Categorical):
+            text = text.cast(pl.String) if (text.unique().cast(pl.String).str.strip_chars() == name).any() else text
+        if text.dtype != pl.String:
             return []
-        named &= (table[name].str.strip_chars() == name).fill_null(False).to_numpy()
+        named &= (text.str.strip_chars() == name).fill_null(False).to_numpy()
     return [Flaw(table[columns.user_id], "the names of the columns once more", named)] if named.any() else []
 
 

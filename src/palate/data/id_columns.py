@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from uuid import UUID
 
+import numpy as np
 import polars as pl
 
 from palate.data.dataset import Note
@@ -53,6 +54,8 @@ def read_ids(
         DataError: the column holds lists, structures or objects.
     """
     dtype = column.dtype
+    if isinstance(dtype, pl.Categorical):
+        return _read_coded(column, source, strip, valid_ids)
     if dtype.is_float():
         return _read_floats(column)
     if dtype == pl.Object and all(isinstance(one, int | UUID | None) for one in column):
@@ -71,6 +74,21 @@ def read_ids(
     else:
         return _read_text(column.cast(pl.String), source, strip, valid_ids)
     return Parsed(values, flaws_of(column, [("no id", values.is_null())]), [])
+
+
+def _read_coded(column: pl.Series, source: Source, strip: bool | None, valid_ids: Sequence[str]) -> Parsed:
+    """Texts by their codes: where the distinct texts need no remark, the rows keep their codes."""
+    distinct = column.unique().drop_nulls()
+    texts, found = distinct.cast(pl.String), flaws_of(column, [("no id", column.is_null())])
+    parsed = _read_text(texts, source, strip, valid_ids)
+    if parsed.flaws or parsed.notes or not len(texts):
+        return _read_text(column.cast(pl.String), source, strip, valid_ids)
+    if parsed.values.dtype == pl.String:
+        return Parsed(column, found, [])
+    number_of = np.zeros(int(distinct.to_physical().max()) + 1, np.int64)  # type: ignore[arg-type]
+    number_of[distinct.to_physical().to_numpy()] = parsed.values.to_numpy()
+    values = pl.Series(column.name, number_of[column.to_physical().fill_null(0).to_numpy()])
+    return Parsed(values.set(column.is_null(), None), found, [])
 
 
 def integers(text: pl.Series) -> pl.Series:

@@ -23,6 +23,7 @@ from palate.data.readers.numbers import Decimal, with_points
 from palate.data.readers.options import ReadOptions, Shape
 from palate.data.readers.rows import first_rows, read_rows
 from palate.data.readers.sources import Data, Place, places, short_name
+from palate.data.readers.typed import Role
 from palate.data.times import TimeUnit
 from palate.progress import Progress, silent
 
@@ -62,7 +63,7 @@ def read_table(
         DataError: the data is missing, empty or damaged, in another encoding, or its lines differ in fields.
     """
     options = ReadOptions(separator, encoding, header, names, query, table)
-    frame, _ = read_rows(data, options, lambda found, _: found, progress)
+    frame, _ = read_rows(data, options, lambda found, _: dict.fromkeys(found, "any"), progress)
     return frame.select(_typed(column) for column in frame)
 
 
@@ -119,10 +120,12 @@ def read_interactions(
 
     unused: list[str] = []
 
-    def used(found: list[str], source: str) -> list[str]:
+    def used(found: list[str], source: str) -> dict[str, Role]:
         columns = find_columns(found, source=source, **mapped)
         unused.extend(one for one in found if one not in columns.used)
-        return [one for one in found if one in columns.used]
+        roles: dict[str | None, Role] = {columns.user_id: "id", columns.item_id: "id"}
+        roles |= {columns.rating: "number", columns.timestamp: "time"}
+        return {one: roles.get(one, "any") for one in found if one in columns.used}
 
     frame, source = read_rows(data, options, used, progress)
     used_columns = find_columns(frame.columns, source=source.name, **mapped)
@@ -130,8 +133,11 @@ def read_interactions(
     if number is not None and frame[number].dtype == pl.String:
         numbers, notes = with_points(frame[number], decimal, source.name)
         frame, source = frame.with_columns(numbers), replace(source, notes=(*source.notes, *notes))
+    # The frame is handed over: its columns are freed one by one.
+    n_rows, held = len(frame), [frame]
+    del frame
     dataset = from_frame(
-        frame,
+        held.pop(),
         user=user,
         item=item,
         rating=rating,
@@ -155,14 +161,14 @@ def read_interactions(
     )
     rest = first_rows(data, options, unused[:SHOWN], SAMPLE)
     rest = rest.with_columns(pl.lit(None).alias(name) for name in unused[SHOWN:])
-    return replace(dataset, columns=dataset.columns + unused_columns(rest, len(frame)))
+    return replace(dataset, columns=dataset.columns + unused_columns(rest, n_rows))
 
 
 def _features(data: Data | None, encoding: str | None, column: str, role: str) -> pl.DataFrame | None:
     """A table about users or items, whose ids stay text, since 2.10 and 2.1, or 007 and 7, are different ids."""
     if data is None:
         return None
-    frame, _ = read_rows(data, ReadOptions(encoding=encoding), lambda found, _: found, silent)
+    frame, _ = read_rows(data, ReadOptions(encoding=encoding), lambda found, _: dict.fromkeys(found, "any"))
     key = key_column(frame.columns, column, role)
     return frame.select(one if one.name == key else _typed(one) for one in frame)
 

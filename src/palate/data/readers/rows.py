@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from itertools import starmap
 from pathlib import Path
@@ -19,6 +19,7 @@ from palate.data.readers.layouts import check_shape, open_lines, open_wide
 from palate.data.readers.options import SKIP, ReadOptions, Table
 from palate.data.readers.sources import Data, Place, is_url, opened, places, short_name
 from palate.data.readers.text import open_text
+from palate.data.readers.typed import Role, TypedColumn
 from palate.errors import DataError
 from palate.progress import Progress, silent
 
@@ -56,14 +57,17 @@ def open_table(place: Place, options: ReadOptions, progress: Progress = silent) 
 
 
 def read_rows(
-    data: Data, options: ReadOptions, choose: Callable[[list[str], str], Sequence[str]], progress: Progress = silent
+    data: Data,
+    options: ReadOptions,
+    choose: Callable[[list[str], str], Mapping[str, Role]],
+    progress: Progress = silent,
 ) -> tuple[pl.DataFrame, Source]:
     """The rows of all files that ``data`` stands for, and where they come from.
 
     Args:
         data: a file, a folder, a pattern, a URL, or several of them.
         options: how they are read.
-        choose: the columns in use, of all columns and the name of the source.
+        choose: the columns in use and their roles, of all columns and the name of the source.
         progress: called while files are read.
 
     Raises:
@@ -74,8 +78,7 @@ def read_rows(
     parts: list[tuple[int, str, Callable[[int], int] | None]] = []
     remarks: dict[str, int] = {}
     columns: list[str] = []
-    frames: list[pl.DataFrame] = []
-    wanted: Sequence[str] = ()
+    wanted: dict[str, TypedColumn] = {}
     rows = empty = listed_rows = 0
     untyped = False
     for place in found:
@@ -84,18 +87,19 @@ def read_rows(
             if parts:
                 _require_same(names, table.name, columns, parts[0][1])
             else:
-                columns, wanted = names, choose(names, table.name)
+                columns = names
+                wanted = {name: TypedColumn(name, role) for name, role in choose(names, table.name).items()}
             parts.append((rows, table.name, table.line))
             untyped = untyped or table.untyped
-            for batch in table.batches(wanted):
+            for batch in table.batches(list(wanted)):
                 flat, n_empty = unlisted(batch, table.name)
                 listed_rows, empty = listed_rows + (len(batch) if flat is not batch else 0), empty + n_empty
                 rows += len(flat)
-                frames.append(flat)
+                for one, column in wanted.items():
+                    column.add(flat[one], table.untyped)
             for note in table.notes():
                 remarks[note.text] = remarks.get(note.text, 0) + note.rows
-    schema = dict.fromkeys(wanted, pl.String)
-    frame = pl.concat(frames, how="vertical_relaxed") if frames else pl.DataFrame(schema=schema)
+    frame = pl.DataFrame([column.take() for column in wanted.values()])
     name = parts[0][1] if len(parts) == 1 else _common_name(data, len(parts))
     texts = {"lists in a row, read as one interaction per element": listed_rows, "an empty list: no interaction": empty}
     remarks |= {text: count for text, count in texts.items() if count}
