@@ -65,6 +65,11 @@ def add_routes(router: APIRouter, service: Service, metrics: Metrics) -> None:
             }
         )
 
+    @router.get("/v1/stats/history", tags=["operations"])
+    async def history() -> Response:
+        """Requests, events and latency of the last quarter of an hour, every five seconds."""
+        return json_response(metrics.history(time.time()))
+
     @router.get("/v1/metrics", tags=["operations"], response_class=PlainTextResponse)
     async def prometheus() -> Response:
         """Counts and latency histograms in the text format of Prometheus."""
