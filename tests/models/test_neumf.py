@@ -14,9 +14,11 @@ from palate.base import DataSpec, Query, TrainOptions
 from palate.data.dataset import Dataset, Interactions
 from palate.data.ids import IdMap
 from palate.data.splits.split import Split
+from palate.data.splits.strategies import leave_one_out
 from palate.errors import RecipeError
 from palate.evaluation.evaluate import evaluate
 from palate.models.neumf import GMF, MLP, NCFModel, NeuMF, mix
+from palate.models.popularity import Popularity
 from palate.models.two_tower import TwoTower
 from palate.training.negative_sampling import draw_candidates
 
@@ -87,10 +89,10 @@ def test_pretraining_starts_from_both_parts_mixed_by_alpha() -> None:
 
 
 def test_pretrained_neumf_trains_with_sgd_and_learns(checkerboard: Split) -> None:
-    recipe = NeuMF(dim=8, layers=(16, 8), epochs=40, batch_size=128, learning_rate=0.02, pretrain=True)
+    recipe = NeuMF(dim=8, layers=(16, 8), epochs=15, batch_size=128, learning_rate=0.02, pretrain=True)
     model = recipe.fit(checkerboard.train, TrainOptions())
     assert isinstance(recipe.optimizers(model)[0], torch.optim.SGD)
-    assert evaluate(model, checkerboard, k=10, resamples=0).value("HitRate", 10) > 0.5
+    assert evaluate(model, checkerboard, k=5, resamples=0).value("HitRate", 5) > 0.9  # by chance 5 of 21
 
 
 def test_scoring_in_chunks_changes_nothing(checkerboard: Split, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -119,9 +121,11 @@ def test_a_new_user_with_the_history_of_a_user_gets_a_like_list(ml_100k_loo: Spl
     assert np.mean(overlap) > np.mean(by_chance) + 0.1
 
 
-def test_the_fast_preset_reaches_the_published_quality_of_system_b(ml_100k_loo: Split) -> None:
-    candidates = draw_candidates(ml_100k_loo, 100, seed=0)
-    model = MLP.fast().fit(ml_100k_loo.train, TrainOptions(threads=1))
-    report = evaluate(model, ml_100k_loo, candidates=candidates, resamples=0)
-    assert report.value("HitRate", 10) >= 0.60
-    assert report.value("NDCG", 10) >= 0.33
+def test_three_epochs_of_the_fast_preset_beat_popularity_by_far_on_real_data(ml_100k_loo: Split) -> None:
+    validation = leave_one_out(ml_100k_loo.train, cold="keep")
+    candidates = draw_candidates(validation, 100, seed=0)
+    recipes = replace(MLP.fast(), epochs=3), Popularity()
+    models = [recipe.fit(validation.train, TrainOptions(threads=1)) for recipe in recipes]
+    ours, popular = (evaluate(one, validation, candidates=candidates, resamples=0) for one in models)
+    assert ours.value("HitRate", 10) > 1.25 * popular.value("HitRate", 10)
+    assert ours.value("NDCG", 10) > 1.25 * popular.value("NDCG", 10)

@@ -335,28 +335,37 @@ def waiting(users: int = 200) -> Dataset:
     return Dataset("waiting", IdMap.of(np.arange(users)), IdMap.of(np.arange(20)), rows)
 
 
-WAITS = replace(QUICK, request_time=True, mask_seen=False, epochs=40)
+WAITS = replace(QUICK, request_time=True, mask_seen=False, epochs=25)
 
 
-def test_the_time_of_request_decides_where_it_says_what_comes_next(tmp_path: Path) -> None:
-    data = waiting()
-    model = WAITS.fit(data, RUN)
+@pytest.fixture(scope="module")
+def waits() -> tuple[Split, SASRecModel]:
+    parts = leave_one_out(waiting())
+    return parts, WAITS.fit(parts.train, RUN)
+
+
+def test_the_time_of_request_decides_where_it_says_what_comes_next(
+    waits: tuple[Split, SASRecModel], tmp_path: Path
+) -> None:
+    parts, model = waits
     history = history_of([[5, 6, 7]] * 3, [[0.0, 1.0, 2.0]] * 3)
     soon_or_late = torch.tensor([3.0, 86_402.0, 86_402.0 * 1.2], dtype=torch.float64)
     with torch.inference_mode():
         assert model.score(Query.of([-1] * 3, history, soon_or_late)).argmax(1).tolist() == [8, 6, 6]
         unknown = model.score(Query.of([-1], history.select(np.array([0]))))[0]
     assert {6, 8} < set(unknown.topk(4).indices.tolist())  # withheld in training now and then: both are possible
-    Bundle.of(WAITS, model, data).save(tmp_path / "bundle")
+    Bundle.of(WAITS, model, parts.train).save(tmp_path / "bundle")
     loaded = Bundle.load(tmp_path / "bundle").recommender.model
     with torch.inference_mode():
         query = Query.of([-1] * 3, history, soon_or_late)
         assert torch.equal(loaded.score(query), model.score(query))
 
 
-def test_only_models_that_read_it_are_told_when_people_come_back_and_the_report_says_so() -> None:
-    parts = leave_one_out(waiting())
-    told, blind = (replace(WAITS, request_time=reads).fit(parts.train, RUN) for reads in (True, False))
+def test_only_models_that_read_it_are_told_when_people_come_back_and_the_report_says_so(
+    waits: tuple[Split, SASRecModel],
+) -> None:
+    parts, told = waits
+    blind = replace(WAITS, request_time=False).fit(parts.train, RUN)
     reports = [evaluate(model, parts, k=1, exclude_seen=False, resamples=0) for model in (told, blind)]
     assert reports[0].value("HitRate", 1) > 0.95
     assert reports[1].value("HitRate", 1) < 0.7
