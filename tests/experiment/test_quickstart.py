@@ -147,13 +147,14 @@ def test_the_same_seed_gives_the_same_choice_and_the_same_numbers():
 
 def test_words_follow_the_columns_and_the_kind_of_feedback():
     data = world()
-    plays = replace(data, feedback=Feedback("quantity", None, "playcount"))
-    assert wording(plays, "Customer-ID") == Wording("customer", "played")
-    assert wording(replace(data, feedback=Feedback("rating", 4.0, "stars")), "uid") == Wording(
-        "user", "rated 4 or more"
+    plays = replace(
+        data, feedback=Feedback("quantity", None, "playcount"), columns="columns: user=Customer-ID item=sku"
     )
+    assert wording(plays) == Wording("customer", "played")
+    stars = replace(data, feedback=Feedback("rating", 4.0, "stars"), columns="columns: user=uid item=sku")
+    assert wording(stars) == Wording("user", "rated 4 or more")
     assert wording(replace(data, feedback=Feedback("rating", None, "stars"))) == Wording("user", "rated")
-    assert wording(data, "reader").users == "readers"
+    assert wording(replace(data, columns="columns: user=reader item=book")).users == "readers"
 
 
 def test_small_shares_are_told_per_thousand_and_an_uncertain_lead_is_called_so():

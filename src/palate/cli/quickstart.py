@@ -55,7 +55,7 @@ def quickstart(
     with show_progress() as progress:
         found = run(
             dataset, minutes=minutes, k=k, options=options.make_run(seed, device, threads),
-            words=wording(dataset, reading.user or ""), progress=progress,
+            words=wording(dataset), progress=progress,
         )  # fmt: skip
     for line in (*found.left_out, *(f"{name} failed: {reason}" for name, reason in found.failed.items())):
         note(line)
@@ -121,10 +121,11 @@ def next_steps(found: Quickstart, read: list[str], out: Path, example: pl.DataFr
             (["explain", str(out), *hyphen, user, item], "why this item"),
         ]
     if found.split is not None:
-        best = sorted(found.validation, key=lambda name: -found.validation[name])[:2] or [found.recipe.name]
+        order = sorted(found.validation, key=lambda name: -found.validation[name])
+        best = [name for name in order if name != "popularity"][:2]
         split = ["--split", "leave-one-out"] if found.split.how.startswith("leave one out") else []
-        compare = ["compare", *read, *split, "--recipes", ",".join(best)]
-        steps.append((compare, "the two best, tuned baselines, tests, a longer report"))
+        compare = ["compare", *read, *split, *(["--recipes", ",".join(best)] if best else [])]
+        steps.append((compare, "the best recipes, tuned baselines, tests, a longer report"))
     steps.append((["serve", str(out)], "lists over HTTP"))
     known = {one.name for one in app.registered_commands}
     return [(shlex.join(["palate", *words]), use) for words, use in steps if words[0] in known]

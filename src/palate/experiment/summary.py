@@ -1,6 +1,6 @@
 """A comparison in sentences for readers who know no metric: hits per hundred users, and whether the lead may be luck.
 
-summarize(found, "sasrec", wording(split.train, "customer_id"))
+summarize(found, "sasrec", wording(split.train))
 
 sasrec puts one of the items a customer really took next into the top 10 for 22 of 100 customers; most popular
 items: 8 of 100 (difference certain)
@@ -8,6 +8,7 @@ items: 8 of 100 (difference certain)
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,12 +49,13 @@ class Wording:
         return f"{self.user}s"
 
 
-def wording(dataset: Dataset, user_column: str = "") -> Wording:
+def wording(dataset: Dataset) -> Wording:
     """The words that fit the source: ``customer_id`` holds customers, what has ``plays`` was played.
 
     Columns that tell nothing give "user" and "took".
     """
-    user, weight = plain(user_column), plain(dataset.feedback.column or "")
+    named = re.match(r"columns: user=(\S+)", dataset.columns)
+    user, weight = plain(named[1] if named else ""), plain(dataset.feedback.column or "")
     noun = next((noun for noun in NOUNS if user.startswith(noun)), "user")
     if not dataset.explicit:
         return Wording(noun, next((verb for start, verb in VERBS.items() if weight.startswith(start)), "took"))
@@ -82,6 +84,8 @@ def summarize(found: Comparison, best: str, words: Wording = Wording()) -> list[
     causes = _causes(split, k, words)
     if best == POPULARITY:
         first = f"The most popular items, the same list for all, put {what}."
+        if len(values) == 1:
+            return [first, "No other recipe was measured."]
         return [first, "Nothing that was tried beats them on validation rows.", *causes]
     resamples = found.options.resamples
     test = paired(hits, popular, resamples=resamples)
