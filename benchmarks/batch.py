@@ -36,7 +36,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     asked = parser.parse_args()
     torch.set_num_threads(1)
-    train = load(asked.data)
+    train = load(asked.data, min_rating="any")
     recommender = Recommender.of(IALS.fast().fit(train), train)
     users = recommender.users.ids
     taken: dict[str, list[tuple[float, float, float, float]]] = {name: [] for name in RULES}

@@ -42,7 +42,7 @@ def seconds(call: Callable[[], Any], rounds: int) -> float:
 
 def share_of_evaluate(rounds: int) -> None:
     torch.set_num_threads(1)
-    dataset = load("ml-1m")
+    dataset = load("ml-1m", min_rating="any")
     for split in (at_random(dataset), leave_one_out(dataset)):
         model = Popularity().fit(split.train)
         evaluate(model, split, resamples=0)

@@ -92,7 +92,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     settings = SETTINGS["kept" if args.include_seen else "hits" if args.hits else "removed"]
-    train = split(load("ml-100k")).train
+    train = split(load("ml-100k", min_rating="any")).train
     cuts = {
         "the table's": list(earlier(train)),
         "the studies'": [part.relevant(4) for part in validation_parts(train, "time", 5)],

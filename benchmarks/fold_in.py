@@ -73,7 +73,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     torch.set_num_threads(1)
-    data = load(args.data)
+    data = load(args.data, min_rating="any")
     if args.implicit:
         ones = np.ones_like(data.interactions.weight)
         data = replace(data.with_rows(replace(data.interactions, weight=ones)), feedback=NO_WEIGHTS)

@@ -37,7 +37,7 @@ def factors() -> tuple[np.ndarray, np.ndarray]:
     from palate.datasets.registry import load
     from palate.models import RECIPES
 
-    train = load("ml-1m")
+    train = load("ml-1m", min_rating="any")
     model = replace(RECIPES["ials"].fast(), dim=DIM).fit(train)
     with torch.inference_mode():
         return model.query_vectors(Query.of(np.arange(train.n_users))).numpy(), model.item_vectors().numpy()

@@ -43,7 +43,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     torch.set_num_threads(1)
-    data, options = load(args.data), TrainOptions(seed=args.seed)
+    data, options = load(args.data, min_rating="any"), TrainOptions(seed=args.seed)
     if args.validate:
         rows = data.interactions
         tested = held_out_users(data, args.test_size, args.seed)

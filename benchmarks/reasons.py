@@ -50,7 +50,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     torch.set_num_threads(1)
-    train = leave_one_out(load(args.data)).train
+    train = leave_one_out(load(args.data, min_rating="any")).train
     many = np.flatnonzero(train.history.counts >= 3 * args.top)
     users = np.sort(np.random.default_rng(args.seed).choice(many, min(args.users, len(many)), replace=False))
     print(f"{'recipe':17} {'method':14} {'named':>7} {'random':>7} {'named >':>8} {'p':>9} {'ms/item':>8}")

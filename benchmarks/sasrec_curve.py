@@ -28,7 +28,7 @@ def main() -> None:
     parser.add_argument("--data", default="ml-1m")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    parts = leave_one_out(load(args.data), tie="first", cold="keep")
+    parts = leave_one_out(load(args.data, min_rating="any"), tie="first", cold="keep")
     begin, measuring, epoch = time.perf_counter(), 0.0, 0
 
     def validation_callback(model: Any) -> float:

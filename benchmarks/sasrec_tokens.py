@@ -132,7 +132,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     torch.set_num_threads(1)
-    train = load(args.data)
+    train = load(args.data, min_rating="any")
     found = []
     for objective in args.losses:
         found.append(compare(SASRec(objective=objective), train, args.rounds, args.steps, bf16=args.bf16))

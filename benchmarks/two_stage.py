@@ -48,7 +48,7 @@ TRAINED = [
 
 def earlier_cuts(wishes: dict[str, Any]) -> None:
     """NDCG@10 and HitRate@10 over all (cut, user) of two stages, and their lift over recent blend."""
-    train = system_e.split(load("ml-100k")).train
+    train = system_e.split(load("ml-100k", min_rating="any")).train
     recipes = (system_e.OURS[True][""], dataclasses.replace(system_e.TWO_STAGES, **wishes))
     cuts = list(system_e.earlier(train))
     (people, blend), (_, ours) = (system_e.over(cuts, train, one, Options()) for one in recipes)
@@ -75,7 +75,7 @@ def main() -> None:
     if args.system_e:
         earlier_cuts(wishes)
         return
-    split = by_time(load(args.data), test_size=args.test_size)
+    split = by_time(load(args.data, min_rating="any"), test_size=args.test_size)
     if args.validate:
         split = by_time(split.train, test_size=args.test_size)
     fields = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import polars as pl
 import torch
 from torch import Tensor, nn
 
@@ -13,7 +14,7 @@ from palate.data.ids import IdMap
 from palate.data.splits.split import Split
 from palate.data.splits.strategies import leave_one_out
 
-__all__ = ["Fixed", "make_checkerboard", "make_split"]
+__all__ = ["Fixed", "hates", "likes", "make_checkerboard", "make_split", "make_tastes"]
 
 
 def make_checkerboard(size: int = 40, *, rated: bool = False) -> Split:
@@ -62,3 +63,28 @@ def make_split(train: list[tuple[int, int]], test: list[tuple[int, int]], users:
 
     data = Dataset("tiny", IdMap.of(np.arange(users)), IdMap.of(np.arange(items)), rows(train, 0))
     return Split(data, data.with_rows(rows(test, 1000)), "by hand")
+
+
+def make_tastes(low: float = 1, high: float = 5, users: int = 120, seed: int = 0) -> pl.DataFrame:
+    """Ratings of users who each like one of four categories of 30 items and hate another: 12 items of both are rated.
+
+    Item ``30 * c`` to ``30 * c + 29`` are of category c. ``likes`` and ``hates`` give the categories of a user.
+    """
+    rng = np.random.default_rng(seed)
+    rows = []
+    for user in range(users):
+        for category, weight in ((likes(user), high), (hates(user), low)):
+            items = 30 * category + rng.choice(30, 12, replace=False)
+            rows += [(user, int(item), float(weight)) for item in items]
+    table = pl.DataFrame(rows, schema=["user_id", "item_id", "rating"], orient="row")
+    return table.with_columns(timestamp=pl.Series(1e9 + rng.permutation(len(table))))
+
+
+def likes(user: int) -> int:
+    """The category that a user of ``make_tastes`` likes."""
+    return user % 4
+
+
+def hates(user: int) -> int:
+    """The category that a user of ``make_tastes`` hates."""
+    return (user + 1 + user // 4 % 3) % 4

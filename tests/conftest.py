@@ -24,7 +24,7 @@ def ml_100k() -> Dataset:
     from palate.datasets.registry import load
 
     try:
-        return load("ml-100k")
+        return load("ml-100k", min_rating="any")
     except SourceError as error:
         pytest.skip(f"ml-100k cannot be had here: {error}")
 

@@ -46,6 +46,7 @@ __all__ = [
     "PredictsRatings",
     "Query",
     "ReadsFeatures",
+    "ReadsRatings",
     "ReadsRequestTime",
     "Recipe",
     "TrainOptions",
@@ -53,6 +54,7 @@ __all__ = [
     "Vectors",
     "as_dataset",
     "device_of",
+    "reads_ratings",
     "reads_request_time",
 ]
 
@@ -81,15 +83,29 @@ class Query:
 
     @classmethod
     def of(
-        cls, users: Sequence[int] | NDArray[Any] | Tensor, history: History | None = None, at: Tensor | None = None
+        cls,
+        users: Sequence[int] | NDArray[Any] | Tensor,
+        history: History | None = None,
+        at: Tensor | None = None,
+        *,
+        every_event: bool = False,
     ) -> Query:
-        """A query for row numbers of users, with one history per listed user and their times of request where given."""
+        """A query for row numbers of users, with one history per listed user and their times of request where given.
+
+        Args:
+            users: (B,) row numbers, -1 for new users.
+            history: one per user. Its rule decides which events are positive.
+            at: (B,) times of request.
+            every_event: keep the events that are neither positive nor dislikes, such as a rating of 2 of 5: models of
+                ratings read them (see ``reads_ratings``), others would take them for positives. Default: False.
+        """
         # A copy of arrays: row numbers from an IdMap are read-only, which torch warns about.
         user = users.long() if isinstance(users, Tensor) else torch.from_numpy(np.array(users, dtype=np.int64))
         if history is None:
             return cls(user, at=at)
         if len(history) != len(user):
             raise RecipeError(f"{len(user)} users but {len(history)} histories: give one history per user")
+        history = history if every_event else history.positives(dislikes=True)
         times = None if history.times is None else torch.from_numpy(history.times)
         return cls(
             user,
@@ -122,7 +138,7 @@ class Query:
         """The row of the query that each event belongs to, (H,)."""
         return torch.repeat_interleave(torch.arange(len(self), device=self.user.device), self.counts())
 
-    def liked(self) -> Tensor:
+    def positive(self) -> Tensor:
         """Which events are no dislikes, (H,) bool."""
         if self.weights is not None:
             return self.weights >= 0
@@ -196,6 +212,20 @@ class PredictsRatings(Protocol):
 
     def predict(self, query: Query, items: Tensor) -> Tensor:
         """Ratings (B, C) of candidates (B, C), inside the scale of the training ratings."""
+
+
+@runtime_checkable
+class ReadsRatings(Protocol):
+    """A model that reads the weights of a history as ratings, low ones too."""
+
+    @property
+    def reads_ratings(self) -> bool:
+        """Whether it does: one class may serve ratings and implicit feedback."""
+
+
+def reads_ratings(model: object) -> bool:
+    """Whether a model is to be given every event of a history with its rating, not the positive ones only."""
+    return isinstance(model, ReadsRatings) and model.reads_ratings
 
 
 @runtime_checkable
@@ -337,12 +367,25 @@ class Recipe(Generic[M_co]):
             options: training options.
 
         Raises:
-            RecipeError: the rows cannot be learned from.
+            RecipeError: the rows cannot be learned from, or none of them is positive.
             DataError: the dataframe cannot be read.
         """
-        rows = as_dataset(train)
+        whole = as_dataset(train)
+        rows = self.training_rows(whole)
+        if not len(rows) and len(whole):
+            raise RecipeError(
+                f"none of {len(whole):,} training rows of {whole.name} is positive ({whole.feedback.rule}): "
+                "lower min_rating (--min-rating)"
+            )
         with overflow_explained(self.name, rows):
-            return self._fit(rows, options)
+            model = self._fit(rows, options)
+        # The rows that are seen but not positive belong to what the model was given: a test row may be one of them.
+        model.trained_on = whole.fingerprint
+        return model
+
+    def training_rows(self, train: Dataset) -> Dataset:
+        """The rows of ``train`` to learn from: the positive ones, unless the recipe reads ratings or dislikes."""
+        return train.positives()
 
     def _fit(self, train: Dataset, options: TrainOptions) -> M_co:
         raise NotImplementedError

@@ -31,6 +31,7 @@ import polars as pl
 
 from palate import storage
 from palate.data.dataset import Dataset, Fingerprint, History
+from palate.data.feedback import Feedback
 from palate.data.ids import IdMap
 from palate.errors import BundleError, DataError, RecipeError
 
@@ -184,7 +185,8 @@ class Bundle:
 
         Keys: kind, version, created, data, recipe (name, fields), sizes (users, items, and features where the
         model reads any), trained_on (rows, digest, users, items, ids), split, candidates, metrics, versions, index
-        (its measured recall, or null), cold (the cold-start policy), files (name, sha256, bytes of each).
+        (its measured recall, or null), cold (the cold-start policy), feedback (the rule for positive rows),
+        files (name, sha256, bytes of each).
 
         Raises:
             BundleError: the folder is missing, no bundle, changed, or made by a newer Palate.
@@ -215,6 +217,7 @@ class Bundle:
             "versions": dict(self.versions),
             "index": None if data.index is None else index_record(data.index, model),
             "cold": asdict(data.cold),
+            "feedback": data.seen.feedback.record(),
         }
         plain: dict[str, Any] = json.loads(to_json(about, inf_nan_mode="null", fallback=lambda number: number.item()))
         if _recipe(plain["recipe"]) != self.recipe:
@@ -270,6 +273,8 @@ class Bundle:
                 seen["item"].to_numpy(writable=True),
                 seen["weight"].to_numpy(writable=True),
                 seen["time"].to_numpy(writable=True) if "time" in seen.columns else None,
+                # A bundle of an older version has no rule: its model took every row as positive.
+                Feedback(**manifest.get("feedback", {})),
             ),
             popularity=items["popularity"].to_numpy(writable=True),
             titles=items["title"] if "title" in items.columns else None,

@@ -7,13 +7,14 @@ from functools import cache
 from typing import Any, get_args, get_type_hints
 
 import numpy as np
+import polars as pl
 import pytest
 import torch
 
-from boards import make_checkerboard
+from boards import hates, likes, make_checkerboard, make_tastes
 from palate.base import DataSpec, Explains, Model, Query, Recipe, TrainOptions, Vectors
 from palate.bundle import Bundle
-from palate.data.frame import to_frame
+from palate.data.frame import from_frame, to_frame
 from palate.data.splits.split import Split
 from palate.errors import DataError, RecipeError
 from palate.models import RECIPES, make_recipe
@@ -244,3 +245,37 @@ def test_a_dataframe_with_the_usual_columns_is_fitted_like_its_dataset(name: str
     assert model.trained_on == train.fingerprint
     with pytest.raises(DataError, match=r"pass split\.train"):
         recipe.fit(board(name))
+
+
+@cache
+def taster(name: str, low: float, high: float) -> Recommender:
+    """A recommender for users who hate a category as clearly as they like another; the rule for positives is found."""
+    rows = make_tastes(low, high)
+    data = from_frame(rows if low > 0 else rows.rename({"rating": "weight"}))
+    return Recommender.of(small(name).fit(data, TrainOptions(seed=1)), data)
+
+
+@pytest.mark.parametrize(("low", "high"), [(1.0, 5.0), (0.0, 1.0), (-1.0, 1.0)], ids=["rated", "shown", "returned"])
+@pytest.mark.parametrize("name", NAMES)
+def test_dislikes_are_not_likes(name: str, low: float, high: float) -> None:
+    if not personal(name):
+        pytest.skip(f"{name} is not personal: it gives all users the same list")
+    if low <= 0 and name in NEEDS_RATINGS:
+        pytest.skip(f"{name} needs ratings")
+    recommender, known = taster(name, low, high), list(range(120))
+    new = make_tastes(low, high, users=24, seed=7).with_columns(pl.col("user_id") + 10_000)
+    posted = {
+        user: list(zip(part["item_id"].to_list(), part["rating"].to_list(), strict=True))
+        for (user,), part in new.sort("timestamp").group_by("user_id", maintain_order=True)
+    }
+    for users, histories in ((known, None), (list(posted), posted)):
+        lists = recommender.recommend(users, k=10, histories=histories)
+        assert set(lists["source"]) == ({"model"} if histories is None else {"fold-in"})
+        user, category = lists["user_id"].to_numpy() % 10_000, lists["item_id"].to_numpy() // 30
+        hated = np.array([hates(int(one)) for one in user]) == category
+        liked = np.array([likes(int(one)) for one in user]) == category
+        assert hated.mean() < 0.1, f"{hated.mean():.2f} of the lists are from the hated category"
+        assert liked.mean() > 0.8
+    for user, events in posted.items():
+        listed = lists.filter(pl.col("user_id") == user)["item_id"]
+        assert not set(listed) & {item for item, _ in events}, "what was rated low is seen, too"

@@ -45,7 +45,11 @@ def test_threshold_of_a_scale(ratings, expected):
 def test_rules():
     weights = np.array([-1, 0, 0.5, 3, 4, 5], np.float32)
     assert Feedback("rating", 4).positive(weights).tolist() == [False] * 4 + [True] * 2
-    assert Feedback("rating").positive(weights).all(), "any rating"
+    every = Feedback.of("rating", weights, "any")
+    assert every.lowest == -1, "the scale goes below 0"
+    assert every.positive(weights).all(), "any rating"
+    assert Feedback("rating").disliked(weights).tolist() == [True] + [False] * 5, "below a scale from 0 or above"
+    assert not every.disliked(weights).any()
     for kind in ("quantity", "event", "label", "none"):
         assert Feedback(kind).positive(weights).tolist() == [False] * 2 + [True] * 4
     assert Feedback("quantity", 3).positive(weights).sum() == 3

@@ -248,10 +248,13 @@ def test_relevant_keeps_what_is_rated_high_and_its_candidates():
     relevant = split.relevant(4)
     assert relevant.test.interactions.weight.tolist() == [4, 4.5]
     assert relevant.candidates.users.tolist() == [1]
-    assert relevant.notes[-1] == Note("test rows below 4, not relevant, dropped", 1)
+    assert relevant.notes[-1] == Note(
+        "test rows that are not relevant, the rule is weight at least 4, 1 user has no other and is not measured", 1
+    )
+    assert relevant.relevant() is relevant, "what was chosen stays relevant"
     assert relevant.fingerprint != split.fingerprint
     with pytest.raises(
-        DataError, match=r"min_rating=6 left no test rows \(3 rows, highest weight 4.5\): lower min_rating"
+        DataError, match=r"none of 3 test rows is relevant \(weight at least 6; highest weight 4.5\): lower min_rating"
     ):
         split.relevant(6)
 

@@ -16,7 +16,7 @@ from palate.errors import DataError
 from palate.evaluation.onboarding import evaluate_onboarding
 from palate.models import EASE, IALS, Popularity
 from palate.recommend import Recommender
-from palate.recommend.onboarding import Interview, Tastes, like_weight, onboarding_items
+from palate.recommend.onboarding import Interview, Tastes, onboarding_items
 
 GROUPS, SIZE = 4, 12
 
@@ -163,8 +163,8 @@ def test_mistakes_are_named(recommender):
 
 
 def test_a_like_weighs_what_likes_weigh_in_training(recommender, ml_100k):
-    assert like_weight(recommender) == 1.0
-    assert like_weight(Recommender.of(Popularity().fit(ml_100k), ml_100k)) == 4.0
+    assert recommender.like_weight == 1.0
+    assert Recommender.of(Popularity().fit(ml_100k), ml_100k).like_weight == 4.0
 
 
 def test_popularity_with_the_answers_is_still_popularity():

@@ -110,6 +110,7 @@ def _measured(dataset: Dataset) -> dict[str, Any]:
         "items": dataset.n_items,
         "density": len(dataset) / (dataset.n_users * dataset.n_items),
         "ratings" if dataset.explicit else "weights": [float(rows.weight.min()), float(rows.weight.max())],
+        "feedback": dataset.feedback_record(),
         "times": times,
         "user_features": [] if dataset.user_features is None else dataset.user_features.columns,
         "item_features": [] if dataset.item_features is None else dataset.item_features.columns,
@@ -119,6 +120,8 @@ def _measured(dataset: Dataset) -> dict[str, Any]:
 
 
 def _shown(key: str, value: Any) -> str:
+    if key == "feedback":
+        return f"{value['rule']} ({value['positive_rows']:,} rows)"
     if key == "density":
         return f"{value:.3%}"
     if key in ("ratings", "weights"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
 
@@ -42,6 +43,7 @@ def evaluate(
     allow_trained_rows: Annotated[
         bool, typer.Option("--allow-trained-rows", help="Measure even rows the model was trained on.")
     ] = False,
+    relevant: options.Relevant = "auto",
     reading: options.Reading = options.Reading(),
     k: Annotated[
         list[int] | None, typer.Option("-k", "--k", min=1, help="Length of the lists, 10; may be repeated.")
@@ -64,6 +66,7 @@ def evaluate(
     Example: palate evaluate bundles/mlp new-clicks.csv -k 5 -k 10 --segments --memory 512MB
     """
     from palate.bundle import Bundle
+    from palate.data.feedback import as_min_rating
 
     loaded = Bundle.load(bundle)
     source = reading.of(data)
@@ -74,10 +77,13 @@ def evaluate(
         rows = loaded.recommender.against(source.dataset() if rows is None else rows.test)
         for line in rows.notes:
             note(f"  {line}")
+    if (min_rating := as_min_rating(reading.min_rating)) != "auto":
+        rows = replace(rows, test=rows.test.with_min_rating(min_rating))
     rows = options.with_negatives(rows, negatives, seed)
     reports = options.measure(
         loaded.recommender.model, rows, k or 10, loaded.recipe.name,
-        exclude_seen=exclude_seen, allow_trained_rows=allow_trained_rows, memory=memory,
+        exclude_seen=exclude_seen, relevant=as_min_rating(relevant), allow_trained_rows=allow_trained_rows,
+        memory=memory,
     )  # fmt: skip
     ratings = options.measure_ratings(
         loaded.recommender.model, rows, loaded.recipe.name, allow_trained_rows=allow_trained_rows

@@ -64,10 +64,10 @@ def _interview(recommender: Recommender, wanted: int) -> dict[int | str, float]:
     """Weights of the items that were liked or disliked; the questions go to stderr, the replies come from stdin."""
     import numpy as np
 
-    from palate.recommend.onboarding import Interview, Tastes, like_weight
+    from palate.recommend.onboarding import Interview, Tastes
 
     tastes = Tastes.of(recommender)
-    interview, like = Interview(tastes), like_weight(recommender)
+    interview, like = Interview(tastes), recommender.like_weight
     weights: dict[int | str, float] = {}
     note("l like, d dislike, Enter don't know, q stop")
     while len(weights) < wanted:

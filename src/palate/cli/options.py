@@ -45,6 +45,7 @@ __all__ = [
     "Query",
     "RatingColumn",
     "Reading",
+    "Relevant",
     "Seed",
     "Sentinels",
     "Separator",
@@ -145,6 +146,10 @@ ValidIds = Annotated[
 Unit = Annotated[
     Literal["auto", "s", "ms", "us", "ns"],
     typer.Option("--time-unit", help="Unit of times that are numbers; times of any year are then taken."),
+]
+Relevant = Annotated[
+    str,
+    typer.Option("--relevant", help="Held-out rows that count as relevant: auto (the positive ones), any or a number."),
 ]
 ItemFeatures = Annotated[
     Path | None, typer.Option("--items", help="A table about the items: its id column, titles, features.")

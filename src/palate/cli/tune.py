@@ -46,10 +46,7 @@ def tune(
         bool,
         typer.Option("--exclude-seen/--include-seen", help="Take items of the user's training rows out of the lists."),
     ] = True,
-    relevant: Annotated[
-        float | None,
-        typer.Option("--relevant", help="Count only validation rows with this rating or more as relevant."),
-    ] = None,
+    relevant: options.Relevant = "auto",
     search: Annotated[
         list[str] | None,
         typer.Option(
@@ -95,6 +92,7 @@ def tune(
 
     Example: palate tune ease ml-100k --split leave-one-out --trials 30 --search regularization=10:5000:log
     """
+    from palate.data.feedback import as_min_rating
     from palate.experiment import Metric, Task
     from palate.experiment import tune as run_study
     from palate.models import make_recipe
@@ -110,7 +108,7 @@ def tune(
     training = options.make_run(seed, device, threads)
     train, rows = _training(source, split, test_size, sample, seed)
     made = tuple(
-        _with_candidates(part if relevant is None else part.relevant(relevant), candidates, seed)
+        _with_candidates(part.relevant(as_min_rating(relevant)), candidates, seed)
         for part in _parts(train, rows, split, parts, test_size, seed)
     )
     for part in made:

@@ -63,12 +63,16 @@ class Interactions:
 
 @dataclass(frozen=True, eq=False)
 class History:
-    """Interactions per user in compressed rows: user u has events offsets[u] to offsets[u + 1], oldest first."""
+    """Interactions per user in compressed rows: user u has events offsets[u] to offsets[u + 1], oldest first.
+
+    ``feedback`` says which events are positive.
+    """
 
     offsets: NDArray[np.int64]
     items: NDArray[np.int32]
     weights: NDArray[np.float32]
     times: NDArray[np.float64] | None = None
+    feedback: Feedback = NO_WEIGHTS
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -89,8 +93,9 @@ class History:
         if len(users) == 1:  # one answer: the index below costs more than the events of one user
             user = int(users[0])
             first, last = self.offsets[user : user + 2] if 0 <= user < len(self) else (0, 0)
-            columns = (None if x is None else x[first:last].copy() for x in (self.items, self.weights, self.times))
-            return History(np.array([0, last - first], np.int64), *columns)  # type: ignore[arg-type]
+            items, weights = self.items[first:last].copy(), self.weights[first:last].copy()
+            times = None if self.times is None else self.times[first:last].copy()
+            return History(np.array([0, last - first], np.int64), items, weights, times, self.feedback)
         known = (users >= 0) & (users < len(self))
         safe = np.where(known, users, 0)
         # Not ``self.counts[safe]``, which would take the difference of all offsets to answer for one user.
@@ -100,7 +105,24 @@ class History:
         starts = np.repeat(self.offsets[safe] - offsets[:-1], counts)
         index = starts + np.arange(offsets[-1])
         times = None if self.times is None else self.times[index]
-        return History(offsets, self.items[index], self.weights[index], times)
+        return History(offsets, self.items[index], self.weights[index], times, self.feedback)
+
+    @property
+    def positive(self) -> NDArray[np.bool_]:
+        """(H,) bool: which events are positive."""
+        positive: NDArray[np.bool_] = self.feedback.positive(self.weights)
+        return positive
+
+    def positives(self, *, dislikes: bool = False) -> History:
+        """The positive events of each user only, where asked for with the dislikes."""
+        kept = self.positive
+        if dislikes:
+            kept = kept | self.feedback.disliked(self.weights)
+        if kept.all():
+            return self
+        offsets = np.concatenate([[0], np.cumsum(kept)])[self.offsets]
+        times = None if self.times is None else self.times[kept]
+        return History(offsets, self.items[kept], self.weights[kept], times, self.feedback)
 
 
 @dataclass(frozen=True)
@@ -267,9 +289,20 @@ class Dataset:
         positive: NDArray[np.bool_] = self.feedback.positive(self.interactions.weight)
         return positive
 
-    def positives(self) -> Dataset:
-        """The positive rows only, with the same maps; the same data set where all rows are positive."""
-        return self if self.positive.all() else replace(self, interactions=self.interactions.take(self.positive))
+    def positives(self, *, dislikes: bool = False) -> Dataset:
+        """The positive rows only, with the same maps; the same data set where all rows are positive.
+
+        Args:
+            dislikes: keep the dislikes too: weights below 0, for recipes that learn from these.
+        """
+        kept = self.positive
+        if dislikes:
+            kept = kept | self.feedback.disliked(self.interactions.weight)
+        return self if kept.all() else replace(self, interactions=self.interactions.take(kept))
+
+    def feedback_record(self) -> dict[str, Any]:
+        """The rule for positive rows and their number, ready for JSON."""
+        return {**self.feedback.record(), "rule": self.feedback.rule, "positive_rows": int(self.positive.sum())}
 
     @property
     def positive_rows(self) -> str:
@@ -304,7 +337,7 @@ class Dataset:
     @cached_property
     def history(self) -> History:
         """The rows per user, oldest first."""
-        return self.interactions.history(self.n_users)
+        return replace(self.interactions.history(self.n_users), feedback=self.feedback)
 
     def with_rows(self, interactions: Interactions, notes: Iterable[Note] = ()) -> Dataset:
         """The same maps and features over other rows."""

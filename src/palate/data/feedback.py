@@ -36,11 +36,13 @@ class Feedback:
         min_rating: rows of this weight or more are positive. None: every rating is positive ("any"); for the other
             kinds, every weight above 0.
         column: name of the column in the source, or None.
+        lowest: the low end of a scale that goes below 0, else 0. Weights below it are dislikes, in any kind of data.
     """
 
     kind: Kind = "none"
     min_rating: float | None = None
     column: str | None = None
+    lowest: float = 0.0
 
     @classmethod
     def of(
@@ -59,23 +61,28 @@ class Feedback:
             DataError: ``min_rating`` is no such value, or no row is as high.
         """
         chosen = as_min_rating(min_rating)
+        lowest = min(0.0, float(weights.min(initial=0.0))) if kind == "rating" else 0.0
         if chosen == "any" or (chosen == "auto" and kind != "rating"):
-            return cls(kind, None, column)
+            return cls(kind, None, column, lowest)
         if chosen == "auto":
-            return cls(kind, threshold(weights), column)
+            return cls(kind, threshold(weights), column, lowest)
         highest = weights.max(initial=-np.inf)
         if len(weights) and np.float32(chosen) > highest:
             raise DataError(
                 f"min_rating={chosen:g} leaves no positive row (highest value {highest:g}, {len(weights):,} rows): "
                 "lower min_rating (--min-rating), or leave it out"
             )
-        return cls(kind, float(chosen), column)
+        return cls(kind, float(chosen), column, lowest)
 
     def positive(self, weights: Any) -> Any:
         """Which weights are positive: an array or tensor of bool in the shape of ``weights``."""
         if self.min_rating is not None:
             return weights >= self.min_rating
-        return weights >= -np.inf if self.kind == "rating" else weights > 0
+        return weights >= self.lowest if self.kind == "rating" else weights > 0
+
+    def disliked(self, weights: Any) -> Any:
+        """Which weights are dislikes rather than ratings or counts: those below 0, or below the scale."""
+        return weights < self.lowest
 
     @property
     def rule(self) -> str:

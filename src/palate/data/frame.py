@@ -14,6 +14,7 @@ import narwhals as nw
 import numpy as np
 import polars as pl
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from palate.data.column_report import SAMPLE, SHOWN, unused_columns, used_columns
 from palate.data.columns import Columns, find_columns, key_column, listed, plain
@@ -128,6 +129,7 @@ def from_frame(
     line = used_columns(columns, feedback, event_types) + unused_columns(rest, n_rows)
     user_table, user_notes = _align(user_features, users, columns.user_id, "user", read_id)
     item_table, item_notes = _align(item_features, items, columns.item_id, "item", read_id)
+    notes += _not_chosen(feedback, interactions.weight)
     return Dataset(
         name=name,
         users=users,
@@ -317,6 +319,18 @@ def _suspect(ratings: pl.Series) -> list[Note]:
         return []
     text = f"rating {values[0]:g} looks like a sentinel, not a rating; pass sentinels=({values[0]:g},) to drop it"
     return [Note(text, int((ratings == values[0]).sum()))]
+
+
+def _not_chosen(feedback: Feedback, weight: NDArray[np.float32]) -> list[Note]:
+    """How weights of 0 and below are taken, and a rule of ratings by which every row is positive."""
+    if feedback.kind == "rating":
+        everything = feedback.min_rating is not None and bool(feedback.positive(weight).all())
+        return [Note(f"every row is positive ({feedback.rule})", len(weight))] if everything else []
+    counted = (
+        ("weight 0: taken as shown but not chosen; seen, not positive", int((weight == 0).sum())),
+        ("weight below 0: taken as returned or disliked; seen, not positive", int((weight < 0).sum())),
+    )
+    return [Note(text, rows) for text, rows in counted if rows]
 
 
 def _require_two(ids: IdMap, column: str, n_rows: int, source: Source) -> None:

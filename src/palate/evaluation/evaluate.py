@@ -17,6 +17,7 @@ import numpy as np
 import torch
 
 from palate.base import Model, reads_request_time
+from palate.data.feedback import MinRating
 from palate.data.splits.split import Candidates, Split
 from palate.errors import EvaluationError
 from palate.evaluation.accumulator import MetricAccumulator
@@ -46,6 +47,7 @@ def evaluate(
     k: int | Sequence[int] = 10,
     candidates: Candidates | None = None,
     exclude_seen: bool = True,
+    relevant: MinRating = "auto",
     name: str | None = None,
     allow_trained_rows: bool = False,
     resamples: int = 1_000,
@@ -56,10 +58,13 @@ def evaluate(
     Args:
         model: scores users and items by the row numbers of the split. One that reads the time of request gets that
             of each user's first test row, and the report's protocol says so.
-        split: the test rows are the relevant items; the training rows are each user's history.
+        split: its test rows hold the relevant items; the training rows are each user's history.
         k: list length, or several. Default: 10. Lists end with the catalog, so memory does not grow with k.
         candidates: sampled negatives. Default: None, the whole catalog.
         exclude_seen: in full ranking, take the items of the user's training rows out of the lists. Default: True.
+        relevant: which test rows are relevant, as in ``Split.relevant``: by the rule of the data set ("auto"), all of
+            them ("any"), or those of a weight or more. Users without a relevant row are left out and counted.
+            Default: "auto".
         name: for the report. Default: the class of the model.
         allow_trained_rows: measure even if the model was trained on test rows. Default: False.
         resamples: number of bootstrap resamples; 0 gives no intervals. Default: 1,000.
@@ -79,7 +84,8 @@ def evaluate(
             "draw candidates for this split"
         )
     begin = time.perf_counter()
-    ground = GroundTruth.of(split)
+    ground = GroundTruth.of(replace(split, candidates=candidates), relevant)
+    candidates = ground.split.candidates
     accumulator = MetricAccumulator(ground, lengths, lists=candidates is None)
     if candidates is None:
         budget = _budget(memory, accumulator, ground.catalog_bytes().max(), f"{split.train.n_items:,} items")
@@ -96,7 +102,7 @@ def evaluate(
     exclude_seen = exclude_seen or candidates is not None
     named = name or type(model).__name__
     notes = [*accumulator.notes(), *(str(one) for one in split.notes if one.kind == "trained-pairs")]
-    report = _report(accumulator, ground, named, words, exclude_seen, candidates, begin, notes, resamples)
+    report = _report(accumulator, ground, split, named, words, exclude_seen, candidates, begin, notes, resamples)
     if ground.request_times is None or not reads_request_time(model):
         return report
     return replace(report, protocol=f"{report.protocol}; {REQUEST_TIME}")
@@ -107,6 +113,7 @@ def evaluate_lists(
     split: Split,
     *,
     k: int | Sequence[int] = 10,
+    relevant: MinRating = "auto",
     name: str = "lists",
     resamples: int = 1_000,
     memory: int | str | None = None,
@@ -119,7 +126,7 @@ def evaluate_lists(
 
     Args:
         lists: (users (L,), items (L, K)) row numbers of the split, best first, -1 for an empty place.
-        split, k, resamples, memory: as for ``evaluate``.
+        split, k, relevant, resamples, memory: as for ``evaluate``.
         name: of the other system, for the report.
 
     Raises:
@@ -128,7 +135,7 @@ def evaluate_lists(
     lists, lengths = Lists(*map(np.asarray, lists)), list_lengths(k)
     check_lists(*lists, split)
     begin = time.perf_counter()
-    ground = GroundTruth.of(split)
+    ground = GroundTruth.of(split, relevant)
     longest = lists.items.shape[1]
     # A given list that repeats items can be longer than the catalog.
     accumulator = MetricAccumulator(ground, lengths, lists=True, widest=max(longest, split.train.n_items))
@@ -151,7 +158,7 @@ def evaluate_lists(
     notes = [line for count, line in counted if count] + accumulator.notes()
     words = f"given lists of up to {longest} of {split.train.n_items:,} items, seen items "
     words += "left in" if seen else "not in them"
-    return _report(accumulator, ground, name, words, not seen, None, begin, notes, resamples)
+    return _report(accumulator, ground, split, name, words, not seen, None, begin, notes, resamples)
 
 
 def validation_callback(
@@ -161,7 +168,8 @@ def validation_callback(
 
     Make the split from training rows: ``validation_callback(leave_one_out(split.train))``.
     """
-    ground, length = GroundTruth.of(split), list_lengths(k)[0]
+    ground, length = GroundTruth.of(replace(split, candidates=candidates)), list_lengths(k)[0]
+    candidates = ground.split.candidates
     longest = min(length, split.train.n_items)
 
     # Called after every epoch: without accumulator and intervals, and the ground truth is made once.
@@ -183,6 +191,7 @@ def validation_callback(
 def _report(
     accumulator: MetricAccumulator,
     ground: GroundTruth,
+    split: Split,
     name: str,
     words: str,
     exclude_seen: bool,
@@ -191,12 +200,13 @@ def _report(
     notes: list[str],
     resamples: int,
 ) -> Report:
-    split = ground.split
     seconds = time.perf_counter() - begin
+    # The rows that are not relevant are said where the numbers are read, not only in the split.
+    dropped = ground.split.notes[len(split.notes) :]
     return Report(
         model=name,
         data=split.test.name,
-        protocol=split.how,
+        protocol=ground.split.how,
         candidates=words,
         measures=accumulator.measures(resamples),
         users=len(ground.user_rows),
@@ -205,11 +215,12 @@ def _report(
             "train": str(split.train.fingerprint.digest),
             "split": split.fingerprint,
             "candidates": candidates.fingerprint(split.train.users, split.train.items) if candidates else None,
+            "relevant": ground.split.how[len(split.how) :].removeprefix("; relevant: ") or None,
         },
         seconds=seconds,
         per_user={f"{metric}@{length}": values for (metric, length), values in accumulator.values.items()},
         user_rows=ground.user_rows,
-        notes=tuple(notes),
+        notes=(*map(str, dropped), *notes),
         segments=accumulator.segments(resamples),
         **accumulator.exposure(),
     )

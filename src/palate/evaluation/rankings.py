@@ -16,8 +16,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from palate.base import Model, Query, device_of, reads_request_time
+from palate.base import Model, Query, device_of, reads_ratings, reads_request_time
 from palate.data.dataset import History
+from palate.data.feedback import MinRating
 from palate.data.splits.split import Candidates, Split
 from palate.errors import ModelError
 from palate.top_k import candidate_ranks, head, head_ranks
@@ -57,10 +58,10 @@ class Rankings(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class GroundTruth:
-    """Ground-truth items per test user: the distinct items of their test rows.
+    """Ground-truth items per test user: the distinct items of their relevant test rows.
 
     Args:
-        split: the rows.
+        split: the rows; its test rows are the relevant ones.
         user_rows: (U,) test users, ascending.
         offsets: (U + 1,) user u has the relevant items offsets[u] to offsets[u + 1].
         items: relevant items, ascending within a user.
@@ -72,8 +73,9 @@ class GroundTruth:
     items: NDArray[np.int32]
 
     @classmethod
-    def of(cls, split: Split) -> GroundTruth:
-        """Distinct (user, item) pairs of the test rows."""
+    def of(cls, split: Split, relevant: MinRating = "auto") -> GroundTruth:
+        """Distinct (user, item) pairs of the relevant test rows, see ``Split.relevant``."""
+        split = split.relevant(relevant)
         rows = split.test.interactions
         # Distinct pairs from sorted keys: np.unique on two rows is far slower.
         key = np.sort(rows.user.astype(np.int64) << 32 | rows.item)
@@ -104,7 +106,8 @@ class GroundTruth:
         """
         at = self.request_times if reads_request_time(model) else None
         at_B = None if at is None else torch.from_numpy(at[first:last])
-        return Query.of(self.user_rows[first:last], history, at_B).to(device_of(model))
+        every_event = reads_ratings(model)
+        return Query.of(self.user_rows[first:last], history, at_B, every_event=every_event).to(device_of(model))
 
     def parts(self, bytes_U: NDArray[np.int64], budget: int) -> Iterator[tuple[int, int, History, Tensor, Tensor]]:
         """Consecutive test users whose cost fits the budget, each (first, last) with its ``part``.

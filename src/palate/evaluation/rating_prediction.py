@@ -201,7 +201,7 @@ def _predicted(model: PredictsRatings, split: Split, rows: NDArray[np.int64]) ->
         place = np.arange(len(part)) - np.searchsorted(row, row)  # rows are grouped by user
         items = np.zeros((len(users), place.max() + 1), np.int64)
         items[row, place] = test.item[part]
-        query = Query.of(users, split.train.history.select(users))
+        query = Query.of(users, split.train.history.select(users), every_event=True)
         with torch.inference_mode():
             ratings = model.predict(query.to(device), torch.from_numpy(items).to(device)).double().cpu().numpy()
         result[part] = ratings[row, place]

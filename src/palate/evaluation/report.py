@@ -62,7 +62,8 @@ class Report(Tabular):
         measures: the metrics.
         users: number of measured users.
         exclude_seen: whether the lists are free of items of the user's training rows.
-        fingerprints: of "train", "split" and "candidates" (None for full ranking).
+        fingerprints: of "train", "split" and "candidates" (None for full ranking), and the rule by which test rows are
+            "relevant" (None where all are).
         seconds: time for scoring and ranking.
         per_user: values per user and metric, (U,) each by "NDCG@10", in the order of ``user_rows``; NaN where a metric
             is undefined for the user.

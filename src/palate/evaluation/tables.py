@@ -24,6 +24,7 @@ REMEDIES = {
     "candidates": "full ranking and sampled candidates go into separate tables, and sampled ones need the same draw",
     "exclude_seen": "measure both with the same exclude_seen",
     "ties": "measure both with this version of Palate",
+    "relevant": "measure both with the same rule for relevant rows (relevant=)",
     "users": "measure both on the same users",
 }
 

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from palate.base import Model, Query, device_of
+from palate.base import Model, Query, device_of, reads_ratings
 from palate.data.dataset import Dataset
 from palate.data.splits.split import Split
 from palate.top_k import top_k
@@ -32,7 +32,9 @@ def examples(model: Model, split: Split, k: int) -> list[dict[str, Any]]:
     owner = np.repeat(np.arange(len(users)), history.counts)
     with torch.inference_mode():
         device = device_of(model)
-        scores_EI = model.score(Query.of(users, history).to(device)).float().cpu().clone()
+        scores_EI = (
+            model.score(Query.of(users, history, every_event=reads_ratings(model)).to(device)).float().cpu().clone()
+        )
         scores_EI[torch.from_numpy(owner), torch.from_numpy(history.items.astype(np.int64))] = -torch.inf
         value_EK, top_EK = top_k(scores_EI, k)
     return shown(split, users, torch.where(value_EK == -torch.inf, -1, top_EK).numpy())

@@ -232,6 +232,7 @@ def _document(found: Comparison) -> dict[str, Any]:
             "rows": len(train) + len(split.test),
             "users": train.n_users,
             "items": train.n_items,
+            "feedback": train.feedback_record(),
         },
         "split": {
             "how": split.how,
@@ -278,6 +279,7 @@ def protocol(facts: Mapping[str, Any]) -> list[str]:
     lines = [
         f"Held-out rows: {split['how']} ({split['train_rows']:,} training rows, {split['test_rows']:,} test rows of "
         f"{split['test_users']:,} users; split {split['fingerprint']}).",
+        f"Relevant rows, and the rows that ranking recipes learn from: {facts['data']['feedback']['rule']}.",
         "Full ranking: every item of the catalog is a candidate, except those the user had in training.",
         f"Sampled candidates: {candidates['how']} ({candidates['fingerprint']}), the same for every model and seed; a "
         "model that is good at telling random items apart need not make good lists." if candidates else "",

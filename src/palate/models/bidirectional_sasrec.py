@@ -76,7 +76,7 @@ class BidirectionalSASRecModel(nn.Module):
         if query.offsets is None or query.items is None:
             return query.user.new_zeros(0), torch.zeros(0, device=query.user.device)
         part = slice(int(query.offsets[row]), int(query.offsets[row + 1]))
-        keep = slice(None) if query.weights is None else query.weights[part] >= 0
+        keep = query.positive()[part]
         item_H = query.items[part][keep]
         gap_H = torch.zeros(len(item_H), device=item_H.device)
         if query.times is not None and len(item_H) > 1:

@@ -106,9 +106,12 @@ class BMF(Recipe[RatingFactors]):
             options: training options.
             unrated: rows without a rating, of the same maps: they count as implicit feedback.
         """
-        train = as_dataset(train)
-        with overflow_explained(self.name, train):
-            return self._sampled(train, options, unrated)
+        whole = as_dataset(train)
+        rows = self.training_rows(whole)
+        with overflow_explained(self.name, rows):
+            model = self._sampled(rows, options, unrated)
+        model.trained_on = whole.fingerprint
+        return model
 
     def _sampled(self, train: Dataset, options: TrainOptions, unrated: Interactions | None) -> RatingFactors:
         ratings = ratings_of(train, self.negatives, options.seed)
@@ -134,6 +137,10 @@ class BMF(Recipe[RatingFactors]):
         if unrated is not None:
             model.trained[torch.from_numpy(np.unique(unrated.user).astype(np.int64))] = True
         return model
+
+    def training_rows(self, train: Dataset) -> Dataset:
+        """All rows of ratings; of implicit feedback the positive ones."""
+        return train if train.explicit else train.positives()
 
     def _sides(self, train: Dataset, unrated: Interactions | None) -> tuple[sparse.csr_array, sparse.csr_array]:
         """The matrices F (users, items + features) and G (items, users + features); parts not wanted are empty."""

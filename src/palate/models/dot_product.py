@@ -166,7 +166,7 @@ class DotProductModel(nn.Module):
         """Give the trained users the vectors that new users with the same histories get."""
         user_U = self.trained.nonzero().squeeze(1)
         history = train.history.select(user_U.cpu().numpy())
-        unknown = Query.of(np.full(len(user_U), -1), history).to(user_U.device)
+        unknown = Query.of(np.full(len(user_U), -1), history, every_event=True).to(user_U.device)
         with torch.no_grad():
             self.user_table.weight[user_U] = self.query_vectors(unknown)[:, : self.dim]
 

@@ -152,6 +152,10 @@ class EASE(Recipe[EASEModel]):
             )
         return EASEModel(spec.items, self.half_life_events, self.floor)
 
+    def training_rows(self, train: Dataset) -> Dataset:
+        """The positive rows, and the dislikes."""
+        return train.positives(dislikes=True)
+
     def _fit(self, train: Dataset, options: TrainOptions) -> EASEModel:
         """Invert the co-occurrences of the training rows; nothing is random.
 
@@ -176,7 +180,7 @@ class EASE(Recipe[EASEModel]):
         if failed:
             raise RecipeError(f"regularization={self.regularization:g} is too small for {train.name}: raise it")
         _fill(model.weights.numpy(), inverse.T)
-        model.popularity.copy_(torch.from_numpy(np.bincount(x_UI.indices, minlength=train.n_items)))
+        model.popularity.copy_(torch.from_numpy(np.bincount(x_UI.indices[x_UI.data > 0], minlength=train.n_items)))
         model.popularity /= max(1, train.n_users)
         model.trained_on = train.fingerprint
         return model.eval()

@@ -92,7 +92,7 @@ class EDLAEModel(nn.Module):
         """Which events count, (H,): of those of one user with one item the first that is no dislike."""
         assert query.items is not None
         place_H = torch.arange(len(query.items), device=query.items.device)
-        liked_H = query.liked()
+        liked_H = query.positive()
         pair, inverse_H = (query.owners() * len(self.prior) + query.items).unique(return_inverse=True)
         first = torch.full_like(pair, -1)
         first.scatter_reduce_(0, inverse_H[liked_H], place_H[liked_H], "amin", include_self=False)
@@ -114,7 +114,7 @@ class EDLAEModel(nn.Module):
         if query.items is None:
             return query.user[:0]
         pair_H = query.owners() * len(self.prior) + query.items
-        distinct_H: Tensor = pair_H[query.liked()].unique()
+        distinct_H: Tensor = pair_H[query.positive()].unique()
         return distinct_H
 
 

@@ -124,6 +124,10 @@ class Ensemble(Recipe[EnsembleModel]):
         """Untrained members, ready for ``load_state_dict``."""
         return EnsembleModel([recipe.build(spec) for recipe in self.recipes], self.weights, self.how, spec)
 
+    def training_rows(self, train: Dataset) -> Dataset:
+        """All rows: each member takes those that it learns from."""
+        return train
+
     def _fit(self, train: Dataset, options: TrainOptions) -> EnsembleModel:
         """Fit every member on the same rows with the same seed; early stopping applies to each.
 

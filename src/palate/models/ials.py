@@ -106,6 +106,11 @@ class ALSModel(DotProductModel):
         init_std = recipe.init_std / recipe.dim**0.5
         super().__init__(spec, recipe.dim, LeastSquares(recipe), bias=recipe.bias, init_std=init_std)
 
+    @property
+    def reads_ratings(self) -> bool:
+        """Whether it was trained on ratings."""
+        return self.bias
+
     def contributions(self, query: Query, items: Tensor) -> Contributions:
         """w t q_i . A^-1 q_j of each event; the rest is the bias, or the score of users without positive events."""
         known_B = positive_events(query) > 0
@@ -350,6 +355,10 @@ class IALS(_Als):
     unobserved_weight: Positive = 0.3
     weighting: Weighting = "auto"
 
+    def training_rows(self, train: Dataset) -> Dataset:
+        """The positive rows, and the dislikes."""
+        return train.positives(dislikes=True)
+
     @property
     def row_weighting(self) -> Weighting:
         """As the recipe says."""
@@ -377,6 +386,10 @@ class WALS(_Als):
     def observed(self, weight: Floats, bias: Any, lowest: float) -> Floats:
         """Rating minus mean; every rating weighs 1."""
         return np.where(weight < 0, lowest, weight - bias).astype(np.float32)
+
+    def training_rows(self, train: Dataset) -> Dataset:
+        """All rows: low ratings are what is learned."""
+        return train
 
     def check(self, train: Dataset) -> None:
         """Refuse ratings that are all equal."""

@@ -153,11 +153,15 @@ class ItemKNN(Recipe[ItemKNNModel]):
         """No neighbors yet, ready for ``load_state_dict``; never more neighbors than other items."""
         return ItemKNNModel(spec.items, max(1, min(self.neighbors, spec.items - 1)))
 
+    def training_rows(self, train: Dataset) -> Dataset:
+        """The positive rows, and the dislikes."""
+        return train.positives(dislikes=True)
+
     def _fit(self, train: Dataset, options: TrainOptions) -> ItemKNNModel:
         """Find the nearest items of each item, in blocks of items; nothing is random."""
         model = self.build(DataSpec(train.n_users, train.n_items))
         x_UI = _matrix(train)
-        model.popularity.copy_(torch.from_numpy(np.bincount(x_UI.indices, minlength=train.n_items)))
+        model.popularity.copy_(torch.from_numpy(np.bincount(x_UI.indices[x_UI.data > 0], minlength=train.n_items)))
         model.popularity /= max(1, train.n_users)
         x_IU = x_UI.T.tocsr()
         norm_I = np.sqrt(x_UI.power(2).sum(axis=0))
@@ -210,4 +214,4 @@ def _history(query: Query, part: slice, width: int) -> Tensor:
 
 def _values(query: Query) -> Tensor:
     """The weight of each event, (H,): 1, or -1 for a dislike."""
-    return torch.where(query.liked(), 1.0, -1.0)
+    return torch.where(query.positive(), 1.0, -1.0)

@@ -53,6 +53,11 @@ class MeanModel(nn.Module):
         """The item's bias, the same for all users: (B, C) or (B, I)."""
         return self.item_bias.expand(len(query), -1) if items is None else self.item_bias[items]
 
+    @property
+    def reads_ratings(self) -> bool:
+        """True: the mean of a new user is that of the ratings of the history."""
+        return True
+
     def predict(self, query: Query, items: Tensor | None = None) -> Tensor:
         """Ratings inside the scale: (B, C), or (B, I) for the whole catalog."""
         rating = self.mean + self._user_bias(query)[:, None] + self.score(query, items)
@@ -88,6 +93,10 @@ class MeanRating(Recipe[MeanModel]):
         """Zeros, ready for ``load_state_dict``."""
         return MeanModel(spec, None)
 
+    def training_rows(self, train: Dataset) -> Dataset:
+        """All rows: low ratings pull a mean down."""
+        return train
+
     def _fit(self, train: Dataset, options: TrainOptions) -> MeanModel:
         """Take the mean and the scale of the weights."""
         return _fitted(self.build(DataSpec(train.n_users, train.n_items)), train)
@@ -112,6 +121,10 @@ class UserItemMeans(Recipe[MeanModel]):
     def build(self, spec: DataSpec) -> MeanModel:
         """Zeros, ready for ``load_state_dict``."""
         return MeanModel(spec, self.user_damping)
+
+    def training_rows(self, train: Dataset) -> Dataset:
+        """All rows: low ratings pull a mean down."""
+        return train
 
     def _fit(self, train: Dataset, options: TrainOptions) -> MeanModel:
         """Take damped means of the residuals, users first, ``rounds`` times."""

@@ -89,6 +89,10 @@ class MF(Recipe[RatingFactors]):
         fold_in = RidgeFoldIn(spec, self.dim, per_event=self.optimizer != "descent")
         return RatingFactors(spec, self.dim, fold_in)
 
+    def training_rows(self, train: Dataset) -> Dataset:
+        """All rows of ratings; of implicit feedback the positive ones."""
+        return train if train.explicit else train.positives()
+
     def _fit(self, train: Dataset, options: TrainOptions) -> RatingFactors:
         """Learn from the ratings of ``train``.
 

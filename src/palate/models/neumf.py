@@ -33,7 +33,7 @@ from palate.base import Batch, DataSpec, Query, Recipe, TrainOptions
 from palate.bounds import Chance, Count, Fraction, NonNegative, Positive, Rounds, Width
 from palate.data.dataset import Dataset, Fingerprint
 from palate.errors import RecipeError
-from palate.models.dot_product import covariance_root
+from palate.models.dot_product import covariance_root, positive_events
 from palate.training import trainer as training
 from palate.training.layers import mlp
 from palate.training.losses import bce
@@ -117,8 +117,8 @@ class NCFModel(nn.Module):
         return torch.cat([self.pairs(u, catalog) for u in user_BD.split(self._rows(self.items))])
 
     def can_personalize(self, query: Query) -> Tensor:
-        """Trained users, and new users with a history."""
-        return self._trained(query) | (query.counts() > 0)
+        """Trained users, and new users with a positive event."""
+        return self._trained(query) | (positive_events(query) > 0)
 
     def user_inputs(self, query: Query) -> Tensor:
         """User vectors (B, D) of both parts: trained, folded in, or the mean user for new users without a history.
@@ -130,7 +130,7 @@ class NCFModel(nn.Module):
         if bool(trained_B.all()):
             return cast(Tensor, vector_BD)
         vector_BD = vector_BD.where(trained_B[:, None], self.user_mean)
-        fold_B = ~trained_B & (query.counts() > 0)
+        fold_B = ~trained_B & (positive_events(query) > 0)
         if bool(fold_B.any()):
             vector_BD = vector_BD.clone()
             vector_BD[fold_B] = self._fold_in(query, fold_B.nonzero().squeeze(1)).to(vector_BD.dtype)
@@ -166,13 +166,16 @@ class NCFModel(nn.Module):
         # Histories side by side, padded to the longest; padding reads item 0 and has weight 0.
         place = torch.arange(int(length_S.max()), device=device)
         real_SH = place < length_S[:, None]
-        event_SH = query.items[(start[:, None] + place).clamp(max=len(query.items) - 1)].where(real_SH, 0)
+        index_SH = (start[:, None] + place).clamp(max=len(query.items) - 1)
+        event_SH = query.items[index_SH].where(real_SH, 0)
+        liked_SH = query.positive()[index_SH]
         # Fixed, evenly spaced probes instead of random negatives: the vector is a function of the history alone.
         probe_N = torch.linspace(0, self.items - 1, min(self.items, PROBE_ITEMS), device=device).long().unique()
         touched_SN = ((event_SH[:, :, None] == probe_N) & real_SH[:, :, None]).any(1)
         with torch.no_grad():
             item_SXD = self.item_table(torch.cat([event_SH, probe_N.expand(len(row_S), -1)], dim=1))
-        target = torch.cat([torch.ones_like(event_SH), torch.zeros_like(touched_SN, dtype=torch.int64)], 1).float()
+        # A dislike is an event with target 0.
+        target = torch.cat([liked_SH.long(), torch.zeros_like(touched_SN, dtype=torch.int64)], 1).float()
         # The weights of training: each event once, against N unseen items in expectation.
         unseen_SN = ~touched_SN / (~touched_SN).sum(1, keepdim=True).clamp(min=1)
         weight = torch.cat([real_SH.float(), FOLD_IN_NEGATIVES * length_S[:, None] * unseen_SN], dim=1)

@@ -208,6 +208,11 @@ class RatingFactors(DotProductModel):
             # The user's bias is multiplied by this constant.
             self.item_table.weight[:, dim] = 1
 
+    @property
+    def reads_ratings(self) -> bool:
+        """True: the fold-in solves for the ratings of a history."""
+        return True
+
     def predict(self, query: Query, items: Tensor | None = None) -> Tensor:
         """Ratings inside the scale: (B, C), or (B, I) for the whole catalog."""
         low, high = self.fold_in.scale

@@ -251,6 +251,10 @@ class SampledMF(Recipe[DotProductModel]):
         fold_in = GradientFoldIn(self.dim, objective, probes=self.probes, recency=self.recency)
         return DotProductModel(spec, self.dim, fold_in, bias=True, init_std=self.init_std / self.dim**0.5)
 
+    def training_rows(self, train: Dataset) -> Dataset:
+        """The positive rows, and the dislikes."""
+        return train.positives(dislikes=True)
+
     def _fit(self, train: Dataset, options: TrainOptions) -> DotProductModel:
         model = cast(DotProductModel, training.fit(self, train, options))
         model.finish(train)

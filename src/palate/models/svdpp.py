@@ -139,7 +139,8 @@ class SVDpp(Recipe[SVDppModel]):
             options: training options.
             unrated: rows without a rating, of the same maps: they count as implicit feedback.
         """
-        train = as_dataset(train)
+        whole = as_dataset(train)
+        train = self.training_rows(whole)
         with torch.random.fork_rng():
             torch.manual_seed(options.seed)
             model = self.build(DataSpec(train.n_users, train.n_items))
@@ -162,7 +163,12 @@ class SVDpp(Recipe[SVDppModel]):
         model.fold_in.center.copy_(model.own[model.trained].mean(0).detach())
         if not train.explicit:
             model.refold(train)
+        model.trained_on = whole.fingerprint
         return model
+
+    def training_rows(self, train: Dataset) -> Dataset:
+        """All rows of ratings; of implicit feedback the positive ones."""
+        return train if train.explicit else train.positives()
 
     def batches(self, train: Dataset, seed: int, epoch: int) -> Iterator[Batch]:
         """Ratings in random order: user, item and target (N,); negatives are redrawn in each epoch."""

@@ -183,7 +183,7 @@ class Explainer:
     Args:
         model: a fitted model.
         items: the id map of the training data.
-        seen: the training history, one (perhaps empty) history per user row.
+        seen: the positive events of the training history, one (perhaps empty) history per user row.
         titles: one readable name per item row, or None.
     """
 
@@ -293,7 +293,9 @@ class Explainer:
 
     @cached_property
     def _usual_weight(self) -> float:
-        """The mean weight of the training rows: events below it are not called likes."""
+        """The least weight of a like: that of the rule for positive rows, else the mean of the training rows."""
+        if self.seen.feedback.min_rating is not None:
+            return self.seen.feedback.min_rating
         return float(self.seen.weights.mean(dtype=np.float64)) if len(self.seen.weights) else 1.0
 
 

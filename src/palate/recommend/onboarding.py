@@ -65,7 +65,7 @@ class Tastes:
         Raises:
             DataError: it has no history.
         """
-        seen, items = recommender.seen, len(recommender.items)
+        seen, items = recommender.positive, len(recommender.items)
         users = np.flatnonzero(seen.counts)
         if not len(users):
             raise DataError(
@@ -196,12 +196,6 @@ def onboarding_items(recommender: Recommender, n: int = 10) -> pl.DataFrame:
         }
     )
     return frame if recommender.titles is None else frame.with_columns(title=recommender.titles.gather(item))
-
-
-def like_weight(recommender: Recommender) -> float:
-    """The weight of a like in a history: the upper quartile of the training weights above 0."""
-    weights = recommender.seen.weights[recommender.seen.weights > 0]
-    return float(np.quantile(weights, 0.75)) if len(weights) else 1.0
 
 
 def _loadings(known_NM: sparse.csr_array, share_M: Floats) -> Floats:

@@ -104,7 +104,7 @@ class Recommender(State):
         options = self._options(k, exclude_seen, rules, at, cold, items, exclude, refold)
         asked = request.as_users(users)
         rows = self.users.rows(asked)
-        given = None if histories is None else request.given_events(asked, histories, self.items)
+        given = None if histories is None else request.given_events(asked, histories, self.items, self.default_weight)
         table = request.features_of(self.user_features, asked, rows, features) if features else None
         keys = stable_hashes(asked) if options.cold.explore else None
         answer = top_n.recommend(self, rows, options, given=given, features=table, keys=keys)
@@ -231,7 +231,9 @@ class Recommender(State):
             )
         owner = np.repeat(np.arange(len(self.seen), dtype=np.int64), self.seen.counts)
         seen = Interactions(owner.astype(np.int32), self.seen.items, self.seen.weights, self.seen.times)
-        train = Dataset(self.name, self.users, self.items, seen, test.feedback, titles=self.titles)
+        # The rule of the training data, whose scale was found from more rows than those of the test.
+        about = self.seen.feedback if self.seen.feedback.kind == test.feedback.kind else test.feedback
+        train = Dataset(self.name, self.users, self.items, seen, about, titles=self.titles)
         held = replace(rows, user=user, item=item).take(known)
         again = np.isin(held.user.astype(np.int64) * len(self.items) + held.item, owner * len(self.items) + seen.item)
         later = np.zeros(len(held), np.bool_)
@@ -291,7 +293,7 @@ class Recommender(State):
     @cached_property
     def explainer(self) -> Explainer:
         """The reasons of listed rows."""
-        return Explainer(self.model, self.items, self.seen, self.titles)
+        return Explainer(self.model, self.items, self.positive, self.titles)
 
     def _options(
         self,

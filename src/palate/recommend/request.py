@@ -27,7 +27,11 @@ from palate.recommend.top_n import rows_of
 Id = int | str
 Ids = Id | Sequence[Id] | NDArray[Any] | pl.Series
 Event = Id | tuple[Id, float] | tuple[Id, float, float]
-"""An item id, with its weight (a rating, or below 0 for a dislike), with its time in seconds since 1970."""
+"""An item id, with its weight, with its time in seconds since 1970.
+
+The weight is a rating where the training data are ratings: one below the rule for positive rows is only known as seen.
+Below 0 it is a dislike. Default: a like.
+"""
 Histories = Mapping[Any, Sequence[Event]]
 UserFeatures = Mapping[Any, Mapping[str, Any]]
 """Per user of the request, a value by name of feature."""
@@ -125,13 +129,19 @@ class _Events(NamedTuple):
     time: NDArray[np.float64]
 
 
-def given_events(asked: pl.Series, histories: Histories, items: IdMap) -> History:
+def given_events(asked: pl.Series, histories: Histories, items: IdMap, default_weight: float = 1.0) -> History:
     """The known items of ``histories``, one history per user of the request; times are NaN where none was given.
+
+    Args:
+        asked: the users of the request.
+        histories: events per user.
+        items: the catalog.
+        default_weight: weight of an event without one.
 
     Raises:
         DataError: ``histories`` names another user, or an event is no id, pair or triple, or not finite.
     """
-    events = _events(asked.cast(pl.String).to_list(), histories)
+    events = _events(asked.cast(pl.String).to_list(), histories, default_weight)
     row = items.rows(events.item)
     known = row >= 0
     counts = np.bincount(events.owner[known], minlength=len(asked))
@@ -149,7 +159,7 @@ def unknown_items(histories: Histories, items: IdMap, name: str) -> Note | None:
     return Note(f"history items unknown to {name or 'the catalog'} ({names})", len(unknown))
 
 
-def _events(names: list[str], histories: Any) -> _Events:
+def _events(names: list[str], histories: Any, default_weight: float = 1.0) -> _Events:
     if not isinstance(histories, Mapping):
         raise DataError("histories must be a dictionary: {user: [item, item, ...]}")
     lists = {str(user): events for user, events in histories.items()}
@@ -163,7 +173,8 @@ def _events(names: list[str], histories: Any) -> _Events:
     owner = np.repeat(np.arange(len(per_user)), counts)
     flat = list(chain.from_iterable(per_user))
     if not {tuple, list} & set(map(type, flat)):  # ids alone, as most requests: no loop in Python
-        return _Events(owner, as_ids("item_id", flat), np.ones(len(flat), np.float32), np.full(len(flat), np.nan))
+        weights = np.full(len(flat), default_weight, np.float32)
+        return _Events(owner, as_ids("item_id", flat), weights, np.full(len(flat), np.nan))
     rows = [event if isinstance(event, tuple | list) else (event,) for event in flat]
     for place, row in enumerate(rows):
         if not 1 <= len(row) <= 3:
@@ -171,7 +182,7 @@ def _events(names: list[str], histories: Any) -> _Events:
             raise DataError(
                 f"history event {row!r} of user {user!r}: give an item id, (id, weight) or (id, weight, time)"
             )
-    weight = _numbers([row[1] if len(row) > 1 else 1.0 for row in rows], "weight", rows, names, owner)
+    weight = _numbers([row[1] if len(row) > 1 else default_weight for row in rows], "weight", rows, names, owner)
     time = _numbers([np.nan if len(row) < 3 or row[2] is None else row[2] for row in rows], "time", rows, names, owner)
     return _Events(owner, as_ids("item_id", [row[0] for row in rows]), weight.astype(np.float32), time)
 

@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from palate.base import AddsItems, Model, Query, device_of
+from palate.base import AddsItems, Model, Query, device_of, reads_ratings
 from palate.data.dataset import Dataset, History
 from palate.data.ids import IdMap
 from palate.recommend.cold_start import PLAIN, ColdStart, Fallback
@@ -40,7 +40,7 @@ class State:
         model: a fitted model; it is put into evaluation mode.
         users, items: the id maps of the training data.
         seen: the training history, one (perhaps empty) history per user row.
-        popularity: (I,) float32 interactions per item: the scores where nothing personal is known.
+        popularity: (I,) float32 positive interactions per item: the scores where nothing personal is known.
         titles: one readable name per item row, or None.
         user_features, item_features: one row per id in map order, or None.
         name: the name of the data set.
@@ -77,7 +77,7 @@ class State:
             users=train.users,
             items=train.items,
             seen=train.history,
-            popularity=np.bincount(train.interactions.item, minlength=train.n_items).astype(np.float32),
+            popularity=np.bincount(train.interactions.item[train.positive], minlength=train.n_items).astype(np.float32),
             titles=train.titles,
             user_features=train.user_features,
             item_features=train.item_features,
@@ -95,13 +95,35 @@ class State:
         return None if self.seen.times is None else float(self.seen.times.max(initial=0.0))
 
     @cached_property
+    def reads_ratings(self) -> bool:
+        """Whether the model is given every event with its rating, or only the positive ones."""
+        return reads_ratings(self.model)
+
+    @cached_property
+    def positive(self) -> History:
+        """The positive events of the training history."""
+        return self.seen.positives()
+
+    @cached_property
+    def like_weight(self) -> float:
+        """The weight of a like in a history: the upper quartile of the positive training weights."""
+        weights = self.positive.weights
+        return float(np.quantile(weights, 0.75)) if len(weights) else 1.0
+
+    @property
+    def default_weight(self) -> float:
+        """The weight of an event of a request that comes without one: a like."""
+        return self.like_weight if self.seen.feedback.kind == "rating" else 1.0
+
+    @cached_property
     def is_personal(self) -> bool:
         """Whether the model is personal for the user with most training rows; assumed where there are no rows."""
         if not len(self.seen):
             return True
-        most = np.array([self.seen.counts.argmax()])
+        most = np.array([self.positive.counts.argmax()])
         with torch.inference_mode():
-            return bool(self.model.can_personalize(Query.of(most, self.seen.select(most)).to(self.device)).item())
+            query = Query.of(most, self.seen.select(most), every_event=self.reads_ratings)
+            return bool(self.model.can_personalize(query.to(self.device)).item())
 
     @cached_property
     def new_items(self) -> NDArray[np.bool_] | None:
@@ -112,12 +134,12 @@ class State:
     @cached_property
     def less_known(self) -> LessKnown:
         """The items that exploration draws from."""
-        return LessKnown.of(self.seen, len(self.items))
+        return LessKnown.of(self.positive, len(self.items))
 
     @cached_property
     def similar_items(self) -> SimilarItems:
         """The catalog as neighbors of items."""
-        return SimilarItems(self.model, self.items, self.seen, self.titles)
+        return SimilarItems(self.model, self.items, self.positive, self.titles)
 
     @cached_property
     def catalog(self) -> Catalog:
@@ -138,7 +160,7 @@ class State:
         """
         # The other fields of a policy do not change the scores.
         key = replace(cold, min_history=1, features=True, explore=0.0, seed=0)
-        return _kept(self._fallbacks, key, lambda: Fallback.of(key, self.seen, self.popularity, self.user_features))
+        return _kept(self._fallbacks, key, lambda: Fallback.of(key, self.positive, self.popularity, self.user_features))
 
     def bind(self, rules: Rules | CompiledRules | None, at: float | None = None) -> CompiledRules | None:
         """Rules compiled for this catalog, kept for the next request with the same rules.

@@ -109,7 +109,7 @@ class Asked(NamedTuple):
         query: the query of the model.
         history: all events of each user.
         rows: (B,) rows of the users with training rows, -1 for new users.
-        positive: (B,) events of new users that are not dislikes; None where there are no new users.
+        positive: (B,) positive events of new users; None where there are no new users.
     """
 
     query: Query
@@ -193,7 +193,8 @@ def ask(
     """The query of some users, with all their events; arguments as for ``recommend``."""
     history = state.seen.select(users)
     # A user without training rows has no learned parameters, in the map or not: new to the model.
-    learned_B = history.counts > 0
+    # Nor has one whose rows are all seen but not positive.
+    learned_B = (history if state.reads_ratings else history.positives()).counts > 0
     if options.refold and given is not None:
         learned_B &= given.counts == 0
     row_B = np.where(learned_B, users, -1).astype(np.int64)
@@ -202,7 +203,7 @@ def ask(
         now = options.at if options.at is not None and state.latest is not None else state.latest
         history = _joined(history, given, now)
     at = None if options.at is None else torch.full((len(row_B),), options.at, dtype=torch.float64)
-    query = Query.of(row_B, history, at)
+    query = Query.of(row_B, history, at, every_event=state.reads_ratings)
     has_new_users = bool((row_B < 0).any())
     if has_new_users or options.cold.segment is not None:
         if features is None and state.user_features is not None:
@@ -214,7 +215,7 @@ def ask(
     positive_B = None
     if has_new_users:
         # Differences of a running sum at the offsets: a sum per history without a loop.
-        before = np.concatenate([[0], np.cumsum(history.weights >= 0)])[history.offsets]
+        before = np.concatenate([[0], np.cumsum(history.positive)])[history.offsets]
         positive_B = before[1:] - before[:-1]
     return Asked(query, history, row_B, positive_B)
 
@@ -243,7 +244,7 @@ def _joined(first: History, second: History, now: float | None) -> History:
     if first.times is not None and second.times is not None and now is not None:
         times = merged(first.times, np.where(np.isnan(second.times), now, second.times))
     items, weights = merged(first.items, second.items), merged(first.weights, second.weights)
-    return History(first.offsets + second.offsets, items, weights, times)
+    return History(first.offsets + second.offsets, items, weights, times, first.feedback)
 
 
 def _mask(rows: NDArray[Any], items: int) -> Tensor:

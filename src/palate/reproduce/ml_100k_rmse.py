@@ -66,7 +66,7 @@ def run(options: Options) -> Iterator[Row]:
     """Reference, trivial and best rows."""
     for label, figure in (("SVD, Surprise", 0.934), ("SVD++, Surprise", 0.919)):
         yield from published(SYSTEM, "ml-100k", "five random folds", label, [("RMSE", None, figure)])
-    splits = folds(load("ml-100k", progress=options.training.progress))
+    splits = folds(load("ml-100k", min_rating="any", progress=options.training.progress))
     for one in PLAN:
         if one.role in options.roles:
             yield from measured(one, splits, None, options, system=SYSTEM, dataset="ml-100k", protocol=PROTOCOL)

@@ -58,7 +58,7 @@ def run(options: Options) -> Iterator[Row]:
     for model, figures in FIGURES.items():
         pairs = zip(METRICS, figures, strict=True)
         yield from published("ml-1m-next", "ml-1m", FULL, model, [(metric, k, figure) for (metric, k), figure in pairs])
-    parts = leave_one_out(load("ml-1m", progress=options.training.progress), tie="first", cold="keep")
+    parts = leave_one_out(load("ml-1m", min_rating="any", progress=options.training.progress), tie="first", cold="keep")
     parts = parts.with_candidates(draw_candidates(parts, 100, seed=options.training.seed))
     plan = [one for one in PLAN if not (options.fast and isinstance(one.recipe, SASRec))]
     yield from measured_table(

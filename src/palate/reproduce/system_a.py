@@ -113,12 +113,12 @@ def run(options: Options) -> Iterator[Row]:
         yield from published("A", name, PROTOCOL, "NCF 64-32", [("HitRate", 10, figure)])
     if not options.fast:
         try:
-            data = load("ml-20m", progress=options.training.progress)
+            data = load("ml-20m", min_rating="any", progress=options.training.progress)
         except SourceError as error:
             options.report("system A", f"runs on ml-1m alone: {error}")
         else:
             yield from table(data, options)
-    yield from table(load("ml-1m", progress=options.training.progress), options)
+    yield from table(load("ml-1m", min_rating="any", progress=options.training.progress), options)
 
 
 def table(data: Dataset, options: Options) -> Iterator[Row]:

@@ -36,7 +36,7 @@ FAST = (GMF.fast(), MLP.fast(), NeuMF.fast())
 
 def split(options: Options) -> Split:
     """The protocol's split, with its candidates drawn once and shared by every model."""
-    data = load("ml-100k", progress=options.training.progress)
+    data = load("ml-100k", min_rating="any", progress=options.training.progress)
     parts = leave_one_out(data, tie="first", cold="keep")
     return parts.with_candidates(draw_candidates(parts, 100, seed=options.training.seed))
 

@@ -112,7 +112,7 @@ def run(options: Options) -> Iterator[Row]:
     two_towers = "two towers, dim 16, 10 negatives, 30 epochs"
     figures = [(metric, k, figure) for (metric, k), figure in FIGURES.items()]
     yield from published("E", "ml-100k", TABLES[False], f"{two_towers}, trained on the test rows", figures)
-    whole = split(load("ml-100k", progress=options.training.progress))
+    whole = split(load("ml-100k", min_rating="any", progress=options.training.progress))
     parts = whole.relevant(4)
     plan: list[tuple[Role, Recipe[Any], str, bool, tuple[bool, ...]]] = [
         ("trivial", Popularity(), "popularity", False, (False, True)),

@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from palate.base import Model, Query, Vectors
+from palate.base import Model, Query, Vectors, reads_ratings
 from palate.data.dataset import History
 from palate.errors import BundleError, ModelError
 from palate.retrieval.approximate import EXACT_ABOVE_LENGTH, OVERSAMPLING, OVERSAMPLINGS, Approximate
@@ -124,12 +124,14 @@ def build_model_index(
     if not isinstance(model, Vectors):
         raise ModelError(f"{name} has no item vectors to search: recommend without an index")
     cast(nn.Module, model).eval()
-    users = np.random.default_rng(seed).permutation(np.flatnonzero(seen.counts > 0))[:QUERIES]
+    every = reads_ratings(model)
+    known = seen if every else seen.positives()
+    users = np.random.default_rng(seed).permutation(np.flatnonzero(known.counts > 0))[:QUERIES]
     with torch.inference_mode():
         item_ID = model.item_vectors()
-        query_QD = model.query_vectors(Query.of(users, seen.select(users)).to(item_ID.device))
+        query_QD = model.query_vectors(Query.of(users, seen.select(users), every_event=every).to(item_ID.device))
         # Some models have vectors for similarity only: a few scores show whether an index could search them.
-        few = Query.of(users[:CHECKED], seen.select(users[:CHECKED])).to(item_ID.device)
+        few = Query.of(users[:CHECKED], seen.select(users[:CHECKED]), every_event=every).to(item_ID.device)
         item_C = torch.linspace(0, len(item_ID) - 1, CHECKED, device=item_ID.device).round().to(torch.int64)
         score_QC = model.score(few, item_C.expand(len(few), -1))
         scale = float(score_QC.abs().max()) + 1e-6

@@ -201,14 +201,15 @@ class Answers:
             raise Problem(
                 422, f"a history of {len(events):,} events: at most {self.settings.max_history:,}, the latest"
             )
+        like = deployment.recommender.default_weight
         plain: list[request.Event] = [
             one
             if isinstance(one, str)
-            else (one.item_id, 1.0 if one.weight is None else one.weight, math.nan if one.time is None else one.time)
+            else (one.item_id, like if one.weight is None else one.weight, math.nan if one.time is None else one.time)
             for one in events
         ]
         user = pl.Series("user_id", ["-"])
-        found = request.given_events(user, {"-": plain}, deployment.items)
+        found = request.given_events(user, {"-": plain}, deployment.items, like)
         if not len(found.items):
             raise Problem(422, f"none of the {len(events):,} items of the history is in the catalog: give known items")
         unknown = len(events) - len(found.items)

@@ -19,7 +19,7 @@ from palate.bundle import Bundle
 from palate.data.ids import IdMap
 from palate.recommend import Recommender
 from palate.recommend.cold_start import DAY
-from palate.recommend.onboarding import Tastes, like_weight
+from palate.recommend.onboarding import Tastes
 
 HALF_LIFE = 30.0  # days, of /v1/recent
 
@@ -43,7 +43,7 @@ class Deployment:
         self.ids: list[str] = [str(one) for one in self.items.ids.to_list()]
         titles = self.recommender.titles
         self.titles: list[str | None] | None = None if titles is None else titles.to_list()
-        self.like_weight = like_weight(self.recommender)
+        self.like_weight = self.recommender.like_weight
         self.listed_I: NDArray[np.bool_] = np.ones(len(self.items), bool)
         self.all_listed = True
         self.recent_I = self._recent()

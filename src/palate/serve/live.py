@@ -177,7 +177,10 @@ class Live:
     def _weight(self, deployment: Deployment, kind: EventType, value: float | None) -> float:
         if kind.rated and value is not None:
             return value
-        return kind.weight * deployment.like_weight
+        weight = kind.weight * deployment.like_weight
+        # Where the training data are ratings, an event below the rule would be a low rating and no positive.
+        least = deployment.recommender.seen.feedback.min_rating
+        return weight if least is None or weight <= 0 else max(weight, least)
 
     def _count(self, event: LiveEvent, sign: int) -> None:
         kind = self.types.get(event.type)

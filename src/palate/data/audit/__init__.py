@@ -28,6 +28,7 @@ CHECKS: dict[str, Callable[[Subject], Outcome | str]] = {
     "equal-rows": rows.equal_rows,
     "duplicates": rows.duplicates,
     "sentinels": rows.sentinels,
+    "not-positive": rows.not_positive,
     "row-number-ids": rows.row_number_ids,
     "equal-users": rows.equal_users,
     "equal-items": rows.equal_items,

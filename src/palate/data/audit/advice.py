@@ -37,6 +37,10 @@ ADVICE: dict[str, Advice] = {
         'A code such as -1 for "not rated", read as a rating, changes every mean and every error.',
         "Pass --sentinel VALUE to drop such rows (the data set anime does it by default), or correct their source.",
     ),
+    "not-positive": Advice(
+        "Such rows are seen, so their items are not listed again, but no ranking recipe learns them as positives.",
+        "Check the rule: --min-rating auto, any or a number; drop rows that are no interactions with --sentinel VALUE.",
+    ),
     "row-number-ids": Advice(
         "If every row has a different id, there is no history to learn from: often the wrong column was read.",
         "Name the right column with --user or --item.",

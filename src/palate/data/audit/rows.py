@@ -126,6 +126,29 @@ def sentinels(subject: Subject) -> Outcome | str:
     return Outcome(severity, what, count, share, examples[:3] if len(examples) > 1 else ())
 
 
+def not_positive(subject: Subject) -> Outcome:
+    """Rows that are seen but not positive by the rule of the data set, and rules that leave hardly any other."""
+    rows, kept = subject.rows, subject.rows.positive
+    count, about = int((~kept).sum()), rows.feedback
+    if not count:
+        return Outcome("ok", f"all rows are positive ({about.rule})")
+    share = count / len(rows)
+    if about.kind == "rating":
+        what = f"{many(count, 'row', 'is', 'are')} not positive; the rule is {about.rule}"
+        return Outcome(graded(share, warning=0.95), what, count, share)
+    weight = rows.interactions.weight
+    parts = [
+        f"{many(int(found.sum()), 'row', 'has', 'have')} {text}"
+        for found, text in (
+            (weight == 0, "weight 0 (shown but not chosen)"),
+            (weight < 0, "a weight below 0 (returned or disliked)"),
+            (~kept & (weight > 0), f"a weight that is not positive by the rule ({about.rule})"),
+        )
+        if found.any()
+    ]
+    return Outcome("warning", "; ".join(parts), count, share)
+
+
 def row_number_ids(subject: Subject) -> Outcome | str:
     """Id columns in which almost every row has a different id."""
     n = len(subject.rows)

@@ -31,7 +31,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from palate.data.dataset import Dataset, Interactions, Note, html_table, lines
-from palate.data.feedback import Feedback, MinRating
+from palate.data.feedback import Feedback, MinRating, as_min_rating
 from palate.data.ids import IdMap
 from palate.errors import BundleError, DataError
 from palate.storage import (
@@ -147,22 +147,42 @@ class Split:
         train = self.train.with_min_rating(min_rating)
         return replace(self, train=train, test=replace(self.test, feedback=train.feedback))
 
-    def relevant(self, min_rating: float) -> Split:
-        """Only test rows of this weight or more; raises DataError where none is left."""
-        weight = self.test.interactions.weight
-        kept = weight >= min_rating
+    def relevant(self, min_rating: MinRating = "auto") -> Split:
+        """Only the test rows that are relevant in evaluation, all positive; the same split where all are.
+
+        Args:
+            min_rating: "auto", the rule of the data set for positive rows; "any", every row; or rows of this weight or
+                more. Default: "auto".
+
+        Raises:
+            DataError: none is left.
+        """
+        weight, chosen = self.test.interactions.weight, as_min_rating(min_rating)
+        if chosen == "any":
+            return replace(self, test=self.test.with_min_rating("any"))
+        rule = self.test.feedback if chosen == "auto" else replace(self.test.feedback, min_rating=float(chosen))
+        kept = rule.positive(weight)
+        if chosen == "auto" and kept.all():
+            return self
         if not kept.any():
             highest = f"highest weight {weight.max():g}" if len(weight) else "none to choose from"
             raise DataError(
-                f"min_rating={min_rating:g} left no test rows ({len(weight):,} rows, {highest}): lower min_rating"
+                f"none of {len(weight):,} test rows is relevant ({rule.rule}; {highest}): lower min_rating "
+                "(--min-rating), or cut elsewhere"
             )
-        test = self.test.with_rows(self.test.interactions.take(kept))
+        test = replace(self.test, interactions=self.test.interactions.take(kept), feedback=rule)
         candidates = self.candidates
         if candidates is not None:
             stay = np.isin(candidates.users, distinct(test.interactions.user))
             candidates = replace(candidates, users=candidates.users[stay], negatives=candidates.negatives[stay])
-        notes = counted((f"test rows below {min_rating:g}, not relevant, dropped", int((~kept).sum())))
-        how = f"{self.how}; relevant: weight at least {min_rating:g}"
+        lost = len(self.test_users) - len(distinct(test.interactions.user))
+        users = (
+            ""
+            if not lost
+            else f", {lost:,} {'user has no other and is' if lost == 1 else 'users have no other and are'} not measured"
+        )
+        notes = counted((f"test rows that are not relevant, the rule is {rule.rule}{users}", int((~kept).sum())))
+        how = f"{self.how}; relevant: {rule.rule}"
         return Split(self.train, test, how, (*self.notes, *notes), candidates)
 
     def save(self, folder: str | os.PathLike[str]) -> None:

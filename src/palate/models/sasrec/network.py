@@ -164,7 +164,7 @@ def _events(query: Query) -> _Events:
     if query.offsets is None or query.items is None:
         none = query.user.new_zeros(0)
         return _Events(query.user.new_zeros(len(query) + 1), none, none.float(), none.float())
-    keep_H = query.liked()
+    keep_H = query.positive()
     offsets = torch.cat([keep_H.new_zeros(1, dtype=torch.int64), keep_H.cumsum(0)])[query.offsets]
     item_H = query.items[keep_H]
     gap_H, wait_H = torch.zeros(len(item_H), device=item_H.device), torch.full((len(item_H),), -1.0).to(item_H.device)

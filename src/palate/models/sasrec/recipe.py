@@ -122,7 +122,7 @@ class SASRec(Recipe[SASRecModel]):
             RecipeError: no user has two rows, so that there is no next item.
             DataError: a wanted feature column is missing or of an unfitting kind.
         """
-        if _positive(train).history.counts.max(initial=0) < 2:
+        if train.history.counts.max(initial=0) < 2:
             raise RecipeError(f"{len(train):,} rows, no user has more than one: sasrec learns the next item")
         validation_callback = options.validation_callback
         if validation_callback is not None:
@@ -146,9 +146,7 @@ class SASRec(Recipe[SASRecModel]):
         """The histories in packed rows, with the batch's negatives where the objective wants some."""
         rng = epoch_rng(seed, epoch)
         order = {"ties": self.shuffle_ties, "waits": self.request_time}
-        for batch in packed_rows(
-            _positive(train).history, self.max_seq_len, self.batch_size, rng, self.shuffled, **order
-        ):
+        for batch in packed_rows(train.history, self.max_seq_len, self.batch_size, rng, self.shuffled, **order):
             if self.objective == "softmax":
                 yield batch
             else:
@@ -179,12 +177,6 @@ class SASRec(Recipe[SASRecModel]):
         """AdamW over the network in training."""
         parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
         return [torch.optim.AdamW(parameters, self.learning_rate, weight_decay=self.weight_decay, fused=True)]
-
-
-def _positive(train: Dataset) -> Dataset:
-    """The data set without dislikes."""
-    rows = train.interactions
-    return train.with_rows(rows.take(rows.weight >= 0)) if bool((rows.weight < 0).any()) else train
 
 
 def _seen(batch: Packed) -> Tensor:

@@ -80,7 +80,7 @@ class Retrieval(nn.Module):
     def can_personalize(self, query: Query) -> Tensor:
         """Users that a member can personalize, or with an event that is not a dislike, which the ranker reads, (B,)."""
         known_B = torch.stack([member.can_personalize(query) for member in self.models]).any(0)
-        return known_B.index_fill(0, query.owners()[query.liked()], True)
+        return known_B.index_fill(0, query.owners()[query.positive()], True)
 
     @property
     def models(self) -> list[Any]:

@@ -151,7 +151,7 @@ class RankerFeatures(nn.Module):
         yield self.user_side.values(user_B, new_B, query.features)[row_N]
         yield self.item_side.values(item_N)
         owner_H = query.owners()
-        item_H, liked_H = owner_H if query.items is None else query.items, query.liked().float()
+        item_H, liked_H = owner_H if query.items is None else query.items, query.positive().float()
         count_B1 = torch.zeros(len(query), 1, device=owner_H.device).index_add_(0, owner_H, liked_H[:, None])
         profile_BK = self.item_side.profile(item_H, owner_H, len(query), liked_H) / count_B1.clamp(min=1)
         for slots in self.item_side.slots:

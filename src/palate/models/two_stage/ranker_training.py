@@ -53,7 +53,9 @@ class LabeledCandidates(NamedTuple):
 
 
 def cut(train: Dataset, size: float, slices: int, step: float, min_rating: float, seed: int) -> Iterator[Slice]:
-    """The slices, the latest last, each ``size`` of the rows; relevant rows weigh ``min_rating`` or more.
+    """The slices, the latest last, each ``size`` of the rows.
+
+    Relevant rows are positive and weigh ``min_rating`` or more.
 
     From the end of one slice to that of the next it is ``step`` of the rows.
 
@@ -71,11 +73,12 @@ def cut(train: Dataset, size: float, slices: int, step: float, min_rating: float
         earlier = ~inside
         earlier[place[ends[1] :]] &= rows.time is None
         known = (np.bincount(rows.user[earlier], minlength=train.n_users) > 0)[rows.user]
-        returning = inside & known & (rows.weight >= min_rating)
+        returning = inside & known & train.positive & (rows.weight >= min_rating)
         if not returning.any():
             raise RecipeError(
                 f"{train.name}: no user of slice {slices - back} of {slices} ({int(inside.sum()):,} rows) has rows "
-                f"before it and rows in it of weight {min_rating:g} or more: set another slice_size or min_rating"
+                f"before it and positive rows in it of weight {min_rating:g} or more: set another slice_size or "
+                "min_rating"
             )
         yield Slice(train.with_rows(rows.take(earlier)), train.with_rows(rows.take(returning)))
 

@@ -116,6 +116,10 @@ class TwoStage(Recipe[TwoStageModel]):
         members = [recipe.build(spec._replace(features=_read_by(recipe, spec.features))) for recipe in self.recipes]
         return self._around(members, spec)
 
+    def training_rows(self, train: Dataset) -> Dataset:
+        """All rows: each member takes those that it learns from."""
+        return train
+
     def _fit(self, train: Dataset, options: TrainOptions) -> TwoStageModel:
         """Teach the ranker on the slices, then fit the retrievers on all rows with the same seed.
 
@@ -165,7 +169,7 @@ class TwoStage(Recipe[TwoStageModel]):
         with torch.random.fork_rng(), torch.no_grad():
             torch.manual_seed(options.seed)
             model = self._around(members, spec)
-        model.inputs.learn(rows)
+        model.inputs.learn(rows.positives())
         return model.eval()
 
     def _check_features(self, model: TwoStageModel) -> None:
