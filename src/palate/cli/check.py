@@ -25,7 +25,7 @@ BAR = 30  # characters of the longest bar
 
 @options.reads_rows
 def check(
-    data: options.Data,
+    data: options.Data = "",
     split: Annotated[
         str | None,
         typer.Option(

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 @options.reads_rows
 def cold_start(
     recipe: Annotated[str, typer.Argument(help="A recipe: two-tower, ials, ease, ...")],
-    data: options.Data,
+    data: options.Data = "",
     set_: Annotated[
         list[str] | None, typer.Option("--set", help="A hyperparameter: --set epochs=5 --set layers=[32,16]")
     ] = None,

@@ -24,7 +24,7 @@ WIDE = 106  # columns of a terminal that full and sampled metrics need side by s
 
 @options.reads_rows
 def compare(
-    data: options.Data,
+    data: options.Data = "",
     recipes: Annotated[
         str, typer.Option("--recipes", help="Names of recipes, and TOML files with recipe = NAME and its fields.")
     ] = "neumf,two-tower",

@@ -25,7 +25,7 @@ SEGMENT_METRICS = ("HitRate", "NDCG", "Recall")  # measured for users and for it
 @options.reads_rows
 def evaluate(
     bundle: Annotated[Path, typer.Argument(help="Folder of a bundle.")],
-    data: options.Data,
+    data: options.Data = "",
     split: Annotated[
         str | None,
         typer.Option("--split", help="leave-one-out, time or random: measure on that part of DATA. Default: all rows."),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, cast, get_type_hints
@@ -52,13 +52,16 @@ __all__ = [
     "Source",
     "Strip",
     "TableName",
+    "TestFile",
     "TestSize",
     "Threads",
     "TimeColumn",
+    "TrainFile",
     "Unit",
     "UserColumn",
     "UserFeatures",
     "ValidIds",
+    "ValidationFile",
     "WeightColumn",
     "make_run",
     "measure",
@@ -155,6 +158,11 @@ ItemFeatures = Annotated[
     Path | None, typer.Option("--items", help="A table about the items: its id column, titles, features.")
 ]
 UserFeatures = Annotated[Path | None, typer.Option("--users", help="A table about the users: its id column, features.")]
+TrainFile = Annotated[str | None, typer.Option("--train", help="Training rows, in place of DATA; with --test.")]
+TestFile = Annotated[str | None, typer.Option("--test", help="Test rows of a split that was made elsewhere.")]
+ValidationFile = Annotated[
+    str | None, typer.Option("--validation", help="Validation rows of such a split, which tune measures on.")
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
 TestSize = Annotated[float, typer.Option("--test-size", help="Test fraction of the rows for time and random.")]
 K = Annotated[int, typer.Option("-k", "--k", min=1, help="Length of the lists.")]
@@ -195,10 +203,19 @@ class Reading:
     valid_id: ValidIds = None
     time_unit: Unit = "auto"
     users: UserFeatures = None
+    train: TrainFile = None
+    test: TestFile = None
+    validation: ValidationFile = None
 
     def of(self, data: str, items: Path | None = None) -> Source:
-        """The DATA argument, read in this way; ``items`` is a table about the items."""
-        return Source(data, self, items)
+        """The DATA argument or that of --train, read in this way; ``items`` is a table about the items."""
+        if data and self.train:
+            raise DataError(f"DATA {data} and --train {self.train}: give one of them")
+        if not (data or self.train):
+            raise DataError("no DATA: name a file, a data set or a saved split, or --train FILE --test FILE")
+        if self.train and not (self.test or self.validation):
+            raise DataError(f"--train {self.train} without --test: name the test rows, or give {self.train} as DATA")
+        return Source(data or str(self.train), self, items)
 
     def arguments(self, data: str, items: Path | None = None) -> list[str]:
         """DATA and the options as typed, for another command that reads the same rows."""
@@ -289,12 +306,24 @@ class Source:
             note(f"  {line}")
         return dataset
 
+    def joined(self, other: str) -> Split:
+        """The rows of DATA, and those of another file as test rows."""
+        from palate.data.splits.parts import join_parts
+
+        train, test = self.dataset(), replace(self, data=other, item_features=None).dataset()
+        made = join_parts(train, test, f"ready-made parts: {self.data} and {other}; cold test rows kept")
+        for line in made.notes:
+            note(f"  {line}")
+        return made
+
     def ready_made(self) -> Split | None:
         """The split, if DATA is a saved one or a data set that comes split; it keeps its rule unless one is given."""
         from palate.data.feedback import as_min_rating
         from palate.data.splits.split import Split
         from palate.datasets import registry
 
+        if self.reading.test is not None:
+            return self.joined(self.reading.test)
         if self.data == "ncf-ml-1m":
             with show_progress() as progress:
                 split = registry.load_split(self.data, progress=progress)
@@ -310,6 +339,8 @@ def split_rows(source: Source, how: str | None, test_size: float, seed: int) -> 
     """The split of the options; by default by time, or at random where the rows have no time."""
     from palate.data.splits import strategies
 
+    if source.reading.validation is not None:
+        note(f"--validation {source.reading.validation} is read by palate tune only: not used here")
     ready = source.ready_made()
     if ready is not None:
         return ready

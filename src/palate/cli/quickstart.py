@@ -23,7 +23,7 @@ METRICS = ("NDCG", "HitRate", "Recall", "MRR", "Coverage")
 
 @options.reads_rows
 def quickstart(
-    data: options.Data,
+    data: options.Data = "",
     reading: options.Reading = options.Reading(),
     items: options.ItemFeatures = None,
     out: Annotated[Path, typer.Option("--out", help="Folder for the bundle.")] = Path("bundles/quickstart"),

@@ -25,8 +25,9 @@ if TYPE_CHECKING:
 @options.reads_rows
 def train(
     words: Annotated[
-        list[str], typer.Argument(metavar="[RECIPE] DATA", help="A recipe (gmf, mlp, ...) and the data, or the data.")
-    ],
+        list[str] | None,
+        typer.Argument(metavar="[RECIPE] DATA", help="A recipe (gmf, mlp, ...) and the data, or the data."),
+    ] = None,
     out: Annotated[Path, typer.Option("--out", help="Folder for the bundle.")] = Path("bundles/trained"),
     set_: Annotated[
         list[str] | None, typer.Option("--set", help="A hyperparameter: --set epochs=5 --set layers=[32,16]")
@@ -77,7 +78,7 @@ def train(
     from palate.bundle import Bundle
     from palate.data.splits.split import Split
 
-    named, data = _recipe_and_data(words)
+    named, data = _recipe_and_data([*(words or []), *([""] if reading.train else [])])
     name, fields = recipe_and_fields(named, config, set_ or [])
     source = reading.of(data, items)
     rows: Split | Dataset
@@ -128,8 +129,8 @@ def _fit(recipe: Recipe[Any], dataset: Dataset, training: TrainOptions, patience
 
 
 def _recipe_and_data(words: list[str]) -> tuple[str | None, str]:
-    if len(words) == 1:
-        return None, words[0]
+    if len(words) < 2:
+        return None, words[0] if words else ""
     if len(words) == 2:
         return words[0], words[1]
     raise RecipeError(f"expected [RECIPE] DATA, got {len(words)} words ({' '.join(words)}): give a recipe and the data")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
@@ -26,7 +27,7 @@ SHOWN = 5  # trials in the table at the end
 @options.reads_rows
 def tune(
     recipe: Annotated[str, typer.Argument(help="A recipe: ease, ials, neumf, blend, ...")],
-    data: options.Data,
+    data: options.Data = "",
     out: Annotated[
         Path | None, typer.Option("--out", help="Folder of the study; resumed if it already exists.")
     ] = None,
@@ -106,10 +107,16 @@ def tune(
         )
     source = reading.of(data, items)
     training = options.make_run(seed, device, threads)
-    train, rows = _training(source, split, test_size, sample, seed)
+    plain = replace(source, reading=replace(reading, validation=None))
+    given = "none" if reading.validation is not None and reading.test is None else split
+    train, rows, inner = *_training(plain, given, test_size, sample, seed), None
+    if reading.validation is not None:
+        if sample != 1 or parts != 1:
+            raise DataError("--validation names the validation rows: omit --sample and --parts")
+        inner = source.joined(reading.validation)
     made = tuple(
         _with_candidates(part.relevant(as_min_rating(relevant)), candidates, seed)
-        for part in _parts(train, rows, split, parts, test_size, seed)
+        for part in ([inner] if inner is not None else _parts(train, rows, split, parts, test_size, seed))
     )
     for part in made:
         note(f"validation rows, out of {len(train):,} training rows: {len(part.test):,} ({part.how})")
@@ -121,7 +128,7 @@ def tune(
     if json:
         print_json({**found.to_dict(), "config": str(folder / "best.toml"), "plots": plots})
         return
-    _show(found, data)
+    _show(found, data or f"--train {reading.train} --test {reading.test}")
 
 
 def _space(preset: Recipe[Any], path: Path | None, pairs: list[str]) -> Space:

@@ -2,26 +2,32 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
+import narwhals as nw
 import numpy as np
 import polars as pl
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from palate.data.columns import find_columns
 from palate.data.dataset import Dataset, Interactions, Note
 from palate.data.feedback import Feedback, MinRating
+from palate.data.id_columns import read_ids
 from palate.data.ids import IdMap
 from palate.data.kinds import Judged, kind_of
+from palate.data.parsing import Source, read_ratings, settle
 from palate.data.splits.split import Candidates, Split, counted, distinct
 from palate.data.splits.strategies import cold_notes
+from palate.data.times import TimeUnit, read_times
 from palate.errors import DataError
 
 
 def from_parts(
-    train: pl.DataFrame,
-    test: pl.DataFrame,
-    negatives: pl.DataFrame | NDArray[Any] | None = None,
+    train: Any,
+    test: Any,
+    negatives: Any = None,
     *,
     name: str,
     how: str,
@@ -31,24 +37,29 @@ def from_parts(
     timestamp: str | None = None,
     weight: str | None = None,
     min_rating: MinRating = "auto",
+    time_unit: TimeUnit = "auto",
+    drop_invalid: bool = False,
 ) -> Split:
     """A split that others have made, with one numbering over train, test and negatives; cold rows are kept.
 
     Args:
-        train, test: one row per interaction. A rating column makes the data explicit; times are dates or seconds since
-            1970.
+        train, test: pandas, polars or pyarrow tables, one row per interaction, read as by ``from_frame``.
         negatives: a table of users and items, as many for each test user, or an array of item ids (rows of test, n)
             aligned with a test that holds one row per user.
         name, how: shown in tables.
         user, item, rating, timestamp, weight: names of the columns, as in ``from_frame``. Default: the usual names.
         min_rating: which rows are positive, as in ``from_frame``, found from the rows of both parts.
+        time_unit, drop_invalid: as in ``from_frame``.
 
     Raises:
         DataError: a column is missing, an id is null, or the negatives do not fit the test users.
     """
     given = {"user": user, "item": item, "rating": rating, "timestamp": timestamp, "weight": weight}
+    train, test = _as_polars(train), _as_polars(test)
+    negatives = negatives if isinstance(negatives, np.ndarray | None) else _as_polars(negatives)
     strength = find_columns(train.columns, source="train", **given).rating
-    train, test = (_renamed(part, side, **given) for side, part in (("train", train), ("test", test)))
+    train, dropped = _renamed(train, "train", given, time_unit, drop_invalid)
+    test, more = _renamed(test, "test", given, time_unit, drop_invalid)
     listed = None if negatives is None else _listed(negatives, test, user, item)
     parts = [part.select("user", "item") for part in (train, test, *([] if listed is None else [listed]))]
     every = pl.concat(parts, how="vertical_relaxed")
@@ -64,7 +75,7 @@ def from_parts(
     judged = Judged("none", []) if strength is None else kind_of(strength, weights, weight=bool(weight))
     feedback = Feedback.of(judged.kind, weights, min_rating, strength)
     data = Dataset(name, users, items, known, feedback, notes=tuple(judged.notes))
-    notes = cold_notes(known, held, data, "kept")
+    notes = (*dropped, *more, *cold_notes(known, held, data, "kept"))
     candidates = None
     if listed is not None:
         candidates = _as_candidates(users.rows(listed["user"]), items.rows(listed["item"]), held, how)
@@ -72,11 +83,87 @@ def from_parts(
     return Split(data, data.with_rows(held), how, notes, candidates)
 
 
-def _renamed(frame: pl.DataFrame, side: str, **given: str | None) -> pl.DataFrame:
-    """The columns in use, called user, item, rating and timestamp."""
+def _as_polars(table: Any) -> pl.DataFrame:
+    if isinstance(table, pl.LazyFrame):
+        return table.collect()
+    try:
+        opened: nw.DataFrame[Any] = nw.from_native(table, eager_only=True)
+        return opened.to_polars()
+    except (TypeError, ValueError, OverflowError, pa.ArrowException, nw.exceptions.NarwhalsError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise DataError(
+            f"a {type(table).__name__} cannot be read ({reason}): pass pandas, polars or pyarrow"
+        ) from error
+
+
+def join_parts(train: Dataset, test: Dataset, how: str) -> Split:
+    """A split of two data sets that were read apart, with one numbering over both; cold rows are kept.
+
+    Features and titles are those of the training part; the rule for positive rows too.
+
+    Raises:
+        DataError: only one part has times.
+    """
+    if (train.interactions.time is None) != (test.interactions.time is None):
+        raise DataError(
+            f"only one of {train.name} and {test.name} has times: give them to both, or to none (--time '')"
+        )
+    maps = []
+    for one, other in ((train.users, test.users), (train.items, test.items)):
+        # Ids that are integers in one part only are texts in the whole: 7 and "7" are the same id.
+        same = one.ids.dtype == other.ids.dtype
+        ids = [one.ids, other.ids] if same else [one.ids.cast(pl.String), other.ids.cast(pl.String)]
+        maps.append(IdMap.of(pl.concat(ids)))
+    users, items = maps
+
+    def moved(part: Dataset) -> Interactions:
+        rows = part.interactions
+        user, item = users.rows(part.users.ids)[rows.user], items.rows(part.items.ids)[rows.item]
+        return replace(rows, user=user, item=item)
+
+    def spread(table: pl.DataFrame | None, old: IdMap, new: IdMap) -> pl.DataFrame | None:
+        place = pl.Series(old.rows(new.ids), dtype=pl.Int64)
+        return None if table is None else table.select(pl.all().gather(place.set(place < 0, None)))
+
+    names = None if train.titles is None else spread(train.titles.to_frame("title"), train.items, items)
+    known = replace(
+        train,
+        users=users,
+        items=items,
+        interactions=moved(train),
+        user_features=spread(train.user_features, train.users, users),
+        item_features=spread(train.item_features, train.items, items),
+        titles=None if names is None else names["title"].fill_null(items.ids.cast(pl.String)),
+    )
+    held = replace(known, name=test.name, interactions=moved(test), notes=test.notes)
+    notes = cold_notes(known.interactions, held.interactions, known, "kept")
+    pairs = [rows.user.astype(np.int64) * len(items) + rows.item for rows in (known.interactions, held.interactions)]
+    again = (
+        "test rows whose pair of user and item is in the training rows too",
+        int(np.isin(pairs[1], pairs[0]).sum()),
+    )
+    return Split(known, held, how, (*notes, *counted(again)))
+
+
+def _renamed(
+    frame: pl.DataFrame,
+    side: str,
+    given: dict[str, str | None],
+    time_unit: TimeUnit = "auto",
+    drop_invalid: bool = False,
+) -> tuple[pl.DataFrame, list[Note]]:
+    """The columns in use, called user, item, rating and timestamp; ids and times read as those of a data frame."""
     columns = find_columns(frame.columns, source=side, **given)
-    named = {"user": columns.user_id, "item": columns.item_id, "rating": columns.rating, "timestamp": columns.timestamp}
-    return frame.select(pl.col(column).alias(role) for role, column in named.items() if column is not None)
+    source = Source(side)
+    parsed = {"user": read_ids(frame[columns.user_id], source), "item": read_ids(frame[columns.item_id], source)}
+    if columns.rating is not None:
+        parsed["rating"] = read_ratings(frame[columns.rating], source)
+    if columns.timestamp is not None:
+        parsed["timestamp"] = read_times(frame[columns.timestamp], source, time_unit)
+    flaws = [flaw for one in parsed.values() for flaw in one.flaws]
+    keep, dropped = settle(flaws, source, len(frame), drop_invalid)
+    rows = pl.DataFrame({role: one.values for role, one in parsed.items()}).filter(keep)
+    return rows, [*(note for one in parsed.values() for note in one.notes), *dropped]
 
 
 def _as_rows(frame: pl.DataFrame, users: IdMap, items: IdMap) -> Interactions:
@@ -102,7 +189,8 @@ def _listed(
 ) -> pl.DataFrame:
     """Negatives as rows of (user, item)."""
     if isinstance(negatives, pl.DataFrame):
-        return _renamed(negatives, "negatives", user=user, item=item, rating="", timestamp="")
+        given = {"user": user, "item": item, "rating": "", "timestamp": ""}
+        return _renamed(negatives, "negatives", given)[0]
     n_users = test["user"].n_unique()
     if negatives.ndim != 2 or not len(negatives) == len(test) == n_users:
         raise DataError(
