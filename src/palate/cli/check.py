@@ -58,15 +58,17 @@ def check(
     if ready is not None and split is not None:
         raise DataError(f"--split {split}: {data} is already split ({ready.how}): omit --split")
     if ready is not None:
+        raw = ready.train
         found = audit(ready)
     elif split is not None:
         raw = _raw_rows(source)
         found = audit(options.split_rows(_reading(source, drop_invalid=True), split, test_size, seed), raw=raw)
     else:
-        found = audit(_raw_rows(source))
+        raw = _raw_rows(source)
+        found = audit(raw)
     fired = _fired(found, wanted)
     if json:
-        print_json(found.to_dict())
+        print_json({**found.to_dict(), "columns": raw.columns})
     else:
         _show(found)
     if fired:

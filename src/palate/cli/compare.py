@@ -113,7 +113,7 @@ def compare(
     written = [] if no_report else _write_report(document, folder)
     if json:
         reports = [one[ranking] for one in document["models"] for ranking in ("full", "sampled") if one[ranking]]
-        print_json({**document, "reports": reports})
+        print_json({**document, "columns": rows.train.columns, "reports": reports})
     else:
         _show(document, [folder / "comparison.json", *written])
     for one in document["failed"]:

@@ -108,7 +108,8 @@ def train(
     if json:
         fields = dataclasses.asdict(recipe)
         print_json({
-            "recipe": recipe.name, "fields": fields, "bundle": str(out), "feedback": dataset.feedback_record(),
+            "recipe": recipe.name, "fields": fields, "bundle": str(out),
+            "columns": dataset.columns, "feedback": dataset.feedback_record(),
             "reports": [report.to_dict() for part in (reports, ratings) for report in part],
         })  # fmt: skip
         return

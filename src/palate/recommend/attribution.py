@@ -296,6 +296,9 @@ class Explainer:
         """The least weight of a like: that of the rule for positive rows, else the mean of the training rows."""
         if self.seen.feedback.min_rating is not None:
             return self.seen.feedback.min_rating
+        # Hours and pieces tell how much was used: nobody said that it was liked.
+        if self.seen.feedback.kind == "quantity" and len(self.seen.weights) and np.ptp(self.seen.weights) > 0:
+            return np.inf
         return float(self.seen.weights.mean(dtype=np.float64)) if len(self.seen.weights) else 1.0
 
 

@@ -302,13 +302,19 @@ def _sweep(target: Path) -> None:
 
 def _about(rows: Dataset) -> dict[str, Any]:
     notes = [asdict(note) for note in rows.notes]
-    return {"name": rows.name, "feedback": rows.feedback.record(), "notes": notes}
+    return {"name": rows.name, "feedback": rows.feedback.record(), "notes": notes, "columns": rows.columns}
 
 
 def _labels(about: dict[str, Any]) -> dict[str, Any]:
     # Splits of older versions say only whether the weights are ratings; all their rows were positive.
     feedback = about.get("feedback") or {"kind": "rating" if about["explicit"] else "quantity"}
-    return {"name": about["name"], "feedback": Feedback(**feedback), "notes": _notes(about["notes"])}
+    notes = _notes(about["notes"])
+    return {
+        "name": about["name"],
+        "feedback": Feedback(**feedback),
+        "notes": notes,
+        "columns": about.get("columns", ""),
+    }
 
 
 def _notes(entries: list[dict[str, Any]]) -> tuple[Note, ...]:
