@@ -115,7 +115,10 @@ def for_docs(browser: Any, url: str, out: Path) -> None:
 
     def fresh(width: int, height: int, scheme: str) -> Page:
         context = browser.new_context(
-            viewport={"width": width, "height": height}, color_scheme=scheme, reduced_motion="reduce"
+            viewport={"width": width, "height": height},
+            color_scheme=scheme,
+            reduced_motion="reduce",
+            is_mobile=width < 500,
         )
         return context.new_page()
 

@@ -176,10 +176,11 @@ def test_the_wheel_holds_the_package_and_nothing_else(wheel: Path) -> None:
     assert {"palate/__init__.py", "palate/py.typed", "palate/cli/__init__.py"} <= set(names)
     assert any(name.endswith("/licenses/LICENSE") for name in names)
     inside = {name for name in names if ".dist-info/" not in name}
-    assert {Path(name).suffix for name in inside} == {".py", ".typed", ".jinja"}
-    assert inside == {
-        str(path.relative_to(ROOT / "src")) for path in SOURCE.rglob("*") if path.suffix in (".py", ".typed", ".jinja")
-    }
+    code, page = {".py", ".typed", ".jinja"}, {".html", ".css", ".js", ".svg", ".json", ".LICENSE"}
+    assert {Path(name).suffix for name in inside} == code | page
+    assert {"palate/serve/pages/index.html", "palate/serve/pages/vendor/preact.LICENSE"} <= inside
+    files = (path for path in SOURCE.rglob("*") if path.is_file() and path.suffix != ".pyc")
+    assert inside == {str(path.relative_to(ROOT / "src")) for path in files}
 
 
 def test_the_wheel_works_outside_the_checkout(wheel: Path, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 import UPlot from "./vendor/uplot.js";
 import { html, useEffect, useRef } from "./lib.js";
 
+const HEIGHT = 190;
 const token = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 
 /**
@@ -20,12 +21,12 @@ export function TimePlot({ title, times, series, format }) {
       const axis = { stroke: token("--muted"), font: `12px ${token("--font")}`, grid: { stroke: token("--plot-grid"), width: 1 }, ticks: { show: false } };
       const options = {
         width: place.current.clientWidth || 300,
-        height: 190,
+        height: HEIGHT,
         legend: { show: false },
         cursor: { y: false, points: { size: 7 } },
         scales: { y: { range: (_, low, high) => [0, Math.max((high ?? 0) * 1.1, 1)] } },
         axes: [
-          { ...axis, space: 90, values: (_, ticks) => ticks.map((one) => new Date(one * 1000).toLocaleTimeString([], { hour: "2-digit", minute: "2-digit", second: "2-digit", hour12: false })) },
+          { ...axis, size: 30, space: 90, values: (_, ticks) => ticks.map((one) => new Date(one * 1000).toLocaleTimeString([], { hour: "2-digit", minute: "2-digit", second: "2-digit", hour12: false })) },
           { ...axis, size: 58, values: (_, ticks) => ticks.map(format) },
         ],
         series: [{}, ...series.map((one, n) => ({ label: one.label, stroke: token(`--plot-${n + 1}`), width: 2, spanGaps: true, points: { show: false } }))],
@@ -35,7 +36,7 @@ export function TimePlot({ title, times, series, format }) {
     draw();
     const sized = new ResizeObserver(() => {
       const width = place.current?.clientWidth;
-      if (width && plot.current.width !== width) plot.current.setSize({ width, height: 190 });
+      if (width && plot.current.width !== width) plot.current.setSize({ width, height: HEIGHT });
     });
     sized.observe(place.current);
     window.addEventListener("themechange", draw);
