@@ -399,3 +399,36 @@ def test_anime_marks_what_was_not_rated_with_minus_one():
     assert finding.severity == "problem"
     assert finding.count == (raw.interactions.weight == -1).sum()
     assert audit(load("anime")).of("sentinels").severity == "ok"
+
+
+def test_ids_that_are_no_people_are_found():
+    rows = CLEAN.with_columns(pl.col("user_id").cast(pl.String))
+    crawler = pl.DataFrame({"item_id": range(ITEMS)}).select(
+        user_id=pl.lit("crawler"), item_id=pl.col("item_id").cast(CLEAN.schema["item_id"]), rating=4.0, timestamp=START
+    ).cast(dict(rows.schema))  # fmt: skip
+    odd = rows.head(6).with_columns(user_id=pl.Series(["nan", "NULL", "Ann", "ann", "ann ", "Bob"]))
+    found = audit(read(pl.concat([rows, crawler, odd]), strip=False))
+    assert (found.of("missing-ids").count, found.of("missing-ids").severity) == (2, "problem")
+    assert (found.of("alike-ids").count, found.of("alike-ids").severity) == (3, "warning")
+    assert found.of("dominant-ids").severity in ("ok", "warning")
+    assert audit(read(CLEAN)).of("dominant-ids").severity == "ok"
+
+
+def test_a_user_with_all_items_is_found_where_others_have_few():
+    rows = pl.DataFrame(
+        {
+            "user": [u for u in range(40) for _ in range(8)],
+            "item": [(u * 3 + n * 7) % 30 for u in range(40) for n in range(8)],
+        }
+    )
+    bot = pl.DataFrame({"user": [99] * 30, "item": list(range(30))})
+    assert audit(from_frame(rows)).of("dominant-ids").severity == "ok"
+    finding = audit(from_frame(pl.concat([rows, bot]))).of("dominant-ids")
+    assert (finding.severity, finding.examples) == ("warning", ("user 99: 30 rows",))
+
+
+def test_coming_back_to_an_item_is_no_error_and_zero_on_a_continuous_scale_no_code():
+    again = CLEAN.drop("rating").head(50).with_columns(pl.col("timestamp") + 5)
+    assert audit(read(pl.concat([CLEAN.drop("rating"), again]))).of("duplicates").severity == "info"
+    scale = CLEAN.with_columns(rating=pl.Series([(n * 0.37) % 4.9 if n % 3 else 0.0 for n in range(len(CLEAN))]))
+    assert audit(read(scale, explicit=True)).of("sentinels").severity == "ok"

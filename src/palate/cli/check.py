@@ -85,7 +85,8 @@ def _raw_rows(source: options.Source) -> Dataset:
         entry = replace(registry.REGISTRY["anime"], read=partial(read_anime, keep_unrated=True))
         with show_progress() as progress:
             return registry.load(entry, progress=progress)
-    return _reading(source, duplicates="keep", drop_invalid=True).dataset()
+    strip = source.reading.strip or False  # ids that differ in blanks only are a finding, not an error
+    return _reading(source, duplicates="keep", drop_invalid=True, strip=strip).dataset()
 
 
 def _reading(source: options.Source, **changes: Any) -> options.Source:

@@ -25,6 +25,11 @@ __all__ = ["KINDS", "SEVERITIES", "Audit", "Finding", "audit"]
 
 CHECKS: dict[str, Callable[[Subject], Outcome | str]] = {
     "dropped-rows": rows.dropped_rows,
+    "missing-ids": rows.missing_ids,
+    "alike-ids": rows.alike_ids,
+    "dominant-ids": rows.dominant_ids,
+    "quotes": rows.quotes,
+    "time-units": rows.time_units,
     "equal-rows": rows.equal_rows,
     "duplicates": rows.duplicates,
     "sentinels": rows.sentinels,

@@ -17,13 +17,33 @@ ADVICE: dict[str, Advice] = {
         "Dropped rows are missing from all results, and training refuses unreadable values.",
         "Correct these rows at their source, or drop them explicitly with --drop-invalid.",
     ),
+    "missing-ids": Advice(
+        "Rows of many people would become one user, the largest of the data.",
+        "Drop them with --drop-invalid, correct them at their source, or keep a real id with --valid-id.",
+    ),
+    "alike-ids": Advice(
+        "One person or item under two ids has its history split.",
+        "Make ids with blanks or invisible characters one with --strip; merge ids that differ in case at their source.",
+    ),
+    "dominant-ids": Advice(
+        "A robot or a shop account says nothing about taste, and fills the co-occurrences of all items.",
+        "Look at these ids, and remove those that are no people or no items before training.",
+    ),
+    "quotes": Advice(
+        "A stray quotation mark can swallow the rows that follow.",
+        "Compare the number of rows with the lines of the file, and correct the quotation marks at their source.",
+    ),
+    "time-units": Advice(
+        "Times in several units, or without a date, put rows into another order, or say nothing about their age.",
+        "Write all times in one unit; name the unit of numbers with --time-unit.",
+    ),
     "equal-rows": Advice(
         "An event that was logged twice, or a file that was joined twice, counts twice.",
         "Remove the copies at their source; --duplicates last (the default) keeps one row per user and item.",
     ),
     "duplicates": Advice(
-        "A repeated pair may be in both training and test, so the model has already seen the test row.",
-        "Decide with --duplicates: last keeps the latest, sum adds the weights, error refuses, keep leaves them.",
+        "A pair that is repeated may be in both training and test, so the model has already seen the test row.",
+        "Repeat purchases need no correction: --duplicates sum adds them up, last keeps the latest, keep leaves them.",
     ),
     "equal-users": Advice(
         "With copied accounts or robots, a model can find a test item in the rows of the copy.",

@@ -10,10 +10,11 @@ from numpy.typing import NDArray
 
 from palate.data.audit.finding import Outcome, Severity, graded, many
 from palate.data.audit.subject import Subject, pairs
-from palate.data.ids import IdMap
+from palate.data.ids import IdMap, plain_text
 
 ENOUGH = 5  # fewest rows of users that are compared: equal sets of fewer rows occur by chance
 RARE = 1000  # a rating given so many times less than usual is off the scale: a 6 among 1 to 5
+CONTINUOUS = 101  # distinct values above which a scale has no steps
 FEW = 20  # with fewer rows, ids that are all different are no sign of an error
 
 
@@ -59,7 +60,86 @@ def duplicates(subject: Subject) -> Outcome:
         rated = repeated.group_by("pair").agg(low=pl.col("weight").min(), high=pl.col("weight").max())
         what += f"; {many(int((rated['low'] < rated['high']).sum()), 'pair')} with different ratings"
     share = count / len(frame)
-    return Outcome("warning", what, count, share, _events(subject, first))
+    # Users who buy or play an item again are behavior, not an error; two ratings of one item are a question.
+    severity: Severity = "warning" if subject.rows.explicit or count == _copies(subject) else "info"
+    return Outcome(severity, what, count, share, _events(subject, first))
+
+
+def missing_ids(subject: Subject) -> Outcome:
+    """Rows whose id is a text that a program writes for a missing value; such rows are dropped while reading."""
+    notes = [note for note in subject.rows.notes if "stands for a missing id" in note.text]
+    count = sum(note.rows for note in notes)
+    if not count:
+        return Outcome("ok", "no id stands for a missing value")
+    share = count / (len(subject.rows) + count)
+    what = f"{many(count, 'row')} with a text such as nan or NULL for an id, dropped while reading"
+    return Outcome("problem", what, count, share, [str(note) for note in notes[:3]])
+
+
+def alike_ids(subject: Subject) -> Outcome:
+    """Ids that differ from another only in case, blanks, invisible characters or Unicode form."""
+    found, examples, total = 0, list[str](), 0
+    for side, ids in (("user", subject.rows.users.ids), ("item", subject.rows.items.ids)):
+        total += len(ids)
+        if ids.dtype != pl.String:
+            continue
+        plain = plain_text(ids).str.to_lowercase()
+        again = plain.is_duplicated()
+        found += int(again.sum())
+        groups = (
+            pl.DataFrame({"id": ids, "plain": plain}).filter(again).group_by("plain", maintain_order=True).agg("id")
+        )
+        examples += [f"{side}s {', '.join(map(repr, one[:3]))}" for one in groups["id"].head(3)]
+    if not found:
+        return Outcome("ok", "no two ids differ in case or blanks only")
+    what = f"{many(found, 'id', 'differs', 'differ')} from another only in case, blanks or invisible characters"
+    return Outcome("warning", what, found, found / total, examples[:3])
+
+
+def dominant_ids(subject: Subject) -> Outcome:
+    """Users or items far above all others, such as a crawler that has visited every item."""
+    rows = subject.rows.interactions
+    examples, worst = list[str](), 0
+    for side, own, n_others, ids in (
+        ("user", rows.user, len(subject.per_item), subject.rows.users),
+        ("item", rows.item, len(subject.per_user), subject.rows.items),
+    ):
+        counts = np.bincount(own)
+        known = np.sort(counts[counts > 0])
+        if len(known) < FEW:
+            continue
+        # Far above: ten times as many rows as all but the top percent, or nearly everything where others have little.
+        usual = max(np.quantile(known, 0.99, method="lower"), 1) if len(known) > 100 else known[-2]
+        least = np.full(len(counts), 10.0 * usual)
+        if side == "user" and np.median(known) <= 0.5 * n_others and n_others >= FEW:
+            least = np.minimum(least, max(0.95 * n_others, 1.5 * known[-2]))
+        far = np.flatnonzero(counts >= least)
+        named = zip(far[:3], ids.external(far[:3]), strict=True)
+        examples += [f"{side} {one}: {many(int(counts[row]), 'row')}" for row, one in named]
+        worst += len(far)
+    if not worst:
+        return Outcome("ok", "no user and no item is far above all others")
+    what = f"{worst:,} of the users and items have far more rows than all others"
+    return Outcome("warning", what, worst, None, examples[:3])
+
+
+def time_units(subject: Subject) -> Outcome | str:
+    """Times that were read in several units, or are no dates."""
+    if subject.rows.interactions.time is None:
+        return "the rows have no time"
+    notes = [note for note in subject.rows.notes if note.kind in ("mixed-times", "relative-times")]
+    if not notes:
+        return Outcome("ok", "all times have one unit")
+    mixed = any(note.kind == "mixed-times" for note in notes)
+    return Outcome("warning" if mixed else "info", notes[0].text, notes[0].rows)
+
+
+def quotes(subject: Subject) -> Outcome:
+    """Quotation marks that were read as text, or fields that span lines."""
+    notes = [note for note in subject.rows.notes if "quot" in note.text]
+    if not notes:
+        return Outcome("ok", "no stray quotation mark was found while reading")
+    return Outcome("info", notes[0].text, sum(note.rows for note in notes), None, [str(note) for note in notes[:3]])
 
 
 def equal_users(subject: Subject) -> Outcome:
@@ -186,6 +266,9 @@ def _zero(values: NDArray[np.float32], counts: NDArray[np.int64]) -> NDArray[np.
     above = values[values > 0]
     if 0 not in values or len(above) < 3:
         return np.zeros(len(values), np.bool_)
+    steps = np.diff(above) / np.diff(above).min()
+    if len(values) > CONTINUOUS or not np.allclose(steps, np.round(steps), atol=0.01):
+        return np.zeros(len(values), np.bool_)  # a continuous scale: 0 is a value like any other
     # On a scale of half stars the lowest rating is one step above 0, so a 0 would be on the scale.
     uneven = not np.isclose(above[0], np.diff(above).min())
     return np.asarray((values == 0) & (uneven or counts[values == 0][0] == counts.max()))
