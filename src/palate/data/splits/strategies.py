@@ -165,7 +165,11 @@ def _cut(
     held = held.take((held.user >= 0) & (held.item >= 0))
     if not len(held):
         lost = "; ".join(map(str, left_out))
-        raise DataError(f"cold='drop' left no test rows ({lost}): use cold='keep' or cut elsewhere")
+        raise DataError(
+            f"cold='drop' left no test rows ({lost}): "
+            "hold out the latest row of each user (leave_one_out, --split leave-one-out), which suits session logs, "
+            "or use cold='keep' or cut elsewhere"
+        )
     return Split(train, train.with_rows(held), how, (*notes, *left_out))
 
 
