@@ -24,7 +24,7 @@ AUTO: dict[Kind, Duplicates] = {
     "label": "strongest",
     "none": "last",
 }
-PART = 1_000_000  # rows that are compared at a time
+PART = 1 << 18  # rows that are compared at a time
 TEXTS = {
     "last": "dropped: an earlier row of the same user and item",
     "sum": "merged: weights of the same user and item summed",
@@ -38,7 +38,7 @@ def deduplicate(
     """At most one row for each user and item, in the order of the rows, unless they are kept.
 
     Args:
-        rows: user and item as row numbers, weight, and time where known.
+        rows: user and item as row numbers, weight, and time where known; emptied where rows are dropped.
         policy: "last", "sum", "strongest", "error" or "keep", as ``from_frame`` describes them.
         users, items: the id maps, for messages.
         source: the origin of the rows, for messages.
@@ -51,8 +51,8 @@ def deduplicate(
     keep, weight, extra = np.ones(len(rows), np.bool_), rows["weight"].to_numpy(), 0
     # The rows of one user are in one part, and a part is small: the temporary columns would take twice the memory of
     # the rows themselves.
-    n_parts = -(-len(rows) // PART)
-    part_of = (rows["user"].to_numpy() % n_parts).astype(np.int32)
+    n_parts = min(-(-len(rows) // PART), 64)
+    part_of = (rows["user"].to_numpy() % n_parts).astype(np.uint8)
     for number in range(n_parts):
         part = np.flatnonzero(part_of == number)
         table = rows[part].with_columns(
@@ -79,10 +79,12 @@ def deduplicate(
             weight[one["row"].to_numpy()] = one["weight"].to_numpy()
     if not extra:
         return rows, []
-    columns = {**rows.to_dict(), "weight": pl.Series(weight)}
-    del rows
-    kept = pl.Series(keep)
-    return pl.DataFrame({name: columns.pop(name).filter(kept) for name in list(columns)}), [
+    if policy == "sum":
+        rows = rows.with_columns(weight=pl.Series(weight))
+    del weight
+    kept, names = pl.Series(keep), rows.columns
+    # The columns are replaced one by one, in place, so that there is never a second copy of all.
+    return pl.DataFrame({name: rows.drop_in_place(name).filter(kept) for name in names}), [
         Note(TEXTS[policy], extra, "dropped")
     ]
 

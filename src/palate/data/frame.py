@@ -106,8 +106,10 @@ def from_frame(
     table = _as_polars(opened, columns.used, origin.name)
     rest, n_rows, pandas = _rest(opened, columns), len(table), opened.implementation.is_pandas()
     read_id = partial(read_ids, strip=strip, valid_ids=valid_ids)
-    # Columns are freed as soon as they are read, unless the caller keeps the frame.
     source_columns = {one: table[one] for one in table.columns}
+    if origin.owned:  # a caller holds the frame until this function returns, so it is emptied in place
+        for one in list(frame.columns):
+            frame.drop_in_place(one)
     del frame, opened, table
     rows, users, items, event_types, notes = _parse(
         source_columns, columns, event_weights, origin, read_id, time_unit, sentinels, drop_invalid

@@ -29,12 +29,14 @@ class Source:
         line: the place in the file of a 0-based row number, such as "line 7"; None where rows have no lines.
         notes: remarks on how the rows were read.
         untyped: whether every column came as text, as from a text file: integers among ids are then found by spelling.
+        owned: whether the frame of the rows is nobody else's, so that its columns are freed while they are read.
     """
 
     name: str = "dataframe"
     line: Callable[[int], str] | None = None
     notes: tuple[Note, ...] = ()
     untyped: bool = False
+    owned: bool = False
 
     def place(self, row: int) -> str:
         """The 1-based row, and the line of the file where it is known, for a 0-based row number."""

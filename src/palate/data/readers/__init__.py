@@ -133,11 +133,10 @@ def read_interactions(
     if number is not None and frame[number].dtype == pl.String:
         numbers, notes = with_points(frame[number], decimal, source.name)
         frame, source = frame.with_columns(numbers), replace(source, notes=(*source.notes, *notes))
-    # The frame is handed over: its columns are freed one by one.
-    n_rows, held = len(frame), [frame]
-    del frame
+        del numbers
+    n_rows = len(frame)  # the frame is emptied while its columns are read
     dataset = from_frame(
-        held.pop(),
+        frame,
         user=user,
         item=item,
         rating=rating,

@@ -112,7 +112,7 @@ def read_rows(
         return where if len(parts) == 1 else f"{file} {where}".strip()
 
     has_lines = len(parts) > 1 or parts[0][2] is not None
-    return frame, Source(name, line if has_lines else None, tuple(starmap(Note, remarks.items())), untyped)
+    return frame, Source(name, line if has_lines else None, tuple(starmap(Note, remarks.items())), untyped, owned=True)
 
 
 def first_rows(data: Data, options: ReadOptions, names: Sequence[str], n_rows: int) -> pl.DataFrame:
