@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import threading
+import time
 from urllib.parse import quote
 
 import httpx
@@ -170,7 +171,11 @@ def test_bulk_import_counts_what_it_refuses_and_an_export_can_be_imported(servin
         dump = {kind: server.client.get(f"/v1/export/{kind}").content for kind in ("events", "items", "users")}
         assert len(dump["events"].splitlines()) == 2498
         server.get("/v1/recommend", user_id="b1")
-        listed = [row for row in server.client.get("/v1/export/impressions").content.splitlines() if b'"b1"' in row]
+        deadline = time.monotonic() + 20  # impressions are stored after the answer
+        listed = []
+        while not listed and time.monotonic() < deadline:
+            rows = server.client.get("/v1/export/impressions").content.splitlines()
+            listed = [row for row in rows if b'"b1"' in row]
         assert len(listed) == 1
     with serving("--store", "sqlite:///other.db", folder=tmp_path) as other:
         for kind, content in dump.items():

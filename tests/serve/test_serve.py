@@ -45,6 +45,32 @@ def test_feedback_is_in_the_next_answer(server, library):
     assert like == pytest.approx(after["items"][0]["score"])
 
 
+def test_cloud_events_and_segment_calls_are_understood(server):
+    cloud = {
+        "specversion": "1.0",
+        "id": "1",
+        "source": "/shop",
+        "type": "like",
+        "time": "2026-01-02T03:04:05Z",
+        "data": {"user_id": "cloud", "item_id": "i/00 ä", "other": 1},
+    }
+    assert server.post("/v1/feedback", cloud)["stored"] == 1
+    assert server.post("/v1/feedback", cloud)["repeated"] == 1
+    track = {
+        "type": "track",
+        "event": "rating",
+        "anonymousId": "segment",
+        "messageId": "m1",
+        "properties": {"item_id": "i/02 ä", "value": 4},
+        "context": {},
+    }
+    assert server.post("/v1/feedback", track)["stored"] == 1
+    (event,) = server.get("/v1/events", user_id="cloud")["events"]
+    assert (event["type"], event["time"]) == ("like", 1767323045.0)
+    assert {row["source"] for row in server.get("/v1/recommend", session_id="segment")["items"]} == {"fold-in"}
+    assert server.client.post("/v1/feedback", json={**cloud, "type": "odd"}).status_code == 422
+
+
 def test_negative_feedback_is_honored_whatever_the_request_says_and_can_be_taken_back(server):
     (first, *_) = server.ids("u03", k=3)
     server.post("/v1/feedback", {"user_id": "u03", "item_id": first, "type": "hide", "event_id": "hide/1 x"})

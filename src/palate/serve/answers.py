@@ -8,6 +8,7 @@ Shape legend: I items, S items that are left out.
 
 from __future__ import annotations
 
+import asyncio
 import math
 import random
 import time
@@ -41,6 +42,7 @@ from palate.serve.tokens import token
 SESSION = "$session:"
 PAGES = 100_000  # lists that may be continued, at most
 REASONS = 3
+FLUSH_SECONDS = 0.1  # impressions wait so long for others: a transaction each would cost as much as the answer
 PLAIN = Scenario()
 
 
@@ -70,6 +72,7 @@ class Answers:
         self.scenario_rules = {
             name: Rules.of(one.rules) if one.rules else None for name, one in self.settings.scenarios.items()
         }
+        self._impressions: list[dict[str, Any]] = []
         self.dropped_impressions = 0
         self.loaded: Mapping[str, Deployment] = {self.deployment.version: self.deployment}
         self._catalogs: dict[str, tuple[Items, int, Items]] = {}
@@ -313,12 +316,19 @@ class Answers:
             "sources": orjson.dumps([row["source"] for row in rows]).decode(),
             "propensity": None if propensity is None else orjson.dumps(propensity).decode(),
         }
+        self._impressions.append(record)
+        if len(self._impressions) == 1:
+            asyncio.get_running_loop().call_later(FLUSH_SECONDS, self.flush)
+
+    def flush(self) -> None:
+        """Hand the impressions that wait to the store, as one statement."""
+        records, self._impressions = self._impressions, []
 
         def insert(connection: Connection) -> None:
-            connection.execute(tables.impressions.insert(), record)
+            connection.execute(tables.impressions.insert(), records)
 
-        if not self.store.later(insert):
-            self.dropped_impressions += 1
+        if records and not self.store.later(insert):
+            self.dropped_impressions += len(records)
 
 
 def _joined(one: History | None, two: History | None) -> History | None:

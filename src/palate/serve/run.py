@@ -6,6 +6,7 @@ import json
 import logging
 import signal
 import socket
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -81,6 +82,9 @@ def run(settings: Settings, bundles: list[Path], tell: Callable[[str], None]) ->
     else:
         tell("other machines can connect: every request needs an API key (palate keys)")
     tell(f"Palate listens on http://{shown}:{port}")
+    # When NumPy or torch let go of the interpreter for a moment, the writing thread takes it and keeps it for the whole
+    # interval, by default 5 ms: longer than an answer takes.
+    sys.setswitchinterval(0.0005)
     _Server(config).run(sockets=[listening])
 
 

@@ -6,6 +6,8 @@ Ids are texts of 1 to 500 characters; an integer in a request is read as its dec
 
 from __future__ import annotations
 
+from datetime import datetime
+from hashlib import sha256
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, FiniteFloat, StringConstraints
@@ -127,6 +129,60 @@ class FeedbackEvent(Strict):
     time: Moment | None = None
     recommendation_id: Annotated[str, StringConstraints(max_length=100)] | None = None
     context: dict[str, Any] | None = None
+
+
+class CloudData(BaseModel):
+    """What happened to which item; other keys are ignored, since the senders of such events have their own."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    item_id: Id
+    user_id: Id | None = None
+    session_id: Id | None = None
+    value: Annotated[FiniteFloat, Field(ge=-1e6, le=1e6)] | None = None
+    recommendation_id: Annotated[str, StringConstraints(max_length=100)] | None = None
+
+
+class CloudEvent(BaseModel):
+    """An event of feedback as a CloudEvent 1.0 in JSON: id, type and time of the envelope, the rest in ``data``."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    specversion: Literal["1.0"]
+    id: EventId
+    source: str
+    type: Annotated[str, StringConstraints(min_length=1, max_length=100)]
+    time: datetime | None = None
+    data: CloudData
+
+    def feedback(self) -> FeedbackEvent:
+        """The event; its id is that of the sender, which is unique together with ``source``."""
+        # An id that is too long with its source is shortened by a hash, which repeats as the id does.
+        name = f"{self.source} {self.id}"
+        name = name if len(name) <= 200 else sha256(name.encode()).hexdigest()
+        time = None if self.time is None else self.time.timestamp()
+        return FeedbackEvent(event_id=name, type=self.type, time=time, **self.data.model_dump())
+
+
+class SegmentTrack(BaseModel):
+    """An event of feedback as a ``track`` call of Segment: the item and the value are properties."""
+
+    model_config = ConfigDict(extra="ignore", populate_by_name=True)
+
+    type: Literal["track"]
+    event: Annotated[str, StringConstraints(min_length=1, max_length=100)]
+    properties: CloudData
+    user_id: Id | None = Field(None, alias="userId")
+    session_id: Id | None = Field(None, alias="anonymousId")
+    event_id: EventId | None = Field(None, alias="messageId")
+    timestamp: datetime | None = None
+
+    def feedback(self) -> FeedbackEvent:
+        """The event; an anonymous id counts where there is no user id."""
+        who = {"user_id": self.user_id} if self.user_id is not None else {"session_id": self.session_id}
+        time = None if self.timestamp is None else self.timestamp.timestamp()
+        given = {**self.properties.model_dump(), **who}
+        return FeedbackEvent(event_id=self.event_id, type=self.event, time=time, **given)
 
 
 class FeedbackBatch(Strict):

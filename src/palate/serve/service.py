@@ -62,6 +62,7 @@ class Service:
     async def stop(self) -> None:
         """Write what waits and close the store."""
         self.ready = False
+        self.answers.flush()
         if self._poller is not None:
             self._poller.cancel()
         await self.store.stop()

@@ -15,11 +15,13 @@ from palate.serve.schemas import (
     MAX_ID,
     Accepted,
     Answers,
+    CloudEvent,
     FeedbackBatch,
     FeedbackEvent,
     Merge,
     Recommendations,
     RecommendRequest,
+    SegmentTrack,
 )
 from palate.serve.service import Service
 
@@ -29,9 +31,12 @@ def add_routes(router: APIRouter, service: Service) -> None:
     answers, store = service.answers, service.store
 
     @router.post("/v1/feedback", response_model=Accepted, status_code=200, tags=["feedback"])
-    async def feedback(request: Request, body: FeedbackEvent | FeedbackBatch) -> Response:
+    async def feedback(request: Request, body: FeedbackEvent | FeedbackBatch | CloudEvent | SegmentTrack) -> Response:
         """Store one event or many. They are on the disk, and in the next answer, when this is answered."""
-        events = [body] if isinstance(body, FeedbackEvent) else body.events
+        if isinstance(body, FeedbackBatch):
+            events = body.events
+        else:
+            events = [body if isinstance(body, FeedbackEvent) else body.feedback()]
         if len(events) > service.settings.max_batch:
             raise Problem(
                 413, f"{len(events):,} events: at most {service.settings.max_batch:,} at a time, or /v1/import"
