@@ -88,10 +88,13 @@ function hueOf(text) {
   return ((sum ^ (sum >>> 13)) >>> 0) % 360;
 }
 
-const initials = (text) => {
+// Ids such as u0313 differ at their end, titles at their beginning.
+function initials(text) {
   const words = text.match(/[\p{L}\p{N}]+/gu) ?? ["?"];
-  return (words.length > 1 ? [...words[0]][0] + [...words[1]][0] : [...words[0]].slice(0, 2).join("")).toUpperCase();
-};
+  const [first, second] = words.map((word) => [...word]);
+  const letters = second ? [first[0], second[0]] : /\d$/.test(words[0]) ? first.slice(-2) : first.slice(0, 2);
+  return letters.join("").toUpperCase();
+}
 
 /** The first field that puts items into groups, such as a category or genres. */
 export function groupOf(item) {

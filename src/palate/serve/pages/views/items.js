@@ -12,10 +12,10 @@ function State({ item }) {
 }
 
 const Table = ({ items, stale }) => html`<div class=${"table-scroll" + (stale ? " stale" : "")} tabindex="0" role="region" aria-label="Table of items"><table>
-  <thead><tr><th>Item</th><th>Fields</th><th class="number">Events</th><th>State</th></tr></thead>
+  <thead><tr><th>Item</th><th class="no-phone">Fields</th><th class="number">Events</th><th>State</th></tr></thead>
   <tbody>${items.map((item) => html`<tr key=${item.item_id}>
     <td><a href=${link("items", item.item_id)}>${item.title ?? item.item_id}</a> ${!item.in_model && html`<span class="badge good">new</span>`}</td>
-    <td class="muted">${meta(item) || "–"}</td><td class="number">${count(item.events)}</td><td><${State} item=${item} /></td>
+    <td class="muted no-phone">${meta(item) || "–"}</td><td class="number">${count(item.events)}</td><td><${State} item=${item} /></td>
   </tr>`)}</tbody>
 </table></div>`;
 
