@@ -294,6 +294,7 @@ def forge(folder: Path, change: Callable[[dict[str, Any]], Any]) -> None:
         (lambda m: m.update(kind="web page"), "not the manifest of a palate bundle"),
         (lambda m: m.pop("recipe"), "malformed"),
         (lambda m: m["files"].pop("seen"), "malformed"),
+        (lambda m: m["feedback"].update(magic=1), "malformed"),
         (lambda m: m["recipe"].update(name="oracle"), "unknown recipe 'oracle'.*upgrade"),
         (lambda m: m["recipe"]["fields"].update(magic=1), "recipe neumf has no field 'magic'.*upgrade"),
         (lambda m: m["recipe"]["fields"].update(epochs="many"), "recipe neumf, field epochs='many'"),

@@ -169,7 +169,7 @@ class Bundle:
             manifest = cls.info(folder)
             try:
                 return cls._read(folder, manifest, device)
-            except (BundleError, OSError, KeyError, pl.exceptions.PolarsError) as error:
+            except (BundleError, OSError, KeyError, TypeError, pl.exceptions.PolarsError) as error:
                 # A save that ended meanwhile has removed the files of the old manifest: read the new one instead.
                 if cls.info(folder) != manifest:
                     continue
