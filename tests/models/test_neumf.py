@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from dataclasses import replace
 from typing import Any
 
@@ -17,9 +16,13 @@ from palate.data.splits.split import Split
 from palate.data.splits.strategies import leave_one_out
 from palate.errors import RecipeError
 from palate.evaluation.evaluate import evaluate
+from palate.models.bmf import BMF
+from palate.models.mf import MF
 from palate.models.neumf import GMF, MLP, NCFModel, NeuMF, mix
 from palate.models.popularity import Popularity
+from palate.models.svdpp import SVDpp
 from palate.models.two_tower import TwoTower
+from palate.progress import ProgressEvent
 from palate.training.negative_sampling import draw_candidates
 
 
@@ -59,16 +62,27 @@ def test_each_batch_holds_positives_with_fresh_unseen_negatives(checkerboard: Sp
     assert not torch.equal(drawn[0], drawn[1])
 
 
-@pytest.mark.parametrize("recipe", [GMF(epochs=1), TwoTower(epochs=1, objective="bpr")])
-def test_a_user_who_has_seen_all_items_is_left_out_of_the_loss(recipe: Any, caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        GMF(epochs=1),
+        TwoTower(epochs=1, objective="bpr"),
+        MF(epochs=1),
+        SVDpp(epochs=1),
+        BMF(sweeps=4, burn_in=2, draws=2),
+    ],
+    ids=lambda recipe: recipe.name,
+)
+def test_a_user_who_has_seen_all_items_is_left_out_of_the_loss_and_named(recipe: Any) -> None:
     user, item = np.array([0, 0, 1, 2, 2, 2]), np.array([0, 1, 1, 0, 1, 2])
     rows = Interactions(user.astype(np.int32), item.astype(np.int32), np.ones(6, np.float32))
     train = Dataset("bot", IdMap.of(["ann", "bob", "crawler"]), IdMap.of(["x", "y", "z"]), rows)
-    with caplog.at_level(logging.INFO, logger="palate"):
-        model = recipe.fit(train, TrainOptions(seed=1))
-    assert "1 users who have seen all 3 items (crawler)" in caplog.text
-    trained = torch.cat([batch.user for batch in recipe.batches(train, 1, 0)])
-    assert sorted(trained.tolist()) == [0, 0, 1]
+    events: list[ProgressEvent] = []
+    model = recipe.fit(train, TrainOptions(seed=1, progress=events.append))
+    said = [event.message for event in events if event.message]
+    assert said == ["left out of the loss, having seen all 3 items: 1 of 3 users (crawler)"]
+    if hasattr(recipe, "batches"):
+        assert {user for batch in recipe.batches(train, 1, 0) for user in batch.user.tolist()} == {0, 1}
     assert torch.isfinite(model.score(Query.of([0, 1, 2]))).all()
     with pytest.raises(RecipeError, match="every user has seen all 3 items"):
         recipe.fit(train.with_rows(rows.take(np.array([3, 4, 5]))))

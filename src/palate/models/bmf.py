@@ -40,6 +40,7 @@ from palate.data.features import indicators, unit_rows
 from palate.errors import RecipeError
 from palate.models.rating_factors import RatingFactors, Ratings, RidgeFoldIn, conditional, ratings_of
 from palate.progress import ProgressEvent
+from palate.training.negative_sampling import report_users_without_negatives
 
 Floats = NDArray[np.floating[Any]]
 
@@ -114,6 +115,8 @@ class BMF(Recipe[RatingFactors]):
         return model
 
     def _sampled(self, train: Dataset, options: TrainOptions, unrated: Interactions | None) -> RatingFactors:
+        if not train.explicit:
+            report_users_without_negatives(train, self.name, options.progress)
         ratings = ratings_of(train, self.negatives, options.seed)
         sides = self._sides(train, unrated)
         with torch.random.fork_rng():

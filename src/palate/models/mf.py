@@ -34,6 +34,7 @@ from palate.errors import RecipeError
 from palate.models.rating_factors import RatingFactors, Ratings, RidgeFoldIn, rating_batches, ratings_of
 from palate.progress import ProgressEvent, silent
 from palate.training import trainer as training
+from palate.training.negative_sampling import report_users_without_negatives
 
 Floats = NDArray[np.floating[Any]]
 
@@ -99,6 +100,8 @@ class MF(Recipe[RatingFactors]):
         "descent" calls ``options.progress`` and ``options.validation_callback`` every 50 iterations, whose best
         vectors it keeps.
         """
+        if not train.explicit:
+            report_users_without_negatives(train, self.name, options.progress)
         ratings = ratings_of(train, self.negatives, options.seed)
         with torch.random.fork_rng():
             torch.manual_seed(options.seed)

@@ -37,7 +37,12 @@ from palate.models.dot_product import covariance_root, positive_events
 from palate.training import trainer as training
 from palate.training.layers import mlp
 from palate.training.losses import bce
-from palate.training.negative_sampling import NegativeSampler, epoch_rng, rows_with_negatives
+from palate.training.negative_sampling import (
+    NegativeSampler,
+    epoch_rng,
+    report_users_without_negatives,
+    rows_with_negatives,
+)
 
 # Hidden values held at once while scoring pairs: bounds the memory of a catalog at any size to about 130 MB.
 SCORE_CELLS = 32_000_000
@@ -240,6 +245,7 @@ class _Ncf(Recipe[NCFModel]):
 
     def _fit(self, train: Dataset, options: TrainOptions) -> NCFModel:
         """Train on the rows of ``train`` as implicit feedback: weights are not used."""
+        report_users_without_negatives(train, self.name, options.progress)
         return self._finish(training.fit(self, train, options), train)
 
     @staticmethod
@@ -337,6 +343,7 @@ class NeuMF(_Ncf):
 
     def _fit(self, train: Dataset, options: TrainOptions) -> NCFModel:
         """Train as a whole, or from the two parts trained apart."""
+        report_users_without_negatives(train, self.name, options.progress)
         start = self._pretrained(train, options) if self.pretrain else None
         return self._finish(training.fit(self, train, options, start), train)
 

@@ -33,7 +33,7 @@ from torch import Tensor
 from palate.base import Batch, DataSpec, Query
 from palate.data.dataset import Dataset
 from palate.models.dot_product import CELLS, DotProductModel, Events, FoldIn
-from palate.training.negative_sampling import NegativeSampler, epoch_rng
+from palate.training.negative_sampling import NegativeSampler, epoch_rng, rows_with_negatives
 
 Floats = NDArray[np.floating[Any]]
 
@@ -59,14 +59,19 @@ class Ratings(NamedTuple):
 def ratings_of(train: Dataset, negatives: int, seed: int, epoch: int = 0) -> Ratings:
     """The ratings of explicit data; for implicit data ones, and zeros for ``negatives`` unseen items per row.
 
+    Of implicit data, users who have seen every item are left out.
+
     Raises:
-        DataError: the data are implicit and a user has seen every item.
+        RecipeError: the data are implicit and every user has seen every item.
     """
     rows = train.interactions
     user, item = rows.user.astype(np.int64), rows.item.astype(np.int64)
     if train.explicit:
         return Ratings(user, item, rows.weight)
-    drawn = NegativeSampler(train.history, train.n_items).draw(rows.user, negatives, epoch_rng(seed, epoch))
+    unseen = NegativeSampler(train.history, train.n_items)
+    kept = rows_with_negatives(train, unseen, np.arange(len(rows)))
+    user, item = user[kept], item[kept]
+    drawn = unseen.draw(user, negatives, epoch_rng(seed, epoch))
     value = np.concatenate([np.ones(len(user), np.float32), np.zeros(drawn.size, np.float32)])
     both = np.concatenate([item, drawn.reshape(-1).astype(np.int64)])
     return Ratings(np.concatenate([user, np.repeat(user, negatives)]), both, value)

@@ -38,6 +38,7 @@ from palate.data.dataset import Dataset, History, Interactions
 from palate.errors import ModelError
 from palate.models.rating_factors import RatingFactors, RidgeFoldIn, rating_batches, ratings_of
 from palate.training import trainer as training
+from palate.training.negative_sampling import report_users_without_negatives
 
 
 class _BagSums(torch.autograd.Function):
@@ -144,6 +145,8 @@ class SVDpp(Recipe[SVDppModel]):
         with torch.random.fork_rng():
             torch.manual_seed(options.seed)
             model = self.build(DataSpec(train.n_users, train.n_items))
+        if not train.explicit:
+            report_users_without_negatives(train, self.name, options.progress)
         model.set_scale(ratings_of(train, self.negatives, options.seed))
         model.strength = self.regularization
         if not train.explicit:

@@ -40,7 +40,12 @@ from palate.errors import RecipeError
 from palate.models.two_tower_network import Loss, TwoTowerModel
 from palate.training import trainer as training
 from palate.training.losses import bce, bpr, in_batch_softmax
-from palate.training.negative_sampling import NegativeSampler, epoch_rng, rows_with_negatives
+from palate.training.negative_sampling import (
+    NegativeSampler,
+    epoch_rng,
+    report_users_without_negatives,
+    rows_with_negatives,
+)
 
 CHUNK_ROWS = 1 << 18  # positives whose negatives are drawn at once
 
@@ -121,10 +126,16 @@ class TwoTower(Recipe[TwoTowerModel]):
         Raises:
             DataError: a wanted feature column is missing or of an unfitting kind.
         """
+        if self._draws_unseen:
+            report_users_without_negatives(train, self.name, options.progress)
         model = cast(TwoTowerModel, training.fit(self, train, options, self._start(train, options.seed)))
         model.settle(train)
         model.trained_on = train.fingerprint
         return model
+
+    @property
+    def _draws_unseen(self) -> bool:
+        return self.objective != "softmax" and self.negatives_from == "unseen"
 
     def batches(self, train: Dataset, seed: int, epoch: int) -> Iterator[Batch]:
         """Positives in random order: user (B,), item (B,) and its log share; or item and target (B, 1 + N)."""
@@ -132,7 +143,7 @@ class TwoTower(Recipe[TwoTowerModel]):
         rows = train.interactions
         order = rng.permutation(len(rows))
         unseen = None
-        if self.objective != "softmax" and self.negatives_from == "unseen":
+        if self._draws_unseen:
             unseen = NegativeSampler(train.history, train.n_items)
             order = rows_with_negatives(train, unseen, order)
         user, item = (torch.from_numpy(part[order].astype(np.int64)) for part in (rows.user, rows.item))

@@ -9,8 +9,6 @@ Shape legend: B users in a call, n draws per user, I items in the catalog, U use
 
 from __future__ import annotations
 
-import logging
-
 import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
@@ -18,8 +16,7 @@ from numpy.typing import NDArray
 from palate.data.dataset import Dataset, History, Interactions
 from palate.data.splits.split import Candidates, Split
 from palate.errors import DataError, RecipeError
-
-logger = logging.getLogger(__name__)
+from palate.progress import Progress, ProgressEvent
 
 TABLE_BYTES = 256 * 2**20
 CHUNK = 1 << 18
@@ -153,21 +150,25 @@ class NegativeSampler:
 def rows_with_negatives(train: Dataset, unseen: NegativeSampler, rows: NDArray[np.int64]) -> NDArray[np.int64]:
     """The training rows ``rows`` of users with unseen items; the others cannot have negatives (a crawler, for example).
 
-    A log line names the users that are left out.
-
     Raises:
         RecipeError: every user has seen all items.
     """
-    user = train.interactions.user[rows]
-    kept = unseen.counts(user) > 0
-    if kept.all():
-        return rows
-    if not kept.any():
+    kept = unseen.counts(train.interactions.user[rows]) > 0
+    if not kept.any() and len(rows):
         raise RecipeError(f"every user has seen all {train.n_items:,} items: no negatives to learn from, add items")
-    full = np.unique(user[~kept])
-    names = ", ".join(str(one) for one in train.users.external(full[:3]))
-    logger.info("left out of the loss: %d users who have seen all %d items (%s)", len(full), train.n_items, names)
-    return rows[kept]
+    return rows if kept.all() else rows[kept]
+
+
+def report_users_without_negatives(train: Dataset, recipe: str, progress: Progress) -> None:
+    """Report the ids of the users whom ``rows_with_negatives`` leaves out, if there are any."""
+    seen, n_items = train.history, train.n_items
+    # Counts with repeats are an upper bound, so only a few histories must be looked at.
+    likely = np.flatnonzero(seen.counts >= n_items)
+    full = likely[NegativeSampler(seen.select(likely), n_items).counts(np.arange(len(likely))) == 0]
+    if len(full):
+        names = ", ".join(map(str, train.users.external(full[:3]))) + (", ..." if len(full) > 3 else "")
+        text = f"left out of the loss, having seen all {n_items:,} items: {len(full):,} of {train.n_users:,} users"
+        progress(ProgressEvent(f"train {recipe}", message=f"{text} ({names})"))
 
 
 def draw_candidates(split: Split, n: int, seed: int = 0, *, replace: bool = False) -> Candidates:
