@@ -2,10 +2,12 @@ import gzip
 
 import pytest
 
+from palate.data.audit import audit
 from palate.data.frame import to_frame
 from palate.data.readers import read_interactions
-from palate.data.splits.strategies import leave_one_out
+from palate.data.splits.strategies import by_time, leave_one_out
 from palate.errors import DataError
+from palate.experiment.validation import hold_out
 
 
 def rows(path, **options):
@@ -32,8 +34,26 @@ def test_one_line_per_user(tmp_path, text):
     with pytest.raises(DataError, match=r"the lines have . to . fields: .* pass --layout lines \(layout=\"lines\"\)"):
         read_interactions(path)
     assert [row[:2] for row in rows(path, layout="lines")] == PAIRS
-    split = leave_one_out(read_interactions(path, layout="lines"))
+    dataset = read_interactions(path, layout="lines")
+    assert dataset.interactions.time.tolist() == [1, 2, 3, 1, 1, 2]
+    assert dataset.columns == "columns: user=user item=item time=position in the line"
+    assert [note.rows for note in dataset.notes if note.kind == "order-times"] == [6]
+    split = leave_one_out(dataset)
     assert to_frame(split.test)["item_id"].to_list() == [9, 9]  # the last of each line
+    with pytest.raises(DataError, match=r"times are the order of the rows of each user.*--split leave-one-out"):
+        by_time(dataset)
+    assert {audit(split).unchecked[kind] for kind in ("activity", "global-leak")} == {
+        "the times are no dates",
+        "times of different users cannot be compared",
+    }
+
+
+def test_the_last_of_each_line_is_held_out_by_default(tmp_path):
+    path = tmp_path / "log.txt"
+    path.write_text("\n".join(f"{u} {u % 7} {(u + 2) % 7} {(u + 4) % 7}" for u in range(30)))
+    split = hold_out(read_interactions(path, layout="lines"))
+    assert split.how.startswith("leave one out")
+    assert all(item == (user + 4) % 7 for user, item, *_ in to_frame(split.test).rows())
 
 
 def test_lines_that_begin_with_a_count(tmp_path):

@@ -336,7 +336,10 @@ class Source:
 
 
 def split_rows(source: Source, how: str | None, test_size: float, seed: int) -> Split:
-    """The split of the options; by default by time, or at random where the rows have no time."""
+    """The split of the options; by default by time, or at random where the rows have no time.
+
+    Where times are the order of the rows of each user, the default is leave one out.
+    """
     from palate.data.splits import strategies
 
     if source.reading.validation is not None:
@@ -346,7 +349,8 @@ def split_rows(source: Source, how: str | None, test_size: float, seed: int) -> 
         return ready
     dataset = source.dataset()
     if how is None:
-        how = "random" if dataset.interactions.time is None else "time"
+        how = "time" if dataset.comparable_times else "leave-one-out"
+        how = "random" if dataset.interactions.time is None else how
     if how == "leave-one-out":
         made = strategies.leave_one_out(dataset)
     elif how == "time":

@@ -223,9 +223,18 @@ def fingerprint(rows: Interactions, users: IdMap, items: IdMap) -> Fingerprint:
 
 # refused: a value is missing or cannot be read. dropped: left out by choice, or merged with another row. unknown-user,
 # unknown-item: test rows dropped because their user or item has no training rows. relative-times: times without a date.
-# mixed-times: times in several units. trained-pairs: test rows of users and items that were trained, and not later.
+# mixed-times: times in several units. order-times: times that are the order of the rows of one user.
+# trained-pairs: test rows of users and items that were trained, and not later.
 NoteKind = Literal[
-    "", "refused", "dropped", "unknown-user", "unknown-item", "relative-times", "mixed-times", "trained-pairs"
+    "",
+    "refused",
+    "dropped",
+    "unknown-user",
+    "unknown-item",
+    "relative-times",
+    "mixed-times",
+    "order-times",
+    "trained-pairs",
 ]
 
 
@@ -277,6 +286,11 @@ class Dataset:
 
     def __len__(self) -> int:
         return len(self.interactions)
+
+    @property
+    def comparable_times(self) -> bool:
+        """Whether times of different users can be compared; the order in a line per user cannot."""
+        return not any(note.kind == "order-times" for note in self.notes)
 
     @property
     def explicit(self) -> bool:

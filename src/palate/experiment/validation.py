@@ -122,6 +122,8 @@ def _hold_out(dataset: Dataset, size: float, seed: int, cold: Literal["drop", "k
     try:
         if dataset.interactions.time is None:
             return at_random(dataset, test_size=size, seed=seed, cold=cold)
+        if not dataset.comparable_times:
+            return leave_one_out(dataset, cold=cold)
         try:
             measured = len(by_time(dataset, test_size=size, cold="drop").test_users)
         except DataError:  # every later row is of a new user, as in a log of first visits

@@ -62,6 +62,8 @@ def global_leak(subject: Subject) -> Outcome | str:
     """Test rows that are older than training rows of any user."""
     if (split := subject.split) is None or subject.untimed:
         return NO_SPLIT if split is None else str(subject.untimed)
+    if not split.train.comparable_times:
+        return "times of different users cannot be compared"
     # One sort and a binary search instead of comparing every test row with every training row.
     known = np.sort(_time(split.train))
     later = len(known) - np.searchsorted(known, _time(split.test), side="right")

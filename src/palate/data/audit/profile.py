@@ -37,7 +37,7 @@ def profile(subject: Subject) -> dict[str, Any]:
         "ratings": _ratings(subject),
         "ratings_per_user": [{"low": 2**p, "high": 2 ** (p + 1) - 1, "users": users} for p, users in bins],
         "popularity": [{"items": round(int(i) / len(counts), 4), "rows": round(float(curve[i]), 4)} for i in at],
-        "activity": None if subject.untimed else _activity(subject),
+        "activity": None if subject.undated else _activity(subject),
     }
 
 

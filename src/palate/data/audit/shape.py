@@ -78,8 +78,8 @@ def ratings(subject: Subject) -> Outcome | str:
 
 def activity(subject: Subject) -> Outcome | str:
     """The times of the rows: impossible ones, and days with most of the rows."""
-    if subject.untimed:
-        return subject.untimed
+    if subject.undated:
+        return subject.undated
     time = subject.frame["time"].to_numpy()
     # One day of tolerance: local times written as UTC may be up to 14 hours ahead.
     odd = (time < EARLIEST) | (time > datetime.now(UTC).timestamp() + 86_400)

@@ -66,6 +66,12 @@ class Subject:
         return np.empty(0, np.int64) if train is None else np.sort(pairs(train.interactions, train.n_items))
 
     @property
+    def undated(self) -> str | None:
+        """The reason why dates cannot be checked; None if every row has one."""
+        relative = any(note.kind in ("relative-times", "order-times") for note in self.rows.notes)
+        return self.untimed or ("the times are no dates" if relative else None)
+
+    @property
     def untimed(self) -> str | None:
         """The reason why times cannot be checked; None if every row has a time."""
         parts = [self.rows] if self.split is None else [self.rows, self.split.train, self.split.test]

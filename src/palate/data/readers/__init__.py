@@ -20,7 +20,7 @@ from palate.data.feedback import MinRating
 from palate.data.frame import from_frame
 from palate.data.id_columns import integers
 from palate.data.readers.numbers import Decimal, with_points
-from palate.data.readers.options import ReadOptions, Shape
+from palate.data.readers.options import POSITION, ReadOptions, Shape
 from palate.data.readers.rows import first_rows, read_rows
 from palate.data.readers.sources import Data, Place, places, short_name
 from palate.data.readers.typed import Role
@@ -121,6 +121,8 @@ def read_interactions(
     unused: list[str] = []
 
     def used(found: list[str], source: str) -> dict[str, Role]:
+        if POSITION in found and timestamp is None:
+            mapped["timestamp"] = POSITION
         columns = find_columns(found, source=source, **mapped)
         unused.extend(one for one in found if one not in columns.used)
         roles: dict[str | None, Role] = {columns.user_id: "id", columns.item_id: "id"}
@@ -140,7 +142,7 @@ def read_interactions(
         user=user,
         item=item,
         rating=rating,
-        timestamp=timestamp,
+        timestamp=mapped["timestamp"],
         weight=weight,
         event=event,
         event_weights=event_weights,
@@ -152,7 +154,8 @@ def read_interactions(
         drop_invalid=drop_invalid,
         strip=strip,
         valid_ids=valid_ids,
-        time_unit=time_unit,
+        # With a unit, numbers of any size are taken.
+        time_unit="s" if mapped["timestamp"] == POSITION else time_unit,
         user_features=_features(user_features, encoding, used_columns.user_id, "user"),
         item_features=_features(item_features, encoding, used_columns.item_id, "item"),
         titles=titles,
@@ -160,7 +163,8 @@ def read_interactions(
     )
     rest = first_rows(data, options, unused[:SHOWN], SAMPLE)
     rest = rest.with_columns(pl.lit(None).alias(name) for name in unused[SHOWN:])
-    return replace(dataset, columns=dataset.columns + unused_columns(rest, n_rows))
+    line = dataset.columns.replace(f"time={POSITION} (UTC)", f"time={POSITION}")
+    return replace(dataset, columns=line + unused_columns(rest, n_rows))
 
 
 def _features(data: Data | None, encoding: str | None, column: str, role: str) -> pl.DataFrame | None:

@@ -16,7 +16,7 @@ from palate.data.readers.first_lines import (
     is_number,
     usual_names,
 )
-from palate.data.readers.options import ReadOptions, Table
+from palate.data.readers.options import POSITION, ReadOptions, Table
 from palate.data.readers.sources import Opened
 from palate.data.readers.text import TextTable, first_lines, open_text, recoded, whole_lines
 from palate.errors import DataError
@@ -86,6 +86,7 @@ class _LinesTable:
         self.names = list(options.names or ("user", "item"))
         if len(self.names) != 2:
             raise DataError(f"{file.name}: {len(self.names)} names: one line per user has two, such as user,item")
+        self.names.append(POSITION)
         self.line: Callable[[int], int] | None = None
         self._file, self._encoding, self._separator, self._count_at = file, encoding, separator, count_at
         self._skip = int(options.header is True)
@@ -94,7 +95,7 @@ class _LinesTable:
     def batches(self, wanted: Sequence[str]) -> Iterator[pl.DataFrame]:
         """One row per item of a line."""
         above = 0
-        user, item = self.names
+        user, item, position = self.names
         for chunk in whole_lines(recoded(self._file, self._encoding)):
             lines = pl.Series(chunk.decode().splitlines()[self._skip :], dtype=pl.String).str.strip_chars(" \r")
             self._skip = 0
@@ -109,7 +110,8 @@ class _LinesTable:
             table = parts.select(who.alias(user), items.alias(item))
             full = table.filter(pl.col(item).list.len() > 0)
             self._alone += len(table) - len(full)
-            table = full.explode(item)
+            numbers = pl.int_ranges(1, pl.col(item).list.len() + 1).alias(position)
+            table = full.with_columns(numbers).explode(item, position)
             self._rows += len(table)
             yield table.select(wanted)
 
@@ -121,7 +123,7 @@ class _LinesTable:
             1: "one line per user, the user and the number of items first",
         }[self._count_at]
         alone = [Note("users without items, left out", self._alone)] if self._alone else []
-        return [Note(f"{count}; items in a line are in the order of time", self._rows), *alone]
+        return [Note(f"{count}; the order in a line is taken as time", self._rows, "order-times"), *alone]
 
 
 class _WideTable:

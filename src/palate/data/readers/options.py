@@ -13,6 +13,7 @@ from palate.data.dataset import Note
 from palate.errors import DataError
 
 SKIP = "_"
+POSITION = "position in the line"  # the column of times of the layout "lines"
 Shape = Literal["lines", "wide"]
 
 

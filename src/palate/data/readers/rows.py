@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from itertools import starmap
+from dataclasses import replace
 from pathlib import Path
 
 import polars as pl
@@ -76,7 +76,7 @@ def read_rows(
     found = places(data)
     # The first row of each file, its name and its lines: not the table, which keeps the head of its file.
     parts: list[tuple[int, str, Callable[[int], int] | None]] = []
-    remarks: dict[str, int] = {}
+    remarks: dict[str, Note] = {}
     columns: list[str] = []
     wanted: dict[str, TypedColumn] = {}
     rows = empty = listed_rows = 0
@@ -98,13 +98,14 @@ def read_rows(
                 for one, column in wanted.items():
                     column.add(flat[one], table.untyped)
             for note in table.notes():
-                remarks[note.text] = remarks.get(note.text, 0) + note.rows
+                before = remarks.get(note.text)
+                remarks[note.text] = note if before is None else replace(note, rows=before.rows + note.rows)
     frame = pl.DataFrame([column.take() for column in wanted.values()])
     name = parts[0][1] if len(parts) == 1 else _common_name(data, len(parts))
     texts = {"lists in a row, read as one interaction per element": listed_rows, "an empty list: no interaction": empty}
-    remarks |= {text: count for text, count in texts.items() if count}
+    remarks |= {text: Note(text, count) for text, count in texts.items() if count}
     if len(parts) > 1:
-        remarks[f"{len(parts):,} files read as one table"] = rows
+        remarks["files"] = Note(f"{len(parts):,} files read as one table", rows)
 
     def line(row: int) -> str:
         first, file, number = next(part for part in reversed(parts) if part[0] <= row)
@@ -112,7 +113,7 @@ def read_rows(
         return where if len(parts) == 1 else f"{file} {where}".strip()
 
     has_lines = len(parts) > 1 or parts[0][2] is not None
-    return frame, Source(name, line if has_lines else None, tuple(starmap(Note, remarks.items())), untyped, owned=True)
+    return frame, Source(name, line if has_lines else None, tuple(remarks.values()), untyped, owned=True)
 
 
 def first_rows(data: Data, options: ReadOptions, names: Sequence[str], n_rows: int) -> pl.DataFrame:

@@ -79,9 +79,15 @@ def by_time(
         cold: "drop" or "keep" test rows whose user or item has no training rows.
 
     Raises:
-        DataError: more than one of ``test_size``, ``span`` and ``date``, no times, or no rows left on one side.
+        DataError: more than one of ``test_size``, ``span`` and ``date``, no times, times that are the order of the rows
+            of one user, or no rows left on one side.
     """
     _check_dataset(dataset, "by_time")
+    if not dataset.comparable_times:
+        raise DataError(
+            f"{dataset.name}: times are the order of the rows of each user, and those of different users cannot be "
+            "compared: hold out the latest row of each user (leave_one_out, --split leave-one-out)"
+        )
     if test_size is None and span is None and date is None:
         test_size = 0.2
     given = {"test_size": test_size, "span": span, "date": date}
