@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 
 import pytest
@@ -62,7 +63,7 @@ def test_a_split_is_audited_as_training_would_get_it_and_its_rows_as_they_stand(
 def test_the_table_says_what_and_what_to_do(messy):
     shown = palate("check", messy, "--split", "time").ok().out
     flat = re.sub(r"[│\s]+", " ", shown)
-    assert "1 row has the value -1, far from the others (1 to 5)" in flat
+    assert "1 row has the value -1 in rating, far from the others (1 to 5)" in flat
     assert "-> Pass --sentinel VALUE to drop such rows" in flat
     assert "dropped: no id in column 'item_id': 1 row" in flat
     assert "ok: " in flat
@@ -121,3 +122,16 @@ def test_the_official_ncf_split_fires_its_gate(ncf_ml_1m):
     ended = palate("check", "ncf-ml-1m", "--fail-on", "listed-positives")
     assert ended.code == 1
     assert "156 of 6,040 test users" in re.sub(r"[│\s]+", " ", ended.out)
+
+
+def test_purchases_at_another_price_are_no_equal_rows(tmp_path):
+    path = tmp_path / "orders.csv"
+    rows = ["customer,sku,qty,price", "a,x,1,3.5", "a,x,1,4.5", "b,x,2,3.5", "b,y,1,1.0", "c,y,7,1.0", "c,z,1,9.0"]
+    path.write_text("\n".join(rows))
+    found = {one["kind"]: one for one in json.loads(palate("check", path, "--json").ok().out)["findings"]}
+    assert found["equal-rows"]["severity"] == "ok"
+    assert found["duplicates"]["severity"] == "info"
+    assert found["ratings"]["what"].startswith("qty: mean")
+    path.write_text("\n".join([*rows, rows[1]]))
+    found = {one["kind"]: one for one in json.loads(palate("check", path, "--json").ok().out)["findings"]}
+    assert (found["equal-rows"]["severity"], found["equal-rows"]["count"]) == ("problem", 1)

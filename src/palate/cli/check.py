@@ -62,10 +62,11 @@ def check(
         found = audit(ready)
     elif split is not None:
         raw = _raw_rows(source)
-        found = audit(options.split_rows(_reading(source, drop_invalid=True), split, test_size, seed), raw=raw)
+        made = options.split_rows(_reading(source, drop_invalid=True), split, test_size, seed)
+        found = audit(made, raw=raw, known_copies=_copies(source, raw))
     else:
         raw = _raw_rows(source)
-        found = audit(raw)
+        found = audit(raw, known_copies=_copies(source, raw))
     fired = _fired(found, wanted)
     if json:
         print_json({**found.to_dict(), "columns": raw.columns})
@@ -87,6 +88,21 @@ def _raw_rows(source: options.Source) -> Dataset:
             return registry.load(entry, progress=progress)
     strip = source.reading.strip or False  # ids that differ in blanks only are a finding, not an error
     return _reading(source, duplicates="keep", drop_invalid=True, strip=strip).dataset()
+
+
+def _copies(source: options.Source, raw: Dataset) -> int | None:
+    """How many rows of a file repeat an earlier one in all columns; None where the rows hold all of them."""
+    from palate.data.audit.subject import Subject
+    from palate.data.readers import read_table
+
+    how = source.reading
+    if "not used:" not in raw.columns or source.data == "-" or Subject(raw).distinct == len(raw):
+        return None  # most files have no repeated pair, and are not read once more
+    table = read_table(
+        [source.data, *how.more] if how.more else source.data, separator=how.separator, encoding=how.encoding,
+        header=how.header, names=how.columns.split(",") if how.columns else None, query=how.query, table=how.table,
+    )  # fmt: skip
+    return len(table) - table.n_unique()
 
 
 def _reading(source: options.Source, **changes: Any) -> options.Source:
@@ -156,7 +172,7 @@ def _described(finding: Finding) -> Text:
 def _show_profile(profile: dict[str, Any]) -> None:
     """Print ratings, rows per user and activity as bars."""
     bars = {
-        "ratings": [(f"{one['value']:g}", one["rows"]) for one in profile["ratings"] or ()],
+        profile["weights"]: [(f"{one['value']:g}", one["rows"]) for one in profile["ratings"] or ()],
         "rows per user": [(_range(one["low"], one["high"]), one["users"]) for one in profile["ratings_per_user"]],
         "rows over time": [(one["start"], one["rows"]) for one in _merged(profile["activity"] or [])],
     }

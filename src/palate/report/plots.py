@@ -237,7 +237,8 @@ def profile_figures(profile: dict[str, Any]) -> Iterator[Figure]:
     """Ratings, ratings per user, popularity and activity over time, as far as the audit has them."""
     if profile["ratings"]:
         rows = [{"x": f"{one['value']:g}", "y": one["rows"]} for one in profile["ratings"]]
-        yield _bars("Ratings given", rows, "rating", "rows")
+        name = profile.get("weights", "rating")
+        yield _bars(f"Values of {name}", rows, name, "rows")
     if profile["ratings_per_user"]:
         rows = [
             {

@@ -55,18 +55,20 @@ CHECKS: dict[str, Callable[[Subject], Outcome | str]] = {
 KINDS = tuple(CHECKS)
 
 
-def audit(data: Dataset | Split, *, raw: Dataset | None = None) -> Audit:
+def audit(data: Dataset | Split, *, raw: Dataset | None = None, known_copies: int | None = None) -> Audit:
     """Check the rows of a data set, or a split with all its rows, and return the findings.
 
     Args:
         data: the data set or split to check.
         raw: the same rows with duplicates and sentinels (``duplicates="keep"``), for the findings about rows. Default:
             the rows of ``data``, in which rows dropped earlier cannot be found.
+        known_copies: number of rows that are equal to an earlier one in all columns of their source. Default: counted
+            in the columns that the data set holds.
 
     Raises:
         DataError: there are no rows.
     """
-    subject = Subject.of(data, raw)
+    subject = Subject.of(data, raw, known_copies)
     parts = [subject.rows] if subject.split is None else [subject.rows, subject.split.train, subject.split.test]
     if not all(map(len, parts)):
         sizes = ", ".join(f"{len(part):,}" for part in parts)

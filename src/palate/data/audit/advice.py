@@ -39,7 +39,7 @@ ADVICE: dict[str, Advice] = {
     ),
     "equal-rows": Advice(
         "An event that was logged twice, or a file that was joined twice, counts twice.",
-        "Remove the copies at their source; --duplicates last (the default) keeps one row per user and item.",
+        "Remove the copies at their source; --duplicates last keeps one row per user and item.",
     ),
     "duplicates": Advice(
         "A pair that is repeated may be in both training and test, so the model has already seen the test row.",
@@ -82,7 +82,7 @@ ADVICE: dict[str, Advice] = {
         "If too sparse, remove users and items with one or two rows; if too dense, predict ratings instead.",
     ),
     "ratings": Advice(
-        "If nearly all ratings are equal, a constant predicts well and errors hardly differ between models.",
+        "If nearly all values are equal, a constant predicts well and errors hardly differ between models.",
         "Compare errors with those of the mean predictors, or rank items instead of predicting ratings.",
     ),
     "activity": Advice(

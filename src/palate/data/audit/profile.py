@@ -1,5 +1,6 @@
 """Distributions of the rows as short tables: ratings, rows per user, popularity, activity over time.
 
+    weights             text                    the column of ratings or weights
     ratings             value, rows             each value, or the lower ends of 20 bins where there are more than 25
     ratings_per_user    low, high, users        1, 2 to 3, 4 to 7, 8 to 15 rows, ...
     popularity          items, rows             Lorenz curve: shares of the items, least popular first, and of the rows
@@ -25,7 +26,7 @@ EARLIEST, LATEST = -6.2e10, 2.5e11  # within the years 1 to 9999, which dates ca
 
 
 def profile(subject: Subject) -> dict[str, Any]:
-    """The four tables, each a list of JSON objects."""
+    """The four tables, each a list of JSON objects, and the name of the column of weights."""
     # frexp gives the exact power of two; a logarithm could round 8 rows into the bin below.
     powers = np.bincount(np.frexp(subject.per_user.astype(np.float64))[1] - 1)
     first = int(np.flatnonzero(powers)[0])
@@ -34,6 +35,7 @@ def profile(subject: Subject) -> dict[str, Any]:
     curve = np.concatenate([[0], np.cumsum(counts)]) / counts.sum()
     at = np.unique(np.linspace(0, len(counts), POINTS).astype(np.int64))
     return {
+        "weights": subject.weight_name,
         "ratings": _ratings(subject),
         "ratings_per_user": [{"low": 2**p, "high": 2 ** (p + 1) - 1, "users": users} for p, users in bins],
         "popularity": [{"items": round(int(i) / len(counts), 4), "rows": round(float(curve[i]), 4)} for i in at],

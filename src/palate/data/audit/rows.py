@@ -35,13 +35,17 @@ def dropped_rows(subject: Subject) -> Outcome:
 
 def equal_rows(subject: Subject) -> Outcome:
     """Rows that are equal to an earlier row in every column."""
-    count = _copies(subject)
+    count = subject.copies
     if not count:
         return Outcome("ok", "no row is an exact copy of another")
+    narrow = subject.known_copies is None and "not used:" in subject.rows.columns
+    columns = "in every column in use" if narrow else "in every column"
     again = subject.frame.filter(subject.frame.is_duplicated()).unique(maintain_order=True)
-    what = f"{many(count, 'row', 'repeats', 'repeat')} an earlier row in every column"
+    what = f"{many(count, 'row', 'repeats', 'repeat')} an earlier row {columns}"
     share = count / len(subject.frame)
-    return Outcome(graded(share, problem=0.01), what, count, share, _events(subject, again))
+    # Rows that are equal in some columns only may be two purchases at different prices.
+    severity = "info" if narrow else graded(share, problem=0.01)
+    return Outcome(severity, what, count, share, _events(subject, again) if len(again) <= count else ())
 
 
 def duplicates(subject: Subject) -> Outcome:
@@ -55,13 +59,14 @@ def duplicates(subject: Subject) -> Outcome:
     repeated = numbered.filter(pl.col("pair").is_duplicated())
     first = repeated.unique("pair", keep="first", maintain_order=True)
     what = f"{many(count, 'row', 'repeats', 'repeat')} the user and item of an earlier row"
-    what += f" ({many(len(first), 'pair')}), {_copies(subject):,} of them exact copies"
+    what += f" ({many(len(first), 'pair')}), {subject.copies:,} of them exact copies"
     if subject.rows.explicit:
         rated = repeated.group_by("pair").agg(low=pl.col("weight").min(), high=pl.col("weight").max())
-        what += f"; {many(int((rated['low'] < rated['high']).sum()), 'pair')} with different ratings"
+        different = int((rated["low"] < rated["high"]).sum())
+        what += f"; {many(different, 'pair')} with different values of {subject.weight_name}"
     share = count / len(frame)
     # Users who buy or play an item again are behavior, not an error; two ratings of one item are a question.
-    severity: Severity = "warning" if subject.rows.explicit or count == _copies(subject) else "info"
+    severity: Severity = "warning" if subject.rows.explicit or count == subject.copies else "info"
     return Outcome(severity, what, count, share, _events(subject, first))
 
 
@@ -201,7 +206,7 @@ def sentinels(subject: Subject) -> Outcome | str:
     rest = values[~odd]
     listed = ", ".join(f"{value:g}" for value in values[odd][:3])
     what = f"{many(count, 'row', 'has', 'have')} the value {listed}"
-    what += f", far from the others ({rest[0]:g} to {rest[-1]:g})"
+    what += f" in {subject.weight_name}, far from the others ({rest[0]:g} to {rest[-1]:g})"
     examples = [f"{value:g}: {many(int(n), 'row')}" for value, n in zip(values[odd], counts[odd], strict=True)]
     return Outcome(severity, what, count, share, examples[:3] if len(examples) > 1 else ())
 
@@ -288,12 +293,6 @@ def _far_off(values: NDArray[np.float32], counts: NDArray[np.int64]) -> NDArray[
         low, high = bulk.start, bulk.stop
     place = np.arange(len(values))
     return (place < low) | (place >= high)
-
-
-def _copies(subject: Subject) -> int:
-    # Copies repeat a pair too; the slower comparison of whole rows is needed only if a pair is repeated.
-    repeats = subject.distinct < len(subject.frame)
-    return len(subject.frame) - subject.frame.n_unique() if repeats else 0
 
 
 def _events(subject: Subject, frame: pl.DataFrame) -> list[str]:

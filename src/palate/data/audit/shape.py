@@ -71,8 +71,8 @@ def ratings(subject: Subject) -> Outcome | str:
         return "the rows have no ratings or weights"
     most = int(np.argmax(counts))
     share = float(counts[most] / counts.sum())
-    what = f"mean {weight.mean():.2f}, standard deviation {weight.std():.2f}, {len(values):,} values"
-    what += f"; most often {values[most]:g}, {share:.0%} of the rows"
+    what = f"{subject.weight_name}: mean {weight.mean():.2f}, standard deviation {weight.std():.2f}"
+    what += f", {len(values):,} values; most often {values[most]:g}, {share:.0%} of the rows"
     return Outcome("warning" if share >= 0.9 else "info", what, int(counts[most]), share)
 
 

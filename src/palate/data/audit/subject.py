@@ -21,20 +21,23 @@ class Subject:
     Args:
         rows: all rows, before cleaning if available.
         split: the split under audit, or None; its row numbers need not be those of ``rows``.
+        known_copies: number of rows equal to an earlier one in all columns of their source, where ``rows`` holds only
+            some of the columns; None counts them in ``rows``.
     """
 
     rows: Dataset
     split: Split | None = None
+    known_copies: int | None = None
 
     @classmethod
-    def of(cls, data: Dataset | Split, raw: Dataset | None = None) -> Subject:
+    def of(cls, data: Dataset | Split, raw: Dataset | None = None, known_copies: int | None = None) -> Subject:
         """The rows of a data set, or those of a split, training rows first; ``raw`` replaces either."""
         if isinstance(data, Dataset):
-            return cls(raw or data)
+            return cls(raw or data, None, known_copies)
         if raw is None:
             parts = (data.train.interactions, data.test.interactions)
             raw = replace(data.train, interactions=_joined(*parts))
-        return cls(raw, data)
+        return cls(raw, data, known_copies)
 
     @cached_property
     def frame(self) -> pl.DataFrame:
@@ -64,6 +67,20 @@ class Subject:
         """The pairs of the training rows, ascending; empty without a split."""
         train = None if self.split is None else self.split.train
         return np.empty(0, np.int64) if train is None else np.sort(pairs(train.interactions, train.n_items))
+
+    @cached_property
+    def copies(self) -> int:
+        """Number of rows that are equal to an earlier row in every column."""
+        # Copies repeat a pair too; the slower comparison of whole rows is needed only if a pair is repeated.
+        repeats = self.distinct < len(self.frame)
+        own = len(self.frame) - self.frame.n_unique() if repeats else 0
+        return own if self.known_copies is None else min(own, self.known_copies)
+
+    @property
+    def weight_name(self) -> str:
+        """The column of weights in the source; "rating" or "weight" where its name is not known."""
+        about = self.rows.feedback
+        return about.column or ("rating" if about.kind == "rating" else "weight")
 
     @property
     def undated(self) -> str | None:
