@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import shutil
 import time
 
@@ -40,7 +41,7 @@ def test_set_wins_over_config_and_config_over_the_preset(tmp_path):
     (tmp_path / "gmf.toml").write_text("epochs = 2\ndim = 4\n")
     told = palate(*GMF, "--config", "gmf.toml", "--set", "dim=6", "--json").ok().json
     fast = RECIPES["gmf"].fast()
-    assert set(told) == {"recipe", "fields", "bundle", "reports"}
+    assert set(told) == {"recipe", "fields", "bundle", "reports", "columns", "feedback"}
     assert (told["fields"]["epochs"], told["fields"]["dim"]) == (2, 6)
     assert told["fields"]["batch_size"] == fast.batch_size
     published = palate(*GMF, "--published", "--set", "epochs=0", "--json").ok().json["fields"]
@@ -124,3 +125,15 @@ def test_ratings_are_measured_where_the_data_are_ratings_and_the_recipe_predicts
     assert {"MSE", "NDCG"} <= {row["metric"] for row in metrics}
     assert all("candidates" in row or "rows" in row for row in metrics)  # no number without its meaning
     assert "predicted ratings" in palate("evaluate", "b", "stars.csv", "--split", "random").ok().out
+
+
+def test_session_logs_are_trained_and_the_split_that_measures_them_is_named(tmp_path):
+    path = tmp_path / "log.csv"
+    rows = [f"s{s},{(s + e) % 20},{1_700_000_000 + 60 * s + e}" for s in range(400) for e in range(1 + s % 3)]
+    path.write_text("\n".join(["session_id,item,time", *rows]))
+    assert "--split leave-one-out), which suits session logs" in palate("train", "item-knn", path).err
+    path.write_text("\n".join(["session_id,item,time", *rows, "s0,7,1700090000"]))  # one session that comes back
+    done = palate("train", "item-knn", path, "--out", tmp_path / "a").ok()
+    assert re.search(r"test rows of only \d of \d+ users; --split leave-one-out measures more", done.err)
+    done = palate("train", "item-knn", path, "--split", "leave-one-out", "--out", tmp_path / "b").ok()
+    assert "measures more" not in done.err

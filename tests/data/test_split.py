@@ -546,3 +546,19 @@ def test_system_b_holds_out_one_row_of_each_user(ml_100k):
     np.maximum.at(latest, ml_100k.interactions.user, ml_100k.interactions.time)
     assert np.array_equal(split.test.interactions.time, latest[split.test.interactions.user])
     assert leave_one_out(ml_100k, tie="last").fingerprint != split.fingerprint
+
+
+@pytest.mark.parametrize(
+    ("times", "said"),
+    [
+        ([0.0] * 20, "20 rows have this time, as all rows have, and the order of the source divides them"),
+        ([86_400.0 * (row // 10) for row in range(20)], "10 rows have this time, a whole day, and"),
+        ([100.0 * (row // 10) for row in range(20)], "10 rows have this time, and"),
+        ([100.0 * row for row in range(20)], None),
+    ],
+)
+def test_a_time_cut_through_equal_times_says_so(times, said):
+    user, item = (np.arange(20, dtype=np.int32) % n for n in (4, 5))
+    rows = Interactions(user, item, np.ones(20, np.float32), np.array(times) + 86_400.0 * 18_000)
+    split = by_time(Dataset("d", IdMap.of(range(4)), IdMap.of(range(5)), rows))
+    assert said in split.how if said else "the order of the source divides" not in split.how

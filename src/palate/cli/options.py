@@ -340,7 +340,9 @@ def split_rows(source: Source, how: str | None, test_size: float, seed: int) -> 
 
     Where times are the order of the rows of each user, the default is leave one out.
     """
+    from palate.data.dataset import Note
     from palate.data.splits import strategies
+    from palate.experiment.validation import MEASURED_USERS
 
     if source.reading.validation is not None:
         note(f"--validation {source.reading.validation} is read by palate tune only: not used here")
@@ -355,6 +357,9 @@ def split_rows(source: Source, how: str | None, test_size: float, seed: int) -> 
         made = strategies.leave_one_out(dataset)
     elif how == "time":
         made = strategies.by_time(dataset, test_size=test_size)
+        if (measured := len(made.test_users)) < MEASURED_USERS * dataset.n_users:
+            few = f"test rows of only {measured:,} of {dataset.n_users:,} users; --split leave-one-out measures more"
+            made = replace(made, notes=(*made.notes, Note(few, len(made.test))))
     elif how == "random":
         made = strategies.at_random(dataset, test_size=test_size, seed=seed)
     else:

@@ -108,7 +108,11 @@ def by_time(
         in_test = time >= _seconds(date)
         rule = f"rows at or after {_iso(_seconds(date))}"
     if in_test.any():
-        rule += f" (first test row {_iso(time[in_test].min())})"
+        first = time[in_test].min()
+        rule += f" (first test row {_iso(first)})"
+        if (divided := time == first)[~in_test].any():
+            grain = ", as all rows have" if not np.ptp(time) else ", a whole day" if not (time % 86_400).any() else ""
+            rule += f"; {divided.sum():,} rows have this time{grain}, and the order of the source divides them"
     reach = f" from {_iso(time.min())} to {_iso(time.max())}" if len(time) else ""
     return _cut(dataset, in_test, f"global time: {rule}", cold, asked=f"{asked[0]} over {len(time):,} rows{reach}")
 
@@ -171,11 +175,9 @@ def _cut(
     held = held.take((held.user >= 0) & (held.item >= 0))
     if not len(held):
         lost = "; ".join(map(str, left_out))
-        raise DataError(
-            f"cold='drop' left no test rows ({lost}): "
-            "hold out the latest row of each user (leave_one_out, --split leave-one-out), which suits session logs, "
-            "or use cold='keep' or cut elsewhere"
-        )
+        other = "hold out the latest row of each user (leave_one_out, --split leave-one-out), which suits session logs"
+        other = "" if how.startswith("leave one out") else f"{other}, or "
+        raise DataError(f"cold='drop' left no test rows ({lost}): {other}use cold='keep' or cut elsewhere")
     return Split(train, train.with_rows(held), how, (*notes, *left_out))
 
 
