@@ -383,6 +383,7 @@ def test_a_data_set_says_what_it_is():
     assert repr(data).splitlines() == [
         "Dataset frame: 2 rows, 2 users, 2 items",
         "  ratings: 1 to 5",
+        "  positive: rating at least 4 (1 of 2 rows)",
         "  time: 2017-07-14 to 2020-09-13",
         "  item features: genre",
     ]

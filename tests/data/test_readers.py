@@ -71,7 +71,7 @@ def test_shapes_of_text(write, name, content, options):
     assert read_table(path, **options).to_dict(as_series=False) == {"user": [1, 2], "item": [2, 3], "rating": [5, 4]}
     dataset = read_interactions(path, **options)
     assert to_frame(dataset).rows() == [(1, 2, 5.0), (2, 3, 4.0)]
-    assert dataset.notes == ()
+    assert [str(note) for note in dataset.notes] == ["every row is positive (rating at least 4): 2 rows"]
 
 
 def test_parquet_by_content_not_name(tmp_path):
