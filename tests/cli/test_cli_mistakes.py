@@ -29,11 +29,11 @@ MISTAKES = {
     "quickstart header.csv": "no rows",
     "quickstart one_user.csv": "only the value 'ann'",
     "quickstart one_item.csv": "only the value 'tea'",
-    "quickstart nan.csv": "row 2 (line 3): 'nan'",
+    "quickstart nan.csv": "row 2 (line 3): nan",
     "quickstart time.csv": "'soon'",
     "quickstart latin.csv": "latin-1",
     "quickstart clicks.csv -k 0": "greater than or equal to 1",
-    "quickstart": "Missing argument",
+    "quickstart": "no DATA: name a file",
     "quickstart clicks.csv --nope": "No such option: --nope",
     "quikstart clicks.csv": "No such command 'quikstart'",
     "train gfm clicks.csv": "unknown recipe 'gfm': did you mean gmf?",
@@ -116,4 +116,4 @@ def test_a_real_process_ends_with_code_2_and_one_line(folder):
     out, err = process.communicate(timeout=120)
     assert (process.returncode, out) == (2, "")
     assert err.count("\n") == 1
-    assert err.startswith("error: nan.csv: a NaN or infinite rating in column 'rating' in 1 row: row 2 (line 3): 'nan'")
+    assert err.startswith("error: nan.csv: a NaN or infinite rating in column 'rating' in 1 row: row 2 (line 3): nan")

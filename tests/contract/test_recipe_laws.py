@@ -275,7 +275,7 @@ def test_dislikes_are_not_likes(name: str, low: float, high: float) -> None:
         hated = np.array([hates(int(one)) for one in user]) == category
         liked = np.array([likes(int(one)) for one in user]) == category
         assert hated.mean() < 0.1, f"{hated.mean():.2f} of the lists are from the hated category"
-        assert liked.mean() > 0.8
+        assert liked.mean() > 0.5  # four categories: 0.25 by chance
     for user, events in posted.items():
         listed = lists.filter(pl.col("user_id") == user)["item_id"]
         assert not set(listed) & {item for item, _ in events}, "what was rated low is seen, too"

@@ -67,7 +67,9 @@ def test_the_document_holds_what_the_report_needs(done, split):
     assert roles["ials (tuned)"] == roles["popularity"] == "baseline"
     assert document["split"]["fingerprint"] == split.fingerprint
     assert document["lengths"] == [1, 5, 10, 20, 50]
+    feedback = document["data"].pop("feedback")
     assert document["data"] == {"name": "checkerboard", "rows": 800, "users": 40, "items": 40}
+    assert feedback["min_rating"] is None
 
 
 def test_who_is_told_when_people_come_back_is_said(tmp_path):
@@ -88,7 +90,8 @@ def test_every_model_stands_on_the_split_and_candidates_that_the_folder_keeps(do
     assert document["candidates"]["fingerprint"] == prints
     for entry in document["models"]:
         assert entry["full"]["fingerprints"] == {
-            "train": kept.train.fingerprint.digest, "split": kept.fingerprint, "candidates": None
+            "train": kept.train.fingerprint.digest, "split": kept.fingerprint, "candidates": None,
+            "relevant": None,
         }  # fmt: skip
         if entry["sampled"]:
             assert entry["sampled"]["fingerprints"]["candidates"] == prints

@@ -36,8 +36,9 @@ def test_a_model_of_the_test_rows_is_refused_unless_told(ml_100k: Dataset) -> No
     assert evaluate(model, whole.relevant(4), k=10, allow_trained_rows=True, resamples=0).users == 95
 
 
-def test_rows_reproduce_the_baselines_and_reach_the_floors(ml_100k: Dataset) -> None:
-    rows = list(system_e.run(Options(roles=frozenset({"trivial", "best"}), fast=True)))
+def test_the_trivial_rows_are_those_of_independent_code(ml_100k: Dataset) -> None:
+    """They calibrate the evaluator; the rows of recipes are recorded, never asserted on these test rows."""
+    rows = list(system_e.run(Options(roles=frozenset({"trivial"}), fast=True)))
 
     def value(table: str, model: str, metric: str) -> float:
         (found,) = [
@@ -48,31 +49,8 @@ def test_rows_reproduce_the_baselines_and_reach_the_floors(ml_100k: Dataset) -> 
         assert found.value is not None
         return found.value
 
-    left, removed, cuts = "left in", "items removed", "training rows"
-    recent = "recent popularity, half-life 10 days"
+    left, removed = "left in", "items removed"
     for table, expected in ((left, (0.0717, 0.2947, 0.006)), (removed, (0.1389, 0.4737, 0.047))):
         found = [value(table, "popularity", metric) for metric in ("NDCG", "HitRate", "Coverage")]
         np.testing.assert_allclose(found, expected, atol=0.012)
-    np.testing.assert_allclose(value(removed, recent, "NDCG"), 0.2306, atol=0.001)
-    ours = {r.model for r in rows if r.role == "best" and r.protocol.endswith(removed)}
-    accurate, hits, wide = sorted(ours, key=lambda model: (model.endswith("wide"), model.endswith("hits")))
-    assert value(removed, hits, "HitRate") >= 0.73
-    assert value(removed, hits, "NDCG") >= 0.28
-    assert value(removed, hits, "HitRate") > value(removed, accurate, "HitRate")
-    assert value(removed, accurate, "NDCG") >= 0.24
-    assert value(removed, accurate, "HitRate") >= 0.66
-    assert value(removed, wide, "NDCG") >= 0.165
-    assert value(removed, wide, "Coverage") >= 0.19
-    (wide_left,) = {
-        r.model for r in rows if r.role == "best" and r.protocol.endswith(left) and r.model.endswith("wide")
-    }
-    for metric, published, popular in (
-        ("NDCG", 0.0345, 0.072),
-        ("HitRate", 0.2211, 0.295),
-        ("Coverage", 0.1912, 0.006),
-    ):
-        assert value(left, wide_left, metric) > max(published, popular)
-    (paired,) = [r for r in rows if r.protocol.endswith(cuts) and r.model.endswith("(paired)") and r.metric == "NDCG"]
-    assert paired.low is not None
-    assert paired.low > 0
-    assert value(cuts, recent, "NDCG") > 0
+    np.testing.assert_allclose(value(removed, "recent popularity, half-life 10 days", "NDCG"), 0.2306, atol=0.001)
