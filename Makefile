@@ -13,7 +13,7 @@ export OMP_NUM_THREADS ?= 1
 # Processes that share the tests; each has its own torch and about a gigabyte.
 TESTERS ?= 2
 
-.PHONY: venv demo test check format bench bench-serve reproduce browser services serve kills fuzz-serve clean help
+.PHONY: venv demo test check format bench bench-serve reproduce browser services serve kills fuzz fuzz-serve clean help
 
 help:            ## list the targets
 	@grep -hE '^[a-z-]+: .*##|^[a-z-]+:  *##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | sort
@@ -52,6 +52,9 @@ serve: venv      ## the page and the API on http://127.0.0.1:8000, with the demo
 
 kills: venv      ## kill a server under load 25 times on SQLite and on PostgreSQL: no acknowledged event may be lost
 	PALATE_KILLS=25 $(BIN)/python -m pytest -rs tests/serve/test_durability.py
+
+fuzz: venv       ## 20,000 random files and dataframes: a data set or an error of one line, no row lost in silence
+	PYTHONPATH=tests $(BIN)/python tests/data/fuzz.py 20000
 
 fuzz-serve: venv ## thousands of requests made from the description of the API: no 5xx, no answer it does not describe
 	PALATE_FUZZ=100 $(BIN)/python -m pytest -rs --timeout 3600 tests/serve/test_description.py

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 import polars as pl
 
-from palate.data.columns import EVENTS, Columns, plain, words
+from palate.data.columns import EVENTS, Columns, one_line, plain, words
 from palate.data.events import USUAL
 from palate.data.feedback import Feedback
 
@@ -45,7 +45,7 @@ def used_columns(columns: Columns, feedback: Feedback, event_weights: Mapping[st
         parts.append(f"weight={columns.rating} ({kind})")
     if columns.timestamp is not None:
         parts.append(f"time={columns.timestamp} (UTC)")
-    return "columns: " + " ".join(parts)
+    return one_line("columns: " + " ".join(parts))
 
 
 def unused_columns(table: pl.DataFrame, rows: int) -> str:
@@ -60,7 +60,7 @@ def unused_columns(table: pl.DataFrame, rows: int) -> str:
     first = table.head(SAMPLE)
     shown = [_described(first[name], rows) for name in table.columns[:SHOWN]]
     more = [f"{len(table.columns) - SHOWN} more"] if len(table.columns) > SHOWN else []
-    return " · not used: " + ", ".join([*shown, *more])
+    return one_line(" · not used: " + ", ".join([*shown, *more]))
 
 
 def _described(column: pl.Series, rows: int) -> str:

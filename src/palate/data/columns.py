@@ -180,6 +180,11 @@ def shortened(value: object) -> str:
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
+def one_line(text: str) -> str:
+    """A text whose line ends and other control characters are written as in code, so that it takes one line."""
+    return re.sub("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]", lambda found: repr(found[0])[1:-1], text)
+
+
 def listed(names: Sequence[object]) -> str:
     """Names for a message, quoted, at most twenty."""
     return ", ".join(shortened(name) for name in names[:20]) + (

@@ -21,6 +21,7 @@ from palate.errors import DataError
 
 EventWeights = Mapping[str, float] | str | Path
 LARGEST = 1e9  # a weight must stay exact in float32 sums
+TYPES = (pl.String, pl.Categorical, pl.Enum, pl.Boolean, pl.Null)
 MOST = 50  # distinct values of a column of event types
 
 # Weights of usual names, compared without case and punctuation. No data was fitted: they only order the types.
@@ -54,6 +55,11 @@ def read_events(column: pl.Series, given: EventWeights | None, source: Source) -
     Raises:
         DataError: a type has no weight, or the column has too many different values.
     """
+    if not (column.dtype.is_numeric() or column.dtype in TYPES):
+        raise DataError(
+            f"{source.name}: column {column.name!r} holds {column.dtype}: event types must be texts or numbers: "
+            "name another column with event=... (--event)"
+        )
     text = column.cast(pl.String).str.strip_chars()
     if column.dtype.is_float():  # codes next to a missing value: pandas makes 1.0 of 1
         text = text.str.replace(r"\.0$", "")

@@ -62,7 +62,7 @@ def read_ids(
         column = pl.Series(column.name, [None if one is None else str(one) for one in column], pl.String)
     elif dtype == pl.Binary:
         column = _decoded(column)
-    elif dtype.is_nested() or dtype == pl.Object or isinstance(dtype, pl.BaseExtension):
+    elif dtype.is_nested() or dtype in (pl.Object, pl.Duration) or isinstance(dtype, pl.BaseExtension):
         raise DataError(f"{source.name}: column {column.name!r} holds {dtype}: ids must be integers or strings")
     if dtype.is_decimal():
         text = column.cast(pl.String)

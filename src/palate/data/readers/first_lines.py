@@ -96,7 +96,7 @@ def suggested_names(rows: Sequence[Sequence[str]]) -> list[str]:
         elif left:
             names.append(left.pop(0))
         elif all(map(is_number, values)) and not {"rating", "weight"} & set(names):
-            names.append("rating" if max(map(float, values)) <= 10 else "weight")
+            names.append("rating" if max(map(number, values)) <= 10 else "weight")
         else:
             names.append(SKIP)
     return names
@@ -120,6 +120,11 @@ def no_header(source: str, rows: Sequence[Sequence[str]]) -> str:
 def is_number(text: str) -> bool:
     """Whether a text is a number, with a decimal point or comma."""
     return re.fullmatch(r"\s*[+-]?(\d+([.,]\d*)?|[.,]\d+)([eE][+-]?\d+)?\s*", text) is not None
+
+
+def number(text: str) -> float:
+    """The value of a text that is a number, see ``is_number``."""
+    return float(text.replace(",", "."))
 
 
 def _is_date(text: str) -> bool:

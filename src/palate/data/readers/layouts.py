@@ -14,6 +14,7 @@ from palate.data.readers.first_lines import (
     find_separator,
     is_data,
     is_number,
+    number,
     usual_names,
 )
 from palate.data.readers.options import POSITION, ReadOptions, Table
@@ -69,7 +70,7 @@ def check_shape(file: Opened, options: ReadOptions) -> None:
         )
     numeric = [column for column in zip(*rows[1:], strict=False) if all(is_number(one) or not one for one in column)]
     if len(rows) > 2 and len(numeric) >= max(WIDE, 0.8 * counts[0]) and usual == len(counts):
-        code = _likely_code([float(one.replace(",", ".")) for column in numeric for one in column if one])
+        code = _likely_code([number(one) for column in numeric for one in column if one])
         missing = "" if code is None else f" --missing {code:g}"
         also = "" if code is None else f", missing={code:g}"
         raise DataError(
@@ -135,11 +136,16 @@ class _WideTable:
         self.line: Callable[[int], int] | None = None
         self._table, self._missing = table, options.missing
         separator = table.separator
-        rows = [fields(line, separator) for line in lines[:SAMPLE]]
+        rows = [fields(line, separator) for line in lines[:SAMPLE] if line.strip()]
         header = options.header if options.header is not None else not is_data(rows[0], rows[1:])
         body = rows[1:] if header else rows
+        if len(rows[0]) < 2:
+            raise DataError(
+                f"{self.name}: one column where a matrix of users by items has several: leave --layout (layout=) "
+                "out, or name the separator (--separator)"
+            )
         first = [row[0] for row in body]
-        others = [float(one.replace(",", ".")) for row in body for one in row[1:] if is_number(one)]
+        others = [number(one) for row in body for one in row[1:] if is_number(one)]
         code = _likely_code(others) if self._missing is None else None
         if code is not None:
             raise DataError(
@@ -147,20 +153,22 @@ class _WideTable:
                 f"if it means a missing rating, pass --missing {code:g} (missing={code:g}), else --missing nan"
             )
         rated = [sum(self._is_rating(one) for one in row[1:]) for row in body]
-        counts = all(is_number(one) and float(one) == count for one, count in zip(first, rated, strict=True))
+        counts = all(is_number(one) and number(one) == count for one, count in zip(first, rated, strict=True))
         ids = len(set(first)) == len(first) and all(one and "." not in one for one in first)
         self._first: str = "user" if header or (ids and not counts) else "count" if counts else "item"
         if not header:  # the columns are numbered from the first item on
             start = 0 if self._first == "item" else 1
-            table.names = [f"column_{number + 1 - start}" for number in range(len(rows[0]))]
+            table.names = [f"column_{at + 1 - start}" for at in range(len(rows[0]))]
         self._header = header
         self._rows = 0
 
     def batches(self, wanted: Sequence[str]) -> Iterator[pl.DataFrame]:
         """One row per cell with a rating, line by line."""
-        names, above = self._table.names, 0
+        # A mark before the names of items: one of them may be called user or number.
+        names, above = [f"={name}" for name in self._table.names], 0
         items = names if self._first == "item" else names[1:]
-        for block in self._table.batches(names):
+        for block in self._table.batches(self._table.names):
+            block.columns = names
             table = block.with_row_index("number", above + 1)
             above += len(block)
             who = pl.col(names[0]) if self._first == "user" else pl.col("number").cast(pl.String)
@@ -173,8 +181,7 @@ class _WideTable:
             if self._missing is not None:
                 kept &= rating.ne_missing(self._missing)
             long = long.filter(kept).sort("number", maintain_order=True)
-            if not self._header:
-                long = long.with_columns(pl.col("item").str.strip_prefix("column_"))
+            long = long.with_columns(pl.col("item").str.strip_prefix("=" if self._header else "=column_"))
             self._rows += len(long)
             yield long.select(wanted)
 
@@ -189,7 +196,7 @@ class _WideTable:
         return [Note(f"a matrix of users by items: {users}, items are {items}", self._rows), *self._table.notes()]
 
     def _is_rating(self, text: str) -> bool:
-        return is_number(text) and float(text.replace(",", ".")) != self._missing
+        return is_number(text) and number(text) != self._missing
 
 
 def _count_at(rows: Sequence[Sequence[str]]) -> int | None:

@@ -109,12 +109,15 @@ def first_lines(file: Opened, encoding: str | None) -> tuple[str, list[str]]:
     if encoding is None and b"\0" in file.head:
         raise DataError(f"{file.name}: not a text file, nor Parquet: CSV, TSV and Parquet can be read")
     try:
-        encoding = codecs.lookup(encoding or "utf-8").name
-        text = codecs.getincrementaldecoder(encoding)().decode(file.head)
+        found = codecs.lookup(encoding or "utf-8")
+        if not found._is_text_encoding:  # base64 and rot13 are codecs of Python, but give no text
+            raise LookupError
+        encoding, whole = found.name, len(file.head) < HEAD
+        text = codecs.getincrementaldecoder(encoding)().decode(file.head, whole)
     except LookupError as error:
         raise DataError(f"{file.name}: encoding={encoding!r} is unknown: try utf-8 or latin-1") from error
-    except UnicodeDecodeError as error:
-        line = file.head[: error.start].count(b"\n") + 1
+    except UnicodeError as error:
+        line = file.head[: getattr(error, "start", 0)].count(b"\n") + 1
         raise DataError(_wrong_encoding(file.name, str(encoding), line)) from error
     lines = re.split("\r\n|\r|\n", text.removeprefix("\ufeff"))
     # The last line may be cut, or empty after the last line end.
@@ -122,6 +125,8 @@ def first_lines(file: Opened, encoding: str | None) -> tuple[str, list[str]]:
         lines.pop()
     while len(lines) > 1 and not lines[-1].strip():
         lines.pop()
+    if not any(map(str.strip, lines)):
+        raise DataError(f"{file.name}: the file begins with empty lines only: name a file with rows")
     return encoding, lines
 
 
