@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 
 import polars as pl
@@ -154,7 +155,9 @@ class _WideTable:
             )
         rated = [sum(self._is_rating(one) for one in row[1:]) for row in body]
         counts = all(is_number(one) and number(one) == count for one, count in zip(first, rated, strict=True))
-        ids = len(set(first)) == len(first) and all(one and "." not in one for one in first)
+        ids = len(set(first)) == len(first) and all(
+            one and not (is_number(one) and re.search("[.,]", one)) for one in first
+        )
         self._first: str = "user" if header or (ids and not counts) else "count" if counts else "item"
         if not header:  # the columns are numbered from the first item on
             start = 0 if self._first == "item" else 1
