@@ -22,6 +22,7 @@ from urllib.parse import urlsplit
 
 import pyarrow as pa
 
+from palate.data.columns import one_line
 from palate.errors import DataError
 from palate.progress import Progress, ProgressEvent, silent
 
@@ -154,7 +155,7 @@ def opened(place: Place, progress: Progress = silent) -> Iterator[Opened]:
 
 def brief(error: Exception) -> str:
     """The first line of an error, for a message of one line."""
-    return str(error).strip().splitlines()[0][:120] if str(error).strip() else type(error).__name__
+    return one_line(str(error).strip().splitlines()[0][:120]) if str(error).strip() else type(error).__name__
 
 
 def _by_number(path: Path) -> list[Any]:
