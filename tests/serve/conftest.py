@@ -103,7 +103,7 @@ def start(*arguments: str, folder: Path, **environment: str) -> Server:
             env={**os.environ, **environment},
             text=True,
         )
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 240
     while time.monotonic() < deadline:
         found = re.search(r"listens on (http://\S+)", log.read_text())
         if found:
