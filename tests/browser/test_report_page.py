@@ -84,7 +84,7 @@ def shown(request: pytest.FixtureRequest, browser: Any, page_file: Path) -> Iter
     page.on("request", lambda one: heard.append(one.url))
     page.on("console", lambda one: heard.append(one.text))
     page.on("pageerror", lambda one: heard.append(str(one)))
-    page.goto(page_file.as_uri())
+    page.goto(page_file.as_uri(), timeout=240_000)
     yield page, heard
     context.close()
 
@@ -114,14 +114,14 @@ def test_links_of_the_contents_lead_to_their_sections(shown: tuple[Any, list[str
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_every_text_stands_out_from_the_paper(browser: Any, page_file: Path, scheme: str) -> None:
     page = browser.new_page(color_scheme=scheme)
-    page.goto(page_file.as_uri())
+    page.goto(page_file.as_uri(), timeout=240_000)
     assert page.evaluate(CONTRAST) >= 4.5
     page.close()
 
 
 def test_on_paper_everything_is_there_in_black_on_white(browser: Any, page_file: Path) -> None:
     page = browser.new_page(color_scheme="dark", viewport={"width": 690, "height": 900})
-    page.goto(page_file.as_uri())
+    page.goto(page_file.as_uri(), timeout=240_000)
     page.emulate_media(media="print")
     assert page.evaluate("() => getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
     assert page.evaluate("() => getComputedStyle(document.body).color") == "rgb(0, 0, 0)"

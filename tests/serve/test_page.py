@@ -37,7 +37,7 @@ VIEWS = {
     "items": "#/items", "item": "#/items/i%2F03%20%C3%A4", "scenarios": "#/scenarios", "models": "#/models",
     "data": "#/data", "settings": "#/settings",
 }  # fmt: skip
-WAIT = 30_000
+WAIT = 120_000
 
 
 @pytest.fixture(scope="module")
