@@ -137,3 +137,12 @@ def test_session_logs_are_trained_and_the_split_that_measures_them_is_named(tmp_
     assert re.search(r"test rows of only \d of \d+ users; --split leave-one-out measures more", done.err)
     done = palate("train", "item-knn", path, "--split", "leave-one-out", "--out", tmp_path / "b").ok()
     assert "measures more" not in done.err
+
+
+def test_the_work_goes_on_when_the_reader_of_the_notes_goes_away(tmp_path):
+    process = start("train", "item-knn", "clicks.csv", "--split", "none", "--out", "kept", folder=tmp_path)
+    process.stderr.close()
+    process.stdout.read()
+    process.stdout.close()
+    assert process.wait(timeout=240) == 0
+    assert (tmp_path / "kept" / "manifest.json").exists()

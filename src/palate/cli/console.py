@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -22,8 +23,15 @@ def console(*, stderr: bool = False) -> Console:
     """The terminal: wide enough for a table when the output is a pipe or a file."""
     from rich.console import Console
 
+    class Lasting(Console):
+        def on_broken_pipe(self) -> None:
+            # The reader of the notes went away (`palate train ... 2>&1 | head -4`): the work goes on without notes.
+            if not stderr:
+                super().on_broken_pipe()
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
+
     stream = sys.stderr if stderr else sys.stdout
-    return Console(stderr=stderr, width=None if stream.isatty() else 160, highlight=False, soft_wrap=False)
+    return Lasting(stderr=stderr, width=None if stream.isatty() else 160, highlight=False, soft_wrap=False)
 
 
 def note(line: object) -> None:
