@@ -18,6 +18,7 @@ from palate.data.frame import from_frame, to_frame
 from palate.data.splits.split import Split
 from palate.errors import DataError, RecipeError
 from palate.models import RECIPES, make_recipe
+from palate.models.neumf import GMF, NeuMF
 from palate.recommend import Recommender
 
 NAMES = list(RECIPES)
@@ -250,9 +251,13 @@ def test_a_dataframe_with_the_usual_columns_is_fitted_like_its_dataset(name: str
 @cache
 def taster(name: str, low: float, high: float) -> Recommender:
     """A recommender for users who hate a category as clearly as they like another; the rule for positives is found."""
+    recipe = small(name)
+    if isinstance(recipe, GMF | NeuMF):
+        # 60 epochs learn the 1,440 positives by heart: the lists of neumf are then 7 % from the hated category.
+        recipe = dataclasses.replace(recipe, epochs=20)
     rows = make_tastes(low, high)
     data = from_frame(rows if low > 0 else rows.rename({"rating": "weight"}))
-    return Recommender.of(small(name).fit(data, TrainOptions(seed=1)), data)
+    return Recommender.of(recipe.fit(data, TrainOptions(seed=1)), data)
 
 
 @pytest.mark.parametrize(("low", "high"), [(1.0, 5.0), (0.0, 1.0), (-1.0, 1.0)], ids=["rated", "shown", "returned"])
@@ -274,8 +279,10 @@ def test_dislikes_are_not_likes(name: str, low: float, high: float) -> None:
         user, category = lists["user_id"].to_numpy() % 10_000, lists["item_id"].to_numpy() // 30
         hated = np.array([hates(int(one)) for one in user]) == category
         liked = np.array([likes(int(one)) for one in user]) == category
-        assert hated.mean() < 0.1, f"{hated.mean():.2f} of the lists are from the hated category"
-        assert liked.mean() > 0.5  # four categories: 0.25 by chance
+        # Of four categories, 0.25 by chance. Models of ratings know less without ratings, or of unrated categories.
+        loose = (name == "mf" and low <= 0) or name == "bmf"
+        assert hated.mean() < (0.1 if loose else 0.05), f"{hated.mean():.3f} of the lists are from the hated category"
+        assert liked.mean() > (0.6 if loose else 0.8), f"{liked.mean():.3f} of the lists are from the liked category"
     for user, events in posted.items():
         listed = lists.filter(pl.col("user_id") == user)["item_id"]
         assert not set(listed) & {item for item, _ in events}, "what was rated low is seen, too"

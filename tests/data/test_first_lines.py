@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 
 from palate.data.frame import to_frame
@@ -89,3 +90,24 @@ def test_the_separator_is_the_one_that_all_lines_agree_on(lines, separator):
 def test_one_line_is_data_only_if_it_is_all_numbers():
     assert is_data(["1", "2"], [])
     assert not is_data(["a", "2"], [])
+
+
+def test_a_first_line_of_texts_is_kept_as_a_row_where_names_are_given(tmp_path):
+    path = tmp_path / "bare.csv"
+    path.write_text("dan,fig\nbob,pear\ncem,apple\nbob,plum\n")
+    data = read_interactions(path, names=["user", "item"])
+    assert (len(data), "dan" in data.users.ids) == (4, True)
+    assert any("--header if it holds names" in str(note) for note in data.notes)
+    assert len(read_interactions(path, names=["user", "item"], header=True)) == 3
+    path.write_text("customer,fruit\nbob,pear\ncem,apple\nbob,plum\n")
+    assert len(read_interactions(path, names=["user", "item"])) == 3
+
+
+def test_random_bytes_are_no_text_of_another_encoding(tmp_path):
+    path = tmp_path / "noise.csv"
+    path.write_bytes(np.random.default_rng(0).integers(1, 256, 4000, dtype=np.uint8).tobytes())
+    with pytest.raises(DataError, match="not a text file"):
+        read_interactions(path)
+    path.write_bytes("user,item\nJosé,Käse\nZoë,Crème\n".encode("latin-1"))
+    with pytest.raises(DataError, match="--encoding latin-1"):
+        read_interactions(path)

@@ -1,4 +1,4 @@
-"""System D on the real data: titles as items, ranks per test row, trivial row and floors."""
+"""System D on the real data: titles as items, ranks per test row, trivial row."""
 
 from __future__ import annotations
 
@@ -51,19 +51,12 @@ def test_ranks_per_row_equal_a_count(films: Dataset) -> None:
             assert np.isinf(removed[row])
 
 
-def test_rows_reproduce_the_baseline_and_reach_the_floors(films: Dataset) -> None:
-    rows = list(system_d.run(Options(roles=frozenset({"trivial", "best"}), fast=True)))
-    values = {(r.protocol.endswith("removed"), r.role, r.model, r.k): r.value for r in rows if r.value is not None}
+def test_the_trivial_row_is_that_of_independent_code(films: Dataset) -> None:
+    """It calibrates the evaluator; the rows of recipes are recorded, never asserted on these test rows."""
+    rows = list(system_d.run(Options(roles=frozenset({"trivial"}), fast=True)))
+    values = {(r.protocol.endswith("removed"), r.model, r.k): r.value for r in rows if r.value is not None}
     for k, expected in ((10, 0.054), (50, 0.177), (100, 0.297)):
-        assert abs(values[False, "trivial", "popularity", k] - expected) < 0.01
-    for removed, floors in ((False, (0.065, 0.27, 0.42)), (True, (0.165, 0.455, 0.62))):
-        for k, floor in zip((10, 50, 100), floors, strict=True):
-            best = [
-                value
-                for (table, role, _, length), value in values.items()
-                if (table, role, length) == (removed, "best", k)
-            ]
-            assert max(best) >= floor
+        assert abs(values[False, "popularity", k] - expected) < 0.01
     assert all(r.low < r.value < r.high for r in rows if r.value and r.low is not None and r.high is not None)
 
 

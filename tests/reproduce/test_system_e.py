@@ -1,4 +1,4 @@
-"""System E on the real data: the protocol's counts, the trivial rows, the floors, and the overridden refusal."""
+"""System E on the real data: the protocol's counts, the trivial rows, and the overridden refusal."""
 
 from __future__ import annotations
 

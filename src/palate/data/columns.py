@@ -135,10 +135,9 @@ def find_columns(
     found = {role: _find(role, free, source) if name is None else name or None for role, name in given.items()}
     for role in ("user", "item"):
         if found[role] is None:
-            raise DataError(
-                f"{source}: no column looks like the {role}: the columns are {listed(names)}: "
-                f"name it with {role}=... ({OPTIONS[role]})"
-            )
+            single = "two are needed; pass the mark between columns, if there are more (--separator)"
+            remedy = f"name it with {role}=... ({OPTIONS[role]})" if len(names) > 1 else single
+            raise DataError(f"{source}: no column looks like the {role}: the columns are {listed(names)}: {remedy}")
     columns = Columns(str(found["user"]), str(found["item"]), found["rating"], found["timestamp"], found["event"])
     require(columns, names, source)
     return columns

@@ -262,7 +262,10 @@ def _parse(
     rows = _without(sentinels, rows, notes)
     if rows.is_empty():
         reasons = ", ".join(map(str, notes))
-        raise DataError(f"{source.name}: none of {n_rows:,} rows is left ({reasons}): correct them")
+        raise DataError(
+            f"{source.name}: none of {n_rows:,} rows is left ({reasons}): correct them, or leave out an "
+            'optional column (--rating "", --time "")'
+        )
     if len(rows) < n_left:
         rows, maps = _compacted(rows, maps)
     return rows, maps[0], maps[1], event_types, notes

@@ -55,8 +55,8 @@ def check_separator(separator: str, source: str) -> str:
     return separator
 
 
-def is_data(first: Sequence[str], rows: Sequence[Sequence[str]]) -> bool:
-    """Whether a first line is a row like those below it, and not the names of columns.
+def is_data(first: Sequence[str], rows: Sequence[Sequence[str]]) -> bool | None:
+    """Whether a first line is a row like those below it, and not the names of columns; None where nothing shows it.
 
     It is if a column has a number, a date, an id with digits or a repeated value in the first line as in the others.
     One column with numbers, dates or digits only below the first line shows that it holds names.
@@ -64,8 +64,8 @@ def is_data(first: Sequence[str], rows: Sequence[Sequence[str]]) -> bool:
     if usual_names(first) > 1:
         return False
     if not rows:
-        return all(map(is_number, first))
-    alike = False
+        return all(map(is_number, first)) or None
+    alike = None
     for text, *below in zip(first, *rows, strict=False):
         values = [value for value in below if value]
         if not values or not text:
@@ -76,7 +76,7 @@ def is_data(first: Sequence[str], rows: Sequence[Sequence[str]]) -> bool:
                     return False
                 alike = True
                 break
-        alike = alike or text in values
+        alike = alike or text in values or None
     return alike
 
 

@@ -92,5 +92,8 @@ def checked_names(names: Sequence[str] | None, found: list[str], source: str) ->
         )
     twice = [name for name in dict.fromkeys(chosen) if chosen.count(name) > 1 and name != SKIP]
     if twice:
-        raise DataError(f"{source}: column {listed(twice)} occurs more than once: rename, or pass names=")
+        raise DataError(
+            f"{source}: column {listed(twice)} occurs more than once: name all {len(found)} columns with --columns, "
+            f"{SKIP} for one to skip (names=[...])"
+        )
     return chosen

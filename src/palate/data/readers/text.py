@@ -17,6 +17,7 @@ from palate.data.readers.first_lines import (
     find_separator,
     is_data,
     no_header,
+    usual_names,
 )
 from palate.data.readers.options import ReadOptions, checked_names
 from palate.data.readers.quotes import Block, RowReader
@@ -25,6 +26,8 @@ from palate.errors import DataError
 
 # A separator of several characters, or blanks, become this byte, since the parser takes one.
 UNIT = b"\x1f"
+# Hardly any text of any encoding holds these; random or packed bytes have one in nine.
+CONTROL = re.compile(rb"[\x01-\x08\x0e-\x1f\x7f]")
 
 
 class TextTable:
@@ -88,11 +91,16 @@ def open_text(file: Opened, options: ReadOptions, check: bool = True) -> TextTab
         found, skip = fields(lines[0], separator), 1
     if header is None:
         rows = [fields(line, separator) for line in lines[skip : skip + SAMPLE]]
-        header = not is_data(found, rows) or bool(set(found) & set(options.chosen))
+        shown = is_data(found, rows)
+        # Names for all columns are given for files without a header: without a sign of one, no row is taken for it.
+        row = names is not None and not usual_names(found) if shown is None else shown
+        header = not row or bool(set(found) & set(options.chosen))
         if check and not header and names is None:
             raise DataError(no_header(file.name, [found, *rows]))
         if not header:
-            notes = (Note("the first line looks like a row and was read as one", 1),)
+            how = "looks like a row and was" if shown else "may be a row or names of columns; it was"
+            remedy = "" if shown else ", as names are given (--header if it holds names)"
+            notes = (Note(f"the first line {how} read as {'one' if shown else 'a row'}{remedy}", 1),)
     if not header:
         found, skip = [f"column_{number}" for number in range(1, len(found) + 1)], 0
     return TextTable(file, checked_names(names, found, file.name), separator, encoding, above + skip, notes)
@@ -104,6 +112,7 @@ def first_lines(file: Opened, encoding: str | None) -> tuple[str, list[str]]:
     Raises:
         DataError: the file is not text, or in another encoding.
     """
+    given = encoding
     if encoding is None and file.head[:2] in (b"\xff\xfe", b"\xfe\xff"):
         raise DataError(f'{file.name}: the file is UTF-16: pass encoding="utf-16" (--encoding utf-16)')
     if encoding is None and b"\0" in file.head:
@@ -118,6 +127,10 @@ def first_lines(file: Opened, encoding: str | None) -> tuple[str, list[str]]:
         raise DataError(f"{file.name}: encoding={encoding!r} is unknown: try utf-8 or latin-1") from error
     except UnicodeError as error:
         line = file.head[: getattr(error, "start", 0)].count(b"\n") + 1
+        if given is None and len(CONTROL.findall(file.head)) > len(file.head) / 50:
+            raise DataError(
+                f"{file.name}: not a text file, nor Parquet: text tables, JSON lines and Parquet can be read"
+            ) from error
         raise DataError(_wrong_encoding(file.name, str(encoding), line)) from error
     lines = re.split("\r\n|\r|\n", text.removeprefix("\ufeff"))
     # The last line may be cut, or empty after the last line end.
