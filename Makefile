@@ -13,7 +13,7 @@ export OMP_NUM_THREADS ?= 1
 # Processes that share the tests; each has its own torch and about a gigabyte.
 TESTERS ?= 2
 
-.PHONY: venv demo test check format bench bench-serve reproduce browser services serve kills fuzz fuzz-serve clean help
+.PHONY: venv demo test check format bench bench-serve reproduce browser services serve kills fuzz fuzz-serve properties clean help
 
 help:            ## list the targets
 	@grep -hE '^[a-z-]+: .*##|^[a-z-]+:  *##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | sort
@@ -55,6 +55,9 @@ kills: venv      ## kill a server under load 25 times on SQLite and on PostgreSQ
 
 fuzz: venv       ## 20,000 random files and dataframes: a data set or an error of one line, no row lost in silence
 	PYTHONPATH=tests $(BIN)/python tests/data/fuzz.py 20000
+
+properties: venv ## the property tests with new random examples, where `make test` repeats the same ones
+	PALATE_RANDOM=1 $(BIN)/python -m pytest -m hypothesis -n $(TESTERS)
 
 fuzz-serve: venv ## thousands of requests made from the description of the API: no 5xx, no answer it does not describe
 	PALATE_FUZZ=100 $(BIN)/python -m pytest -rs --timeout 3600 tests/serve/test_description.py

@@ -6,8 +6,8 @@ import polars as pl
 import pytest
 from terminal import board, palate
 
-KEYS = {"columns", "data", "rows", "users", "items", "notes", "protocol", "validation", "left_out", "failed", "best",
-        "summary", "bundle", "page", "reports", "examples", "next"}  # fmt: skip
+KEYS = {"columns", "feedback", "data", "rows", "users", "items", "notes", "protocol", "validation", "left_out",
+        "failed", "best", "summary", "bundle", "page", "reports", "examples", "next"}  # fmt: skip
 REPORT_KEYS = {"model", "data", "protocol", "candidates", "ties", "users", "exclude_seen", "fingerprints", "seconds",
                "notes", "measures", "segments", "exposure", "exposure_k", "popularity"}  # fmt: skip
 

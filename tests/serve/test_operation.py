@@ -61,6 +61,7 @@ def test_other_machines_need_a_key_with_a_role(serving, bundle, tmp_path):
         for _ in range(200):  # another process has made it: the server sees it within seconds
             if status("GET", "/v1/events", admin) == 200:
                 break
+            time.sleep(0.1)
         else:
             raise AssertionError("the new key is not known")
         made = client.post("/v1/keys", json={"name": "x", "role": "read"}, headers={"x-api-key": admin})

@@ -71,7 +71,7 @@ def quickstart(
     if json:
         print_json({
             "data": dataset.name, "rows": len(dataset), "users": dataset.n_users, "items": dataset.n_items,
-            "columns": dataset.columns,
+            "columns": dataset.columns, "feedback": dataset.feedback_record(),
             "notes": [str(one) for one in (found.split.train.notes if found.split else dataset.notes)],
             "protocol": found.split.how if found.split else None,
             "validation": found.validation, "left_out": found.left_out, "failed": found.failed,

@@ -126,7 +126,15 @@ def tune(
         found = run_study(task, folder, trials=trials, minutes=minutes, workers=workers, progress=progress)
     plots = _plots(found)
     if json:
-        print_json({**found.to_dict(), "config": str(folder / "best.toml"), "plots": plots, "columns": train.columns})
+        print_json(
+            {
+                **found.to_dict(),
+                "config": str(folder / "best.toml"),
+                "plots": plots,
+                "columns": train.columns,
+                "feedback": train.feedback_record(),
+            }
+        )
         return
     _show(found, data or f"--train {reading.train} --test {reading.test}")
 
