@@ -37,8 +37,9 @@ Seed = Annotated[int, Field(ge=0, lt=2**63)]
 Width = Annotated[int, Field(ge=1, le=65_536)]
 """A width of vectors or layers."""
 
-Positive = Annotated[float, Field(gt=0)]
-NonNegative = Annotated[float, Field(ge=0)]
+Positive = Annotated[float, Field(gt=0, le=1e12)]
+NonNegative = Annotated[float, Field(ge=0, le=1e12)]
+"""A rate, weight or span of time; the bound leaves room for squares in 32 bits and for seconds since 1970."""
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 """A share of a whole, both ends included."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 from terminal import board, mistake, palate, start
 
@@ -13,6 +15,7 @@ FILES = {
     "one_item.csv": "user,item\n" + "".join(f"u{n},tea\n" for n in range(9)),
     "nan.csv": "user,item,rating\nann,tea,5\nann,milk,nan\nbob,tea,3\n",
     "time.csv": "user,item,time\nann,tea,2020-01-31\nann,milk,soon\nbob,tea,2020-02-01\n",
+    "one_byte.csv": "u",
     "latin.csv": "user,item\nann,caf\xe9\nbob,tea\n",
     "bad.toml": "= 3\n",
     "wrong.toml": "epoch = 3\n",
@@ -42,6 +45,10 @@ MISTAKES = {
     f"{TRAIN} --set epochs": "write it like --set epochs=5",
     f"{TRAIN} --set epochs=many": "field epochs='many'",
     f"{TRAIN} --set epoch=3": "no field 'epoch'",
+    "train gmf no-such-file.csv --set learning_rate=1e300": "learning_rate=1e+300: must be at most",
+    **({"train gmf pipe.csv": "pipe.csv is a pipe"} if hasattr(os, "mkfifo") else {}),
+    "train gmf clicks.csv --encoding zlib": "encoding='zlib' is unknown",
+    "train gmf one_byte.csv": "no column looks like the user",
     f"{TRAIN} --set dim=[1]": "field dim=[1]",
     f"{TRAIN} --set learning_rate=-1": "learning_rate=-1: must be above 0",
     f"{TRAIN} --config none.toml": "none.toml cannot be read",
@@ -89,6 +96,8 @@ def folder(tmp_path_factory):
     made = tmp_path_factory.mktemp("mistakes")
     for name, text in FILES.items():
         (made / name).write_text(text, encoding="latin-1")
+    if hasattr(os, "mkfifo"):
+        os.mkfifo(made / "pipe.csv")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(made)
         palate("train", "gmf", "clicks.csv", "--split", "none", "--set", "epochs=1", "--out", "b").ok()

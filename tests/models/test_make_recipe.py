@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
+
 import pytest
 
 from palate.errors import RecipeError
-from palate.models import as_recipe, make_recipe
+from palate.models import RECIPES, as_recipe, make_recipe
 from palate.models.ials import IALS
 from palate.models.neumf import MLP
 
@@ -28,6 +31,22 @@ def test_fields_are_converted_and_laid_over_the_preset() -> None:
 def test_mistakes_say_what_there_is(name: str, fields: dict[str, object], message: str) -> None:
     with pytest.raises(RecipeError, match=message):
         make_recipe(name, fields)
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_number_of_every_recipe_has_bounds(name: str) -> None:
+    numbers = [
+        f.name for f in dataclasses.fields(RECIPES[name]) if type(getattr(RECIPES[name](), f.name)) in (int, float)
+    ]
+    for field in numbers:
+        for value in (math.nan, math.inf, -math.inf, -(10**30), 10**30, 1e300, "x", [], None):
+            try:
+                made = make_recipe(name, {field: value})
+            except RecipeError as error:
+                assert "\n" not in str(error)
+            else:  # a threshold of ratings may be any finite number
+                assert field in ("min_rating", "rating_floor") or value is None
+                assert value is None or math.isfinite(getattr(made, field))
 
 
 def test_recipes_are_named_by_themselves_names_and_tables() -> None:

@@ -8,6 +8,8 @@ import subprocess
 import sys
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
+from decimal import Decimal
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -168,6 +170,15 @@ def test_a_given_history_decides_the_answer_and_does_not_come_back() -> None:
     assert set(known["source"]) == {"model"}
 
 
+def test_numbers_of_every_library_and_generators_are_taken() -> None:
+    recommender = dots(MIXED)
+    plain = recommender.recommend([0], 3, histories={0: [("i1", 1), ("i2", 2.0, 5)]}, reasons=1, at=7)
+    events = (event for event in [("i1", Fraction(1)), ("i2", np.float32(2), np.int64(5))])
+    other = recommender.recommend([0], np.int64(3), histories={0: events}, reasons=np.int8(1), at=Decimal(7))
+    assert_frame_equal(plain, other)
+    assert recommender.recommend([0], 2**70).height == recommender.recommend([0], 30).height
+
+
 def test_unknown_history_items_are_counted() -> None:
     recommender = dots(MIXED)
     note = recommender.unknown_items({"a": ["i1", "x"], "b": ["y", "x"]})
@@ -193,6 +204,24 @@ def test_unknown_history_items_are_counted() -> None:
             "the time inf: give a finite number",
         ),
         (lambda r: r.recommend_all("/nowhere/at/all.parquet"), "existing, writable folder"),
+        (lambda r: r.recommend([0], k="3"), "k='3': must be an integer"),
+        (lambda r: r.recommend([0], k=True), "k=True"),
+        *((lambda r, n=n: r.recommend([0], reasons=n), f"reasons={n!r}: must be an integer") for n in (-1, "2", 2.5)),
+        (lambda r: r.recommend([0], at="x"), "at='x': not a time"),
+        (lambda r: r.recommend([0], at=10**400), "not a time"),
+        (lambda r: r.recommend([0], at=True), "at=True: not a time"),
+        *(
+            (lambda r, w=w: r.recommend([0], histories={0: [("i1", w)]}), "give a finite number, or leave it out")
+            for w in (np.nan, np.inf, 1e39, 10**400, "1.5", [1], None)
+        ),
+        (lambda r: r.recommend([0], histories={0: [("i1", 1, "5")]}), "the time '5': give a finite number"),
+        (lambda r: r.recommend([0], histories={0: 3}), "put the item ids into a list"),
+        (lambda r: r.recommend([0, 2**63]), "does not fit into 64 bits"),
+        (lambda r: r.recommend(np.array([2**63], np.uint64)), "does not fit into 64 bits"),
+        (lambda r: r.similar(np.uint64(2**63)), "does not fit into 64 bits"),
+        (lambda r: r.recommend([0], features=[1]), "dictionary of dictionaries"),
+        (lambda r: r.recommend([0], features={0: 3}), "dictionary of dictionaries"),
+        (lambda r: r.recommend([0], cold="x"), "give a policy"),
     ],
 )
 def test_mistakes_are_explained(call: object, message: str) -> None:

@@ -77,9 +77,12 @@ def train(
     """
     from palate.bundle import Bundle
     from palate.data.splits.split import Split
+    from palate.models import make_recipe
 
     named, data = _recipe_and_data([*(words or []), *([""] if reading.train else [])])
     name, fields = recipe_and_fields(named, config, set_ or [])
+    if name is not None:
+        make_recipe(name, fields, fast=not published)  # a field out of bounds ends here, before the data are read
     source = reading.of(data, items)
     rows: Split | Dataset
     rows = source.dataset() if split == "none" else options.split_rows(source, split, test_size, seed)

@@ -352,7 +352,11 @@ def _as_ids(values: pl.Series | Sequence[Any] | NDArray[Any]) -> pl.Series:
     if series.dtype in (pl.Int64, pl.String):
         return series
     if series.dtype.is_integer():
-        return series.cast(pl.Int64)
+        found = series.cast(pl.Int64, strict=False)
+        if found.null_count() > series.null_count():
+            large = series.filter(found.is_null() & series.is_not_null())[0]
+            raise DataError(f"the id {large} does not fit into 64 bits: cast the ids to strings")
+        return found
     if isinstance(series.dtype, pl.Categorical | pl.Enum) or series.dtype == pl.Boolean:
         return series.cast(pl.String)
     if series.dtype == pl.Null:

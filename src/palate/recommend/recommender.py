@@ -102,7 +102,7 @@ class Recommender(State):
             RuleError: the rules do not fit the catalog.
         """
         options = self._options(k, exclude_seen, rules, at, cold, items, exclude, refold)
-        asked = request.as_users(users)
+        asked, reasons = request.as_users(users), request.as_reasons(reasons)
         rows = self.users.rows(asked)
         given = None if histories is None else request.given_events(asked, histories, self.items, self.default_weight)
         table = request.features_of(self.user_features, asked, rows, features) if features else None
@@ -325,6 +325,8 @@ class Recommender(State):
             allowed_I[out[out >= 0]] = False
             rows = allowed_I
         bound = self.bind(rules, now)
+        if not isinstance(cold, ColdStart | None):
+            raise DataError(f"cold={cold!r}: give a policy, such as ColdStart(), or leave it out")
         return RecommendOptions(request.as_k(k), exclude_seen, bound, now, cold or self.cold, rows, refold)
 
     def __repr__(self) -> str:

@@ -8,8 +8,9 @@ Shape legend: B users of a request, H history events of all of them.
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Sized
 from datetime import datetime
+from decimal import Decimal
 from itertools import chain
 from numbers import Real
 from typing import Any, NamedTuple
@@ -37,6 +38,7 @@ UserFeatures = Mapping[Any, Mapping[str, Any]]
 """Per user of the request, a value by name of feature."""
 
 LIST_SEPARATOR = "|"
+MANY = 1_000_000  # no list of reasons is longer: a history has fewer items
 
 
 def as_ids(name: str, values: Any) -> pl.Series:
@@ -100,9 +102,10 @@ def as_seconds(at: Any) -> float | None:
         return float(pl.Series([at]).cast(pl.Datetime("us")).dt.timestamp("us")[0]) / 1e6
     if at is None:
         return None
-    if not isinstance(at, Real) or not np.isfinite(float(at)):
-        raise DataError(f"at={at}: not a time, give seconds since 1970 or a datetime, or leave it out")
-    return float(at)
+    seconds = np.nan if isinstance(at, bool) else _number(at)
+    if not np.isfinite(seconds):
+        raise DataError(f"at={at!r}: not a time, give seconds since 1970 or a datetime, or leave it out")
+    return seconds
 
 
 def as_k(k: Any) -> int:
@@ -111,13 +114,41 @@ def as_k(k: Any) -> int:
     Raises:
         DataError: it is below 1, or not an integer.
     """
-    try:
-        number = operator.index(k)
-    except TypeError:
-        raise DataError(f"k={k!r}: must be an integer, the number of items of a list") from None
+    number = _integer(k)
+    if number is None:
+        raise DataError(f"k={k!r}: must be an integer, the number of items of a list")
     if isinstance(k, bool) or number < 1:
         raise DataError(f"k={k}: ask for at least 1 item")
     return number
+
+
+def as_reasons(reasons: Any) -> int:
+    """The number of items named in support of each row.
+
+    Raises:
+        DataError: it is below 0, or not an integer.
+    """
+    number = _integer(reasons)
+    if number is None or isinstance(reasons, bool) or number < 0:
+        raise DataError(
+            f"reasons={reasons!r}: must be an integer of at least 0, the number of items named for each row"
+        )
+    return min(number, MANY)
+
+
+def _integer(value: Any) -> int | None:
+    try:
+        return operator.index(value)
+    except TypeError:
+        return None
+
+
+def _number(value: Any) -> float:
+    """A number of any kind as a float; infinite where it is none, or too large for one."""
+    try:
+        return float(value) if isinstance(value, Real | Decimal) else np.inf
+    except OverflowError:
+        return np.inf
 
 
 class _Events(NamedTuple):
@@ -165,13 +196,16 @@ def _events(names: list[str], histories: Any, default_weight: float = 1.0) -> _E
     lists = {str(user): events for user, events in histories.items()}
     for user in lists.keys() - set(names):
         raise DataError(f"histories names user {user!r}, who is not asked for: add the id to users")
-    per_user = [lists.get(name, ()) for name in names]
-    for name, events in zip(names, per_user, strict=True):
+    for name, events in lists.items():
         if isinstance(events, str) or not isinstance(events, Iterable):
             raise DataError(f"the history of user {name!r} is {events!r}: put the item ids into a list")
+    # A generator can be read only once, and has no length.
+    per_user: list[Any] = [
+        events if isinstance(events := lists.get(name, ()), Sized) else list(events) for name in names
+    ]
     counts = [len(events) for events in per_user]
     owner = np.repeat(np.arange(len(per_user)), counts)
-    flat = list(chain.from_iterable(per_user))
+    flat: list[Any] = list(chain.from_iterable(per_user))
     if not {tuple, list} & set(map(type, flat)):  # ids alone, as most requests: no loop in Python
         weights = np.full(len(flat), default_weight, np.float32)
         return _Events(owner, as_ids("item_id", flat), weights, np.full(len(flat), np.nan))
@@ -192,9 +226,12 @@ def _numbers(
 ) -> NDArray[np.float64]:
     """Finite numbers of events; a time that was not given is NaN."""
     try:
-        found = np.array(values, np.float64)
-    except (TypeError, ValueError):
-        found = np.array([value if isinstance(value, Real) else np.inf for value in values], np.float64)
+        found = np.array(values)
+    except ValueError:  # lists of several lengths among them
+        found = np.empty(0, object)
+    # NumPy would read the text "1.5" as a number, and a list of one number as that number.
+    numeric = found.dtype.kind in "biuf" and found.ndim == 1
+    found = found.astype(np.float64) if numeric else np.array([_number(value) for value in values])
     # A weight must stay finite as float32, which the models compute with.
     bad = np.isinf(found) if what == "time" else ~(np.abs(found) <= np.finfo(np.float32).max)
     if bad.any():
@@ -221,6 +258,8 @@ def features_of(
         DataError: a name is no feature of the table, a value does not fit, or a user is not asked for.
     """
     names = asked.cast(pl.String).to_list()
+    if not isinstance(provided, Mapping) or not all(isinstance(values, Mapping) for values in provided.values()):
+        raise DataError("features must be a dictionary of dictionaries: {user: {feature: value}}")
     others = {str(user) for user in provided} - set(names)
     if others:
         raise DataError(f"features name user {min(others)!r}, who is not asked for: add the id to users")

@@ -20,6 +20,7 @@ from torch import nn
 from palate.base import AddsItems, Model, Query, device_of, reads_ratings
 from palate.data.dataset import Dataset, History
 from palate.data.ids import IdMap
+from palate.errors import RuleError
 from palate.recommend.cold_start import PLAIN, ColdStart, Fallback
 from palate.recommend.exploration import LessKnown
 from palate.recommend.similar_items import SimilarItems
@@ -172,8 +173,10 @@ class State:
         Raises:
             RuleError: they name a column that the items do not have, or contradict each other.
         """
-        if not isinstance(rules, Rules):
+        if rules is None or isinstance(rules, CompiledRules):
             return rules
+        if not isinstance(rules, Rules):
+            raise RuleError(f"rules={rules!r}: give Rules, for example Rules.load('rules.toml')")
         # Only windows in days depend on the time of the request, which differs with every request.
         moment = at if any(window.days is not None for window in rules.recency) else None
         return _kept(self._compiled, (repr(rules), moment), lambda: compile_rules(rules, self.catalog, moment))

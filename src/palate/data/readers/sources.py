@@ -176,6 +176,8 @@ def _raw(place: Place, name: str) -> tuple[io.BufferedReader, int | None]:
     path = Path(place)
     if path.is_dir():
         raise DataError(f"{path} is a folder: name a file in it")
+    if path.is_fifo() and not str(path).startswith("/dev/"):  # the shell's <(COMMAND) has a writer
+        raise DataError(f"{path} is a pipe, which waits until a process writes into it: give - and  < {path}")
     try:
         return path.open("rb"), path.stat().st_size
     except FileNotFoundError as error:
