@@ -130,9 +130,7 @@ def as_reasons(reasons: Any) -> int:
     """
     number = _integer(reasons)
     if number is None or isinstance(reasons, bool) or number < 0:
-        raise DataError(
-            f"reasons={reasons!r}: must be an integer of at least 0, the number of items named for each row"
-        )
+        raise DataError(f"reasons={reasons!r}: must be an integer of at least 0, the items named for each row")
     return min(number, MANY)
 
 
