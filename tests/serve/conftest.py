@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -91,12 +91,12 @@ class Server:
         return self.process.wait(60)
 
 
-def start(*arguments: str, folder: Path, **environment: str) -> Server:
-    """Start ``palate serve`` on a free port and wait until it is ready."""
+def start(*arguments: str, folder: Path, prefix: Sequence[str] = (), **environment: str) -> Server:
+    """Start ``palate serve`` on a free port, perhaps by another command, and wait until it is ready."""
     log = folder / f"serve-{time.monotonic_ns()}.log"
     with log.open("w") as stream:
         process = subprocess.Popen(
-            [sys.executable, "-m", "palate", "serve", *arguments, "--port", "0"],
+            [*prefix, sys.executable, "-m", "palate", "serve", *arguments, "--port", "0"],
             stdout=stream,
             stderr=stream,
             cwd=folder,

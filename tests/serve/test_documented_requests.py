@@ -9,9 +9,11 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+import typer.main
 
 import palate
 from conftest import start
+from palate.cli import app
 from palate.serve.settings import EVENTS, Settings
 
 PAGE = (Path(__file__).parents[2] / "docs" / "serve.md").read_text()
@@ -62,13 +64,21 @@ def test_the_documented_client_code_runs(shop_server, capsys):
     assert "because" in capsys.readouterr().out
 
 
-def test_every_setting_event_type_and_route_is_documented(shop_server):
-    listed = dict(re.findall(r"^\| `(\w+)` \| `?([^`|]*?)`? \|", PAGE, re.MULTILINE))
-    for one in fields(Settings):
-        if one.name not in ("events", "scenarios"):
-            assert one.name in listed, one.name
-            if one.default not in ((), None):
-                assert str(one.default).lower() == listed[one.name].lower(), one.name
+def test_every_setting_is_a_flag_a_variable_and_a_row_of_the_table():
+    rows = re.findall(r"^\| `(\w+)` \| `(--[a-z-]+)` \| `(\w+)` \| `?([^`|]*?)`? \|", PAGE, re.MULTILINE)
+    settings = {one.name: one.default for one in fields(Settings) if one.name not in ("events", "scenarios")}
+    assert [row[0] for row in rows] == [*settings]
+    help_ = typer.main.get_command(app).commands["serve"]
+    flags = {name for one in help_.params if one.param_type_name == "option" for name in one.opts}
+    for name, flag, variable, default in rows:
+        assert flag == "--" + name.replace("_", "-")
+        assert flag in flags
+        assert variable == f"PALATE_SERVE_{name.upper()}"
+        assert default.lower() == ("" if settings[name] in ((), None) else str(settings[name]).lower()), name
+    assert len(flags - {"--config", "--check"}) == len(rows)
+
+
+def test_every_event_type_and_route_is_documented(shop_server):
     assert all(f"`{name}`" in PAGE for name in EVENTS)
     for path in shop_server.get("/openapi.json")["paths"]:
         assert path.partition("{")[0].rstrip("/") in PAGE, path

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import re
 import shutil
+import threading
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
+import httpx
 import pytest
 
 from palate.base import TrainOptions
@@ -260,6 +264,93 @@ def test_a_server_that_asks_for_keys_is_asked_for_one(browser, serving):
         expect(page.get_by_role("heading", name="An API key is needed")).to_be_visible(timeout=WAIT)
         assert all("401" in one for one in page.complaints)
         context.close()
+
+
+def test_the_overview_shows_an_event_as_it_is_stored(page, shop_server):
+    asked = []
+    page.on("request", lambda one: asked.append(urlsplit(one.url).path))
+    page.goto(f"{page.base}/#/overview")
+    expect(page.get_by_text("Running for")).to_be_visible()
+    before = asked.count("/v1/events")
+    lines = page.locator("[aria-labelledby=events] li")
+    for number in range(3):
+        event = {"user_id": f"stream-{number}", "item_id": "i/04 ä", "type": "like", "event_id": f"live{number}"}
+        shop_server.post("/v1/feedback", event)
+        expect(lines.first).to_contain_text(f"stream-{number}")
+    assert asked.count("/v1/events") == before
+    assert "/v1/stats" not in asked
+    shop_server.client.delete("/v1/feedback/live2")
+    expect(lines.first).to_contain_text("stream-1")
+
+
+def test_the_overview_asks_where_there_is_no_stream(browser, serving):
+    with serving(PALATE_SERVE_MAX_STREAMS="1") as running:
+        context = browser.new_context()
+        page = watched(context, running.url)
+        with running.client.stream("GET", "/v1/stream"):
+            page.goto(f"{running.url}/#/overview")
+            expect(page.get_by_text("Running for")).to_be_visible(timeout=WAIT)
+            event = {"user_id": "polled", "item_id": "i/04 ä", "type": "like"}
+            httpx.post(f"{running.url}/v1/feedback", json=event, timeout=60)
+            expect(page.locator("[aria-labelledby=events] li").first).to_contain_text("polled", timeout=WAIT)
+        with page.expect_response(lambda one: one.url.endswith("/v1/stream") and one.ok, timeout=WAIT):
+            pass  # the place is free again
+        assert all("503" in one for one in page.complaints)
+        context.close()
+
+
+@pytest.fixture
+def shop_page(shop_server) -> Iterator[str]:
+    """A page of another server with the documented snippet; that server forwards to the API."""
+    documented = (Path(__file__).parents[2] / "docs" / "serve.md").read_text()
+    (snippet,) = re.findall(r"^```html\n(.*?)^```", documented, re.MULTILINE | re.DOTALL)
+
+    class Shop(BaseHTTPRequestHandler):
+        def answer(self, status: int, kind: str, content: bytes) -> None:
+            self.send_response(status)
+            self.send_header("Content-Type", kind)
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
+        def forward(self) -> None:
+            body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            headers = {"Content-Type": "application/json"}
+            found = httpx.request(self.command, shop_server.url + self.path, content=body, headers=headers, timeout=60)
+            self.answer(found.status_code, found.headers["Content-Type"], found.content)
+
+        def do_GET(self) -> None:
+            if self.path.startswith("/v1/"):
+                self.forward()
+            else:
+                page = "<!doctype html><link rel=icon href=data:,>" + snippet
+                self.answer(200, "text/html; charset=utf-8", page.encode())
+
+        do_POST = forward
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Shop) as shop:
+        threading.Thread(target=shop.serve_forever).start()
+        yield f"http://127.0.0.1:{shop.server_port}"
+        shop.shutdown()
+
+
+def test_a_page_of_a_shop_lists_and_reports_clicks(browser, shop_page, shop_server):
+    context = browser.new_context()
+    page = watched(context, shop_page)
+    page.goto(shop_page)
+    rows = page.locator("#for-you a")
+    expect(rows).to_have_count(4, timeout=WAIT)
+    clicked = rows.nth(1).text_content()
+    with page.expect_response(lambda one: one.url.endswith("/v1/feedback") and one.ok, timeout=WAIT):
+        rows.nth(1).click()
+    (event,) = shop_server.get("/v1/events", user_id="visitor")["events"]
+    assert (event["title"], event["type"]) == (clicked, "click")
+    assert event["recommendation_id"]
+    assert page.complaints == []
+    context.close()
 
 
 @pytest.mark.parametrize(("width", "scheme"), [(390, "dark"), (1280, "light")])

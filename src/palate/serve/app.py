@@ -18,7 +18,7 @@ from palate.errors import DataError
 from palate.serve.metrics import Metrics
 from palate.serve.parsing import StrictRoute
 from palate.serve.problems import RESPONSE, add_handlers, answer
-from palate.serve.routes import admin, bulk, feedback, items, models, operations, recommend, users
+from palate.serve.routes import admin, bulk, feedback, items, models, operations, recommend, stream, users
 from palate.serve.security import Edge, KeyRing
 from palate.serve.service import Service, load_bundles
 from palate.serve.settings import Settings
@@ -51,9 +51,10 @@ def make_app(settings: Settings, bundles: list[Path]) -> FastAPI:
     @asynccontextmanager
     async def life(_: FastAPI) -> AsyncIterator[None]:
         await service.start()
-        refresh = asyncio.create_task(_refresh(keys, service))
+        tasks = [asyncio.create_task(one) for one in (_refresh(keys, service), stream.fill(service, metrics))]
         yield
-        refresh.cancel()
+        for one in tasks:
+            one.cancel()
         await service.stop()
 
     app = FastAPI(title="Palate", version=version("palate"), docs_url=None, redoc_url=None, lifespan=life)
@@ -68,6 +69,7 @@ def make_app(settings: Settings, bundles: list[Path]) -> FastAPI:
     for part in (recommend, feedback, items, users, models, bulk):
         part.add_routes(router, service)
     operations.add_routes(router, service, metrics)
+    stream.add_routes(router, service, metrics)
     admin.add_routes(router, service, keys)
     app.include_router(router)
     app.mount("/", StaticFiles(directory=PAGES, html=True))

@@ -13,6 +13,9 @@ SLOTS = 180
 WATCHING = ("/v1/stats", "/v1/health/", "/v1/metrics", "other")  # routes of those who look on: not in the history
 
 
+STREAM = "/v1/stream"  # lasts for as long as somebody looks: no latency
+
+
 class Metrics:
     """What the requests of a process took; one event loop writes.
 
@@ -35,6 +38,8 @@ class Metrics:
     def add(self, method: str, route: str, status: int, seconds: float, now: float) -> None:
         """Count one answered request."""
         self.requests[method, route, status] += 1
+        if route == STREAM:
+            return
         buckets = self.buckets.setdefault(route, [0] * (len(BOUNDS) + 1))
         buckets[bisect_left(BOUNDS, seconds)] += 1
         self.seconds[route] = self.seconds.get(route, 0.0) + seconds

@@ -1,4 +1,4 @@
-"""The process of a server: logs, the listening socket, signals."""
+"""The process of a server: logs, sockets and their time limits, signals."""
 
 from __future__ import annotations
 
@@ -8,11 +8,16 @@ import signal
 import socket
 import sys
 import time
+from asyncio import TimerHandle, Transport
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
+from types import FrameType
+from typing import Any
 
 import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from palate.errors import DataError
 from palate.serve.app import make_app
@@ -21,8 +26,36 @@ from palate.serve.settings import Settings
 ABOUT = ("request_id", "method", "route", "status", "ms")
 
 
+MOST_HEADERS = 64 << 10  # bytes
+END = b"\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
+LATE, LARGE = b"HTTP/1.1 408 Request Timeout" + END, b"HTTP/1.1 431 Request Header Fields Too Large" + END
+# A peer that has vanished, or that does not read its answer, loses the connection after half a minute.
+SOCKET = (
+    (socket.SOL_SOCKET, socket.SO_REUSEADDR, 1),
+    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+    (socket.IPPROTO_TCP, getattr(socket, "TCP_KEEPIDLE", 0), 20),
+    (socket.IPPROTO_TCP, getattr(socket, "TCP_KEEPINTVL", 0), 5),
+    (socket.IPPROTO_TCP, getattr(socket, "TCP_KEEPCNT", 0), 3),
+    (socket.IPPROTO_TCP, getattr(socket, "TCP_USER_TIMEOUT", 0), 30_000),
+)
+
+
 class _Server(uvicorn.Server):
-    """A server that ends with code 0 after a signal; uvicorn would raise the signal again when it has drained."""
+    """A server that ends with code 0 after a signal; uvicorn would raise the signal again when it has drained.
+
+    Args:
+        config: as for uvicorn.
+        ending: called when a signal asks the server to end, before it drains.
+    """
+
+    def __init__(self, config: uvicorn.Config, ending: Callable[[], None]) -> None:
+        super().__init__(config)
+        self.ending = ending
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Stop taking connections; answers that never end by themselves end now."""
+        super().handle_exit(sig, frame)
+        self.ending()
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -33,6 +66,59 @@ class _Server(uvicorn.Server):
         finally:
             for one, handler in before.items():
                 signal.signal(one, handler)
+
+
+class _Connection(HttpToolsProtocol):
+    """A connection whose client must send the headers of a request in time; uvicorn alone would wait for ever."""
+
+    def __init__(self, *arguments: Any, header_seconds: float, **more: Any) -> None:
+        super().__init__(*arguments, **more)
+        self._header_seconds = header_seconds
+        self._late: TimerHandle | None = None
+        self._size = 0
+
+    def connection_made(self, transport: Transport) -> None:  # type: ignore[override]
+        """Wait for the first request."""
+        super().connection_made(transport)
+        self._wait()
+
+    def data_received(self, data: bytes) -> None:
+        """Read on; headers may have so many bytes."""
+        super().data_received(data)
+        if self._late is not None:
+            self._size += len(data)
+            if self._size > MOST_HEADERS:
+                self._close(LARGE)
+
+    def on_message_begin(self) -> None:
+        """Wait for the headers of a further request."""
+        super().on_message_begin()
+        if self._late is None:
+            self._wait()
+
+    def on_headers_complete(self) -> None:
+        """The headers are there; the body has a limit of its own."""
+        self._stop()
+        super().on_headers_complete()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Nothing more will come."""
+        self._stop()
+        super().connection_lost(exc)
+
+    def _wait(self) -> None:
+        self._late = self.loop.call_later(self._header_seconds, self._close, LATE)
+
+    def _stop(self) -> None:
+        if self._late is not None:
+            self._late.cancel()
+            self._late, self._size = None, 0
+
+    def _close(self, answer: bytes) -> None:
+        self._stop()
+        if self.cycle is None or self.cycle.response_complete:  # else it would stand in the midst of an answer
+            self.transport.write(answer)
+        self.transport.close()
 
 
 class JsonLines(logging.Formatter):
@@ -69,12 +155,13 @@ def run(settings: Settings, bundles: list[Path], tell: Callable[[str], None]) ->
     host, port = listening.getsockname()[:2]
     config = uvicorn.Config(
         app,
+        http=partial(_Connection, header_seconds=settings.header_seconds),  # type: ignore[arg-type]
+        ws="none",
         log_config=None,
         access_log=False,
         server_header=False,
         timeout_keep_alive=30,
         timeout_graceful_shutdown=int(settings.drain_seconds) or 1,
-        h11_max_incomplete_event_size=64 << 10,
     )
     shown = f"[{host}]" if ":" in host else host
     if settings.is_loopback:
@@ -85,7 +172,7 @@ def run(settings: Settings, bundles: list[Path], tell: Callable[[str], None]) ->
     # When NumPy or torch let go of the interpreter for a moment, the writing thread takes it and keeps it for the whole
     # interval, by default 5 ms: longer than an answer takes.
     sys.setswitchinterval(0.0005)
-    _Server(config).run(sockets=[listening])
+    _Server(config, app.state.service.stream.close).run(sockets=[listening])
 
 
 def check(settings: Settings, bundles: list[Path]) -> Iterator[str]:
@@ -110,7 +197,9 @@ def _listen(settings: Settings) -> socket.socket:
     try:
         family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
         listening = socket.socket(family)
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        for level, option, value in SOCKET:  # an accepted connection has those of the listening socket
+            if option:
+                listening.setsockopt(level, option, value)
         listening.bind((settings.host, settings.port))
         listening.listen(2048)
     except OSError as error:

@@ -198,9 +198,11 @@ class Edge:
         if scope["method"] not in ("GET", "HEAD", "OPTIONS"):
             self._check_origin(headers, host)
         client = (scope.get("client") or ("?",))[0]
+        scope["role"] = "admin"
         role = role_needed(scope["method"], scope["path"])
         if self.needs_keys and role is not None:
-            client = self._check_key(headers, role)
+            key = self._check_key(headers, role)
+            client, scope["role"] = key.key_id, key.role
         if self.buckets is not None and scope["path"].startswith("/v1/"):
             passes, left = self.buckets.take(client, time.monotonic())
             policy = f'"default";q={int(self.buckets.size)};w=10'
@@ -221,7 +223,7 @@ class Edge:
         if other or headers.get(b"sec-fetch-site", "same-origin") not in ("same-origin", "none"):
             raise Problem(403, "a page of another origin may not do this")
 
-    def _check_key(self, headers: Mapping[bytes, str], role: str) -> str:
+    def _check_key(self, headers: Mapping[bytes, str], role: str) -> Key:
         scheme, _, text = headers.get(b"authorization", "").partition(" ")
         if scheme.lower() != "bearer" or not text:
             text = headers.get(b"x-api-key", "")
@@ -233,7 +235,7 @@ class Edge:
             raise Problem(401, "the API key is not known: make one with palate keys", {"WWW-Authenticate": "Bearer"})
         if ROLES.index(key.role) < ROLES.index(role):
             raise Problem(403, f"the key {key.name!r} has role {key.role}, this needs {role}")
-        return key.key_id
+        return key
 
     def _most(self, path: str) -> int:
         return self.settings.max_body * (BULK if path.startswith("/v1/import/") else 1)

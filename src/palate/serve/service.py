@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import orjson
@@ -21,6 +21,7 @@ from palate.serve.problems import Problem
 from palate.serve.schemas import FeedbackEvent
 from palate.serve.settings import Settings
 from palate.serve.store import Event, Store, Stored
+from palate.serve.stream import Stream
 from palate.serve.tokens import token
 
 CHUNK = 20_000  # events read at a time when the live state is rebuilt
@@ -44,6 +45,8 @@ class Service:
         live = Live(settings.events, first)
         self.answers = Answers(settings, first, Items(first), live, self.store)
         self.answers.loaded = self.bundles
+        self.stream = Stream()
+        self.on_events: Callable[[list[Stored]], None] = lambda _: None  # called with what was applied
         self.started = time.time()
         self.ready = False
         self.before: list[str] = []  # versions that answered before the one that answers now
@@ -191,6 +194,7 @@ class Service:
         for _, event in rows:
             if event.type == DELETE_USER:
                 self.answers.features.pop(event.user_id, None)
+        self.on_events(rows)
 
     def _rebuild(self) -> None:
         """The live state of everything in the store."""

@@ -113,8 +113,10 @@ class Settings:
         max_history: events of a posted history.
         max_k, max_exclude, max_page: list length, excluded or candidate items, rows of a page.
         max_requests: requests in progress; more are refused with 503.
+        max_streams: open streams of /v1/stream; more are refused with 503.
         rate: requests a second for each key, and for each address where no keys are needed. Default: None, no limit.
-        body_seconds: time for a client to send its request.
+        header_seconds: time for a client to send the headers of a request.
+        body_seconds: time for a client to send the body of a request.
         drain_seconds: time for requests in progress to end at a shutdown.
         impressions: share of the served lists that are stored.
         page_seconds: time during which a list can be continued by its ``recommendation_id``.
@@ -138,7 +140,9 @@ class Settings:
     max_exclude: Count = 10_000
     max_page: Count = 1_000
     max_requests: Count = 1_000
+    max_streams: Count = 100
     rate: Positive | None = None
+    header_seconds: Positive = 10.0
     body_seconds: Positive = 20.0
     drain_seconds: Positive = 20.0
     impressions: Fraction = 1.0
@@ -171,10 +175,10 @@ class Settings:
         scalars = [one.name for one in fields(cls) if one.name not in ("events", "scenarios")]
         found = {name: os.environ.get(PREFIX + name.upper()) for name in scalars}
         values: dict[str, Any] = {name: text for name, text in found.items() if text is not None}
-        if "allowed_hosts" in values:
-            values["allowed_hosts"] = values["allowed_hosts"].split(",")
-        given = {name: value for name, value in (flags or {}).items() if value is not None}
-        return cls(**{**plain, **values, **given})
+        values |= {name: value for name, value in (flags or {}).items() if value is not None}
+        if isinstance(values.get("allowed_hosts"), str):
+            values["allowed_hosts"] = [one.strip() for one in values["allowed_hosts"].split(",")]
+        return cls(**{**plain, **values})
 
 
 def _toml(path: Path) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import asdict
 from importlib.metadata import version
+from typing import Any
 
 from fastapi import APIRouter, Response
 from fastapi.responses import PlainTextResponse
@@ -39,31 +40,7 @@ def add_routes(router: APIRouter, service: Service, metrics: Metrics) -> None:
     @router.get("/v1/stats", tags=["operations"])
     async def stats() -> Response:
         """Figures for an overview."""
-        last = [seconds for when, seconds in metrics.recent if when > time.time() - 60]
-        return json_response(
-            {
-                "model": answers.deployment.version,
-                "uptime_seconds": round(time.time() - service.started, 1),
-                "requests": sum(metrics.requests.values()),
-                "errors": sum(count for key, count in metrics.requests.items() if key[2] >= 500),
-                "requests_last_minute": len(last),
-                "in_progress": metrics.in_progress,
-                **metrics.quantiles(),
-                "events_stored": store.stored,
-                "live_events": answers.live.total,
-                "live_users": len(answers.live.users),
-                "store": {
-                    "kind": store.engine.dialect.name,
-                    "available": store.available,
-                    "waiting": store.waiting,
-                    "commits": store.commits,
-                    "last_commit_ms": round(1000 * store.commit_seconds, 3),
-                },
-                "batches": answers.batcher.batches,
-                "batched_requests": answers.batcher.asked,
-                "dropped_impressions": answers.dropped_impressions,
-            }
-        )
+        return json_response(overview(service, metrics))
 
     @router.get("/v1/stats/history", tags=["operations"])
     async def history() -> Response:
@@ -96,3 +73,32 @@ def add_routes(router: APIRouter, service: Service, metrics: Metrics) -> None:
                 "events": {name: asdict(one) for name, one in settings.events.items()},
             }
         )
+
+
+def overview(service: Service, metrics: Metrics) -> dict[str, Any]:
+    """Figures for a person: the answer of /v1/stats."""
+    answers, store = service.answers, service.store
+    last = [seconds for when, seconds in metrics.recent if when > time.time() - 60]
+    return {
+        "model": answers.deployment.version,
+        "uptime_seconds": round(time.time() - service.started, 1),
+        "requests": sum(metrics.requests.values()),
+        "errors": sum(count for key, count in metrics.requests.items() if key[2] >= 500),
+        "requests_last_minute": len(last),
+        "in_progress": metrics.in_progress,
+        **metrics.quantiles(),
+        "events_stored": store.stored,
+        "live_events": answers.live.total,
+        "live_users": len(answers.live.users),
+        "store": {
+            "kind": store.engine.dialect.name,
+            "available": store.available,
+            "waiting": store.waiting,
+            "commits": store.commits,
+            "last_commit_ms": round(1000 * store.commit_seconds, 3),
+        },
+        "streams": len(service.stream),
+        "batches": answers.batcher.batches,
+        "batched_requests": answers.batcher.asked,
+        "dropped_impressions": answers.dropped_impressions,
+    }

@@ -10,15 +10,19 @@ const rate = (value) => `${value < 10 ? value.toFixed(1) : Math.round(value)}/s`
 export function Overview() {
   const [, setTurn] = useState(0);
   useEffect(() => follow(() => setTurn((n) => n + 1)), []);
-  const { stats: latest, history, failure } = pulse();
+  const { stats: latest, history, events: fresh, changes, live, failure } = pulse();
   const enough = history?.time.length > 1;
   const waiting = html`<div class="empty tall"><p>${latest ? "The first points come with the first requests." : ""}</p></div>`;
-  const events = useLoad((signal) => get("/v1/events", { limit: 8 }, signal), []);
+  // Those of the stream come before those that were there; after an undo, or a break of the stream, all are loaded again.
+  const events = useLoad((signal) => get("/v1/events", { limit: 8 }, signal), [changes]);
+  const newest = (loaded) => {
+    const seen = new Set();
+    return [...(live ? fresh : []), ...loaded].filter(({ seq }) => !seen.has(seq) && seen.add(seq)).sort((a, b) => b.seq - a.seq).slice(0, 8);
+  };
   const popular = useLoad((signal) => get("/v1/recent", { k: 8 }, signal), []);
-  useInterval(events.reload, 5000);
   useInterval(popular.reload, 15000);
   return html`
-    <${Head} title="Overview">What the server does now. The figures are read every two seconds.<//>
+    <${Head} title="Overview">What the server does now. Figures and events arrive as they happen.<//>
     <div class="stack">
       ${failure && html`<${Failure} error=${failure} />`}
       ${latest && !latest.store.available && html`<p class="notice bad" role="alert"><strong>The store does not answer.</strong> Lists are answered from memory; feedback is refused until it is back.</p>`}
@@ -42,8 +46,8 @@ export function Overview() {
       </div>
       <div class="two">
         <section class="panel" aria-labelledby="events"><h2 id="events">Latest events</h2>
-          <${Loaded} state=${events} children=${(data) => data.events.length
-            ? html`<${EventLines} events=${data.events} showUser />`
+          <${Loaded} state=${events} children=${(data) => newest(data.events).length
+            ? html`<${EventLines} events=${newest(data.events)} showUser />`
             : html`<${Empty} title="No events yet">Feedback appears here as it arrives. <a href=${link("try")}>Try it.</a><//>`} />
         </section>
         <section class="panel" aria-labelledby="now"><h2 id="now">Popular now</h2>
