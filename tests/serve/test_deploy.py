@@ -1,4 +1,4 @@
-"""The files of deploy/: each setting and path in them exists, and what runs them accepts them, where it is installed."""
+"""The files of deploy/: the settings and paths in them exist, and the programs that read them accept them."""
 
 from __future__ import annotations
 
@@ -114,12 +114,8 @@ def test_nginx_forwards_lists_feedback_and_the_stream(serving, tmp_path):
         key = add_key(connection, "shop", "admin")[0]
     store.engine.dispose()
     name = "recommend.example.com"
-    subprocess.run(
-        [openssl, "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "1"]
-        + ["-subj", f"/CN={name}", "-keyout", tmp_path / "key", "-out", tmp_path / "pem"],
-        check=True,
-        capture_output=True,
-    )
+    request = "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 1 -keyout key -out pem -subj"
+    subprocess.run([openssl, *request.split(), f"/CN={name}"], check=True, capture_output=True, cwd=tmp_path)
     port = free_port()
     with serving(folder=tmp_path, PALATE_SERVE_ALLOWED_HOSTS=name, PALATE_SERVE_REQUIRE_KEYS="true") as server:
         text = (DEPLOY / "nginx.conf").read_text().replace("127.0.0.1:8000", server.url.removeprefix("http://"))
