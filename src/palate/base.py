@@ -13,9 +13,21 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Generic, Literal, NamedTuple, Protocol, Self, TypeVar, runtime_checkable
+from typing import (
+    Annotated,
+    Any,
+    ClassVar,
+    Generic,
+    Literal,
+    NamedTuple,
+    Protocol,
+    Self,
+    TypeVar,
+    cast,
+    runtime_checkable,
+)
 
 import numpy as np
 import polars as pl
@@ -378,10 +390,33 @@ class Recipe(Generic[M_co]):
                 "lower min_rating (--min-rating)"
             )
         with overflow_explained(self.name, rows):
-            model = self._fit(rows, options)
+            model = self._for_rows(rows)._fit(rows, options)
         # The rows that are seen but not positive belong to what the model was given: a test row may be one of them.
         model.trained_on = whole.fingerprint
         return model
+
+    def for_data(self, train: Dataset | Any) -> Self:
+        """The recipe with a value in every field that ``None`` leaves to the data; fields with a value keep it.
+
+        ``fit`` calls it. The values are functions of the numbers of rows, users and items of the training rows, never
+        of a fit. A recipe without such fields returns itself.
+
+        Args:
+            train: the training rows, as for ``fit``.
+        """
+        return self._for_rows(self.training_rows(as_dataset(train)))
+
+    def _for_rows(self, rows: Dataset) -> Self:
+        """``for_data``, for rows to learn from."""
+        return self
+
+    def chosen(self, given: Recipe[Any]) -> str:
+        """The fields in which this recipe differs from ``given``, as "field=value, field=value"; "" for none."""
+        before, after = (dict(_paths("", asdict(cast(Any, one)))) for one in (given, self))
+        differ = ((path, value) for path, value in after.items() if value != before.get(path))
+        return ", ".join(
+            f"{path}={value:.3g}" if isinstance(value, float) else f"{path}={value}" for path, value in differ
+        )
 
     def training_rows(self, train: Dataset) -> Dataset:
         """The rows of ``train`` to learn from: the positive ones, unless the recipe reads ratings or dislikes."""
@@ -398,6 +433,15 @@ class Recipe(Generic[M_co]):
     def fast(cls) -> Self:
         """The preset that trains in seconds on two cores; the defaults, unless overridden."""
         return cls()
+
+
+def _paths(start: str, value: Any) -> Iterator[tuple[str, Any]]:
+    """Paths and values of the leaves of nested fields: ``members.0.dim``."""
+    if not isinstance(value, dict | list | tuple):
+        yield start, value
+        return
+    for key, inner in value.items() if isinstance(value, dict) else enumerate(value):
+        yield from _paths(f"{start}.{key}" if start else str(key), inner)
 
 
 @contextmanager

@@ -108,6 +108,8 @@ class Bundle:
         from palate.recommend import Recommender
 
         recommender = Recommender.of(model, train)
+        # Values that were chosen by the data are stored: the rows alone would not tell a later version.
+        recipe = recipe.for_data(train)
         _check_rebuilds(recipe, recommender)
         rows = tuple(dict(row) for row in metrics)
         return cls(recipe, recommender, rows, split_fingerprint, candidates_fingerprint)

@@ -163,7 +163,7 @@ def test_parts_of_a_score_add_up_to_it(name: str) -> None:
 def test_the_state_dict_holds_the_whole_model(name: str) -> None:
     model = fitted(name)
     spec = getattr(model, "spec", DataSpec(board(name).train.n_users, board(name).train.n_items))
-    rebuilt = small(name).build(spec)
+    rebuilt = small(name).for_data(board(name).train).build(spec)
     rebuilt.load_state_dict(model.state_dict(), strict=True)  # type: ignore[attr-defined]
     assert torch.equal(score(rebuilt.eval(), query(name, [0, 9])), score(model, query(name, [0, 9])))
 
@@ -173,7 +173,7 @@ def test_a_bundle_round_trip_is_bit_equal_and_holds_no_pickle(name: str, tmp_pat
     model, asked = fitted(name), query(name, list(range(40)))
     Bundle.of(small(name), model, board(name).train).save(tmp_path / "bundle")
     loaded = Bundle.load(tmp_path / "bundle")
-    assert loaded.recipe == small(name)
+    assert loaded.recipe == small(name).for_data(board(name).train)
     assert torch.equal(score(loaded.recommender.model, asked), score(model, asked))
     assert loaded.trained_on == board(name).train.fingerprint
     files = [path for path in (tmp_path / "bundle").iterdir() if path.name != ".lock"]

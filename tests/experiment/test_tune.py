@@ -73,7 +73,7 @@ def test_every_recipe_has_a_space_of_fields_that_it_has(name: str) -> None:
 
 @pytest.mark.parametrize("name", [name for name in RECIPES if SPACES.get(name)])
 def test_the_preset_lies_in_the_default_space(name: str, halves: Split) -> None:
-    preset = RECIPES[name].fast()
+    preset = RECIPES[name].fast().for_data(halves.train)
     assert Task(preset, default_space(preset), (halves,), NDCG).preset_values() is not None
 
 

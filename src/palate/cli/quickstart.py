@@ -64,7 +64,7 @@ def quickstart(
         split_fingerprint=found.split.fingerprint if found.split else None,
     )  # fmt: skip
     recommender = index_if_large(bundle.recommender)
-    Bundle(found.recipe, recommender, bundle.metrics, bundle.split).save(out)
+    Bundle(bundle.recipe, recommender, bundle.metrics, bundle.split).save(out)
     page = None if found.found is None else _write_page(found, out.with_name(f"{out.name}.html"))
     example = examples(recommender, k)
     steps = next_steps(found, reading.arguments(data, items), out, example)

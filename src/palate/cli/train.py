@@ -92,6 +92,9 @@ def train(
             seed, device, threads, precision=precision, folder=folder, logger=logger, progress=progress
         )
         recipe = _recipe(name, fields, published, dataset, training, k)
+        given, recipe = recipe, recipe.for_data(dataset)
+        if chosen := recipe.chosen(given):
+            note(f"chosen for {dataset}: {chosen}")
         note(f"training {recipe.name}: {dataclasses.asdict(recipe)}")
         model = _fit(recipe, dataset, training, patience, k)
     reports: list[Report] = []

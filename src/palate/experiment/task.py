@@ -78,6 +78,11 @@ class Task:
     exclude_seen: bool = True
     _members: dict[int, dict[str, Any]] = field(default_factory=dict, repr=False, compare=False)
 
+    def __post_init__(self) -> None:
+        # With values in the fields that it leaves to the data, the preset is a point of the space.
+        if self.parts:
+            object.__setattr__(self, "preset", self.preset.for_data(self.parts[0].train))
+
     def about(self) -> dict[str, Any]:
         """The identity of the study; a journal of another one is refused."""
         return {

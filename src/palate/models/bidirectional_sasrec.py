@@ -119,6 +119,10 @@ class BidirectionalSASRec(Recipe[BidirectionalSASRecModel]):
         """The fast preset of ``sasrec``, twice."""
         return cls(network=_plain(SASRec.fast()))
 
+    def _for_rows(self, rows: Dataset) -> Self:
+        """The network with the values that the data choose for it."""
+        return replace(self, network=_plain(_recipe(self.network).for_data(rows)))
+
     def build(self, spec: DataSpec) -> BidirectionalSASRecModel:
         """Two untrained networks."""
         recipe = _recipe(self.network)

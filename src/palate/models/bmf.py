@@ -110,7 +110,7 @@ class BMF(Recipe[RatingFactors]):
         whole = as_dataset(train)
         rows = self.training_rows(whole)
         with overflow_explained(self.name, rows):
-            model = self._sampled(rows, options, unrated)
+            model = self._for_rows(rows)._sampled(rows, options, unrated)
         model.trained_on = whole.fingerprint
         return model
 

@@ -120,6 +120,10 @@ class Ensemble(Recipe[EnsembleModel]):
         """The members as recipes."""
         return tuple(map(as_recipe, self.members))
 
+    def _for_rows(self, rows: Dataset) -> Self:
+        """Each member with the values that the data choose for it."""
+        return replace(self, members=tuple(as_table(one.for_data(rows)) for one in self.recipes))
+
     def build(self, spec: DataSpec) -> EnsembleModel:
         """Untrained members, ready for ``load_state_dict``."""
         return EnsembleModel([recipe.build(spec) for recipe in self.recipes], self.weights, self.how, spec)

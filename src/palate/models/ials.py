@@ -10,6 +10,17 @@ Benchmarks", eq. 3 to 5, after Hu, Koren & Volinsky 2008).
     iALS   t = 1 (0 for a dislike), w = the row's confidence (see ``confidence``): implicit feedback
     WALS   t = rating - mean, w = 1, a = 0 by default: ratings; predicts mean + p_u.q_i (the mean is the items' bias)
 
+By default IALS takes a and l from the data. With n and m the mean events per user and per item,
+
+    a = min(1, c density),   c = 10                unobserved cells weigh ten times as much as observed ones
+    l = f (n^1/2 + m^1/2) (n + a I)^-v/2 (m + a U)^-v/2,   f = 0.7
+
+The ridges of a mean user and a mean item shrink the singular values of the observed matrix by about their geometric
+mean, which is then f (n^1/2 + m^1/2): a fixed part of the largest singular value of random rows, which is noise (see
+``benchmarks/ials_defaults.py`` for the study that chose c and f). The published a = 0.1, l = 0.003 on ML-20M, 0.02 and
+0.002 on MSD are c = 28 and 14, f = 0.5 and 0.2 in these terms; on a catalog ten times as wide with fewer events per
+user the same numbers shrink all that is personal away.
+
 Rows are solved exactly, or in blocks of coordinates (see ``least_squares``). Where a > 0 the item vectors start from
 the leading singular vectors of the matrix w t, zero where nothing was observed: they would be the solution if all
 entries weighed the same. That takes a fraction of an epoch and saves half of the epochs or more.
@@ -31,7 +42,7 @@ other; B users of a query, C candidates, S new users, H events.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -49,6 +60,8 @@ from palate.models.least_squares import Floats, Rows, diagonal, leading_vectors,
 from palate.progress import ProgressEvent, silent
 
 LOSS_CELLS = 4_000_000  # numbers gathered at once by ``Alternation.loss``
+# c and f of the module's docstring.
+UNOBSERVED_SHARE, SHRINKAGE = 10.0, 0.7
 
 
 class LeastSquares(FoldIn):
@@ -88,7 +101,7 @@ class LeastSquares(FoldIn):
         if self.recency != EVENLY:
             weights = recency if weights is None else weights * recency
         ridge = recipe.ridge(offsets, weights, len(item)).astype(np.float64)
-        penalty = recipe.unobserved_weight * self.spectrum.cpu().numpy().astype(np.float64)
+        penalty = recipe.strengths[0] * self.spectrum.cpu().numpy().astype(np.float64)
         return item[:, : recipe.dim], penalty, Rows(offsets, columns, targets.astype(np.float64), weights, ridge)
 
 
@@ -134,13 +147,13 @@ class Alternation:
     """The state of a fit: both sides, and the two half-steps. Memory: three times the rows, twice the vectors.
 
     Args:
-        recipe: the objective.
+        recipe: the objective; what it leaves to the data is chosen by the rows.
         train: the rows.
         seed: of the first item vectors.
     """
 
     def __init__(self, recipe: _Als, train: Dataset, seed: int) -> None:
-        self.recipe = recipe
+        self.recipe = recipe = recipe.for_data(train)
         rows = train.interactions
         self.bias = float(rows.weight.mean(dtype=np.float64)) if recipe.bias else None
         self.lowest = float(rows.weight.min()) - (self.bias or 0.0) if recipe.bias else 0.0
@@ -155,7 +168,7 @@ class Alternation:
         # Divided by the root of D below, so that vectors of any width start equally long.
         start = np.random.default_rng(seed).standard_normal((train.n_items, recipe.dim), dtype=np.float32)
         self.item_ID: Floats = start * np.float32(recipe.init_std / recipe.dim**0.5)
-        if recipe.unobserved_weight > 0:
+        if recipe.strengths[0] > 0:
             self.item_ID += leading_vectors(self.by_user, self.by_item, start)
         self.user_UD: Floats = np.zeros((train.n_users, recipe.dim), np.float32)
         self._past: list[Floats] = []  # items after the last step but one, before the last step, after it
@@ -205,7 +218,7 @@ class Alternation:
         self.item_ID = now + np.float32((self._run - 1) / (self._run + 2)) * change
 
     def _solve(self, other_ND: Floats, rows: Rows, start_RD: Floats) -> Floats:
-        penalty = np.float32(self.recipe.unobserved_weight) * self.spectrum_D
+        penalty = np.float32(self.recipe.strengths[0]) * self.spectrum_D
         # A block sweep only improves its start, and zeros are no start: the first step is exact.
         block = self.recipe.block if start_RD.any() else None
         solved = solve_rows(other_ND, penalty, rows, start_RD, block)
@@ -225,7 +238,7 @@ class Alternation:
             error = (rows.targets[part] - score).astype(np.float64) ** 2
             total += float(error.sum() if rows.weights is None else error @ rows.weights[part])
         gram_user, gram_item = self.user_UD.T @ self.user_UD, self.item_ID.T @ self.item_ID
-        total += recipe.unobserved_weight * float(np.vdot(gram_user, gram_item))
+        total += recipe.strengths[0] * float(np.vdot(gram_user, gram_item))
         for vectors, side in ((self.user_UD, self.by_user), (self.item_ID, self.by_item)):
             total += float((side.ridge.astype(np.float64) * np.einsum("rd,rd->r", vectors, vectors)).sum())
         return total
@@ -238,8 +251,8 @@ class _Als(Recipe[ALSModel]):
     Args:
         epochs: item steps, each followed by a user step, after a first user step.
         dim: width D of the vectors.
-        unobserved_weight: a, the weight of every squared score.
-        regularization: l.
+        unobserved_weight: a, the weight of every squared score; None: by the density of the data.
+        regularization: l; None: by the events per user and per item.
         exponent: v; 1 scales the regularization by the amount of data of a row, 0 not at all.
         block: width b of the coordinate blocks, None for exact solves; pays for D above 128.
         init_std: standard deviation of the first item vectors' length, apart from the singular vectors.
@@ -252,8 +265,8 @@ class _Als(Recipe[ALSModel]):
 
     epochs: Rounds = 8
     dim: Width = 64
-    unobserved_weight: NonNegative = 0.3
-    regularization: Positive = 0.007
+    unobserved_weight: NonNegative | None = None
+    regularization: Positive | None = None
     exponent: NonNegative = 1.0
     block: Width | None = None
     init_std: Positive = 0.1
@@ -264,6 +277,32 @@ class _Als(Recipe[ALSModel]):
     def fast(cls) -> Self:
         """Fewer epochs: nearly all of the quality."""
         return cls(epochs=3)
+
+    def _for_rows(self, rows: Dataset) -> Self:
+        """a and l by the density and the events per user and item (see the module's docstring)."""
+        if None not in (self.unobserved_weight, self.regularization) or not len(rows):
+            return self
+        users, items = (len(np.unique(x)) for x in (rows.interactions.user, rows.interactions.item))
+        per_user, per_item = len(rows) / users, len(rows) / items
+        a, regularization = self.unobserved_weight, self.regularization
+        if a is None:
+            a = min(1.0, UNOBSERVED_SHARE * per_user / items)
+        if regularization is None:
+            # All rows and columns of the tables count in ``ridge``, also those without events.
+            amounts = (per_user + a * rows.n_items) * (per_item + a * rows.n_users)
+            regularization = SHRINKAGE * (per_user**0.5 + per_item**0.5) * amounts ** (-self.exponent / 2)
+        return replace(self, unobserved_weight=a, regularization=regularization)
+
+    @property
+    def strengths(self) -> tuple[float, float]:
+        """a and l.
+
+        Raises:
+            RecipeError: they were left to the data, and no data have been seen.
+        """
+        if self.unobserved_weight is None or self.regularization is None:
+            raise RecipeError(f"recipe {self.name} leaves fields to the data: take recipe.for_data(train)")
+        return self.unobserved_weight, self.regularization
 
     @property
     def row_weighting(self) -> Weighting:
@@ -281,7 +320,8 @@ class _Als(Recipe[ALSModel]):
             # Differences of a running sum, in double: in float32 the last rows of a long log would lose their digits.
             total = np.concatenate([[0.0], weights.cumsum(dtype=np.float64)])
             amount = np.diff(total[offsets])
-        ridge: Floats = self.regularization * (amount + self.unobserved_weight * columns) ** self.exponent
+        unobserved, regularization = self.strengths
+        ridge: Floats = regularization * (amount + unobserved * columns) ** self.exponent
         return ridge
 
     def build(self, spec: DataSpec) -> ALSModel:
@@ -344,6 +384,8 @@ class IALS(_Als):
     """Implicit alternating least squares: every row of training is a 1, everything else a weak 0.
 
     Args:
+        unobserved_weight: a; None chooses it by the density of the data (see the module's docstring).
+        regularization: l; None chooses it by the events per user and per item.
         weighting: confidence of a row by its weight: "log" or "linear", "none" for 1; "auto" is "log" for quantities,
             "linear" for events, else "none".
     """
@@ -352,7 +394,7 @@ class IALS(_Als):
     bias: ClassVar[bool] = False
 
     # With a = 0 nothing holds unobserved scores down, and every score becomes 1.
-    unobserved_weight: Positive = 0.3
+    unobserved_weight: Positive | None = None
     weighting: Weighting = "auto"
 
     def training_rows(self, train: Dataset) -> Dataset:

@@ -111,6 +111,13 @@ class TwoStage(Recipe[TwoStageModel]):
         """The retrievers as recipes, then the scorers."""
         return tuple(map(as_recipe, (*self.members, *self.scorers)))
 
+    def _for_rows(self, rows: Dataset) -> Self:
+        """Each retriever and scorer with the values that the data choose for it."""
+        members, scorers = (
+            tuple(as_table(as_recipe(one).for_data(rows)) for one in side) for side in (self.members, self.scorers)
+        )
+        return replace(self, members=members, scorers=scorers)
+
     def build(self, spec: DataSpec) -> TwoStageModel:
         """Untrained parts, ready for ``load_state_dict``."""
         members = [recipe.build(spec._replace(features=_read_by(recipe, spec.features))) for recipe in self.recipes]
