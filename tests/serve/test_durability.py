@@ -5,13 +5,19 @@ PALATE_KILLS sets the number of kills per database (make kills: 25).
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import signal
+import subprocess
+import tempfile
 import threading
 import time
+from pathlib import Path
+from urllib.parse import quote
 
 import httpx
+import pytest
 from sqlalchemy import select, text
 
 from palate.serve import tables
@@ -104,6 +110,71 @@ def test_two_servers_on_one_database_learn_from_each_other(serving, postgres, tm
             time.sleep(0.05)
         assert one.ids("u02", k=3) == first
         assert one.get("/v1/stats")["live_events"] == two.get("/v1/stats")["live_events"] == 0
+
+        def shared(look, expected):
+            """What a request tells, once both servers agree."""
+            deadline = time.monotonic() + 20
+            while look(two) != expected and time.monotonic() < deadline:
+                time.sleep(0.05)
+            assert look(one) == look(two) == expected
+
+        def title(server):
+            return server.client.get("/v1/items/n%2F1").json()["title"]
+
+        one.client.put("/v1/items/n%2F1", json={"title": "New"})
+        shared(title, "New")
+        one.client.post("/v1/import/items", content=b'{"item_id": "n/1", "title": "Newer"}')
+        shared(title, "Newer")
+        one.client.delete("/v1/items/n%2F1")
+        shared(title, "Not Found")  # of the problem document
+        one.client.patch(f"/v1/items/{quote(first[0], safe='')}", json={"in_stock": False})
+        shared(lambda server: first[0] in server.ids("u02", k=20), False)
+        one.client.patch("/v1/users/u02", json={"features": {"side": "right"}})
+        shared(lambda server: server.get("/v1/users/u02")["features"]["side"], "right")
+        one.client.post("/v1/import/users", content=b'{"user_id": "u02", "deleted": true}')
+        shared(lambda server: server.get("/v1/recommend", user_id="u02")["items"][0]["source"], "popular")
+        assert one.client.get("/v1/export/events").content == b""  # announcements are no events
+
+
+@pytest.fixture
+def small_disk():
+    """A file system of a few megabytes."""
+    if os.getuid():
+        pytest.skip("a small file system needs root")
+    with tempfile.TemporaryDirectory(prefix="palate-disk-") as name:
+        mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=6m", "tmpfs", name], check=False)
+        if mounted.returncode:
+            pytest.skip("this machine mounts nothing")
+        yield Path(name)
+        subprocess.run(["umount", "--lazy", name], check=True)
+
+
+def test_a_full_disk_gets_503_and_writes_go_on_when_there_is_space(serving, small_disk, tmp_path):
+    def event(number):
+        return {"user_id": "u06", "item_id": "i/00 ä", "type": "view", "context": {"n": number, "x": "x" * 5_000}}
+
+    with serving("--store", f"sqlite:///{small_disk}/events.db", folder=tmp_path) as server:
+        filler = small_disk / "filler"
+        with filler.open("wb") as file, contextlib.suppress(OSError):
+            while True:
+                file.write(b"x" * 65_536)
+        number, acknowledged = 0, 0
+        while (refused := server.client.post("/v1/feedback", json=event(number))).status_code == 200:
+            number += 1
+            acknowledged += 1
+        assert refused.status_code == 503
+        assert refused.headers["retry-after"]
+        assert "disk" in refused.json()["detail"]
+        assert server.client.patch("/v1/items/i%2F02 ä", json={"hidden": True}).status_code == 503
+        assert not server.get("/v1/stats")["store"]["available"]
+        assert len(server.ids("u06", k=5)) == 5  # reads go on
+        assert server.get("/v1/items/i%2F02 ä")["listed"]
+        assert len(server.get("/v1/events", user_id="u06", limit=1000)["events"]) == acknowledged
+        filler.unlink()
+        assert server.client.post("/v1/feedback", json=event(number)).status_code == 200
+        assert server.get("/v1/health/ready")["store"]
+    with serving("--store", f"sqlite:///{small_disk}/events.db", folder=tmp_path) as server:
+        assert server.get("/v1/stats")["live_events"] == acknowledged + 1
 
 
 def test_a_database_that_is_gone_gets_503_and_comes_back(serving, postgres, tmp_path):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import heapq
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,7 +17,7 @@ from sqlalchemy import Connection, Row, delete, select
 from palate.serve import tables
 from palate.serve.deployment import Deployment
 from palate.serve.search import TitleIndex
-from palate.serve.store import Store
+from palate.serve.store import ITEM, Store
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,6 +165,7 @@ class Items:
         def change(connection: Connection) -> None:
             connection.execute(delete(tables.items).where(tables.items.c.item_id == item.item_id))
             connection.execute(tables.items.insert(), row)
+            store.announce(connection, ITEM, [item.item_id])
 
         await store.write(change)
         self.put(item)
@@ -174,12 +175,18 @@ class Items:
         if self.deployment.items.row(item_id) >= 0:
             await self.save(store, replace(self.get(item_id) or Item(item_id), hidden=True))
             return
-        await store.write(
-            lambda connection: connection.execute(delete(tables.items).where(tables.items.c.item_id == item_id))
-        )
+
+        def remove(connection: Connection) -> None:
+            connection.execute(delete(tables.items).where(tables.items.c.item_id == item_id))
+            store.announce(connection, ITEM, [item_id])
+
+        await store.write(remove)
         self.remove(item_id)
 
 
-def load_items(connection: Connection) -> list[Item]:
-    """All changes in the store."""
-    return [Item.of(row) for row in connection.execute(select(tables.items).order_by(tables.items.c.updated))]
+def load_items(connection: Connection, ids: Collection[str] | None = None) -> list[Item]:
+    """The changes of these items in the store, of all items unless named."""
+    query = select(tables.items).order_by(tables.items.c.updated)
+    if ids is not None:
+        query = query.where(tables.items.c.item_id.in_(ids))
+    return [Item.of(row) for row in connection.execute(query)]

@@ -7,9 +7,10 @@ import logging
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 import orjson
-from sqlalchemy import Connection, delete, select, update
+from sqlalchemy import Connection, Row, delete, select, update
 
 from palate.recommend.cold_start import DAY
 from palate.serve import tables
@@ -20,7 +21,7 @@ from palate.serve.live import DELETE_USER, MERGE, UNDO, Live
 from palate.serve.problems import Problem
 from palate.serve.schemas import FeedbackEvent
 from palate.serve.settings import Settings
-from palate.serve.store import Event, Store, Stored
+from palate.serve.store import ITEM, USER, Event, Store, Stored
 from palate.serve.stream import Stream
 from palate.serve.tokens import token
 
@@ -207,10 +208,7 @@ class Service:
             answers.items.put(item)
         users = self.store.read_now(lambda connection: connection.execute(select(tables.users)).all())
         for user in users:
-            if user.deleted:
-                answers.live.deleted.add(user.user_id)
-            if user.features is not None or not user.deleted:
-                answers.features[user.user_id] = orjson.loads(user.features or "{}")
+            self._take_user(user)
         after = 0
         while rows := self.store.read_now(lambda connection, after=after: read_log(connection, after, CHUNK)):  # type: ignore[misc]
             # Rows that were moved or deleted are as they are now; only what is still true is replayed.
@@ -225,13 +223,39 @@ class Service:
             await asyncio.sleep(POLL_SECONDS)
             try:
                 rows = await self.store.read(lambda connection: read_log(connection, self._polled, CHUNK))
+                if rows:
+                    others = [row for row in rows if row.seq not in self._own and row.seq not in self.store.announced]
+                    await self._take_changes([row.event for row in others if row.event.type in (ITEM, USER)])
+                    self._polled = rows[-1].seq
+                    self._take([row for row in others if row.event.type not in (ITEM, USER)])
+                    self._own = {seq for seq in self._own if seq > self._polled}
+                    self.store.announced.difference_update(row.seq for row in rows)
             except Exception as error:  # a database that is gone comes back
                 logger.warning("the log cannot be read: %s", error)
-                continue
-            if rows:
-                self._polled = rows[-1].seq
-                self._take([row for row in rows if row.seq not in self._own])
-                self._own = {seq for seq in self._own if seq > self._polled}
+
+    async def _take_changes(self, announced: list[Event]) -> None:
+        """Read the items and users again that other servers have changed."""
+        changed = {event.item_id for event in announced if event.type == ITEM}
+        if changed:
+            items = self.answers.items
+            found = {one.item_id: one for one in await self.store.read(lambda part: load_items(part, changed))}
+            for item_id in changed:
+                if item_id in found:
+                    items.put(found[item_id])
+                else:
+                    items.remove(item_id)
+        names = {event.user_id for event in announced if event.type == USER}
+        if names:
+            query = select(tables.users).where(tables.users.c.user_id.in_(names))
+            for user in await self.store.read(lambda part: part.execute(query).all()):
+                self._take_user(user)
+
+    def _take_user(self, user: Row[Any]) -> None:
+        """A row of the table of users."""
+        if user.deleted:
+            self.answers.live.deleted.add(user.user_id)
+        if user.features is not None or not user.deleted:
+            self.answers.features[user.user_id] = orjson.loads(user.features or "{}")
 
     # Bundles.
 

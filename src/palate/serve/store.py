@@ -15,9 +15,10 @@ import asyncio
 import logging
 import os
 import queue
+import secrets
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar, cast
@@ -34,6 +35,7 @@ T = TypeVar("T")
 GROUP_ROWS = 2_000  # rows of one transaction at most: bounds the time until its first write is acknowledged
 WAITING = 20_000  # writes that may wait; more are refused, so that a slow disk does not fill the memory
 LOCK = 7_266_283  # of PostgreSQL's advisory locks
+ITEM, USER = "$item", "$user"  # rows of the log that announce a change of an item or a user to other servers
 logger = logging.getLogger(__name__)
 
 
@@ -92,6 +94,7 @@ class Store:
         self.commits = 0
         self.stored = 0
         self.commit_seconds = 0.0  # of the latest commit
+        self.announced: set[int] = set()  # places in the log of the changes that this process has announced
         self._waiting: queue.Queue[_Write | None] = queue.Queue(WAITING)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread = threading.Thread(target=self._run, name="palate-store", daemon=True)
@@ -138,6 +141,31 @@ class Store:
             StoreUnavailableError: it did not happen.
         """
         return cast(T, await self._ask((), change))
+
+    def announce(self, connection: Connection, kind: str, ids: Iterable[str]) -> None:
+        """Tell other servers on the database, within a change, of changed items or users; SQLite serves only one.
+
+        Args:
+            connection: that of the change.
+            kind: ``ITEM`` or ``USER``.
+            ids: what is to be read again.
+        """
+        if self.is_sqlite:
+            return
+        now, event = time.time(), tables.events
+        rows = [
+            {
+                "event_id": secrets.token_urlsafe(12),
+                "user_id": one if kind == USER else "",
+                "item_id": one if kind == ITEM else "",
+                "type": kind,
+                "time": now,
+                "received": now,
+                "undone": False,
+            }
+            for one in ids
+        ]
+        self.announced.update(connection.execute(event.insert().returning(event.c.seq), rows).scalars())
 
     def later(self, change: Callable[[Connection], Any]) -> bool:
         """Run a change in some transaction, without an answer; False where too much waits already."""

@@ -20,6 +20,7 @@ from palate.serve.problems import Problem
 from palate.serve.routes.common import json_response
 from palate.serve.schemas import FeedbackEvent, ImportedEvent, ImportedItem, ImportedUser
 from palate.serve.service import Service
+from palate.serve.store import ITEM, USER
 
 SHOWN = 20  # refused lines that an import names
 CHUNK = 1_000  # lines stored, or rows read, at a time
@@ -107,6 +108,7 @@ class _Import:
         def change(connection: Connection) -> None:
             connection.execute(delete(tables.items).where(tables.items.c.item_id.in_(list(items))))
             connection.execute(tables.items.insert(), [one.row(now) for one in items.values()])
+            self.service.store.announce(connection, ITEM, items)
 
         await self.service.store.write(change)
         for one in items.values():
@@ -132,6 +134,7 @@ class _Import:
                 for user, values in features.items()
             ]
             connection.execute(tables.users.insert(), new)
+            self.service.store.announce(connection, USER, features)
 
         await self.service.store.write(change)
         self.service.answers.features.update({user: one for user, one in features.items() if one or user not in gone})

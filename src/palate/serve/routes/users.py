@@ -17,6 +17,7 @@ from palate.serve.schemas import (
     UserChange,
 )
 from palate.serve.service import Service
+from palate.serve.store import USER
 
 
 def add_routes(router: APIRouter, service: Service) -> None:
@@ -95,6 +96,7 @@ def add_routes(router: APIRouter, service: Service) -> None:
         def change(connection: Connection) -> None:
             connection.execute(delete(tables.users).where(tables.users.c.user_id == user))
             connection.execute(tables.users.insert(), row)
+            store.announce(connection, USER, [user])
 
         await store.write(change)
         answers.features[user] = features
