@@ -71,6 +71,7 @@ class Bundle:
         split, candidates: fingerprints of the rows and candidates of the metrics, or None.
         versions: of Palate, Python and the libraries it was made with.
         created: UTC, ISO 8601.
+        refit: of a bundle made by ``palate refit``: name of the store, newest place in its log (seq), rows from it.
     """
 
     recipe: Recipe[Any]
@@ -80,6 +81,7 @@ class Bundle:
     candidates: str | None = None
     versions: Mapping[str, str] = field(default_factory=_versions)
     created: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
+    refit: Mapping[str, Any] | None = None
 
     @classmethod
     def of(
@@ -187,8 +189,8 @@ class Bundle:
 
         Keys: kind, version, created, data, recipe (name, fields), sizes (users, items, and features where the
         model reads any), trained_on (rows, digest, users, items, ids), split, candidates, metrics, versions, index
-        (its measured recall, or null), cold (the cold-start policy), feedback (the rule for positive rows),
-        files (name, sha256, bytes of each).
+        (its measured recall, or null), cold (the cold-start policy), feedback (the rule for positive rows), refit (the
+        store that ``palate refit`` read, or null), files (name, sha256, bytes of each).
 
         Raises:
             BundleError: the folder is missing, no bundle, changed, or made by a newer Palate.
@@ -220,6 +222,7 @@ class Bundle:
             "index": None if data.index is None else index_record(data.index, model),
             "cold": asdict(data.cold),
             "feedback": data.seen.feedback.record(),
+            "refit": None if self.refit is None else dict(self.refit),
         }
         plain: dict[str, Any] = json.loads(to_json(about, inf_nan_mode="null", fallback=lambda number: number.item()))
         if _recipe(plain["recipe"]) != self.recipe:
@@ -287,7 +290,7 @@ class Bundle:
             cold=_policy(manifest["cold"]),
         )
         about = (manifest[key] for key in ("split", "candidates", "versions", "created"))
-        return cls(recipe, recommender, tuple(manifest["metrics"]), *about)
+        return cls(recipe, recommender, tuple(manifest["metrics"]), *about, refit=manifest.get("refit"))
 
 
 # Files.

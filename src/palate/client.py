@@ -58,22 +58,29 @@ class Row:
     rule: str | None = None
     why: str | None = None
     because: tuple[Mapping[str, Any], ...] = ()
+    arm: str | None = None
 
 
 @dataclass(frozen=True)
 class Recommendations:
-    """A list; ``id`` attributes feedback to it and asks for its next page."""
+    """A list; ``id`` attributes feedback to it and asks for its next page.
+
+    ``experiment`` and ``arm`` name those of the user; the arms of an interleaved list are those of its rows.
+    """
 
     id: str
     model: str
     rows: tuple[Row, ...]
     notes: tuple[str, ...] = ()
+    experiment: str | None = None
+    arm: str | None = None
 
     @classmethod
     def of(cls, document: Mapping[str, Any]) -> Recommendations:
         """From the answer of the server."""
         rows = (Row(**{**row, "because": tuple(row.get("because") or ())}) for row in document["items"])
-        return cls(document["recommendation_id"], document["model"], tuple(rows), tuple(document["notes"]))
+        name, notes = document["recommendation_id"], tuple(document["notes"])
+        return cls(name, document["model"], tuple(rows), notes, document.get("experiment"), document.get("arm"))
 
 
 @dataclass(frozen=True)
@@ -222,6 +229,51 @@ class Client:
     def delete_user(self, user: str | int) -> None:
         """Delete a user with all data."""
         self._send(_Call("DELETE", _path("users", user)))
+
+    def create_experiment(
+        self, name: str, arms: Mapping[str, str], users: int, *, start: bool = True, **plan: Any
+    ) -> dict[str, Any]:
+        """Make an experiment of two loaded models, and start it.
+
+        Args:
+            name: of the experiment.
+            arms: model by name of the arm: a version, or the name of the folder of its bundle.
+            users: users of each arm after whom it is decided; of an interleaving, users in all.
+            start: whether it answers at once.
+            plan: the other fields: kind, metric, rule, effect, hours, types.
+
+        Raises:
+            ServerError: the server refused it.
+        """
+        both = [{"name": arm, "model": model} for arm, model in arms.items()]
+        made = self._send(_Call("POST", "/v1/experiments", {"name": name, "arms": both, "users": users, **plan}))
+        if start:
+            made = self._send(_Call("POST", f"{_path('experiments', name)}/start", repeat=False))
+        return dict(made)
+
+    def experiment(self, name: str) -> dict[str, Any]:
+        """An experiment with its results so far: figures of the arms, their difference, a sentence."""
+        return dict(self._send(_Call("GET", _path("experiments", name))))
+
+    def experiments(self) -> list[dict[str, Any]]:
+        """All experiments, the latest first, without results."""
+        return list(self._send(_Call("GET", "/v1/experiments"))["experiments"])
+
+    def stop_experiment(self, name: str) -> None:
+        """Stop an experiment; the active model answers again."""
+        self._send(_Call("POST", f"{_path('experiments', name)}/stop", repeat=False))
+
+    def load_model(self, name: str) -> str:
+        """Load a bundle of the server's folder of models by its name; its version."""
+        return str(self._send(_Call("POST", "/v1/models/load", {"model": name}))["version"])
+
+    def activate_model(self, version: str) -> None:
+        """Let a loaded bundle answer, by its version or the name of its folder."""
+        self._send(_Call("POST", "/v1/models/activate", {"model": version}))
+
+    def roll_back(self) -> str:
+        """Let the bundle that answered before answer again; its version."""
+        return str(self._send(_Call("POST", "/v1/models/rollback", repeat=False))["version"])
 
     def _send(self, call: _Call) -> Any:
         for turn in range(RETRIES + 1):

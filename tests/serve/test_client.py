@@ -45,3 +45,15 @@ def test_the_same_with_coroutines(server):
             return await asyncio.gather(*(client.recommend("async", k=k) for k in (1, 2, 3)))
 
     assert [len(found.rows) for found in asyncio.run(ask())] == [1, 2, 3]
+
+
+def test_an_experiment_from_the_client(server, tmp_path):
+    with Client(server.url, timeout=60) as client:
+        (active,) = {one["version"] for one in server.get("/v1/models")["models"]}
+        with pytest.raises(ServerError, match="no loaded model"):
+            client.create_experiment("client", {"old": active, "new": "missing"}, 10)
+        assert client.experiments() == []
+        assert client.recommend("u12").experiment is None
+        client.activate_model("shop")
+        with pytest.raises(ServerError, match="no other model"):
+            client.roll_back()

@@ -37,7 +37,9 @@ def shop_server(tmp_path_factory):
     recipe = palate.IALS(dim=2, epochs=3)
     model = recipe.fit(log, palate.TrainOptions(threads=1, device="cpu"))
     palate.Bundle.of(recipe, model, log).save(folder / "shop")
-    server = start("shop", folder=folder)
+    plain = palate.make_recipe("popularity")
+    palate.Bundle.of(plain, plain.fit(log), log).save(folder / "popular")
+    server = start("shop", "popular", folder=folder)
     yield server
     server.stop()
     assert "Traceback" not in server.log.read_text()

@@ -13,7 +13,7 @@ import math
 import random
 import time
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -21,16 +21,16 @@ import numpy as np
 import orjson
 import polars as pl
 from numpy.typing import NDArray
-from sqlalchemy import Connection
 
 from palate.data.dataset import History
 from palate.recommend import request, top_n
-from palate.recommend.top_n import EXPLORE, SOURCES, Answer, RecommendOptions
+from palate.recommend.top_n import SOURCES, Answer, RecommendOptions
 from palate.rules import CompiledRules, Rules
 from palate.rules.rerank import traces
-from palate.serve import tables
 from palate.serve.batcher import EMPTY, Ask, Batcher
 from palate.serve.deployment import Deployment
+from palate.serve.experiments import Experiments, Trial, team_draft
+from palate.serve.impressions import ImpressionLog
 from palate.serve.items import Items
 from palate.serve.live import Live, View
 from palate.serve.problems import Problem
@@ -42,17 +42,28 @@ from palate.serve.tokens import token
 SESSION = "$session:"
 PAGES = 100_000  # lists that may be continued, at most
 REASONS = 3
-FLUSH_SECONDS = 0.1  # impressions wait so long for others: a transaction each would cost as much as the answer
 PLAIN = Scenario()
 
 
 class Page(NamedTuple):
-    """A list that may be continued."""
+    """A list that may be continued: its request, versions, rows in the catalog of each, number of rows, time, trial."""
 
     asked: RecommendRequest
-    version: str
-    listed: NDArray[np.int64]
+    versions: tuple[str, ...]
+    listed: tuple[NDArray[np.int64], ...]
+    length: int
     made: float
+    trial: Trial | None
+
+
+class Made(NamedTuple):
+    """The list of one deployment."""
+
+    deployment: Deployment
+    ask: Ask
+    answer: Answer
+    rows: list[dict[str, Any]]
+    notes: list[str]
 
 
 @dataclass(eq=False)
@@ -72,9 +83,9 @@ class Answers:
         self.scenario_rules = {
             name: Rules.of(one.rules) if one.rules else None for name, one in self.settings.scenarios.items()
         }
-        self._impressions: list[dict[str, Any]] = []
-        self.dropped_impressions = 0
+        self.impressions = ImpressionLog(self.store, self.settings.impressions)
         self.loaded: Mapping[str, Deployment] = {self.deployment.version: self.deployment}
+        self.experiments = Experiments()
         self._catalogs: dict[str, tuple[Items, int, Items]] = {}
 
     def pick(self, version: str | None) -> tuple[Deployment, Items]:
@@ -110,34 +121,53 @@ class Answers:
         if name is not None:
             page = self._page(name)
             asked = page.asked.model_copy(update={"k": asked.k or page.asked.k, "explain": asked.explain})
-        deployment, items = self.pick(asked.model)
-        if page is not None and page.version != deployment.version:
-            raise Problem(410, f"the list was made by {page.version}, which is replaced: ask for a new list")
-        items.expire()
-        ask, notes = self.ask(deployment, asked, None if page is None else page.listed)
-        answer = await self.batcher.ask(ask)
-        name = name or token()
-        first = 0 if page is None else len(page.listed)
-        rows = self._rows(items, answer, first)
-        if asked.explain:
-            self._explain(deployment, ask, answer, rows)
-        listed = answer.items if page is None else np.concatenate([page.listed, answer.items])
-        self._remember(name, Page(asked, deployment.version, listed, time.time()))
         user = self.who(asked)
-        self._log(name, first, user, deployment, asked, rows, ask.options)
-        if user is not None and ask.row < 0 and ask.given is None and not answer.personal.any():
+        trial = page.trial if page is not None else self.experiments.join(asked, user, self.loaded)
+        first, name = 0 if page is None else page.length, name or token()
+        if trial is None or trial.arm is not None:
+            lists = [await self._made(asked, asked.model if trial is None else trial.models[0], page, 0)]
+            rows = lists[0].rows
+        else:
+            both = (self._made(asked, model, page, place) for place, model in enumerate(trial.models))
+            lists = await asyncio.gather(*both)
+            rows = _drafted(lists, trial)
+        for rank, row in enumerate(rows, first + 1):
+            row["rank"] = rank
+        versions = tuple(one.deployment.version for one in lists)
+        listed = _listed(lists, rows, page)
+        self._remember(name, Page(asked, versions, listed, first + len(rows), time.time(), trial))
+        explore = lists[0].ask.options.cold.explore
+        self.impressions.add(name, first, user, " + ".join(versions), asked.scenario, rows, explore, trial)
+        notes = list(dict.fromkeys(note for one in lists for note in one.notes))
+        ask = lists[0].ask
+        if user is not None and ask.row < 0 and ask.given is None and not lists[0].answer.personal.any():
             notes.append(f"user {user!r} has no events here: {rows[0]['source'] if rows else 'popular'} items")
         return orjson.dumps(
             {
                 "recommendation_id": name,
                 "request_id": request_id,
-                "model": deployment.version,
+                "model": " + ".join(versions),
                 "user_id": user,
                 "scenario": asked.scenario,
+                "experiment": None if trial is None else trial.experiment,
+                "arm": None if trial is None else trial.arm,
                 "items": rows,
                 "notes": notes,
             }
         )
+
+    async def _made(self, asked: RecommendRequest, version: str | None, page: Page | None, place: int) -> Made:
+        """The list of one version; ``place`` is its own among the versions of a list that is continued."""
+        deployment, items = self.pick(version)
+        if page is not None and page.versions[place] != deployment.version:
+            raise Problem(410, f"the list was made by {page.versions[place]}, which is replaced: ask for a new list")
+        items.expire()
+        ask, notes = self.ask(deployment, asked, None if page is None else page.listed[place])
+        answer = await self.batcher.ask(ask)
+        rows = self._rows(items, answer)
+        if asked.explain:
+            self._explain(deployment, ask, answer, rows)
+        return Made(deployment, ask, answer, rows, notes)
 
     def who(self, asked: RecommendRequest) -> str | None:
         """The key of the user in live state and store: the user id, or the session id behind ``$session:``."""
@@ -170,7 +200,7 @@ class Answers:
         exclude_seen = scenario.exclude_seen if asked.exclude_seen is None else asked.exclude_seen
         bound = state.bind(rules, asked.at)
         if view is not None:
-            exclude_seen, hide = _hidden(deployment, row, view, posted, exclude_seen, bound, hide)
+            exclude_seen, hide = left_out(deployment, row, view, posted, exclude_seen, bound, hide)
         if listed is not None:
             hide = np.concatenate([hide, listed.astype(np.int32)])
         cold = state.cold if scenario.explore is None else replace(state.cold, explore=scenario.explore)
@@ -254,12 +284,12 @@ class Answers:
         asked_ids = pl.Series("user_id", [user])
         return request.features_of(table, asked_ids, np.array([row]), {user: values})
 
-    def _rows(self, items: Items, answer: Answer, first: int) -> list[dict[str, Any]]:
+    def _rows(self, items: Items, answer: Answer) -> list[dict[str, Any]]:
         ids, titles, changed = items.deployment.ids, items.deployment.titles, items.changes
         rows: list[dict[str, Any]] = []
         columns = (answer.items.tolist(), answer.scores.tolist(), answer.sources.tolist())
-        for rank, (item, score, source) in enumerate(zip(*columns, strict=True), first + 1):
-            row = {"item_id": ids[item], "rank": rank, "score": score, "source": SOURCES[source]}
+        for item, score, source in zip(*columns, strict=True):
+            row = {"item_id": ids[item], "rank": 0, "score": score, "source": SOURCES[source]}
             if titles is not None or changed:
                 row["title"] = items.title(ids[item]) if ids[item] in changed else titles and titles[item]
             rows.append(row)
@@ -289,46 +319,22 @@ class Answers:
         if len(self.pages) > PAGES:
             self.pages.popitem(last=False)
 
-    def _log(
-        self,
-        name: str,
-        first: int,
-        user: str | None,
-        deployment: Deployment,
-        asked: RecommendRequest,
-        rows: list[dict[str, Any]],
-        options: RecommendOptions,
-    ) -> None:
-        """Store the served list as an impression, after the answer."""
-        share = self.settings.impressions
-        if share < 1.0 and random.random() >= share:
-            return
-        explore, drawn = options.cold.explore, SOURCES[EXPLORE]
-        propensity = [explore if row["source"] == drawn else 1 - explore for row in rows] if explore else None
-        record = {
-            "recommendation_id": name,
-            "first_rank": first + 1,
-            "user_id": user,
-            "time": time.time(),
-            "model": deployment.version,
-            "scenario": asked.scenario,
-            "items": orjson.dumps([row["item_id"] for row in rows]).decode(),
-            "sources": orjson.dumps([row["source"] for row in rows]).decode(),
-            "propensity": None if propensity is None else orjson.dumps(propensity).decode(),
-        }
-        self._impressions.append(record)
-        if len(self._impressions) == 1:
-            asyncio.get_running_loop().call_later(FLUSH_SECONDS, self.flush)
 
-    def flush(self) -> None:
-        """Hand the impressions that wait to the store, as one statement."""
-        records, self._impressions = self._impressions, []
+def _drafted(lists: Sequence[Made], trial: Trial) -> list[dict[str, Any]]:
+    """One list of two, each row with the arm that drafted it."""
+    ids = [[row["item_id"] for row in one.rows] for one in lists]
+    drafted = team_draft(ids, max(map(len, ids)), random.Random())
+    return [{**lists[team].rows[place], "arm": trial.names[team]} for team, place in drafted]
 
-        def insert(connection: Connection) -> None:
-            connection.execute(tables.impressions.insert(), records)
 
-        if records and not self.store.later(insert):
-            self.dropped_impressions += len(records)
+def _listed(lists: Sequence[Made], rows: list[dict[str, Any]], page: Page | None) -> tuple[NDArray[np.int64], ...]:
+    """All rows of a list so far, in the catalog of each deployment."""
+    if len(lists) == 1:
+        new = [lists[0].answer.items]
+    else:
+        found = [one.deployment.items.rows([row["item_id"] for row in rows]) for one in lists]
+        new = [one[one >= 0].astype(np.int64) for one in found]
+    return tuple(new if page is None else map(np.concatenate, zip(page.listed, new, strict=True)))
 
 
 def _joined(one: History | None, two: History | None) -> History | None:
@@ -340,7 +346,7 @@ def _joined(one: History | None, two: History | None) -> History | None:
     return History(np.array([0, len(columns[0])], np.int64), *columns)
 
 
-def _hidden(
+def left_out(
     deployment: Deployment,
     row: int,
     view: View,

@@ -18,7 +18,18 @@ from palate.errors import DataError
 from palate.serve.metrics import Metrics
 from palate.serve.parsing import StrictRoute
 from palate.serve.problems import RESPONSE, add_handlers, answer
-from palate.serve.routes import admin, bulk, feedback, items, models, operations, recommend, stream, users
+from palate.serve.routes import (
+    admin,
+    bulk,
+    experiments,
+    feedback,
+    items,
+    models,
+    operations,
+    recommend,
+    stream,
+    users,
+)
 from palate.serve.security import Edge, KeyRing
 from palate.serve.service import Service, load_bundles
 from palate.serve.settings import Settings
@@ -66,7 +77,7 @@ def make_app(settings: Settings, bundles: list[Path]) -> FastAPI:
         return answer(503, str(error), {"Retry-After": "1"})
 
     router = APIRouter(route_class=StrictRoute, responses=PROBLEMS)
-    for part in (recommend, feedback, items, users, models, bulk):
+    for part in (recommend, feedback, items, users, models, bulk, experiments):
         part.add_routes(router, service)
     operations.add_routes(router, service, metrics)
     stream.add_routes(router, service, metrics)
@@ -78,10 +89,11 @@ def make_app(settings: Settings, bundles: list[Path]) -> FastAPI:
 
 
 async def _refresh(keys: KeyRing, service: Service) -> None:
-    """Read the keys again and again: other processes make and delete them."""
+    """Read keys and experiments again and again: other processes make and delete them."""
     while True:
         await asyncio.sleep(KEY_SECONDS)
         try:
             await service.store.read(keys.load)
+            await service.store.read(service.answers.experiments.load)
         except StoreUnavailableError as error:
-            logger.warning("the keys cannot be read: %s", error)
+            logger.warning("keys and experiments cannot be read: %s", error)

@@ -48,6 +48,7 @@ class Deployment:
         self.all_listed = True
         self.recent_I = self._recent()
         self._newest = self._latest = self.recommender.latest or 0.0
+        self.trained_seq = 0  # stored events up to here may be in the training rows: see ``live``
 
     @classmethod
     def load(cls, path: Path) -> Deployment:
@@ -66,6 +67,11 @@ class Deployment:
         )
         made.items.row("-")
         return made
+
+    def join(self, store: str) -> None:
+        """Say which store is served: places in its log tell which events a refitted bundle was trained on."""
+        refit = self.bundle.refit
+        self.trained_seq = refit["seq"] if refit is not None and refit["store"] == store else 0
 
     def canonical(self, ids: IdMap, text: str) -> str:
         """The one spelling of an id: for a map of integers, 7 for 07 and +7."""
@@ -126,6 +132,7 @@ class Deployment:
             "users": len(data.users),
             "items": len(data.items),
             "training_events": len(data.seen.items),
+            "stored_events": 0 if bundle.refit is None else bundle.refit["events"],
             "metrics": list(bundle.metrics),
             "titles": self.titles is not None,
             "item_fields": [] if data.item_features is None else data.item_features.columns,

@@ -6,6 +6,9 @@
 A user with live events is folded in from the training rows and these events together, by every recipe: dot-product
 models solve for a new vector, networks of pairs descend on it, sequence and item-based models read the longer history.
 
+A bundle that was refitted from this store has some of the events in its training rows: those up to its place in the log
+whose item is in the user's training rows. They are no longer live for it, but what they hide stays hidden.
+
 Shape legend: H events of one user, S items.
 """
 
@@ -110,13 +113,13 @@ class Live:
         user.events.append(event._replace(item_id=item_id, type=names.setdefault(event.type, event.type)))
         user.view = None
         self.total += 1
-        self._count(event, 1)
+        self._count(user_id, event, 1)
 
     def forget(self, user_id: str) -> None:
         """Drop a user: the live events, and the training rows for all answers to come."""
-        self.deleted.add(user_id)
         for event in self._pop(user_id):
-            self._count(event, -1)
+            self._count(user_id, event, -1)
+        self.deleted.add(user_id)
 
     def row(self, deployment: Deployment, user_id: str) -> int:
         """The row of a user in a deployment; -1 for users that it does not know or that were deleted."""
@@ -128,20 +131,26 @@ class Live:
         if user is None:
             return NOTHING
         if user.view is None or user.of is not deployment or time.time() >= user.view.until:
-            user.view, user.of = self._view(deployment, user.events), deployment
+            trained = self._trained(deployment, user_id) if deployment.trained_seq else frozenset()
+            user.view, user.of = self._view(deployment, user.events, trained), deployment
         return user.view
 
     def adopt(self, deployment: Deployment) -> None:
         """Count all live events in another deployment, which takes the place of the old one."""
         deployment.reset()  # it may have counted events before
         self.deployment = deployment
-        for user in self.users.values():
+        for user_id, user in self.users.items():
             for event in user.events:
-                self._count(event, 1)
+                self._count(user_id, event, 1)
 
-    def _view(self, deployment: Deployment, events: list[LiveEvent]) -> View:
+    def _trained(self, deployment: Deployment, user_id: str) -> frozenset[int]:
+        """Items of the training rows of a user."""
+        return frozenset(deployment.recommender.seen.of(self.row(deployment, user_id)).tolist())
+
+    def _view(self, deployment: Deployment, events: list[LiveEvent], trained: frozenset[int]) -> View:
         now, until = time.time(), NEVER
         kept: list[tuple[float, int, float, EventType]] = []
+        learned: set[int] = set()  # places in ``kept`` of events that the model was trained on
         for event in events:
             kind = self.types.get(event.type)
             row = deployment.items.row(event.item_id)
@@ -153,6 +162,8 @@ class Live:
                     continue
                 until = min(until, end)
             weight = self._weight(deployment, kind, event.value)
+            if event.seq <= deployment.trained_seq and row in trained:
+                learned.add(len(kept))
             kept.append((event.time, row, weight, kind))
         if not kept:
             return NOTHING._replace(until=until)
@@ -160,9 +171,10 @@ class Live:
         disliked = {row: weight < 0 for _, row, weight, _ in kept if weight}
         hidden = {row: kind.hides for _, row, weight, kind in kept if weight or kind.hides}
         hide = np.array([row for row, hides in hidden.items() if hides], np.int32)
-        scored = [one for one in kept if one[2] and (one[2] < 0) == disliked[one[1]]]
+        fresh = kept if not learned else [one for place, one in enumerate(kept) if place not in learned]
+        scored = [one for one in fresh if one[2] and (one[2] < 0) == disliked[one[1]]]
         scored.sort(key=lambda one: one[0])  # stable: equal times stay in the order of the log
-        seen = {row for _, row, _, kind in kept if kind.seen}
+        seen = {row for _, row, _, kind in fresh if kind.seen}
         given = None
         if scored:
             given = History(
@@ -182,10 +194,11 @@ class Live:
         least = deployment.recommender.seen.feedback.min_rating
         return weight if least is None or weight <= 0 else max(weight, least)
 
-    def _count(self, event: LiveEvent, sign: int) -> None:
+    def _count(self, user_id: str, event: LiveEvent, sign: int) -> None:
         kind = self.types.get(event.type)
         row = self.deployment.items.row(event.item_id) if kind is not None and kind.positive else -1
-        if row >= 0:
+        old = event.seq <= self.deployment.trained_seq
+        if row >= 0 and not (old and row in self._trained(self.deployment, user_id)):
             self.deployment.count(row, event.time, sign)
 
     def _undo(self, user_id: str, seq: int) -> None:
@@ -197,7 +210,7 @@ class Live:
                 del user.events[place]
                 user.view = None
                 self.total -= 1
-                self._count(event, -1)
+                self._count(user_id, event, -1)
                 break
         if not user.events:
             del self.users[user_id]

@@ -91,6 +91,7 @@ class Row(BaseModel):
     rule: str | None = None
     why: str | None = None
     because: list[dict[str, Any]] | None = None
+    arm: str | None = None
 
 
 class Recommendations(BaseModel):
@@ -101,6 +102,8 @@ class Recommendations(BaseModel):
     model: str
     user_id: str | None
     scenario: str | None
+    experiment: str | None = None
+    arm: str | None = None
     items: list[Row]
     notes: list[str]
 

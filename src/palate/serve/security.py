@@ -29,7 +29,15 @@ ROLES = ("read", "feedback", "admin")
 BULK = 100  # a bulk import may be so many times as large as another body
 LOOPBACK = ("localhost", "127.0.0.1", "[::1]", "::1")
 OPEN = ("/v1/health/", "/openapi.json", "/v1/version")  # needs no key
-PRIVATE = ("/v1/users", "/v1/events", "/v1/export", "/v1/keys", "/v1/impressions", "/v1/dump")  # needs admin to read
+PRIVATE = (
+    "/v1/users",
+    "/v1/events",
+    "/v1/export",
+    "/v1/keys",
+    "/v1/impressions",
+    "/v1/dump",
+    "/v1/experiments",
+)  # needs admin to read
 CSP = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' https: data:; font-src 'self'; "
     "connect-src 'self'; manifest-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"

@@ -21,7 +21,7 @@ from palate.serve.live import DELETE_USER, MERGE, UNDO, Live
 from palate.serve.problems import Problem
 from palate.serve.schemas import FeedbackEvent
 from palate.serve.settings import Settings
-from palate.serve.store import ITEM, USER, Event, Store, Stored
+from palate.serve.store import ITEM, USER, Event, Store, Stored, store_name
 from palate.serve.stream import Stream
 from palate.serve.tokens import token
 
@@ -42,6 +42,9 @@ class Service:
         self.settings = settings
         self.bundles = {one.version: one for one in bundles}
         self.store = Store(settings.store, self._applied)
+        self.store_name = self.store.read_now(store_name)
+        for one in bundles:
+            one.join(self.store_name)
         first = bundles[0]
         live = Live(settings.events, first)
         self.answers = Answers(settings, first, Items(first), live, self.store)
@@ -66,7 +69,7 @@ class Service:
     async def stop(self) -> None:
         """Write what waits and close the store."""
         self.ready = False
-        self.answers.flush()
+        self.answers.impressions.flush()
         if self._poller is not None:
             self._poller.cancel()
         await self.store.stop()
@@ -206,6 +209,7 @@ class Service:
             self.activate(self.bundles[version])
         for item in self.store.read_now(load_items):
             answers.items.put(item)
+        self.store.read_now(answers.experiments.load)
         users = self.store.read_now(lambda connection: connection.execute(select(tables.users)).all())
         for user in users:
             self._take_user(user)
@@ -274,8 +278,21 @@ class Service:
         known = self.bundles.get(loaded.version)
         if known is not None:
             return known
+        loaded.join(self.store_name)
         self.bundles[loaded.version] = loaded
         return loaded
+
+    def version(self, name: str) -> str:
+        """The version of a loaded bundle, by itself or by the name of the folder.
+
+        Raises:
+            Problem: no loaded bundle, or more than one, has the name.
+        """
+        found = [one.version for one in self.bundles.values() if name in (one.version, one.path.name)]
+        if len(found) != 1:
+            few = "no loaded model is" if not found else f"{len(found)} loaded models are"
+            raise Problem(404, f"{few} named {name[:100]!r}: load it first, or give its version, see GET /v1/models")
+        return found[0]
 
     async def switch(self, version: str) -> Deployment:
         """Activate a loaded bundle and remember the one before.
@@ -283,9 +300,7 @@ class Service:
         Raises:
             Problem: no loaded bundle has this version.
         """
-        deployment = self.bundles.get(version)
-        if deployment is None:
-            raise Problem(404, f"no loaded model {version[:100]!r}: load it first, see GET /v1/models")
+        deployment = self.bundles[self.version(version)]
         if deployment is not self.answers.deployment:
             self.before.append(self.answers.deployment.version)
             self.activate(deployment)
@@ -315,6 +330,8 @@ class Service:
             raise Problem(404, f"no loaded model {version[:100]!r}: see GET /v1/models")
         if self.bundles[version] is self.answers.deployment:
             raise Problem(409, f"{version} answers: activate another one first")
+        if self.answers.experiments.uses(version):
+            raise Problem(409, f"{version} is an arm of the running experiment: stop it first")
         del self.bundles[version]
         self.before = [one for one in self.before if one != version]
 

@@ -360,3 +360,9 @@ def _fail(group: list[_Write], error: BaseException) -> None:
 def last_seq(connection: Connection) -> int:
     """The newest place in the log, 0 where it is empty."""
     return connection.execute(select(tables.events.c.seq).order_by(tables.events.c.seq.desc()).limit(1)).scalar() or 0
+
+
+def store_name(connection: Connection) -> str:
+    """The name of the store: bundles refitted from it carry it, since places in the log mean nothing elsewhere."""
+    query = select(tables.values.c.content).where(tables.values.c.name == "store")
+    return str(connection.execute(query).scalar_one())

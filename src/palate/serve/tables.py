@@ -44,7 +44,28 @@ impressions = Table(
     Column("items", Text, nullable=False),
     Column("sources", Text, nullable=False),
     Column("propensity", Text),
+    Column("experiment", String(100)),
+    Column("arm", String(40)),
+    Column("row_arms", Text),  # of interleaved lists: the arm of each row
     Index("impressions_of_user", "user_id", "time"),
+)
+_in_experiment = impressions.c.experiment.is_not(None)
+Index(
+    "impressions_of_experiment",
+    impressions.c.experiment,
+    sqlite_where=_in_experiment,
+    postgresql_where=_in_experiment,
+)
+
+experiments = Table(
+    "experiments",
+    metadata,
+    Column("name", String(100), primary_key=True),
+    Column("content", Text, nullable=False),
+    Column("state", String(20), nullable=False),
+    Column("created", Float, nullable=False),
+    Column("started", Float),
+    Column("stopped", Float),
 )
 
 items = Table(

@@ -186,7 +186,7 @@ async def _rows(service: Service, kind: str, after: int) -> AsyncIterator[bytes]
 
 
 def _exported(kind: str, row: dict[str, Any]) -> dict[str, Any]:
-    for name in ("features", "context", "items", "sources", "propensity"):
+    for name in ("features", "context", "items", "sources", "propensity", "row_arms"):
         if row.get(name) is not None:
             row[name] = orjson.loads(row[name])
     if kind == "events" and row["user_id"].startswith(SESSION):

@@ -58,7 +58,7 @@ def add_routes(router: APIRouter, service: Service, metrics: Metrics) -> None:
             ("palate_live_events", "gauge", "", answers.live.total),
             ("palate_batches_total", "counter", "", answers.batcher.batches),
             ("palate_batched_requests_total", "counter", "", answers.batcher.asked),
-            ("palate_impressions_dropped_total", "counter", "", answers.dropped_impressions),
+            ("palate_impressions_dropped_total", "counter", "", answers.impressions.dropped),
             ("palate_model_info", "gauge", f'{{version="{answers.deployment.version}"}}', 1),
         ]
         return Response(metrics.text(gauges), media_type="text/plain; version=0.0.4")
@@ -100,5 +100,5 @@ def overview(service: Service, metrics: Metrics) -> dict[str, Any]:
         "streams": len(service.stream),
         "batches": answers.batcher.batches,
         "batched_requests": answers.batcher.asked,
-        "dropped_impressions": answers.dropped_impressions,
+        "dropped_impressions": answers.impressions.dropped,
     }
