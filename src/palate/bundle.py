@@ -289,8 +289,8 @@ class Bundle:
             index=None if about_index is None else index_of_record(about_index, model, files.get("index")),
             cold=_policy(manifest["cold"]),
         )
-        about = (manifest[key] for key in ("split", "candidates", "versions", "created"))
-        return cls(recipe, recommender, tuple(manifest["metrics"]), *about, refit=manifest.get("refit"))
+        about = {key: manifest[key] for key in ("split", "candidates", "versions", "created")}
+        return cls(recipe, recommender, tuple(manifest["metrics"]), **about, refit=manifest.get("refit"))
 
 
 # Files.
