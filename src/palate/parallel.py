@@ -10,6 +10,8 @@ from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
+from palate import signals
+
 __all__ = ["cores", "pool"]
 
 ONE_THREAD = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "POLARS_MAX_THREADS")
@@ -28,12 +30,18 @@ def pool(workers: int, begin: Callable[..., None] | None = None, *arguments: Any
     the ``with`` block running tasks are finished and waiting tasks are cancelled.
     """
     context = multiprocessing.get_context("spawn")
+    others = set(multiprocessing.active_children())
     executor = ProcessPoolExecutor(workers, context, _begin, (begin, arguments))
     with _one_thread_each():
         try:
             yield executor
-        except BaseException:
+        except Exception:
             executor.shutdown(cancel_futures=True)
+            raise
+        except BaseException:  # a signal: nothing waits for tasks whose results nobody will read
+            executor.shutdown(wait=False, cancel_futures=True)
+            for process in set(multiprocessing.active_children()) - others:
+                process.kill()
             raise
         executor.shutdown()
 
@@ -41,6 +49,7 @@ def pool(workers: int, begin: Callable[..., None] | None = None, *arguments: Any
 def _begin(begin: Callable[..., None] | None, arguments: tuple[Any, ...]) -> None:
     import torch
 
+    signals.ignore_interrupts()
     threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(1)
     if begin is not None:

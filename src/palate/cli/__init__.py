@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 import palate
+from palate import signals
 from palate.cli import (
     check,
     cold_start,
@@ -87,7 +88,12 @@ app.add_typer(keys.app, name="keys")
 
 
 def main() -> None:
-    """Run a command; the user's mistakes end with one readable line and exit code 2."""
+    """Run a command; mistakes of the user end with one readable line and exit code 2, signals with 128 + n."""
+    with signals.stoppable():
+        _run()
+
+
+def _run() -> None:
     try:
         app(standalone_mode=False)
     except PalateError as error:
@@ -104,6 +110,9 @@ def main() -> None:
             message if bare else f"error: {message}", style=None if bare else "red", markup=False, soft_wrap=True
         )
         sys.exit(2)
+    except signals.Stopped as stop:
+        console(stderr=True).print(str(stop), markup=False, soft_wrap=True)
+        sys.exit(stop.code)
     except (KeyboardInterrupt, typer.Abort):
         console(stderr=True).print("stopped")
         sys.exit(130)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from palate import signals
 from palate.cli import options
 from palate.cli.console import console, note, print_json, show_progress, table
 from palate.errors import DataError, PalateError, RecipeError
@@ -105,6 +106,7 @@ def compare(
     )  # fmt: skip
     rows = _candidates(options.split_rows(source, split, test_size, seed), negatives, seed)
     folder = out or Path("runs") / f"compare-{Path(rows.train.name).stem}"
+    signals.on_stop(f"the same command resumes from {folder}")
     with show_progress() as progress:
         document = run(
             rows, entries, folder, options=settings, with_baselines=not no_baselines, lists=_named_files(lists or []),

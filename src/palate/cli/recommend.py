@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from palate import signals
 from palate.cli import options
 from palate.cli.console import frame_table, note, print_json, show_progress
 from palate.cli.request import Request, asks
@@ -87,6 +88,7 @@ def _write_all(recommender: Recommender, out: Path, request: Request, k: int, js
     for name in ("items", "histories", "features"):
         if arguments.pop(name) is not None:
             raise DataError(f"--all takes no {name} of a request: leave them out, or name the users")
+    signals.on_stop(f"the same command resumes {out}")
     with show_progress() as progress:
         written = recommender.recommend_all(out, k, **arguments, progress=progress)
     note(f"{written:,} rows for {len(recommender.users):,} users written to {out}")

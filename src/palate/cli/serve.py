@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from palate import signals
 from palate.cli.console import note
 from palate.cli.options import expand
 from palate.errors import DataError
@@ -84,4 +85,5 @@ def serve(
         for line in check_all(settings, bundles):
             note(line)
         return
+    signals.release()
     run(settings, bundles, note)

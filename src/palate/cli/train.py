@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from palate import signals
 from palate.cli import options
 from palate.cli.console import console, note, print_json, show_progress
 from palate.cli.evaluate import show_ratings, show_reports
@@ -79,6 +80,7 @@ def train(
     from palate.data.splits.split import Split
     from palate.models import make_recipe
 
+    signals.on_stop(f"the same command resumes from {folder}" if folder else "with --folder it could be resumed")
     named, data = _recipe_and_data([*(words or []), *([""] if reading.train else [])])
     name, fields = recipe_and_fields(named, config, set_ or [])
     if name is not None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
+from palate import signals
 from palate.cli import options
 from palate.cli.console import console, note, print_json, show_progress, table
 from palate.cli.train import recipe_and_fields
@@ -122,6 +123,7 @@ def tune(
         note(f"validation rows, out of {len(train):,} training rows: {len(part.test):,} ({part.how})")
     task = Task(preset, searched, made, measured, training, prune=not no_prune, exclude_seen=exclude_seen)
     folder = out or Path("studies") / recipe
+    signals.on_stop(f"the same command resumes from {folder}")
     with show_progress() as progress:
         found = run_study(task, folder, trials=trials, minutes=minutes, workers=workers, progress=progress)
     plots = _plots(found)

@@ -30,6 +30,7 @@ from typing import Any, Self, TypeVar, cast
 
 import torch
 
+from palate import signals
 from palate.errors import PalateError
 from palate.parallel import ONE_THREAD
 from palate.progress import Progress, silent
@@ -197,7 +198,7 @@ def main() -> None:
     """Serve the process named on the command line until stdin ends."""
     parent, mode, threads = int(sys.argv[1]), sys.argv[2], int(sys.argv[3])
     _end_with(parent)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process of a terminal; the parent ends this one
+    signals.ignore_interrupts()
     events = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # the output of libraries must not get between the events
 

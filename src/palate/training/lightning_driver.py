@@ -19,6 +19,7 @@ from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
 from pytorch_lightning.loggers import CSVLogger, Logger, TensorBoardLogger
 from torch import Tensor, nn
 
+from palate import signals
 from palate.base import Trainable, TrainOptions
 from palate.data.dataset import Dataset
 from palate.errors import RecipeError
@@ -35,7 +36,7 @@ def drive(
     Raises:
         RecipeError: the loss became infinite or not a number, or the logger is not installed.
     """
-    with _quiet():
+    with _quiet(), signals.undisturbed():
         trainer = _trainer(recipe, options, folder)
         trainer.fit(_Driver(recipe, module, train, options), ckpt_path=last, weights_only=True if last else None)
     if options.validation_callback is not None:
