@@ -429,7 +429,7 @@ def processes() -> Any:
     return context
 
 
-@pytest.mark.parametrize(("make", "files", "stride"), [(big, 6, 2), (big_indexed, 7, 6)])
+@pytest.mark.parametrize(("make", "files", "stride"), [(big, 6, 3), (big_indexed, 7, 7)])
 def test_killed_before_any_step_the_old_or_the_new_bundle_is_whole(
     tmp_path: Path, processes: Any, make: Callable[[int], Bundle], files: int, stride: int
 ) -> None:
@@ -470,7 +470,7 @@ def test_killed_at_random_moments_the_bundle_always_loads(tmp_path: Path, proces
     folder = tmp_path / "bundle"
     both = big(0), big(1)
     both[0].save(folder)
-    for seed in range(8):
+    for seed in range(5):
         started = processes.Event()
         child = processes.Process(target=save_forever, args=(str(folder), started))
         child.start()

