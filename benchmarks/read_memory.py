@@ -2,14 +2,13 @@
 
 python benchmarks/read_memory.py --rows 10000000
 
-Each file is made once and read in a process of its own. The peak is that of the whole process (ru_maxrss) minus that of
-a process that has read a small file of the same kind.
+Each file is made once and read in a process of its own. The peak is that of the whole process (VmHWM of Linux: ru_maxrss
+of a child begins at the size of its parent) minus that of a process that has read a small file of the same kind.
 """
 
 from __future__ import annotations
 
 import argparse
-import resource
 import subprocess
 import sys
 import tempfile
@@ -58,7 +57,8 @@ def read(path: str) -> None:
     """Read one file and print the peak of this process in bytes, and the seconds of CPU."""
     start = time.process_time()
     dataset = read_interactions(path)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    status = Path("/proc/self/status").read_text()
+    peak = next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM")) * 1024
     print(peak, round(time.process_time() - start, 2), len(dataset), dataset.n_users, dataset.n_items)
 
 

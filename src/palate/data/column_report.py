@@ -64,14 +64,14 @@ def unused_columns(table: pl.DataFrame, rows: int) -> str:
 
 
 def _described(column: pl.Series, rows: int) -> str:
-    name = column.name
+    name = column.name or "''"
     text = column.dtype in (pl.String, pl.Categorical, pl.Enum)
     if not (text or (column.dtype.is_integer() and plain(name) in EVENTS)) or not len(column):
         return name
-    counts = column.cast(pl.String).drop_nulls().value_counts(sort=True, name="n")
+    counts = column.cast(pl.String).drop_nulls().rename("value").value_counts(sort=True, name="n")
     if not 2 <= len(counts) <= FEW or counts["n"].max() == 1:
         return name
-    values = [str(value) for value in counts[name]]
+    values = [str(value) for value in counts["value"]]
     known = plain(name) in EVENTS or any(plain(value) in USUAL for value in values)
     if not known and all(value.strip().lstrip("+-").replace(".", "", 1).isdigit() for value in values):
         return name  # numbers in a text file

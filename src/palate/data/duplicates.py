@@ -48,7 +48,8 @@ def deduplicate(
     """
     if policy == "keep":
         return rows, []
-    keep, weight, extra = np.ones(len(rows), np.bool_), rows["weight"].to_numpy(), 0
+    keep, extra = np.ones(len(rows), np.bool_), 0
+    weight = rows["weight"].to_numpy() if policy == "sum" else None
     # The rows of one user are in one part, and a part is small: the temporary columns would take twice the memory of
     # the rows themselves.
     n_parts = min(-(-len(rows) // PART), 64)
@@ -67,7 +68,7 @@ def deduplicate(
         keep[several["row"].to_numpy()] = False
         keep[one["row"].to_numpy()] = True
         extra += len(several) - len(one)
-        if policy == "sum":
+        if weight is not None:
             endless = one.filter(pl.col("weight").is_infinite())
             if len(endless):
                 user, item = users.ids[endless["user"][0]], items.ids[endless["item"][0]]
@@ -79,7 +80,7 @@ def deduplicate(
             weight[one["row"].to_numpy()] = one["weight"].to_numpy()
     if not extra:
         return rows, []
-    if policy == "sum":
+    if weight is not None:
         rows = rows.with_columns(weight=pl.Series(weight))
     del weight
     kept, names = pl.Series(keep), rows.columns

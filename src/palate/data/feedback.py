@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import numpy as np
+import polars as pl
 from numpy.typing import NDArray
 
 from palate.errors import DataError
@@ -123,7 +124,8 @@ def threshold(ratings: NDArray[Any]) -> float | None:
     The scale reaches from the lowest to the highest rating. Ratings that end at 5, 10 or 100 are taken as a scale from
     1, 1 or 0, because the low end may be missing. The threshold is rounded up to a step of the scale, at most 1.
     """
-    values = np.unique(np.round(ratings[np.isfinite(ratings)].astype(np.float64), 4))
+    distinct = pl.Series(ratings).unique().to_numpy().astype(np.float64)  # first, since there may be many rows
+    values = np.unique(np.round(distinct[np.isfinite(distinct)], 4))
     if not len(values) or (len(values) == 1 and values[0] not in SCALES):
         return None
     # -1 or 0 alone below a half or one is a code for "not rated", or rare enough not to be the end of the scale.

@@ -195,7 +195,7 @@ def _rest(table: nw.DataFrame[Any], columns: Columns) -> pl.DataFrame:
     rest: dict[str, pl.Series] = {}
     for name in [name for name in table.columns if name not in columns.used]:
         try:
-            rest[name] = _as_polars(table.head(SAMPLE if len(rest) < SHOWN else 0), [name], "")[name]
+            rest[name] = _as_polars(table.head(SAMPLE if len(rest) < SHOWN else 0), [name], "").to_series()
         except DataError:
             rest[name] = pl.Series(name, [None] * min(SAMPLE, len(table)))
     return pl.DataFrame(rest)
@@ -204,7 +204,7 @@ def _rest(table: nw.DataFrame[Any], columns: Columns) -> pl.DataFrame:
 def _judged(weights: pl.Series, columns: Columns, explicit: bool | None, weight: bool, source: str) -> Judged:
     """The kind of the weights."""
     if columns.rating is not None:
-        return kind_of(columns.rating, weights.to_numpy(), explicit=explicit, weight=weight)
+        return kind_of(columns.rating, weights, explicit=explicit, weight=weight)
     if explicit:
         raise DataError(f"{source}: explicit=True needs a rating column: name it with rating=... (--rating)")
     return Judged("none" if columns.event is None else "event", [])
@@ -319,8 +319,10 @@ def _repeated_header(table: dict[str, pl.Series], columns: Columns) -> list[Flaw
 
 def _suspect(ratings: pl.Series) -> list[Note]:
     """A note where -1 or 0 stands alone below a scale that starts at a half or at one."""
+    if ratings.min() not in (-1.0, 0.0):
+        return []
     values = ratings.unique().sort().to_list()
-    if len(values) < 4 or values[0] not in (-1.0, 0.0) or not (values[1] >= 0.5 and values[-1] <= 10):
+    if len(values) < 4 or not (values[1] >= 0.5 and values[-1] <= 10):
         return []
     text = f"rating {values[0]:g} looks like a sentinel, not a rating; pass sentinels=({values[0]:g},) to drop it"
     return [Note(text, int((ratings == values[0]).sum()))]

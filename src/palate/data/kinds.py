@@ -11,7 +11,7 @@ and durations have no upper end: their 99 % quantile is many times the median.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
@@ -34,16 +34,17 @@ class Judged(NamedTuple):
     notes: list[Note]
 
 
-def kind_of(name: str, weights: NDArray[np.float32], *, explicit: bool | None = None, weight: bool = False) -> Judged:
+def kind_of(name: str, weights: pl.Series, *, explicit: bool | None = None, weight: bool = False) -> Judged:
     """The kind of the feedback in a column.
 
     Args:
         name: name of the column.
-        weights: (N,) its values, finite.
+        weights: (N,) its values, finite float32.
         explicit: True: they are ratings; False: they are not; None: decided by name and values.
         weight: whether the column was named as one of quantities.
     """
-    values = np.sort(pl.Series(weights).unique().to_numpy())
+    counted = weights.alias("value").value_counts().sort("value")
+    values = counted["value"].to_numpy()
     if explicit:
         return Judged("rating", [])
     if len(values) and np.isin(values, (0, 1)).all() and len(values) == 2:
@@ -54,14 +55,15 @@ def kind_of(name: str, weights: NDArray[np.float32], *, explicit: bool | None = 
         return Judged("quantity", [])
     if values[0] == -1 and values[-1] == 1 and len(values) <= 3:
         return Judged("label", [])
-    return _by_values(name, weights, values)
+    return _by_values(name, values, counted["count"].to_numpy())
 
 
-def _by_values(name: str, weights: NDArray[np.float32], values: NDArray[np.float32]) -> Judged:
-    """The kind of a column whose name says rating, or nothing."""
-    positive = weights[weights > 0]
+def _by_values(name: str, values: NDArray[np.float32], counts: NDArray[np.integer[Any]]) -> Judged:
+    """The kind of a column whose name says rating, or nothing, by its distinct values in order."""
+    n_rows, positive = int(counts.sum()), values > 0
+    ends = counts[positive].cumsum()
     # Quantiles, so that one wrong value such as 9999 among ratings does not make a tail.
-    median, high = np.quantile(positive, (0.5, 0.99)) if len(positive) else (1.0, 1.0)
+    median, high = values[positive][ends.searchsorted(ends[-1:] * (0.5, 0.99))] if len(ends) else (1.0, 1.0)
     span = f"column {name!r} holds {values[0]:g} to {values[-1]:g}"
     many = len(values) > STEPS and values[-1] > 10
     # One negative value among counts is a code for "unknown"; a scale with negative ratings has more of them.
@@ -70,13 +72,13 @@ def _by_values(name: str, weights: NDArray[np.float32], values: NDArray[np.float
         text = (
             f"{span} with {why}: taken as quantities, not ratings; if they are ratings, pass explicit=True (--explicit)"
         )
-        return Judged("quantity", [Note(text, len(weights))])
-    ones = float((weights == values[0]).mean())
+        return Judged("quantity", [Note(text, n_rows)])
+    ones = float(counts[0] / n_rows)
     whole = bool((values == np.floor(values)).all())
     if values[-1] > BEYOND or (values[0] == 1 and whole and len(values) > 2 and ones > 0.5):
         usual = f"{ones:.0%} of them {values[0]:g}" if ones > 0.5 else f"{len(values):,} different values"
         text = f"{span}, {usual}: taken as ratings; if they are quantities, pass weight={name!r} (--weight {name})"
-        return Judged("rating", [Note(text, len(weights))])
+        return Judged("rating", [Note(text, n_rows)])
     return Judged("rating", [])
 
 

@@ -55,7 +55,11 @@ def read_times(column: pl.Series, source: Source = DATAFRAME, unit: TimeUnit = "
     if column.dtype in (pl.Date, pl.Datetime):
         seconds = _seconds(column)
     elif column.dtype.is_numeric() or column.dtype == pl.Null:
-        seconds, notes = _numeric(column.cast(pl.Float64).to_numpy(), column.name, unit)
+        values = column.cast(pl.Float64)
+        factor = _only_unit(values) if unit == "auto" else None
+        if factor is not None:  # most columns: no further ones of the same length are made
+            return Parsed(values if factor == 1 else values / factor, [], [])
+        seconds, notes = _numeric(values.to_numpy(), column.name, unit)
     elif column.dtype == pl.String:
         numbers = numbers_of(column)
         missing = missing | (column.str.strip_chars() == "").fill_null(False)
@@ -82,6 +86,15 @@ def read_times(column: pl.Series, source: Source = DATAFRAME, unit: TimeUnit = "
 
 def _latest() -> float:
     return datetime(datetime.now(UTC).year + 2, 1, 1, tzinfo=UTC).timestamp()
+
+
+def _only_unit(numbers: pl.Series) -> float | None:
+    """How many of the unit are a second, where all numbers are likely times in one unit and none is missing."""
+    if not len(numbers) or numbers.null_count() or numbers.is_nan().any():
+        return None
+    lowest, highest = float(numbers.min()), float(numbers.max())  # type: ignore[arg-type]
+    fits = (one for one in UNITS.values() if lowest >= EARLIEST * one and highest < _latest() * one)
+    return next(fits, None)
 
 
 def _numeric(

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import polars as pl
+import pyarrow as pa
 
 from palate.data.columns import listed
 from palate.data.dataset import Note
@@ -101,6 +102,7 @@ def read_rows(
                 before = remarks.get(note.text)
                 remarks[note.text] = note if before is None else replace(note, rows=before.rows + note.rows)
     frame = pl.DataFrame([column.take() for column in wanted.values()])
+    pa.default_memory_pool().release_unused()  # Arrow keeps what its batches took
     name = parts[0][1] if len(parts) == 1 else _common_name(data, len(parts))
     texts = {"lists in a row, read as one interaction per element": listed_rows, "an empty list: no interaction": empty}
     remarks |= {text: Note(text, count) for text, count in texts.items() if count}

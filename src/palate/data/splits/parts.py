@@ -72,7 +72,7 @@ def from_parts(
         )
     known, held = (_as_rows(part, users, items) for part in (train, test))
     weights = np.concatenate([known.weight, held.weight])
-    judged = Judged("none", []) if strength is None else kind_of(strength, weights, weight=bool(weight))
+    judged = Judged("none", []) if strength is None else kind_of(strength, pl.Series(weights), weight=bool(weight))
     feedback = Feedback.of(judged.kind, weights, min_rating, strength)
     data = Dataset(name, users, items, known, feedback, notes=tuple(judged.notes))
     notes = (*dropped, *more, *cold_notes(known, held, data, "kept"))
