@@ -2,8 +2,9 @@
 
 python benchmarks/read_memory.py --rows 10000000
 
-Each file is made once and read in a process of its own. The peak is that of the whole process (VmHWM of Linux: ru_maxrss
-of a child begins at the size of its parent) minus that of a process that has read a small file of the same kind.
+Each file is made once and read in a process of its own. The peak is that of the whole process (VmHWM of Linux, since
+ru_maxrss of a child begins at the size of its parent) minus that of a process that has read a small file of the same
+kind.
 """
 
 from __future__ import annotations
