@@ -1,4 +1,4 @@
-"""A bundle while it is served: the recommender with counts that grow, ids and titles as Python texts, listed items.
+"""A bundle while it is served: the recommender with counts and a catalog that grow, ids and titles as Python texts.
 
 Shape legend: I items, H events.
 """
@@ -6,22 +6,30 @@ Shape legend: I items, H events.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import polars as pl
 from numpy.typing import NDArray
 
 from palate import storage
+from palate.base import AddsItems
 from palate.bundle import Bundle
 from palate.data.ids import IdMap
 from palate.recommend import Recommender
 from palate.recommend.cold_start import DAY
+from palate.recommend.new_items import with_items
 from palate.recommend.onboarding import Tastes
+from palate.recommend.request import typed
 
 HALF_LIFE = 30.0  # days, of /v1/recent
+# Values of a state that do not depend on the catalog, and those that depend on its size but not on features.
+KEPT = {"device", "latest", "reads_ratings", "positive", "like_weight", "is_personal"}
+KEPT_BY_PATCHES = {"new_items", "less_known", "similar_items", "_fallbacks"}
 
 
 class Deployment:
@@ -49,6 +57,10 @@ class Deployment:
         self.recent_I = self._recent()
         self._newest = self._latest = self.recommender.latest or 0.0
         self.trained_seq = 0  # stored events up to here may be in the training rows: see ``live``
+        self.added: dict[str, tuple[str | None, Mapping[str, Any]]] = {}  # new items: title and features
+        self._joined: list[list[str]] = []  # ids of ``added`` in the steps in which they joined
+        self.patches: dict[int, Mapping[str, Any]] = {}  # changed features by row
+        self._early: dict[str, list[tuple[float, int]]] = {}  # counted events of items that have not joined yet
 
     @classmethod
     def load(cls, path: Path) -> Deployment:
@@ -81,6 +93,14 @@ class Deployment:
                 return str(int(text))
         return text
 
+    def count_item(self, item_id: str, time: float, sign: int) -> None:
+        """``count`` by the id of the item; an item that joins the catalog later has its events counted then."""
+        row = self.items.row(item_id)
+        if row >= 0:
+            self.count(row, time, sign)
+        else:
+            self._early.setdefault(item_id, []).append((time, sign))
+
     def count(self, row: int, time: float, sign: int) -> None:
         """Add an event to, or take it from, the counts that answer where nothing personal is known."""
         recommender = self.recommender
@@ -104,16 +124,72 @@ class Deployment:
 
     def reset(self) -> None:
         """The counts as they were after training."""
-        self.recommender.popularity[:] = self.bundle.recommender.popularity
+        trained = self.bundle.recommender
+        self.recommender.popularity[:] = _padded(trained.popularity, len(self.items))
         self.recent_I, self._newest = self._recent(), self._latest
+        self._early.clear()
         if self.recommender.cold.fallback == "recent":
-            fresh = self.bundle.recommender.fallback(self.recommender.cold).overall
-            self.recommender.fallback(self.recommender.cold).overall[:] = fresh
+            fresh = trained.fallback(trained.cold).overall
+            self.recommender.fallback(trained.cold).overall[:] = _padded(fresh, len(self.items))
 
     def list_item(self, row: int, listed: bool) -> None:
         """Allow or forbid an item in every list."""
         self.listed_I[row] = listed
         self.all_listed = bool(self.listed_I.all())
+
+    @property
+    def ranks_new_items(self) -> bool:
+        """Whether the model ranks items without training rows by their features."""
+        return isinstance(self.recommender.model, AddsItems) and self.bundle.recommender.item_features is not None
+
+    def change_catalog(
+        self, added: Mapping[str, tuple[str | None, Mapping[str, Any]]], patches: Mapping[int, Mapping[str, Any]]
+    ) -> None:
+        """Let items join the catalog, ranked by their features, and let rules see changed features of others.
+
+        Args:
+            added: title and features of new items, and of earlier ones whose features are others now.
+            patches: changed features by row of the bundle's catalog.
+
+        Raises:
+            DataError: a feature does not fit the table of the bundle; nothing has changed then.
+            ModelError: the model does not read the features of items.
+        """
+        trained, before = self.bundle.recommender, self.recommender
+        table, old = trained.item_features, before.item_features
+        if table is None or old is None:
+            return
+        patches = {**self.patches, **patches}
+        everything = {**self.added, **added}
+        made = replace(before, item_features=pl.concat([_patched(table, patches), old[len(table) :]]))
+        if added.keys() & self.added.keys():  # a model takes features once, so all join again, in the same order
+            made = replace(trained, item_features=_patched(table, patches))
+            for ids in self._joined:
+                made = with_items(made, _table(table, {one: everything[one] for one in ids}))
+            made.popularity[:] = before.popularity
+        new = [one for one in added if one not in self.added]
+        if new:
+            made = with_items(made, _table(table, {one: added[one] for one in new}))
+            self._joined.append(new)
+        for name in KEPT if added else KEPT | KEPT_BY_PATCHES:
+            if name in vars(before):
+                vars(made)[name] = vars(before)[name]
+        size, grown = len(made.items), len(made.items) - len(before.items)
+        if added:
+            if isinstance(made.model, AddsItems):  # items with live events alone are new to the model
+                vars(made)["new_items"] = _padded(trained.popularity, size) == 0
+            if before.cold.fallback == "recent":
+                overall = before.fallback(before.cold).overall
+                made.fallback(made.cold).overall[:] = _padded(overall, size)
+        self.recommender, self.items, self.added, self.patches = made, made.items, everything, patches
+        if grown:
+            self.ids += [str(one) for one in made.items.ids[-grown:].to_list()]
+            self.titles = None if made.titles is None else made.titles.to_list()
+            self.listed_I = np.concatenate([self.listed_I, np.ones(grown, bool)])
+            self.recent_I = _padded(self.recent_I, size)
+            for item_id in self.ids[-grown:]:
+                for time, sign in self._early.pop(item_id, ()):
+                    self.count_item(item_id, time, sign)
 
     @cached_property
     def tastes(self) -> Tastes:
@@ -145,3 +221,32 @@ class Deployment:
             return np.zeros(len(self.items))
         age = (seen.times.max() - seen.times) / DAY
         return np.bincount(seen.items, np.exp2(-age / HALF_LIFE), len(self.items)).astype(np.float64)
+
+
+def _padded(values: NDArray[Any], size: int) -> NDArray[Any]:
+    """Counts with zeros behind them for items that came later."""
+    return np.concatenate([values, np.zeros(size - len(values), values.dtype)])
+
+
+def _patched(table: pl.DataFrame, patches: Mapping[int, Mapping[str, Any]]) -> pl.DataFrame:
+    """A table of features with some values replaced."""
+    columns = []
+    for name in table.columns:
+        rows = [row for row, values in patches.items() if name in values and row < len(table)]
+        column = table[name]
+        if rows:
+            # New values behind the old ones, then one gather: it works for every type of column.
+            new = typed(name, [patches[row][name] for row in rows], column.dtype)
+            index = np.arange(len(table))
+            index[rows] = np.arange(len(table), len(table) + len(rows))
+            column = pl.concat([column, new])[index]
+        columns.append(column)
+    return pl.DataFrame(columns)
+
+
+def _table(features: pl.DataFrame, added: Mapping[str, tuple[str | None, Mapping[str, Any]]]) -> pl.DataFrame:
+    """New items as a table; features that were not given are null."""
+    own = {name: features[name].dtype for name in features.columns if name not in ("item_id", "title")}
+    columns = [pl.Series("item_id", list(added)), pl.Series("title", [title for title, _ in added.values()], pl.String)]
+    columns += [typed(name, [values.get(name) for _, values in added.values()], kind) for name, kind in own.items()]
+    return pl.DataFrame(columns)

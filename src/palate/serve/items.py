@@ -1,19 +1,21 @@
 """Items as the shop knows them: changes over the catalog of the bundle (title, hidden, expiry, stock, new items).
 
-A hidden, expired or sold out item is in no list. New items that the model cannot rank are found by search and by id.
+A hidden, expired or sold out item is in no list. New items are listed at once by models that rank by features; other
+models find them by search and by id until the next training.
 """
 
 from __future__ import annotations
 
 import heapq
 import time
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import orjson
 from sqlalchemy import Connection, Row, delete, select
 
+from palate.errors import DataError, ModelError
 from palate.serve import tables
 from palate.serve.deployment import Deployment
 from palate.serve.search import TitleIndex
@@ -64,33 +66,75 @@ class Items:
         self.edits = 0
         self._expiring: list[tuple[float, str]] = []
         self._index: TitleIndex | None = None
-        for change in changes:
-            self.put(change)
+        self.refused: dict[str, str] = {}  # why the features of an item are not used
+        self.put(*changes)
+        for item_id in deployment.added.keys() - self.changes.keys():  # deleted while another bundle answered
+            deployment.list_item(deployment.items.row(item_id), False)
 
     def get(self, item_id: str) -> Item | None:
         """An item, or None where neither the bundle nor a change has it."""
         change = self.changes.get(item_id)
         if change is not None:
             return change
-        return Item(item_id) if self.deployment.items.row(item_id) >= 0 else None
+        return Item(item_id) if self.in_catalog(item_id) else None
 
-    def put(self, item: Item) -> None:
-        """Take a change over into the answers."""
-        self.changes[item.item_id] = item
-        self.edits += 1
-        row = self.deployment.items.row(item.item_id)
+    def in_catalog(self, item_id: str) -> bool:
+        """Whether the bundle was trained with an item."""
+        return self.deployment.items.row(item_id) >= 0 and item_id not in self.deployment.added
+
+    def put(self, *items: Item) -> None:
+        """Take changes over into the answers."""
         now = time.time()
-        if row >= 0:
-            self.deployment.list_item(row, item.listed(now))
-        if item.expires is not None and item.expires > now:
-            heapq.heappush(self._expiring, (item.expires, item.item_id))
-        if self._index is not None:
-            self._index.put(item.item_id, self.title(item.item_id))
+        self.edits += 1
+        self.changes.update({item.item_id: item for item in items})
+        self._describe_to_model(items)
+        for item in items:
+            row = self.deployment.items.row(item.item_id)
+            if row >= 0:
+                self.deployment.list_item(row, item.listed(now))
+            if item.expires is not None and item.expires > now:
+                heapq.heappush(self._expiring, (item.expires, item.item_id))
+            if self._index is not None:
+                self._index.put(item.item_id, self.title(item.item_id))
+
+    def _describe_to_model(self, items: Sequence[Item]) -> None:
+        """Let the model and the rules see the features of items."""
+        deployment, table = self.deployment, self.deployment.bundle.recommender.item_features
+        if table is None:
+            return
+        added: dict[str, tuple[str | None, Mapping[str, Any]]] = {}
+        patches: dict[int, Mapping[str, Any]] = {}
+        for item in items:
+            features = {name: value for name, value in (item.features or {}).items() if name in table.columns}
+            row = deployment.items.row(item.item_id)
+            if self.in_catalog(item.item_id):
+                if features != deployment.patches.get(row, {}):
+                    patches[row] = features
+            elif (
+                features and deployment.ranks_new_items and deployment.added.get(item.item_id, ("", {}))[1] != features
+            ):
+                added[item.item_id] = item.title, features
+        if not added and not patches:
+            return
+        try:
+            deployment.change_catalog(added, patches)
+        except (DataError, ModelError) as error:
+            if len(items) == 1:
+                self.refused[items[0].item_id] = str(error)
+            else:  # the features of one must not keep those of the others out
+                for item in items:
+                    self._describe_to_model([item])
+            return
+        for item in items:
+            self.refused.pop(item.item_id, None)
 
     def remove(self, item_id: str) -> None:
         """Drop an item that only a change has made; one of the bundle is hidden instead."""
         self.changes.pop(item_id, None)
         self.edits += 1
+        row = self.deployment.items.row(item_id)
+        if row >= 0:
+            self.deployment.list_item(row, item_id not in self.deployment.added)
         if self._index is not None:
             self._index.remove(item_id)
 
@@ -133,6 +177,7 @@ class Items:
             "listed": item.listed(time.time()),
             "in_model": row >= 0,
             "events": int(deployment.recommender.popularity[row]) if row >= 0 else 0,
+            **({"unused_features": self.refused[item.item_id]} if item.item_id in self.refused else {}),
         }
 
     def search(self, query: str, limit: int) -> list[str]:
@@ -150,9 +195,9 @@ class Items:
 
     def page(self, after: str | None, limit: int) -> tuple[list[str], str | None]:
         """Ids after a cursor, in the order of the catalog with new items behind it, and the next cursor."""
-        ids = self.deployment.ids
+        ids = self.deployment.ids[: len(self.deployment.bundle.recommender.items)]
         start = int(after) if after else 0
-        new = [one for one in self.changes if self.deployment.items.row(one) < 0]
+        new = [one for one in self.changes if not self.in_catalog(one)]
         every = len(ids) + len(new)
         end = min(start + limit, every)
         page = [ids[n] if n < len(ids) else new[n - len(ids)] for n in range(start, end)]
@@ -172,7 +217,7 @@ class Items:
 
     async def delete(self, store: Store, item_id: str) -> None:
         """Delete an item: one of the bundle stays known to the model, but is hidden."""
-        if self.deployment.items.row(item_id) >= 0:
+        if self.in_catalog(item_id):
             await self.save(store, replace(self.get(item_id) or Item(item_id), hidden=True))
             return
 

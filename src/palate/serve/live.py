@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from palate.data.dataset import History
+from palate.recommend import Recommender
 from palate.recommend.cold_start import DAY
 from palate.serve.deployment import Deployment
 from palate.serve.settings import EventType
@@ -70,7 +71,7 @@ class LiveUser:
     def __init__(self) -> None:
         self.events: list[LiveEvent] = []
         self.view: View | None = None
-        self.of: Deployment | None = None
+        self.of: Recommender | None = None
 
 
 class Live:
@@ -130,9 +131,11 @@ class Live:
         user = self.users.get(user_id)
         if user is None:
             return NOTHING
-        if user.view is None or user.of is not deployment or time.time() >= user.view.until:
+        # The state is another one after new items have joined the catalog.
+        state = deployment.recommender
+        if user.view is None or user.of is not state or time.time() >= user.view.until:
             trained = self._trained(deployment, user_id) if deployment.trained_seq else frozenset()
-            user.view, user.of = self._view(deployment, user.events, trained), deployment
+            user.view, user.of = self._view(deployment, user.events, trained), state
         return user.view
 
     def adopt(self, deployment: Deployment) -> None:
@@ -149,6 +152,7 @@ class Live:
 
     def _view(self, deployment: Deployment, events: list[LiveEvent], trained: frozenset[int]) -> View:
         now, until = time.time(), NEVER
+        feedback = deployment.recommender.seen.feedback
         kept: list[tuple[float, int, float, EventType]] = []
         learned: set[int] = set()  # places in ``kept`` of events that the model was trained on
         for event in events:
@@ -167,12 +171,18 @@ class Live:
             kept.append((event.time, row, weight, kind))
         if not kept:
             return NOTHING._replace(until=until)
-        # The latest word on an item counts: an earlier like of an item that is disliked now is no longer learned from.
-        disliked = {row: weight < 0 for _, row, weight, _ in kept if weight}
+
+        def tells(one: tuple[float, int, float, EventType]) -> bool:
+            # The lowest rating of a scale that begins at 0 tells something; any other 0 is stored only.
+            return bool(one[2]) or (one[3].rated and feedback.kind == "rating")
+
+        # The latest word on an item counts: an earlier like of an item that is disliked now, or rated low, is no
+        # longer learned from.
+        liked = {one[1]: feedback.positive(one[2]) for one in kept if tells(one)}
         hidden = {row: kind.hides for _, row, weight, kind in kept if weight or kind.hides}
         hide = np.array([row for row, hides in hidden.items() if hides], np.int32)
         fresh = kept if not learned else [one for place, one in enumerate(kept) if place not in learned]
-        scored = [one for one in fresh if one[2] and (one[2] < 0) == disliked[one[1]]]
+        scored = [one for one in fresh if tells(one) and feedback.positive(one[2]) == liked[one[1]]]
         scored.sort(key=lambda one: one[0])  # stable: equal times stay in the order of the log
         seen = {row for _, row, _, kind in fresh if kind.seen}
         given = None
@@ -196,10 +206,15 @@ class Live:
 
     def _count(self, user_id: str, event: LiveEvent, sign: int) -> None:
         kind = self.types.get(event.type)
-        row = self.deployment.items.row(event.item_id) if kind is not None and kind.positive else -1
-        old = event.seq <= self.deployment.trained_seq
-        if row >= 0 and not (old and row in self._trained(self.deployment, user_id)):
-            self.deployment.count(row, event.time, sign)
+        if kind is None or not kind.positive:
+            return
+        # A rating below the rule of the bundle is no like.
+        feedback = self.deployment.recommender.seen.feedback
+        if not kind.rated or event.value is None or feedback.positive(event.value):
+            old = event.seq <= self.deployment.trained_seq
+            if old and self.deployment.items.row(event.item_id) in self._trained(self.deployment, user_id):
+                return
+            self.deployment.count_item(event.item_id, event.time, sign)
 
     def _undo(self, user_id: str, seq: int) -> None:
         user = self.users.get(user_id)

@@ -207,8 +207,7 @@ class Service:
         version = self.store.read_now(lambda connection: connection.execute(active).scalar())
         if version in self.bundles:
             self.activate(self.bundles[version])
-        for item in self.store.read_now(load_items):
-            answers.items.put(item)
+        answers.items.put(*self.store.read_now(load_items))
         self.store.read_now(answers.experiments.load)
         users = self.store.read_now(lambda connection: connection.execute(select(tables.users)).all())
         for user in users:

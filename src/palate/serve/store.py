@@ -289,9 +289,7 @@ class Store:
         )
         # In the order of arrival: a dictionary made backwards keeps the first of equal ids.
         given = [{**row._asdict(), "undone": False} for row in reversed(rows.values())]
-        found = (
-            dict(cast("list[tuple[str, int]]", connection.execute(statement, given).tuples().all())) if given else {}
-        )
+        found = {row[0]: row[1] for row in connection.execute(statement, given)} if given else {}
         # An id twice among the batches belongs to the first.
         return [
             _New(sorted(Stored(found.pop(row.event_id), row) for row in batch if row.event_id in found))

@@ -111,8 +111,7 @@ class _Import:
             self.service.store.announce(connection, ITEM, items)
 
         await self.service.store.write(change)
-        for one in items.values():
-            self.service.answers.items.put(one)
+        self.service.answers.items.put(*items.values())
         return len(items)
 
     async def users(self, rows: list[ImportedUser]) -> int:
