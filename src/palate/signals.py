@@ -103,6 +103,10 @@ def undisturbed() -> Iterator[None]:
         signal.signal(signal.SIGTERM, _default)
     try:
         yield
+    except SystemExit as end:
+        if isinstance(end.__context__, KeyboardInterrupt):  # Lightning's answer to one
+            raise KeyboardInterrupt from None
+        raise
     except Stopped:
         if before[signal.SIGINT] is signal.default_int_handler:
             raise KeyboardInterrupt from None

@@ -13,6 +13,8 @@ from typing import Any
 import pytest
 import torch
 
+from boards import make_checkerboard
+from palate import storage
 from palate.base import TrainOptions
 from palate.data.splits.split import Split
 from palate.errors import RecipeError
@@ -48,7 +50,7 @@ def test_training_killed_with_sigkill_resumes_and_ends_in_the_same_weights(check
                 break
         process.wait()
     assert process.returncode == -signal.SIGKILL
-    done = torch.load(tmp_path / "last.ckpt", weights_only=True)["epoch"]
+    done = max(int(path.name.split("-")[1]) for path in tmp_path.glob("epoch-*.ckpt"))
     assert 2 <= done < 1999
 
     total = done + 4
@@ -96,6 +98,106 @@ def test_early_stopping_keeps_the_best_epoch(checkerboard: Split) -> None:
     model = SMALL.fit(checkerboard.train, TrainOptions(validation_callback=validation_callback, patience=2))
     assert len(watched) == 4  # best in the second epoch, then two without a better one
     assert all(torch.equal(best, kept) for best, kept in zip(watched[1], model.parameters(), strict=True))
+
+
+VALUES = [0.1, 0.3, 0.2, 0.4, 0.2, 0.25]
+
+
+def early(folder: Path | None, killed: int = 0, said: list[str] | None = None) -> Any:
+    """Training that stops early after its fifth epoch, or that an error ends in an epoch before that."""
+
+    def value(model: torch.nn.Module) -> float:
+        return VALUES[asked[-1]]
+
+    def show(event: ProgressEvent) -> None:
+        if event.message and said is not None:
+            said.append(event.message)
+        if event.done == killed:
+            raise KeyboardInterrupt
+
+    asked: list[int] = []
+
+    class Counted(MLP):
+        def batches(self, train, seed, epoch):  # type: ignore[no-untyped-def]
+            asked.append(epoch)
+            return super().batches(train, seed, epoch)
+
+    recipe = Counted(layers=(8, 8), epochs=6, batch_size=256, learning_rate=0.01, dropout=0.2)
+    options = TrainOptions(seed=3, folder=folder, validation_callback=value, patience=2, progress=show)
+    try:
+        return recipe.fit(make_checkerboard().train, options), asked
+    except KeyboardInterrupt:
+        return None, asked
+
+
+def test_early_stopping_ends_in_the_same_weights_killed_anywhere_moved_and_repeated(tmp_path: Path) -> None:
+    whole, asked = early(None)
+    assert asked == [0, 1, 2, 3, 4, 5]
+    for killed in (1, 3, 5, 6):
+        folder = tmp_path / f"run {killed}"
+        assert early(folder, killed)[0] is None
+        moved = folder.rename(tmp_path / f"moved {killed}é")
+        resumed, asked = early(moved)
+        assert asked == list(range(killed - 1, 6))  # the epoch that was killed, and those behind it
+        again, asked = early(moved)
+        assert asked == []
+        assert weights_equal(resumed, whole)
+        assert weights_equal(again, whole)
+        names = [path.name[: -len("-0123456789abcdef.ckpt")] for path in moved.glob("*.ckpt")]
+        assert sorted(names) == ["best-00001", "best-00003", "epoch-00004", "epoch-00005"]
+
+
+def test_a_damaged_checkpoint_falls_back_to_the_one_before(tmp_path: Path) -> None:
+    whole = early(tmp_path)[0]
+    # Without the weights of the best epoch only a start from the beginning gives the same model.
+    for name, repeated in (("epoch-00005", [5]), ("epoch-00005", [5]), ("best-00003", [0, 1, 2, 3, 4, 5])):
+        (path,) = tmp_path.glob(f"{name}-*")
+        content = path.read_bytes()
+        path.write_bytes(content[:5000] + b"?" + content[5001:] if repeated == [5] else content[:5000])
+        said: list[str] = []
+        model, asked = early(tmp_path, said=said)
+        assert asked == repeated
+        assert said == [f"{path} is damaged: it is removed, and what it held is trained again"]
+        assert weights_equal(model, whole)
+
+
+def test_a_folder_in_use_and_one_without_its_description_are_refused(checkerboard: Split, tmp_path: Path) -> None:
+    with storage.lock(tmp_path / ".lock"), pytest.raises(RecipeError, match="another process trains in"):
+        SMALL.fit(checkerboard.train, TrainOptions(folder=tmp_path))
+    for left in ("best-epoch=3.ckpt", "last.ckpt", ".palate-tmp-12ab-epoch-00001.ckpt", "notes.txt"):
+        (tmp_path / left).write_text("left by an earlier version, a killed run, or somebody else")
+    SMALL.fit(checkerboard.train, TrainOptions(folder=tmp_path))
+    names = {path.name.split("-")[0] for path in tmp_path.iterdir()}
+    assert names == {".lock", "run.json", "epoch", "notes.txt"}
+    other = replace(checkerboard.train, interactions=checkerboard.test.interactions)
+    with pytest.raises(RecipeError, match=r"another run \(data differ\)"):
+        SMALL.fit(other, TrainOptions(folder=tmp_path))
+    label = (tmp_path / "run.json").read_text()
+    (tmp_path / "run.json").write_text(label.replace('"version": 2', '"version": 3'))
+    with pytest.raises(RecipeError, match=r"another run \(version differ\)"):
+        SMALL.fit(checkerboard.train, TrainOptions(folder=tmp_path))
+    for damaged in ("[", "[1]", ""):
+        (tmp_path / "run.json").write_text(damaged)
+        with pytest.raises(RecipeError, match="is missing or damaged"):
+            SMALL.fit(checkerboard.train, TrainOptions(folder=tmp_path))
+
+
+def test_a_checkpoint_is_written_after_each_epoch(checkerboard: Split, tmp_path: Path) -> None:
+    there: list[list[int]] = []
+
+    def value(model: torch.nn.Module) -> float:
+        there.append(sorted(int(path.name.split("-")[1]) for path in tmp_path.glob("epoch-*")))
+        return -len(there)  # no epoch is better than the first
+
+    SMALL.fit(checkerboard.train, TrainOptions(folder=tmp_path, validation_callback=value, patience=9))
+    assert there == [[], [0], [0, 1], [1, 2], [2, 3], [3, 4]]
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_validation_metric_that_is_no_number_is_an_error(checkerboard: Split, value: float) -> None:
+    values = iter([0.5, value])
+    with pytest.raises(RecipeError, match=f"the validation metric became {value} in epoch 2"):
+        SMALL.fit(checkerboard.train, TrainOptions(validation_callback=lambda model: next(values)))
 
 
 def test_every_epoch_asks_for_its_own_batches_once(checkerboard: Split, tmp_path: Path) -> None:
@@ -165,7 +267,7 @@ def test_settings_that_make_no_sense_are_refused() -> None:
 
 def test_a_diverging_loss_is_an_error_with_a_remedy(checkerboard: Split) -> None:
     with pytest.raises(RecipeError, match="lower the learning rate"):
-        replace(SMALL, learning_rate=1e30, epochs=20).fit(checkerboard.train, TrainOptions())
+        replace(SMALL, learning_rate=1e12, epochs=20).fit(checkerboard.train, TrainOptions())
 
 
 def test_threads_are_set_for_the_run_only(checkerboard: Split) -> None:

@@ -10,13 +10,13 @@ import logging
 import math
 import warnings
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 from typing import Any, cast
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
+from pytorch_lightning.callbacks import Checkpoint
 from pytorch_lightning.loggers import CSVLogger, Logger, TensorBoardLogger
+from pytorch_lightning.plugins.io import TorchCheckpointIO
 from torch import Tensor, nn
 
 from palate import signals
@@ -24,26 +24,40 @@ from palate.base import Trainable, TrainOptions
 from palate.data.dataset import Dataset
 from palate.errors import RecipeError
 from palate.progress import ProgressEvent
+from palate.training.checkpoints import Checkpoints
 
 
 def drive(
-    recipe: Trainable, module: nn.Module, train: Dataset, options: TrainOptions, folder: Path | None, last: Path | None
+    recipe: Trainable, module: nn.Module, train: Dataset, options: TrainOptions, checkpoints: Checkpoints | None
 ) -> None:
-    """Train ``module`` in place: checkpoints go into ``folder``; training resumes from ``last`` where given.
+    """Train ``module`` in place; training resumes from the last of ``checkpoints``, where there is one.
 
     With a validation callback the module ends with the weights of the best epoch, otherwise with those of the last.
 
     Raises:
-        RecipeError: the loss became infinite or not a number, or the logger is not installed.
+        RecipeError: the loss or the validation metric became infinite or not a number, or the logger is not installed.
     """
-    with _quiet(), signals.undisturbed():
-        trainer = _trainer(recipe, options, folder)
-        trainer.fit(_Driver(recipe, module, train, options), ckpt_path=last, weights_only=True if last else None)
-    if options.validation_callback is not None:
-        # The checkpoint is of the driver, whose network is named net; on the CPU, so that no second copy is on the GPU.
-        checkpoint = cast(ModelCheckpoint, trainer.checkpoint_callback)
-        state = torch.load(checkpoint.best_model_path, map_location="cpu", weights_only=True)["state_dict"]
-        module.load_state_dict({key.removeprefix("net."): value for key, value in state.items()})
+    driver = _Driver(recipe, module, train, options)
+    found = checkpoints.newest(options.progress) if checkpoints else None
+    if checkpoints is not None and found is not None:
+        driver.on_load_checkpoint(found[1])
+        if driver.best_epoch >= 0:
+            driver.best_weights = checkpoints.best(driver.best_epoch, options.progress)
+            if driver.best_weights is None:
+                found, driver = None, _Driver(recipe, module, train, options)
+    if found is None and checkpoints is not None:
+        checkpoints.clear()
+    if found is not None and driver.ended(int(found[1]["epoch"])):
+        state = {key.removeprefix("net."): value for key, value in found[1]["state_dict"].items()}
+        module.load_state_dict(state)
+    else:
+        path = None if found is None else found[0]
+        del found  # as large as three models: Lightning reads its own
+        with _quiet(), signals.undisturbed():
+            trainer = _trainer(recipe, options, checkpoints)
+            trainer.fit(driver, ckpt_path=path, weights_only=True if path else None)
+    if driver.best_weights is not None:
+        module.load_state_dict(driver.best_weights)
 
 
 def epoch_seed(seed: int, epoch: int) -> int:
@@ -57,6 +71,8 @@ class _Driver(pl.LightningModule):
         self.net = module
         self.recipe, self.rows, self.options = recipe, train, options
         self.first_epoch = 0
+        self.best_epoch, self.best_value = -1, -math.inf
+        self.best_weights: dict[str, Tensor] | None = None  # on the CPU
         self._losses: list[Tensor] = []  # read once per epoch: reading each step would wait for the GPU
 
     def configure_optimizers(self) -> Any:
@@ -65,9 +81,18 @@ class _Driver(pl.LightningModule):
     def train_dataloader(self) -> Iterable[Any]:
         return _Epochs(self)
 
+    def ended(self, epoch: int) -> bool:
+        """Whether no epoch follows this one."""
+        watching = self.options.validation_callback is not None
+        return epoch + 1 >= self.recipe.epochs or (watching and epoch - self.best_epoch >= self.options.patience)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["best"] = {"epoch": self.best_epoch, "value": self.best_value}
+
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         # Lightning fetches the first batch of a resumed run before it has moved on to the next epoch.
         self.first_epoch = int(checkpoint["epoch"]) + 1
+        self.best_epoch, self.best_value = checkpoint["best"]["epoch"], checkpoint["best"]["value"]
 
     def on_train_epoch_start(self) -> None:
         torch.manual_seed(epoch_seed(self.options.seed, self.current_epoch))  # dropout
@@ -81,12 +106,19 @@ class _Driver(pl.LightningModule):
     def on_train_epoch_end(self) -> None:
         mean = float(torch.stack(self._losses).mean()) if self._losses else 0.0
         if not math.isfinite(mean):
-            raise RecipeError(f"training loss became {mean} in epoch {self.current_epoch}: lower the learning rate")
+            raise RecipeError(f"training loss became {mean} in epoch {self.current_epoch + 1}: lower the learning rate")
         measured = {"train_loss": mean}
         if self.options.validation_callback is not None:
             self.net.eval()  # no dropout while it is measured
-            measured["validation_callback"] = float(self.options.validation_callback(self.net))
+            value = measured["validation_callback"] = float(self.options.validation_callback(self.net))
             self.net.train()
+            if not math.isfinite(value):
+                raise RecipeError(
+                    f"the validation metric became {value} in epoch {self.current_epoch + 1}: lower the learning rate, "
+                    "or take validation rows on which the metric is defined"
+                )
+            if value > self.best_value:
+                self.best_epoch, self.best_value = self.current_epoch, value
         self.log_dict(measured)
         done = self.current_epoch + 1
         self.options.progress(
@@ -109,23 +141,43 @@ class _Epochs:
         yield from driver.recipe.batches(driver.rows, driver.options.seed, epoch)
 
 
-def _trainer(recipe: Trainable, options: TrainOptions, folder: Path | None) -> pl.Trainer:
-    callbacks: list[pl.Callback] = []
-    watching = options.validation_callback is not None
-    watched: dict[str, Any] = {"monitor": "validation_callback", "mode": "max"} if watching else {}
-    if folder is not None:
-        callbacks.append(ModelCheckpoint(folder, filename="best-{epoch}", save_last=True, every_n_epochs=1, **watched))
-    if watched:
-        callbacks.append(EarlyStopping(**watched, patience=options.patience))
+class _Keeper(Checkpoint):
+    """Keeps the state after each epoch and the weights of the best one, and stops where patience has run out."""
+
+    def __init__(self, checkpoints: Checkpoints | None) -> None:
+        self.checkpoints = checkpoints
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        driver = cast(_Driver, pl_module)
+        epoch = driver.current_epoch
+        if driver.best_epoch == epoch:
+            driver.best_weights = {key: value.detach().cpu().clone() for key, value in driver.net.state_dict().items()}
+            if self.checkpoints is not None:
+                self.checkpoints.write_best(epoch, driver.best_weights)
+        if self.checkpoints is not None:
+            self.checkpoints.write_epoch(epoch, trainer.save_checkpoint)
+        trainer.should_stop = trainer.should_stop or driver.ended(epoch)
+
+
+class _Files(TorchCheckpointIO):
+    """Writes where it is told to: Lightning writes into TMPDIR and moves, which may be a copy and cut short."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        torch.save(checkpoint, path)
+
+
+def _trainer(recipe: Trainable, options: TrainOptions, checkpoints: Checkpoints | None) -> pl.Trainer:
+    keeps = checkpoints is not None or options.validation_callback is not None
     return pl.Trainer(
         accelerator={"cuda": "gpu"}.get(options.device, options.device),
         devices=1,
         precision=cast(Any, options.precision),
         max_epochs=recipe.epochs,
-        callbacks=callbacks,
+        callbacks=[_Keeper(checkpoints)] if keeps else [],
+        plugins=[_Files()],
         logger=_logger(options),
         log_every_n_steps=50,
-        enable_checkpointing=folder is not None,
+        enable_checkpointing=keeps,
         enable_progress_bar=False,  # options.progress reports
         enable_model_summary=False,
         use_distributed_sampler=False,

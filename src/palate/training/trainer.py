@@ -8,11 +8,8 @@ of (seed, epoch).
 from __future__ import annotations
 
 import contextlib
-import json
-import tempfile
 from collections.abc import Iterator
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any, cast
 
 import torch
@@ -21,16 +18,18 @@ from torch import nn
 from palate.base import DataSpec, Trainable, TrainOptions
 from palate.data.dataset import Dataset
 from palate.errors import RecipeError
+from palate.training.checkpoints import Checkpoints
 
 
 def fit(recipe: Trainable, train: Dataset, options: TrainOptions, start: nn.Module | None = None) -> nn.Module:
     """Train ``recipe.build(...)`` (or ``start``) for ``recipe.epochs`` passes and return it in eval mode on the CPU.
 
     With a validation callback the weights of the best epoch come back, else those of the last. With ``options.folder``
-    a checkpoint is written after each epoch, and a folder that holds one is resumed.
+    a checkpoint is written after each epoch, and a folder that holds one is resumed: the same call ends in the same
+    weights, whether it was never killed, killed anywhere, or has ended before. See ``palate.training.checkpoints``.
 
     Raises:
-        RecipeError: the folder belongs to another recipe, seed or data set.
+        RecipeError: the folder belongs to another recipe, seed or data set, or another process trains in it.
     """
     if len(train) == 0:
         raise RecipeError(f"{train.name} has no rows to train on")
@@ -40,32 +39,24 @@ def fit(recipe: Trainable, train: Dataset, options: TrainOptions, start: nn.Modu
     with _threads(options.threads), torch.random.fork_rng(), contextlib.ExitStack() as stack:
         torch.manual_seed(epoch_seed(options.seed, -1))
         module = start or recipe.build(DataSpec(train.n_users, train.n_items))
-        # The best epoch must be kept somewhere: a validation callback without a folder gets a temporary one.
-        keep = options.folder is not None or options.validation_callback is not None
-        folder = options.folder or (Path(stack.enter_context(tempfile.TemporaryDirectory())) if keep else None)
-        last = _claim(folder, recipe, train, options) if folder else None
-        drive(recipe, module, train, options, folder, last)
+        checkpoints = None
+        if options.folder is not None:
+            checkpoints = Checkpoints(options.folder)
+            stack.enter_context(checkpoints.claimed(_about(recipe, train, options)))
+        drive(recipe, module, train, options, checkpoints)
     return module.cpu().eval()
 
 
-def _claim(folder: Path, recipe: Trainable, train: Dataset, options: TrainOptions) -> Path | None:
-    """Write down whose folder this is, or check it; returns the checkpoint to resume from, if any."""
-    facts = {"recipe": type(recipe).__name__, "fields": asdict(cast(Any, recipe)), "seed": options.seed}
-    # Through JSON and back, so that tuples become lists: as such they are read from the folder.
-    mine = json.loads(json.dumps({**facts, "data": train.fingerprint.digest}))
-    folder.mkdir(parents=True, exist_ok=True)
-    label, last = folder / "run.json", folder / "last.ckpt"
-    if last.exists():
-        theirs = json.loads(label.read_text()) if label.exists() else {}
-        different = sorted(key for key in mine if theirs.get(key) != mine[key])
-        if different:
-            raise RecipeError(
-                f"{folder} holds a checkpoint of another run ({', '.join(different)} differ): "
-                "give another folder, or delete this one"
-            )
-        return last
-    label.write_text(json.dumps(mine, indent=2))
-    return None
+def _about(recipe: Trainable, train: Dataset, options: TrainOptions) -> dict[str, Any]:
+    """What the weights are a function of, the validation rows apart, which nothing here can tell."""
+    return {
+        "recipe": type(recipe).__name__,
+        "fields": asdict(cast(Any, recipe)),
+        "seed": options.seed,
+        "precision": options.precision,
+        "early stopping": options.validation_callback is not None,
+        "data": train.fingerprint.digest,
+    }
 
 
 @contextlib.contextmanager
