@@ -24,6 +24,7 @@ from palate.cli import (
     onboard,
     quickstart,
     recommend,
+    refit,
     report,
     reproduce,
     serve,
@@ -84,6 +85,7 @@ app.command("index")(index.index)
 app.command("report")(report.report)
 app.command("reproduce")(reproduce.reproduce)
 app.command("serve")(serve.serve)
+app.command("refit")(refit.refit)
 app.add_typer(keys.app, name="keys")
 
 
