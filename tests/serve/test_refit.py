@@ -15,6 +15,7 @@ import pytest
 from palate.base import TrainOptions
 from palate.bundle import Bundle
 from palate.cli import main
+from palate.data.feedback import Feedback
 from palate.errors import DataError
 from palate.models.popularity import Popularity
 from palate.serve import tables
@@ -82,8 +83,8 @@ def test_events_weigh_as_they_are_served(bundle, tmp_path):
         ("a", item(6), -1.0), ("a", item(7), 1.0), ("a", item(9), 1.0),
     ]  # fmt: skip
     assert sorted(note.rows for note in filled.log.notes) == [1, 1]
-    least = replace(Weights.of(Bundle.load(bundle), TYPES), like=5.0, least=4.0)
-    rated = least.rows(filled.log.events.head(5), START)
+    ratings = replace(Weights.of(Bundle.load(bundle), TYPES), like=5.0, feedback=Feedback("rating", 4.0))
+    rated = ratings.rows(filled.log.events.head(5), START)
     assert rated["weight"].to_list() == [5.0, 4.0, -5.0, 3.0]  # a view is a positive rating, a rating is what it is
 
 

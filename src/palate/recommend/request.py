@@ -280,6 +280,9 @@ def typed(name: str, values: pl.Series | list[Any], dtype: pl.DataType) -> pl.Se
     Raises:
         DataError: a value does not fit the type.
     """
+    if dtype.is_float() and isinstance(values, list):
+        # JSON writes 2 for 2.0, and polars builds no column of both.
+        values = [float(one) if isinstance(one, int) and not isinstance(one, bool) else one for one in values]
     try:
         column = pl.Series(name, values, strict=True)
         if isinstance(dtype, pl.List) and column.dtype == pl.String:

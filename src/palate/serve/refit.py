@@ -25,10 +25,12 @@ from palate.base import Recipe, TrainOptions
 from palate.bundle import Bundle
 from palate.data.dataset import Dataset, History, Interactions, Note
 from palate.data.duplicates import AUTO, deduplicate
+from palate.data.feedback import Feedback
 from palate.data.ids import IdMap
 from palate.data.parsing import Source
 from palate.errors import DataError
 from palate.recommend.cold_start import DAY
+from palate.recommend.request import typed
 from palate.serve import tables
 from palate.serve.answers import SESSION
 from palate.serve.items import Item, load_items
@@ -97,18 +99,18 @@ class Weights:
     Args:
         types: the table of event types.
         like: weight of a like.
-        least: least weight of a positive event, where the training data are ratings.
+        feedback: the rule for positive rows of the bundle.
     """
 
     types: Mapping[str, EventType]
     like: float
-    least: float | None
+    feedback: Feedback
 
     @classmethod
     def of(cls, bundle: Bundle, types: Mapping[str, EventType]) -> Weights:
         """Those of a bundle."""
         data = bundle.recommender
-        return cls(types, data.like_weight, data.seen.feedback.min_rating)
+        return cls(types, data.like_weight, data.seen.feedback)
 
     def rows(self, events: pl.DataFrame, now: float) -> pl.DataFrame:
         """Rows to train on, in the order of the log: user, item, weight, time, seen."""
@@ -119,8 +121,9 @@ class Weights:
             orient="row",
         )  # fmt: skip
         weight = pl.col("kind_weight") * self.like
-        if self.least is not None:
-            weight = pl.when(weight > 0).then(pl.max_horizontal(weight, pl.lit(self.least))).otherwise(weight)
+        least = self.feedback.min_rating
+        if least is not None:
+            weight = pl.when(weight > 0).then(pl.max_horizontal(weight, pl.lit(least))).otherwise(weight)
         pair = ["user", "item"]
         kept = (
             events.join(kinds, on="type", how="inner", maintain_order="left")
@@ -129,9 +132,11 @@ class Weights:
                 weight=pl.when(pl.col("rated") & pl.col("value").is_not_null()).then(pl.col("value")).otherwise(weight),
                 seen=pl.col("seen").any().over(pair),
             )
-            .filter(pl.col("weight") != 0)
+            # The lowest rating of a scale that begins at 0 tells something; any other 0 is stored only.
+            .filter((pl.col("weight") != 0) | (pl.col("rated") & (self.feedback.kind == "rating")))
         )
-        same = (pl.col("weight") < 0) == (pl.col("weight") < 0).last().over(pair)
+        liked = self.feedback.positive(pl.col("weight"))
+        same = liked == liked.last().over(pair)
         learned = pl.col("positive") | pl.col("rated") | (pl.col("weight") < 0)
         return kept.filter(same).filter(learned).select(*pair, "weight", "time", "seen")
 
@@ -253,16 +258,10 @@ def _changed(table: pl.DataFrame, count: int, values: Mapping[int, Mapping[str, 
         longer = column.extend_constant(None, count - len(column)) if count > len(column) else column
         given = {row: one[column.name] for row, one in values.items() if column.name in one}
         if given:
-            plain = longer.to_list()
-            for row, value in given.items():
-                plain[row] = value
-            try:
-                longer = pl.Series(column.name, plain, dtype=column.dtype, strict=False)
-            except (TypeError, ValueError, pl.exceptions.PolarsError) as error:
-                raise DataError(
-                    f"stored values of the field {column.name!r} do not fit its type {column.dtype} ({error}): "
-                    "change them in the store"
-                ) from None
+            # New values behind the old ones, then one gather: it works for every type of column.
+            index = np.arange(count)
+            index[list(given)] = count + np.arange(len(given))
+            longer = pl.concat([longer, typed(column.name, list(given.values()), column.dtype)])[index]
         columns.append(longer)
     return pl.DataFrame(columns)
 
