@@ -32,6 +32,9 @@ class Flags:
         typer.Option("--require-keys/--no-require-keys", help="Ask for API keys on a loopback address, too."),
     ] = None
     log_format: Annotated[Literal["text", "json"] | None, typer.Option("--log-format", help="Default: text.")] = None
+    traces: Annotated[
+        Literal["off", "otlp", "console"] | None, typer.Option("--traces", help="OpenTelemetry. Default: off.")
+    ] = None
     threads: Annotated[int | None, typer.Option("--threads", help="Torch threads. Default: 1.")] = None
     impressions: Annotated[
         float | None, typer.Option("--impressions", help="Share of the served lists that are stored. Default: 1.")

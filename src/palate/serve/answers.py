@@ -27,6 +27,7 @@ from palate.recommend import request, top_n
 from palate.recommend.top_n import SOURCES, Answer, RecommendOptions
 from palate.rules import CompiledRules, Rules
 from palate.rules.rerank import traces
+from palate.serve import tracing
 from palate.serve.batcher import EMPTY, Ask, Batcher
 from palate.serve.deployment import Deployment
 from palate.serve.experiments import Experiments, Trial, team_draft
@@ -162,8 +163,10 @@ class Answers:
         if page is not None and page.versions[place] != deployment.version:
             raise Problem(410, f"the list was made by {page.versions[place]}, which is replaced: ask for a new list")
         items.expire()
-        ask, notes = self.ask(deployment, asked, None if page is None else page.listed[place])
-        answer = await self.batcher.ask(ask)
+        with tracing.span("validate"):
+            ask, notes = self.ask(deployment, asked, None if page is None else page.listed[place])
+        with tracing.span("score"):
+            answer = await self.batcher.ask(ask)
         rows = self._rows(items, answer)
         if asked.explain:
             self._explain(deployment, ask, answer, rows)

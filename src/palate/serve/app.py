@@ -12,9 +12,11 @@ from typing import Any
 
 import torch
 from fastapi import APIRouter, FastAPI, Response
+from starlette.routing import Route
 from starlette.staticfiles import StaticFiles
 
 from palate.errors import DataError
+from palate.serve.agents import AgentTools
 from palate.serve.metrics import Metrics
 from palate.serve.parsing import StrictRoute
 from palate.serve.problems import RESPONSE, add_handlers, answer
@@ -66,9 +68,19 @@ def make_app(settings: Settings, bundles: list[Path]) -> FastAPI:
         yield
         for one in tasks:
             one.cancel()
+        await agents.stop()
         await service.stop()
 
-    app = FastAPI(title="Palate", version=version("palate"), docs_url=None, redoc_url=None, lifespan=life)
+    # FastAPI's own traces would hold paths and queries, and with them ids.
+    app = FastAPI(
+        title="Palate",
+        version=version("palate"),
+        docs_url=None,
+        redoc_url=None,
+        lifespan=life,
+        telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
+    )
+    agents = AgentTools(app)
     app.state.service, app.state.keys, app.state.metrics = service, keys, metrics
     add_handlers(app)
 
@@ -83,6 +95,8 @@ def make_app(settings: Settings, bundles: list[Path]) -> FastAPI:
     stream.add_routes(router, service, metrics)
     admin.add_routes(router, service, keys)
     app.include_router(router)
+    if agents.installed:
+        app.router.routes.append(Route("/mcp", agents))
     app.mount("/", StaticFiles(directory=PAGES, html=True))
     app.add_middleware(Edge, settings=settings, keys=keys, metrics=metrics)
     return app

@@ -20,6 +20,7 @@ import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from palate.errors import DataError
+from palate.serve import tracing
 from palate.serve.app import make_app
 from palate.serve.settings import Settings
 
@@ -150,6 +151,7 @@ def run(settings: Settings, bundles: list[Path], tell: Callable[[str], None]) ->
         DataError: the address is taken, or the settings do not fit.
     """
     _log(settings)
+    end_traces = tracing.start(settings.traces)
     app = make_app(settings, bundles)
     listening = _listen(settings)
     host, port = listening.getsockname()[:2]
@@ -172,7 +174,10 @@ def run(settings: Settings, bundles: list[Path], tell: Callable[[str], None]) ->
     # When NumPy or torch let go of the interpreter for a moment, the writing thread takes it and keeps it for the whole
     # interval, by default 5 ms: longer than an answer takes.
     sys.setswitchinterval(0.0005)
-    _Server(config, app.state.service.stream.close).run(sockets=[listening])
+    try:
+        _Server(config, app.state.service.stream.close).run(sockets=[listening])
+    finally:
+        end_traces()
 
 
 def check(settings: Settings, bundles: list[Path]) -> Iterator[str]:
@@ -181,6 +186,7 @@ def check(settings: Settings, bundles: list[Path]) -> Iterator[str]:
     Raises:
         PalateError: something does not fit.
     """
+    tracing.start(settings.traces)()
     app = make_app(settings, bundles)
     service = app.state.service
     for bundle in service.bundles.values():

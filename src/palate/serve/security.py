@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 from sqlalchemy import Connection, delete, select
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from palate.serve import tables
+from palate.serve import tables, tracing
 from palate.serve.metrics import Metrics
 from palate.serve.problems import Problem, answer
 from palate.serve.settings import Settings
@@ -109,6 +109,8 @@ def _digest(salt: str, secret: str) -> str:
 
 def role_needed(method: str, path: str) -> str | None:
     """The least role for a request; None needs no key."""
+    if path == "/mcp":
+        return "read"  # each tool then asks for what it needs
     if not path.startswith("/v1/") or path.startswith(OPEN):
         return None
     if method in ("GET", "HEAD") and not path.startswith(PRIVATE):
@@ -176,23 +178,31 @@ class Edge:
             await send(message)
 
         metrics.in_progress += 1
-        try:
-            self._check(scope, extra)
-            await self.app(scope, self._limited(scope, receive), sending)
-        except Problem as problem:
-            if status == 0:
-                await answer(problem.status_code, str(problem.detail), problem.headers)(scope, receive, sending)
-        finally:
-            metrics.in_progress -= 1
-            seconds = time.perf_counter() - started
-            route = getattr(scope.get("route"), "path", "other") if status != 404 else "other"
-            metrics.add(scope["method"], route, status, seconds, time.time())
-            # The route instead of the path: an id is nobody's business.
-            if access.isEnabledFor(logging.INFO):
-                about = {"method": scope["method"], "route": route, "status": status, "ms": round(1000 * seconds, 2)}
-                access.info(
-                    "%(method)s %(route)s %(status)s %(ms)s ms", about, extra={"request_id": request_id, **about}
-                )
+        with tracing.request(scope) as traced:
+            try:
+                self._check(scope, extra)
+                await self.app(scope, self._limited(scope, receive), sending)
+            except Problem as problem:
+                if status == 0:
+                    await answer(problem.status_code, str(problem.detail), problem.headers)(scope, receive, sending)
+            finally:
+                self._note(scope, status, started, traced)
+
+    def _note(self, scope: Scope, status: int, started: float, traced: Any) -> None:
+        """Count, trace and log an answered request."""
+        metrics = self.metrics
+        metrics.in_progress -= 1
+        seconds = time.perf_counter() - started
+        route = getattr(scope.get("route"), "path", "other") if status != 404 else "other"
+        if traced is not None:
+            tracing.finish(traced, scope["method"], route, status)
+        metrics.add(scope["method"], route, status, seconds, time.time())
+        # The route instead of the path: an id is nobody's business.
+        if access.isEnabledFor(logging.INFO):
+            about = {"method": scope["method"], "route": route, "status": status, "ms": round(1000 * seconds, 2)}
+            access.info(
+                "%(method)s %(route)s %(status)s %(ms)s ms", about, extra={"request_id": scope["request_id"], **about}
+            )
 
     def _check(self, scope: Scope, extra: list[tuple[bytes, bytes]]) -> None:
         """Refuse what may not reach a route."""

@@ -13,7 +13,7 @@ import orjson
 from sqlalchemy import Connection, Row, delete, select, update
 
 from palate.recommend.cold_start import DAY
-from palate.serve import tables
+from palate.serve import tables, tracing
 from palate.serve.answers import SESSION, Answers
 from palate.serve.deployment import Deployment
 from palate.serve.items import Items, load_items
@@ -118,7 +118,8 @@ class Service:
     async def feedback(self, events: Iterable[FeedbackEvent]) -> tuple[list[Event], list[Stored]]:
         """Store events; all of them, and those that are new. The next answer knows them."""
         now = time.time()
-        rows = [self.event(one, now) for one in events]
+        with tracing.span("validate"):
+            rows = [self.event(one, now) for one in events]
         return rows, await self.store.add_events(rows)
 
     async def undo(self, event_id: str) -> bool:

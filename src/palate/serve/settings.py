@@ -107,6 +107,7 @@ class Settings:
         models: a folder; bundles may be loaded from it by name while serving. Default: the folder of the first bundle.
         require_keys: ask for API keys on a loopback address, too.
         log_format: "text" or "json".
+        traces: "otlp" sends OpenTelemetry traces to a collector, "console" writes them to standard error.
         threads: torch threads. One is right while requests share the cores.
         max_body: bytes of a request body; of a bulk import, 100 times as many.
         max_batch: events in one request.
@@ -132,6 +133,7 @@ class Settings:
     models: Path | None = None
     require_keys: bool = False
     log_format: Literal["text", "json"] = "text"
+    traces: Literal["off", "otlp", "console"] = "off"
     threads: Annotated[int, Field(ge=1, le=4096)] = 1
     max_body: Limit = 1 << 20
     max_batch: Count = 1_000

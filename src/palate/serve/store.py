@@ -29,7 +29,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, Operationa
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from palate.errors import DataError, StorageError
-from palate.serve import tables
+from palate.serve import tables, tracing
 
 T = TypeVar("T")
 GROUP_ROWS = 2_000  # rows of one transaction at most: bounds the time until its first write is acknowledged
@@ -197,7 +197,8 @@ class Store:
             self._waiting.put_nowait(_Write(rows, change, done))
         except queue.Full:
             raise StoreUnavailableError(f"{WAITING:,} writes wait for the database: try again in a second") from None
-        return await done
+        with tracing.span("store"):
+            return await done
 
     # The writing thread.
 
