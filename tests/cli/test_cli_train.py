@@ -41,7 +41,7 @@ def test_set_wins_over_config_and_config_over_the_preset(tmp_path):
     (tmp_path / "gmf.toml").write_text("epochs = 2\ndim = 4\n")
     told = palate(*GMF, "--config", "gmf.toml", "--set", "dim=6", "--json").ok().json
     fast = RECIPES["gmf"].fast()
-    assert set(told) == {"recipe", "fields", "bundle", "reports", "columns", "feedback"}
+    assert set(told) == {"recipe", "fields", "bundle", "reports", "columns", "feedback", "findings"}
     assert (told["fields"]["epochs"], told["fields"]["dim"]) == (2, 6)
     assert told["fields"]["batch_size"] == fast.batch_size
     published = palate(*GMF, "--published", "--set", "epochs=0", "--json").ok().json["fields"]
@@ -81,7 +81,8 @@ def test_a_saved_split_gives_the_same_numbers_again():
 def test_patience_stops_before_the_last_epoch(tmp_path):
     settings = ("--set", "epochs=200", "--set", "learning_rate=0.000001", "--patience", 1)
     result = palate(*GMF, *settings, "--folder", "run", "--logger", "csv").ok()
-    assert "early stopping on NDCG@10 of validation rows" in result.err
+    assert "NDCG@10: early stopping: epoch " in result.err
+    assert "fitted again on all rows with epochs=" in result.err
     with (tmp_path / "run" / "log" / "version_0" / "metrics.csv").open() as file:
         epochs = [int(row["epoch"]) for row in csv.DictReader(file) if row["epoch"]]
     assert 1 <= max(epochs) < 199

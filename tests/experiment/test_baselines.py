@@ -11,7 +11,7 @@ from palate.data.ids import IdMap
 from palate.errors import RecipeError
 from palate.evaluation.evaluate import validation_callback
 from palate.experiment import CompareOptions, baselines, read_entries
-from palate.experiment.baselines import EASE_ITEMS, GRIDS, as_plain, from_plain, left_out
+from palate.experiment.baselines import EASE_ITEMS, FORMS, GRIDS, as_plain, beyond, from_plain, left_out
 from palate.experiment.compare import choose_setting
 from palate.experiment.validation import validation_split
 from palate.models import RECIPES, make_recipe
@@ -49,18 +49,45 @@ def test_every_grid_is_of_a_real_recipe_and_its_fields():
     for name, axes in GRIDS.items():
         for field, values in axes.items():
             for value in values:
-                assert getattr(make_recipe(name, {field: value}), field) == value
+                assert getattr(make_recipe(FORMS.get(name, name), {field: value}), field) == value
+
+
+def test_a_grid_whose_best_setting_is_at_its_edge_grows(ml_100k_loo):
+    grid = [make_recipe("ease", {"regularization": value}) for value in (5, 20)]
+    best, words = choose_setting(ml_100k_loo, grid, CompareOptions(), silent)
+    assert best.regularization >= 80
+    assert "beyond the edges of the grid) on validation rows" in words
+
+
+def test_a_grid_goes_on_beyond_the_edges_that_its_best_setting_lies_on():
+    grid = [make_recipe("ease", {"regularization": one}) for one in (50, 100, 400)]
+    assert beyond(grid[1], grid) == []
+    assert [one.regularization for one in beyond(grid[2], grid)] == [1600]
+    assert [one.regularization for one in beyond(grid[0], grid)] == [25]
+    knn = [make_recipe("item-knn", {"neighbors": n, "shrinkage": s}) for n in (20, 100) for s in (0, 10)]
+    # Both fields are at an edge, but nothing lies below a shrinkage of 0.
+    assert [(one.neighbors, one.shrinkage) for one in beyond(knn[2], knn)] == [(500, 0)]
+
+
+def test_the_grid_of_ials_surrounds_the_values_that_the_data_choose(checkerboard):
+    grid = next(one.grid for one in baselines(checkerboard.train) if one.name == "ials (tuned)")
+    assert len(grid) == 9
+    middle = make_recipe("ials", fast=True).for_data(checkerboard.train)
+    assert min(one.unobserved_weight for one in grid) < middle.unobserved_weight
+    assert max(one.regularization for one in grid) > middle.regularization
 
 
 def test_baselines_are_what_the_data_allow(checkerboard):
     train = checkerboard.train
     names = [one.name for one in baselines(train)]
-    assert names == ["popularity", *(f"{n} (tuned)" for n in ("recent-popularity", "item-knn", "ease", "ials"))]
+    tuned = ("recent-popularity", "item-knn", "ease", "recent-ease", "ials", "recent-ials")
+    assert names == ["popularity", *(f"{n} (tuned)" for n in tuned)]
     assert all(one.role == "baseline" for one in baselines(train))
     assert not left_out(train)
     timeless = train.with_rows(replace(train.interactions, time=None))
     assert "recent-popularity (tuned)" not in [one.name for one in baselines(timeless)]
-    assert left_out(timeless) == ["The baseline recent-popularity is left out: the rows have no time."]
+    recent = ("recent-popularity", "recent-ease", "recent-ials")
+    assert left_out(timeless) == [f"The baseline {name} is left out: the rows have no time." for name in recent]
     wide = replace(train, items=IdMap.of(np.arange(EASE_ITEMS + 1)))
     assert "ease (tuned)" not in [one.name for one in baselines(wide)]
     assert "8,001 items would take 0.8 GB" in left_out(wide)[0]

@@ -32,7 +32,7 @@ CONTRACT = {
 }  # fmt: skip
 ENTRY = {
     "name", "role", "recipe", "tuned", "train_seconds", "score_seconds", "peak_memory_mb", "curve", "full", "sampled",
-    "ratings", "seeds", "examples",
+    "ratings", "seeds", "examples", "findings", "stopped",
 }  # fmt: skip
 
 

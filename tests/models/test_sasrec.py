@@ -28,7 +28,8 @@ from palate.models.popularity import Popularity
 from palate.models.sasrec import SASRec, SASRecModel
 from palate.models.sasrec.batches import packed_rows
 from palate.training.layers import Averaged, ByteDropout
-from palate.training.losses import chunked_softmax, gbce, sampled_softmax
+from palate.training.losses import chunked_softmax, gbce, gbce_prior, sampled_softmax
+from worlds import World
 
 RUN = TrainOptions(device="cpu")
 TINY = SASRec(dim=8, hidden=12, max_seq_len=6, time_gaps=True, request_time=True)
@@ -264,6 +265,27 @@ def test_gbce_equals_its_equation(t: float) -> None:
     inverse = 1 - 1 / (1 + np.exp(-negative.numpy()))
     slow = -np.mean(np.log(sigmoid**beta) + np.log(inverse).sum(1)) / 4
     np.testing.assert_allclose(gbce(positive, negative, 21, t).item(), slow)
+
+
+def test_gbce_starts_where_scores_without_a_history_are_best() -> None:
+    count = torch.tensor([5_000, 2_000, 500, 250, 2_250])
+    score = gbce_prior(count, 3, 0.75)
+    # An event has three uniform negatives: each item is one of 3 / 5 of them.
+    beta = 3 / 4 * (0.75 * (1 - 4 / 3) + 4 / 3)
+    up, down = beta * count * torch.sigmoid(-score), 3 / 5 * count.sum() * torch.sigmoid(score)
+    torch.testing.assert_close(up, down, rtol=0.01, atol=0)
+    assert gbce_prior(torch.full((4_000,), 20), 256, 0.75).max() < -5
+
+
+def test_gbce_learns_more_than_popularity_in_a_short_training() -> None:
+    split = leave_one_out(World(600, 1_200, events=8, tail=0.5).dataset())
+    fast = replace(SASRec.fast(), epochs=8, batch_size=256)
+    values = {
+        one: evaluate(replace(fast, objective=one).fit(split.train), split, resamples=0).value("NDCG", 10)
+        for one in ("sampled-softmax", "gbce")
+    }
+    popular = evaluate(Popularity().fit(split.train), split, resamples=0).value("NDCG", 10)
+    assert values["gbce"] > 0.9 * values["sampled-softmax"] > 1.5 * popular
 
 
 @pytest.mark.parametrize("objective", ["softmax", "sampled-softmax", "gbce"])

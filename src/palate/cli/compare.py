@@ -59,6 +59,10 @@ def compare(
         int | None,
         typer.Option("--patience", min=1, help="Stop after so many epochs without a better NDCG on validation rows."),
     ] = None,
+    no_refit: Annotated[
+        bool,
+        typer.Option("--no-refit", help="With --patience: keep the fit without the validation rows."),
+    ] = False,
     resamples: Annotated[
         int,
         typer.Option(
@@ -101,8 +105,8 @@ def compare(
     source = reading.of(data, items)
     entries = read_entries([name.strip() for name in recipes.split(",") if name.strip()], published=published)
     settings = CompareOptions(
-        k=k, seeds=_seeds(seeds, seed), patience=patience, resamples=resamples, memory=memory, precision=precision,
-        device=device, threads=options.make_run(seed, device, threads).threads,
+        k=k, seeds=_seeds(seeds, seed), patience=patience, refit=not no_refit, resamples=resamples, memory=memory,
+        precision=precision, device=device, threads=options.make_run(seed, device, threads).threads,
     )  # fmt: skip
     rows = _candidates(options.split_rows(source, split, test_size, seed), negatives, seed)
     folder = out or Path("runs") / f"compare-{Path(rows.train.name).stem}"

@@ -52,6 +52,10 @@ def train(
         int | None,
         typer.Option("--patience", min=1, help="Stop after so many epochs without a better NDCG on validation rows."),
     ] = None,
+    no_refit: Annotated[
+        bool,
+        typer.Option("--no-refit", help="With --patience: keep the fit without the validation rows."),
+    ] = False,
     folder: Annotated[
         Path | None, typer.Option("--folder", help="Checkpoints and logs; a killed run resumes from here.")
     ] = None,
@@ -78,6 +82,7 @@ def train(
     """
     from palate.bundle import Bundle
     from palate.data.splits.split import Split
+    from palate.evaluation.collapse import collapse
     from palate.models import make_recipe
 
     signals.on_stop(f"the same command resumes from {folder}" if folder else "with --folder it could be resumed")
@@ -98,7 +103,7 @@ def train(
         if chosen := recipe.chosen(given):
             note(f"chosen for {dataset}: {chosen}")
         note(f"training {recipe.name}: {dataclasses.asdict(recipe)}")
-        model = _fit(recipe, dataset, training, patience, k)
+        model = _fit(recipe, dataset, training, patience, k, refit=not no_refit)
     reports: list[Report] = []
     ratings: list[RatingsReport] = []
     if isinstance(rows, Split):
@@ -107,6 +112,9 @@ def train(
             rows.save(save_split)
         reports = options.measure(model, rows, k, recipe.name)
         ratings = options.measure_ratings(model, rows, recipe.name)
+    findings = collapse(model, dataset, rows if isinstance(rows, Split) else None, k=k, seed=seed)
+    for line in findings:
+        note(line)
     bundle = Bundle.of(
         recipe, model, dataset, [row for part in (reports, ratings) for report in part for row in report.rows()],
         split_fingerprint=rows.fingerprint if isinstance(rows, Split) else None,
@@ -117,7 +125,7 @@ def train(
         fields = dataclasses.asdict(recipe)
         print_json({
             "recipe": recipe.name, "fields": fields, "bundle": str(out),
-            "columns": dataset.columns, "feedback": dataset.feedback_record(),
+            "columns": dataset.columns, "feedback": dataset.feedback_record(), "findings": findings,
             "reports": [report.to_dict() for part in (reports, ratings) for report in part],
         })  # fmt: skip
         return
@@ -126,15 +134,17 @@ def train(
     console().print(f"The bundle is in {out}. Next: palate recommend {out} USER", markup=False, soft_wrap=True)
 
 
-def _fit(recipe: Recipe[Any], dataset: Dataset, training: TrainOptions, patience: int | None, k: int) -> Any:
-    """The fitted model; with patience on a part of the rows, stopped by the value on the others."""
+def _fit(
+    recipe: Recipe[Any], dataset: Dataset, training: TrainOptions, patience: int | None, k: int, *, refit: bool
+) -> Any:
+    """The fitted model; with patience for as many epochs as are best on validation rows."""
     if patience is None:
         return recipe.fit(dataset, training)
     from palate.experiment import fit_until_worse
 
-    model, inner = fit_until_worse(recipe, dataset, training, patience, k)
-    note(f"early stopping on NDCG@{k} of validation rows ({inner.how})")
-    return model
+    stopped = fit_until_worse(recipe, dataset, training, patience, k, refit=refit)
+    note(f"NDCG@{k}: {stopped.words}")
+    return stopped.model
 
 
 def _recipe_and_data(words: list[str]) -> tuple[str | None, str]:

@@ -127,6 +127,8 @@ def tune(
     with show_progress() as progress:
         found = run_study(task, folder, trials=trials, minutes=minutes, workers=workers, progress=progress)
     plots = _plots(found)
+    for line in found.findings:
+        note(line)
     if json:
         print_json(
             {

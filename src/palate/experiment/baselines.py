@@ -3,16 +3,17 @@
     entries = read_entries(["neumf", "best.toml"]) + baselines(split.train)
 
 A baseline without tuning proves little (Ferrari Dacrema et al. 2019, "Are we really making much progress?", RecSys).
-Each one has a small fixed grid, from which NDCG on validation rows chooses.
+Each one has a small grid, from which NDCG on validation rows chooses. A grid whose best setting is at an edge grows.
 """
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from palate.base import Recipe
 from palate.data.dataset import Dataset
@@ -29,8 +30,15 @@ GRIDS: dict[str, dict[str, tuple[Any, ...]]] = {
     "recent-popularity": {"half_life": (1, 3, 10, 30, 100, 300)},
     "item-knn": {"neighbors": (20, 100), "shrinkage": (0, 10, 100)},
     "ease": {"regularization": (50, 200, 500, 1_000, 2_000)},
-    "ials": {"regularization": (0.001, 0.003, 0.01, 0.03), "unobserved_weight": (0.1, 0.3, 1.0)},
+    "recent-ease": {"regularization": (200, 1_000), "half_life_events": (1, 3, 10), "floor": (0.02,)},
+    "ials": {"regularization": (0.35, 0.7, 1.4), "unobserved_weight": (0.3, 1.0, 3.0)},
+    "recent-ials": {"half_life_events": (1, 3, 10), "floor": (0.02,)},
 }
+# Baselines under a name of their own: another form of a recipe.
+FORMS = {"recent-ease": "ease", "recent-ials": "ials"}
+# The field holds multiples of the value that the data choose.
+RELATIVE = {("ials", "regularization"), ("ials", "unobserved_weight")}
+MOST_ROUNDS = 4  # of settings beyond the edge of a grid
 
 
 @dataclass(frozen=True)
@@ -98,12 +106,39 @@ def baselines(train: Dataset, known: Sequence[Entry] = ()) -> list[Entry]:
     for name, axes in GRIDS.items():
         if _reason(name, train):
             continue
+        preset = make_recipe(FORMS.get(name, name), fast=True).for_data(train)
         settings = [dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values())]
-        grid = tuple(make_recipe(name, fields, fast=True) for fields in settings)
+        grid = tuple(dict.fromkeys(_setting(name, preset, fields) for fields in settings))
         tuned = len(grid) > 1
         made.append(Entry(f"{name} (tuned)" if tuned else name, grid[0], "baseline", grid if tuned else ()))
     taken = {(one.name, one.recipe) for one in known}
     return [one for one in made if (one.name, one.recipe) not in taken]
+
+
+def _setting(name: str, preset: Recipe[Any], fields: dict[str, Any]) -> Recipe[Any]:
+    own = asdict(cast(Any, preset))
+    values = {field: own[field] * value if (name, field) in RELATIVE else value for field, value in fields.items()}
+    made: Recipe[Any] = replace(cast(Any, preset), **values)
+    return made
+
+
+def beyond(best: Recipe[Any], grid: Sequence[Recipe[Any]]) -> list[Recipe[Any]]:
+    """The settings one step beyond the edges of a grid that its best setting lies on, a field at a time.
+
+    A step is the ratio of the last two values of the field; fields with other values than positive numbers have none.
+    """
+    made = []
+    for field, value in asdict(cast(Any, best)).items():
+        axis = sorted({asdict(cast(Any, one))[field] for one in grid}, key=str)
+        if len(axis) < 2 or any(isinstance(one, bool) or not isinstance(one, int | float) or one <= 0 for one in axis):
+            continue
+        axis.sort()
+        if value in (axis[0], axis[-1]):
+            near = axis[1] if value == axis[0] else axis[-2]
+            further = value * value / near
+            with suppress(RecipeError):  # out of the bounds of the field
+                made.append(replace(cast(Any, best), **{field: round(further) if isinstance(value, int) else further}))
+    return [one for one in made if one not in grid]
 
 
 def left_out(train: Dataset) -> list[str]:
@@ -126,14 +161,14 @@ def differing_fields(chosen: Recipe[Any], grid: Sequence[Recipe[Any]]) -> str:
     """The fields in which the settings of a grid differ, with the values of the chosen one."""
     every, mine = [asdict(one) for one in grid], asdict(chosen)
     differ = [name for name in mine if len({str(fields[name]) for fields in every}) > 1]
-    return ", ".join(f"{name}={mine[name]:g}" for name in differ)
+    return ", ".join(f"{name}={mine[name]:.3g}" for name in differ)
 
 
 def _reason(name: str, train: Dataset) -> str:
     """Why the data do not allow a baseline, or nothing."""
-    if name == "recent-popularity" and train.interactions.time is None:
+    if name.startswith("recent-") and train.interactions.time is None:
         return "the rows have no time"
-    if name == "ease" and train.n_items > EASE_ITEMS:
+    if FORMS.get(name, name) == "ease" and train.n_items > EASE_ITEMS:
         return (
             f"{train.n_items:,} items would take {12e-9 * train.n_items**2:,.1f} GB; it is added up to "
             f"{EASE_ITEMS:,} items, {12e-9 * EASE_ITEMS**2:.1f} GB"

@@ -24,9 +24,11 @@ from palate.errors import EvaluationError, PalateError, RecipeError
 from palate.evaluation.evaluate import evaluate_lists
 from palate.evaluation.report import Report
 from palate.experiment.baselines import (
+    MOST_ROUNDS,
     Entry,
     as_plain,
     baselines,
+    beyond,
     check_names,
     differing_fields,
     from_plain,
@@ -93,7 +95,9 @@ def compare(
             "palate": version("palate"),
             "split": split.fingerprint,
             "candidates": candidates.fingerprint(train.users, train.items) if candidates else None,
-            **{name: getattr(options, name) for name in ("lengths", "k", "patience", "resamples", "precision")},
+            **{
+                name: getattr(options, name) for name in ("lengths", "k", "patience", "refit", "resamples", "precision")
+            },
         }
         if not home.claim(identity, fresh=fresh):
             split.save(home.split)
@@ -150,8 +154,22 @@ def choose_setting(
     inner = validation_split(Split.load(rows) if isinstance(rows, Path) else rows)
     training = options.training(options.seeds[0], silent)
     best, values, reasons = choose(grid, inner, training, k=options.k, progress=progress)
+    tried, value = list(grid), max(values.values())
+    for _ in range(MOST_ROUNDS):
+        more = beyond(best, tried)
+        if not more:
+            break
+        tried += more
+        try:
+            found, values, _ = choose(more, inner, training, k=options.k, progress=progress)
+        except RecipeError:  # none of them can be fitted
+            break
+        if max(values.values()) <= value:
+            break
+        best, value = found, max(values.values())
+    grown = f" ({len(tried) - len(grid)} beyond the edges of the grid)" if len(tried) > len(grid) else ""
     words = (
-        f"{differing_fields(best, grid)}: best NDCG@{options.k} ({max(values.values()):.4f}) of {len(grid)} settings "
+        f"{differing_fields(best, tried)}: best NDCG@{options.k} ({value:.4f}) of {len(tried)} settings{grown} "
         f"on validation rows, {inner.how}"
     )
     return best, words + (f"; {len(reasons)} settings could not be fitted: {reasons[0]}" if reasons else "")
@@ -164,7 +182,7 @@ def fit_entry(
     split = Split.load(rows) if isinstance(rows, Path) else rows
     stop = None if options.patience is None else (options.patience, options.k)
     fitted = fit_and_measure(
-        recipe, split, options.training(seed, progress), k=options.lengths, stop=stop, name=name,
+        recipe, split, options.training(seed, progress), k=options.lengths, stop=stop, refit=options.refit, name=name,
         resamples=options.resamples, memory=options.memory, details=True,
     )  # fmt: skip
     lists = examples(fitted.model, split, options.k)
@@ -213,6 +231,7 @@ class _Run:
                 tuned = {"recipe": grid, "best": as_plain(best), "words": words}
                 self._save(entry.name, "tuned", tuned, {})
             recipe, words, done = from_plain(tuned["best"]), tuned["words"], done + 1
+        recipe = recipe.for_data(self.split.train)  # the results name the values that are used
         plain = as_plain(recipe)
         results: dict[int, dict[str, Any]] = {}
         users: dict[tuple[int, str], pl.DataFrame] = {}
@@ -292,6 +311,8 @@ def _as_result(fitted: Fitted, recipe: dict[str, Any] | None, seed: int, lists: 
         "score_seconds": full.seconds,
         "peak_memory_mb": fitted.memory if fitted.model is None else None,  # of its own process only
         "curve": fitted.curve,
+        "findings": list(fitted.findings),
+        "stopped": fitted.stopped,
         "full": full.to_dict(),
         "sampled": sampled.to_dict() if sampled else None,
         "ratings": fitted.ratings.to_dict() if fitted.ratings else None,

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any
 
+import numpy as np
 from pydantic import Field
 
 from palate.base import PredictsRatings, Recipe, Trainable, TrainOptions
@@ -15,6 +16,7 @@ from palate.bounds import Count, Seed, check_fields
 from palate.data.dataset import Dataset
 from palate.data.splits.split import Split
 from palate.errors import EvaluationError
+from palate.evaluation.collapse import collapse
 from palate.evaluation.evaluate import evaluate, validation_callback
 from palate.evaluation.rating_prediction import RatingsReport, evaluate_ratings
 from palate.evaluation.report import Report
@@ -35,8 +37,9 @@ class CompareOptions:
         lengths: other list lengths to measure.
         seeds: each model is fitted once with each.
         patience: of recipes trained by gradient descent, epochs without a better NDCG@k on validation rows before
-            training stops; those rows are then taken out of their training. None trains on all training rows for all
-            epochs.
+            training stops. None trains for all epochs.
+        refit: with ``patience``, fit again on all training rows for the best number of epochs; False keeps the fit
+            that the validation rows are missing from.
         resamples: of intervals and tests.
         memory: bound of the evaluation beside model and data, such as "512MB"; None for its default.
         device, precision, threads: as in ``palate.TrainOptions``.
@@ -46,6 +49,7 @@ class CompareOptions:
     lengths: tuple[Count, ...] = LENGTHS
     seeds: Annotated[tuple[Seed, ...], Field(min_length=1)] = (0,)
     patience: Count | None = None
+    refit: bool = True
     resamples: Count = 10_000
     memory: str | None = None
     device: Any = "auto"
@@ -74,6 +78,8 @@ class Fitted:
         curve: epoch and mean training loss of recipes that report them.
         reports: by ranking, "full" and "sampled".
         ratings: errors of predicted ratings, where the data are ratings and the model predicts them.
+        findings: signs that the model has collapsed, in sentences (see ``collapse``).
+        stopped: the outcome of early stopping in words.
     """
 
     model: Any = field(repr=False)
@@ -82,6 +88,8 @@ class Fitted:
     curve: list[dict[str, float]]
     reports: dict[str, Report]
     ratings: RatingsReport | None = None
+    findings: tuple[str, ...] = ()
+    stopped: str | None = None
 
 
 def fit_timed(recipe: Recipe[Any], train: Dataset, options: TrainOptions, **more: Any) -> tuple[Any, float]:
@@ -91,24 +99,78 @@ def fit_timed(recipe: Recipe[Any], train: Dataset, options: TrainOptions, **more
     return model, time.perf_counter() - begin
 
 
+@dataclass(frozen=True)
+class Stopped:
+    """The outcome of early stopping.
+
+    Args:
+        model: fitted on all rows for ``epochs`` epochs, or, without a refit, the best epoch on a part of the rows.
+        validation: the split of the training rows that the epochs were measured on.
+        epochs: the best number of them; None where the recipe does not tell its value after each epoch.
+        value: NDCG@k on the validation rows after these.
+        refitted: whether the model is fitted on all rows.
+    """
+
+    model: Any
+    validation: Split
+    epochs: int | None
+    value: float | None
+    refitted: bool
+
+    @property
+    def words(self) -> str:
+        """What was done, in one line."""
+        rows = f"{len(self.validation.test):,} validation rows ({self.validation.how})"
+        if self.epochs is None:
+            return f"early stopping has no effect: this recipe is not measured epoch by epoch ({rows} not used)"
+        found = f"early stopping: epoch {self.epochs} is the best on {rows}, value {self.value:.4f}"
+        return f"{found}; " + (
+            f"fitted again on all rows with epochs={self.epochs}" if self.refitted else "these rows are not trained on"
+        )
+
+
 def fit_until_worse(
-    recipe: Recipe[Any], rows: Dataset | Split, options: TrainOptions, patience: int, k: int = 10
-) -> tuple[Any, Split]:
+    recipe: Recipe[Any],
+    rows: Dataset | Split,
+    options: TrainOptions,
+    patience: int,
+    k: int = 10,
+    *,
+    refit: bool = True,
+) -> Stopped:
     """Early stopping: fit on a part of the training rows until NDCG@k on the rest stops getting better.
 
     Args:
         recipe: one that calls the validation callback after each epoch.
         rows: training rows, or a split, whose training rows are split again as its test rows were held out.
-        options: seed, device and the like.
-        patience: epochs without a better value before training stops; the best epoch is kept.
+        options: seed, device and the like; the second fit has the folder "all-rows" in that of the first.
+        patience: epochs without a better value before training stops.
         k: list length.
-
-    Returns:
-        The model and the validation split.
+        refit: fit again on all training rows for the best number of epochs. False keeps the best epoch of the first
+            fit, which the validation rows are missing from. Recipes without such a number are fitted on all rows.
     """
     inner = validation_split(rows, seed=options.seed)
-    watched = replace(options, validation_callback=validation_callback(inner, k=k), patience=patience)
-    return recipe.fit(inner.train, watched), inner
+    train = rows if isinstance(rows, Dataset) else rows.train
+    recipe = recipe.for_data(train)
+    measure, values = validation_callback(inner, k=k), list[float]()
+
+    def watched(model: Any) -> float:
+        values.append(measure(model))
+        return values[-1]
+
+    model = recipe.fit(inner.train, replace(options, validation_callback=watched, patience=patience))
+    best = int(np.argmax(values)) + 1 if values else None
+    counted = best is not None and _counts_epochs(recipe)
+    if not refit or not (counted or best is None):
+        return Stopped(model, inner, best, max(values, default=None), False)
+    again = replace(options, folder=None if options.folder is None else options.folder / "all-rows")
+    chosen = replace(recipe, epochs=best) if counted else recipe  # type: ignore[call-arg]
+    return Stopped(chosen.fit(train, again), inner, best, max(values, default=None), True)
+
+
+def _counts_epochs(recipe: Recipe[Any]) -> bool:
+    """Whether the n-th value is that of a fit with ``epochs=n``: descent measures every fiftieth iteration."""
+    return hasattr(recipe, "epochs") and getattr(recipe, "optimizer", None) != "descent"
 
 
 def fit_and_measure(
@@ -118,6 +180,7 @@ def fit_and_measure(
     *,
     k: int | Sequence[int] = 10,
     stop: tuple[int, int] | None = None,
+    refit: bool = True,
     rankings: Sequence[str] = RANKINGS,
     name: str | None = None,
     resamples: int = 1_000,
@@ -132,6 +195,7 @@ def fit_and_measure(
         options: seed, device and the like.
         k: list lengths.
         stop: patience and list length of early stopping, for recipes trained by gradient descent.
+        refit: fit again on all rows after early stopping.
         rankings: which to measure; "sampled" only where the split has candidates.
         name: of the model in the reports; the name of the recipe otherwise.
         resamples: of the bootstrap intervals.
@@ -147,9 +211,10 @@ def fit_and_measure(
 
     # Only where it is wanted: for some recipes the training loss is one more pass over all rows.
     heard = replace(options, progress=progress) if details else options
-    begin = time.perf_counter()
+    begin, stopped = time.perf_counter(), None
     if stop is not None and by_gradient_descent(recipe):
-        model, _ = fit_until_worse(recipe, split, heard, *stop)
+        outcome = fit_until_worse(recipe, split, heard, *stop, refit=refit)
+        model, stopped = outcome.model, outcome.words
     else:
         model = recipe.fit(split.train, heard)
     seconds, peak = time.perf_counter() - begin, _peak_mb()
@@ -163,7 +228,8 @@ def fit_and_measure(
     ratings = None
     if details and split.test.explicit and isinstance(model, PredictsRatings):
         ratings = evaluate_ratings(model, split, name=name or recipe.name, resamples=min(resamples, ROW_RESAMPLES))
-    return Fitted(model, seconds, peak, curve, reports, ratings)
+    findings = tuple(collapse(model, split.train, split, k=10))
+    return Fitted(model, seconds, peak, curve, reports, ratings, findings, stopped)
 
 
 def by_gradient_descent(recipe: Recipe[Any]) -> bool:

@@ -19,6 +19,7 @@ from palate.base import Recipe, TrainOptions
 from palate.data.dataset import Dataset, Note
 from palate.data.splits.split import Split
 from palate.errors import DataError, PalateError, RecipeError
+from palate.evaluation.collapse import collapse
 from palate.evaluation.evaluate import validation_callback
 from palate.experiment.baselines import Entry
 from palate.experiment.compare import compare
@@ -116,7 +117,7 @@ def quickstart(
         progress(ProgressEvent("quickstart", message=f"fitting {recipe.name} on all rows"))
         model = _attempt(partial(recipe.fit, dataset, replace(options, progress=progress)), recipe.name, failed)
         if model is not None:
-            sentences = summarize(found, recipe.name, words)
+            sentences = [*summarize(found, recipe.name, words), *collapse(model, dataset, k=k, seed=options.seed)]
             return Quickstart(recipe, model, split, validation, found, plan.left_out, failed, sentences)
     raise RecipeError(f"no recipe could be fitted: {'; '.join(f'{name}: {why}' for name, why in failed.items())}")
 

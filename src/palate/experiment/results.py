@@ -80,6 +80,8 @@ class Outcome:
             "score_seconds": None if first["score_seconds"] is None else self._mean("score_seconds"),
             "peak_memory_mb": first["peak_memory_mb"],
             "curve": first["curve"],
+            "findings": first.get("findings", []),
+            "stopped": first.get("stopped"),
             "full": reports["full"],
             "sampled": reports.get("sampled"),
             "ratings": first["ratings"],
@@ -255,6 +257,7 @@ def _document(found: Comparison) -> dict[str, Any]:
         for one in facts["models"]
         if REQUEST_TIME in one["full"]["protocol"]
     ]
+    collapsed = [f"{one['name']}: {line}" for one in facts["models"] for line in one["findings"]]
     standings = [one.standing(options.k) for one in found.outcomes]
     order = significance.order_remark(standings, options.k)
     return {
@@ -262,7 +265,7 @@ def _document(found: Comparison) -> dict[str, Any]:
         "protocol": protocol(facts),
         "tests": significance.against_baseline(standings, options.k, options.resamples),
         "winner": significance.winner(standings, options.k, options.resamples),
-        "remarks": [*found.remarks, *timed, *([order] if order else [])],
+        "remarks": [*found.remarks, *collapsed, *timed, *([order] if order else [])],
         "failed": found.failed,
         "audit": audit(split).to_dict(),
     }

@@ -12,6 +12,7 @@ an ensemble.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, cast
@@ -100,6 +101,7 @@ SPACES: dict[str, dict[str, str]] = {
     "ensemble": {"how": "standardized,rank"},  # and its weights, as many as it has members
 }
 WEIGHTS = "0.03:5.0:log"
+NEAR = 0.02  # share of a range: values nearer to its end are at its bound
 
 
 @dataclass(frozen=True)
@@ -116,6 +118,11 @@ class Range:
         # True is an int in Python, but no number that a sampler proposes.
         number = isinstance(value, int | float) and not isinstance(value, bool)
         return number and self.low <= value <= self.high
+
+    def at_bound(self, value: float) -> bool:
+        """Whether a value is within a fiftieth of the range from one of its ends."""
+        low, high, here = (math.log(x) if self.log else x for x in (self.low, self.high, value))
+        return min(here - low, high - here) <= NEAR * (high - low)
 
     def __str__(self) -> str:
         return f"{self.low:g} to {self.high:g}{', log' if self.log else ''}"

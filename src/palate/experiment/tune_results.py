@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from palate.base import Recipe
+from palate.experiment.search_space import Range
 from palate.experiment.task import Task
 from palate.models import make_recipe
+from palate.models.popularity import Popularity
 
 
 @dataclass(frozen=True)
@@ -70,6 +73,27 @@ class Tuned:
         """The best recipe."""
         return make_recipe(self.task.preset.name, self.best.fields)
 
+    @cached_property
+    def findings(self) -> list[str]:
+        """Sentences on a result that should not be taken as it stands: at a bound of the space, or below popularity."""
+        found = []
+        for path, value in self.best.values.items():
+            one = self.task.space[path]
+            if isinstance(one, Range) and one.at_bound(value):
+                found.append(
+                    f"The best {path}, {value:.4g}, is at a bound of its range ({one}): search a wider one "
+                    f"(--search {path}=low:high)."
+                )
+        metric, best = self.task.metric, self.best.value
+        if metric.k and best is not None:
+            popular = self.task.measure(Popularity())
+            if best < popular:
+                found.append(
+                    f"The best {metric} on validation rows, {best:.4f}, is below that of popularity ({popular:.4f}): "
+                    "take another recipe."
+                )
+        return found
+
     def to_dict(self) -> dict[str, Any]:
         """Everything, ready for JSON."""
         task = self.task
@@ -82,6 +106,7 @@ class Tuned:
             "best": vars(self.best),
             "preset": vars(self.preset),
             "importance": self.importance,
+            "findings": self.findings,
             "trials": [vars(trial) for trial in self.trials],
             "folder": str(self.folder),
         }

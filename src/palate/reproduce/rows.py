@@ -213,6 +213,8 @@ def measured_table(
             continue
         options.report(f"training {one.label}")
         found = fit_and_measure(one.recipe, split, one.training(options), k=10, rankings=tuple(protocols))
+        for line in found.findings:
+            options.report(f"{one.label}: {line}")
         for number, (ranking, protocol) in enumerate(protocols.items()):
             rows = from_report(
                 found.reports[ranking], metrics, system=system, protocol=protocol, role=one.role, model=one.label,

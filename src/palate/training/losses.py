@@ -114,10 +114,31 @@ def gbce(positive_T: Tensor, negative_Tn: Tensor, n_items: int, gbce_t: float) -
     ``gbce_t`` is t: 0 is plain binary cross-entropy, 1 undoes the overconfidence that negative sampling brings.
     """
     n = negative_Tn.shape[1]
-    share = min(1.0, n / max(n_items - 1, 1))
-    beta = share * (gbce_t * (1 - 1 / share) + 1 / share)
-    total_T = beta * F.logsigmoid(positive_T) + F.logsigmoid(-negative_Tn).sum(1)
+    total_T = gbce_beta(n, n_items, gbce_t) * F.logsigmoid(positive_T) + F.logsigmoid(-negative_Tn).sum(1)
     return -total_T.mean() / (n + 1)
+
+
+def gbce_beta(negatives: int, n_items: int, gbce_t: float) -> float:
+    """The beta of ``gbce``."""
+    share = min(1.0, negatives / max(n_items - 1, 1))
+    return share * (gbce_t * (1 - 1 / share) + 1 / share)
+
+
+def gbce_prior(count_I: Tensor, negatives: int, gbce_t: float) -> Tensor:
+    """The scores (I,) that minimize ``gbce`` if they do not depend on the history: log(beta I count / (n total)).
+
+    They are far below 0, since an event has hundreds of negatives. A network that starts at 0 learns this level first,
+    through all of its vectors at once, and the steps of Adam stay small for a thousand steps afterwards, so that
+    short trainings end with little more than popularity.
+
+    Args:
+        count_I: how often each item is a positive; half an event is added to each.
+        negatives: n.
+        gbce_t: t.
+    """
+    smooth_I = count_I.double() + 0.5
+    beta = gbce_beta(negatives, len(count_I), gbce_t)
+    return (beta * len(count_I) / negatives * smooth_I / smooth_I.sum()).log().float()
 
 
 def chunked_softmax(

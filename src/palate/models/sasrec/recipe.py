@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, ClassVar, Literal, Self, cast
 
+import numpy as np
 import torch
 from pydantic import Field
 from torch import Tensor, nn
@@ -22,7 +23,7 @@ from palate.models.sasrec.batches import Packed, packed_rows
 from palate.models.sasrec.network import SASRecModel
 from palate.training import trainer as training
 from palate.training.layers import Averaged
-from palate.training.losses import chunked_softmax, gbce, sampled_softmax
+from palate.training.losses import chunked_softmax, gbce, gbce_prior, sampled_softmax
 from palate.training.negative_sampling import epoch_rng
 
 
@@ -140,6 +141,10 @@ class SASRec(Recipe[SASRecModel]):
             model = self.build(DataSpec(train.n_users, train.n_items, schema))
         if model.features is not None and schema is not None:
             model.features.learn(train, schema.items)
+        if self.objective == "gbce":
+            count_I = torch.from_numpy(np.bincount(train.interactions.item, minlength=train.n_items))
+            with torch.no_grad():
+                model.item_bias.copy_(gbce_prior(count_I, self.negatives, self.gbce_t))
         return Averaged(model, self.average)
 
     def batches(self, train: Dataset, seed: int, epoch: int) -> Iterator[Packed]:
