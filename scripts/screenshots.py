@@ -32,8 +32,8 @@ DATA = ROOT / "examples" / "data"
 FLAGS = ("--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-sync")
 VIEWS = {
     "try": "#/try", "known": "#/try?user=u0313", "overview": "#/overview", "users": "#/users", "user": "#/users/u0313",
-    "items": "#/items", "item": "#/items/p001", "scenarios": "#/scenarios", "models": "#/models", "data": "#/data",
-    "settings": "#/settings",
+    "items": "#/items", "item": "#/items/p001", "scenarios": "#/scenarios", "experiments": "#/experiments",
+    "experiment": "#/experiments/neighbors", "models": "#/models", "data": "#/data", "settings": "#/settings",
 }  # fmt: skip
 CONFIG = """
 [scenarios.home]
@@ -84,6 +84,24 @@ def traffic(url: str, seconds: float) -> None:
                 client.post("/v1/feedback", json={"user_id": user, "item_id": item, "type": kind})
             number += 1
             time.sleep(0.05 + 0.04 * (number // 20 % 3))
+
+
+def trial(url: str) -> None:
+    """An experiment whose users click more often in the lists of one arm."""
+    arms = [{"name": "factors", "model": "ials"}, {"name": "neighbors", "model": "item-knn"}]
+    plan = {"name": "neighbors", "arms": arms, "users": 150, "hours": 0}
+    with httpx.Client(base_url=url, timeout=60) as client:
+        for name in ("neighbors", "interleaved lists"):
+            client.post("/v1/experiments", json={**plan, "name": name}).raise_for_status()
+        client.post("/v1/experiments/neighbors/start").raise_for_status()
+        for number in range(360):
+            user = f"u{1 + number % 390:04}"
+            answer = client.get("/v1/recommend", params={"user_id": user, "k": 10}).json()
+            if number % 100 < (22 if answer["arm"] == "factors" else 41):
+                clicked = answer["items"][number * 7 % 4]["item_id"]
+                event = {"user_id": user, "item_id": clicked, "type": "click"}
+                client.post("/v1/feedback", json={**event, "recommendation_id": answer["recommendation_id"]})
+    time.sleep(1)  # lists are stored after their answers
 
 
 def still(page: Page) -> None:
@@ -141,6 +159,11 @@ def for_docs(browser: Any, url: str, out: Path) -> None:
     page.locator("#list").scroll_into_view_if_needed()
     page.evaluate("() => window.scrollBy(0, document.querySelector('#list').getBoundingClientRect().top - 70)")
     save(page, out / "page-phone.png")
+    trial(url)
+    page = fresh(1280, 860, "light")
+    page.goto(f"{url}/#/experiments/neighbors")
+    still(page)
+    save(page, out / "page-experiment.png")
 
 
 def every_view(browser: Any, url: str, out: Path) -> None:
@@ -169,6 +192,7 @@ def main() -> None:
         if everything is None:
             for_docs(browser, url, ROOT / "docs" / "img")
         else:
+            trial(url)
             every_view(browser, url, everything)
         browser.close()
 

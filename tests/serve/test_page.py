@@ -38,8 +38,8 @@ RUN_AXE = """async () => {
 }"""
 VIEWS = {
     "try": "#/try", "known": "#/try?user=u07", "overview": "#/overview", "users": "#/users", "user": "#/users/u07",
-    "items": "#/items", "item": "#/items/i%2F03%20%C3%A4", "scenarios": "#/scenarios", "models": "#/models",
-    "data": "#/data", "settings": "#/settings",
+    "items": "#/items", "item": "#/items/i%2F03%20%C3%A4", "scenarios": "#/scenarios", "experiments": "#/experiments",
+    "models": "#/models", "data": "#/data", "settings": "#/settings",
 }  # fmt: skip
 WAIT = 120_000
 
@@ -251,6 +251,39 @@ def test_rules_can_be_tried_before_they_are_used(page):
     page.get_by_label("Rules").fill("{nonsense")
     page.get_by_role("button", name="Show the list").click()
     expect(page.get_by_role("alert")).to_contain_text("not JSON")
+
+
+def test_an_experiment_is_planned_started_decided_and_adopted(page, shop_server):
+    old, new = (one["version"] for one in shop_server.get("/v1/models")["models"])
+    page.goto(f"{page.base}/#/experiments")
+    expect(page.get_by_text("No experiments yet")).to_be_visible()
+    page.get_by_label("Name").fill("page test")
+    page.get_by_role("button", name="NDCG").click()
+    page.get_by_label("Users of each arm").fill("6")
+    page.get_by_label("Hours a user is observed").fill("0")
+    page.get_by_role("button", name="Make the plan").click()
+    expect(page.get_by_role("heading", name="page test")).to_be_visible()
+    page.get_by_role("button", name="Start").click()
+    expect(page.get_by_role("heading", name="Not decided yet")).to_be_visible()
+    try:
+        for number in range(30):
+            listed = shop_server.get("/v1/recommend", user_id=f"p{number}", k=5)
+            if listed["arm"] == "new":
+                event = {"user_id": f"p{number}", "item_id": listed["items"][0]["item_id"], "type": "like"}
+                shop_server.post("/v1/feedback", {**event, "recommendation_id": listed["recommendation_id"]})
+        expect(page.get_by_role("heading", name="new is better")).to_be_visible()  # it looks again by itself
+        expect(page.get_by_role("img", name=re.compile("^new minus old: "))).to_be_visible()
+        page.evaluate(AXE.read_text("utf-8"))
+        assert page.evaluate(RUN_AXE) == []
+        assert page.evaluate(OVERFLOW) <= 0
+        page.get_by_role("button", name="Stop, and let new answer everybody").click()
+        expect(page.get_by_text("stopped")).to_be_visible()
+        assert shop_server.get("/v1/models")["active"] == new
+        page.get_by_role("button", name="Delete").click()
+        expect(page.get_by_text("No experiments yet")).to_be_visible()
+    finally:
+        shop_server.client.post("/v1/experiments/page test/stop")
+        shop_server.post("/v1/models/activate", {"model": old})
 
 
 def test_a_server_that_asks_for_keys_is_asked_for_one(browser, serving):

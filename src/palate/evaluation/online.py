@@ -117,7 +117,7 @@ def sequential_two_sample(values_U: Floats, in_second_U: NDArray[np.bool_], effe
     Args:
         values_U: (U,) one value from 0 to 1 per user, in the order in which the users were complete.
         in_second_U: (U,) whether the user is in the second group.
-        effect: a difference worth to be found, stated before: standard deviation of the mixture. It decides how many
+        effect: a difference worth finding, stated before: standard deviation of the mixture. It decides how many
             users are needed, not whether the test is valid.
     """
     values, second = np.asarray(values_U, np.float64), np.asarray(in_second_U, np.bool_)
@@ -158,7 +158,7 @@ def _running(
 def _mixture(difference: Floats, spread: Floats, enough: NDArray[np.bool_], effect: float) -> Tested:
     """The test of running differences with running variances ``spread``."""
     if not effect > 0:
-        raise EvaluationError(f"effect={effect!r}: give a difference above 0 that is worth to be found, such as 0.02")
+        raise EvaluationError(f"effect={effect!r}: give a difference above 0 that is worth finding, such as 0.02")
     nan, words = float("nan"), "mixture SPRT by user, always valid"
     if not enough.any():
         last = float(difference[-1]) if len(difference) else nan

@@ -44,7 +44,7 @@ class Plan(Strict):
         rule: "fixed", one test when ``users`` are complete; "sequential", an always-valid test after each user, up to
             ``users``.
         users: of each arm; of an interleaving, in all.
-        effect: of a sequential test, a difference worth to be found; see ``evaluation.online``.
+        effect: of a sequential test, a difference worth finding; see ``evaluation.online``.
         hours: a user is complete so long after the first list, and later lists and events do not count; 0 counts
             users at once and everything.
         types: event types that count as success. Default: the positive types of the settings.

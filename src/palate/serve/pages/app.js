@@ -3,6 +3,7 @@ import { get, setApiKey } from "./api.js";
 import { html, link, render, useEffect, useLoad, useRoute, useState } from "./lib.js";
 import { Icon } from "./parts.js";
 import { Data } from "./views/data.js";
+import { Experiments } from "./views/experiments.js";
 import { Item, Items } from "./views/items.js";
 import { Models } from "./views/models.js";
 import { Overview } from "./views/overview.js";
@@ -17,6 +18,7 @@ const VIEWS = {
   users: ({ parts, query }) => (parts[1] ? html`<${User} id=${parts[1]} key=${parts[1]} />` : html`<${Users} query=${query} />`),
   items: ({ parts, query }) => (parts[1] ? html`<${Item} id=${parts[1]} key=${parts[1]} />` : html`<${Items} query=${query} />`),
   scenarios: Scenarios,
+  experiments: Experiments,
   models: Models,
   data: Data,
   settings: Settings,
@@ -26,6 +28,7 @@ const OPERATE = [
   ["users", "Users"],
   ["items", "Items"],
   ["scenarios", "Scenarios"],
+  ["experiments", "Experiments"],
   ["models", "Models"],
   ["data", "Data"],
   ["settings", "Settings"],

@@ -77,3 +77,24 @@ export function Intervals({ rows, label }) {
     <span class="number">${row.marks.map((mark, n) => html`<div key=${n}>${mark ? mark.value.toFixed(3) : "–"}</div>`)}</span>
   `)}</div>`;
 }
+
+/**
+ * A difference with its interval on an axis around 0.
+ * @param {{difference: number | null, low: number | null, high: number | null, from: string, to: string}} props
+ */
+export function Difference({ difference, low, high, from, to }) {
+  const most = 1.15 * Math.max(...[difference, low, high].map((one) => Math.abs(one ?? 0)), 1e-9);
+  const share = (value) => `${50 + (50 * value) / most}%`;
+  const signed = (value) => `${value < 0 ? "−" : "+"}${Math.abs(value).toFixed(4)}`;
+  if (difference == null) return html`<p class="muted small">No difference yet: both arms need users.</p>`;
+  const interval = low == null ? "" : `, 95 % interval ${signed(low)} to ${signed(high)}`;
+  return html`<figure class="difference">
+    <div class="axis" role="img" aria-label=${`${to} minus ${from}: ${signed(difference)}${interval}`}>
+      <div class="zero"></div>
+      ${low != null && html`<div class="span first" style=${{ left: share(low), width: `calc(${share(high)} - ${share(low)})` }}></div>`}
+      <div class="dot first" style=${{ left: share(difference) }}></div>
+    </div>
+    <figcaption aria-hidden="true"><span>← ${from} better</span><span>${to} better →</span></figcaption>
+    <p><strong class="number">${signed(difference)}</strong> <span class="muted small number">${interval.slice(2)}</span></p>
+  </figure>`;
+}

@@ -259,7 +259,8 @@ export function Try({ query }) {
       </div>
       <section class="stack close" aria-labelledby="list">
         <div class="row spread">
-          <h2 id="list" tabindex="-1" ref=${heading}>For you</h2>
+          <div class="row"><h2 id="list" tabindex="-1" ref=${heading}>For you</h2>
+            ${list.list?.experiment && html`<a class="badge accent" href=${link("experiments", list.list.experiment)}>${list.list.experiment}: ${list.list.arm ?? "both"}</a>`}</div>
           <div class="row">
             ${names.length > 0 && html`<label class="row"><span class="small muted">Scenario</span>
               <select class="select" value=${scenario} onChange=${(event) => setScenario(event.target.value)}>
