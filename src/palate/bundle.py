@@ -143,7 +143,7 @@ class Bundle:
         """
         folder = Path(path)
         about = self._about()
-        _check_target(folder)
+        check_target(folder)
         try:
             folder.mkdir(parents=True, exist_ok=True)
             with storage.lock(folder / LOCK):
@@ -157,7 +157,7 @@ class Bundle:
                     _sweep(folder)
         except OSError as error:
             raise BundleError(
-                f"cannot write the bundle {folder} ({error}): free space or choose another folder"
+                f"cannot write the bundle {folder} ({error.strerror or error}): free space or choose another folder"
             ) from None
         return folder
 
@@ -312,8 +312,12 @@ def _sweep(folder: Path) -> None:
             (folder / name).unlink()
 
 
-def _check_target(folder: Path) -> None:
-    """Refuse a file, and a folder that holds something else."""
+def check_target(folder: Path) -> None:
+    """Refuse a file, and a folder that holds something else: also before training, whose result could not be saved.
+
+    Raises:
+        BundleError: a bundle cannot be saved there.
+    """
     if folder.exists() and not folder.is_dir():
         raise BundleError(f"{folder} is a file: choose a folder for the bundle")
     manifest = storage.read_json(folder / MANIFEST)

@@ -10,16 +10,19 @@ A folder format (bundle, split, comparison, study, batch of lists) is described 
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import io
 import json
 import os
+import re
 import secrets
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from filelock import FileLock, Timeout
 
@@ -45,6 +48,8 @@ __all__ = [
 ]
 
 TEMPORARY = ".palate-tmp-"
+JSON_BYTES, JSON_DEPTH = 64 << 20, 64
+FULL = 1 << 20  # bytes free on a disk on which torch cannot write
 
 
 @contextmanager
@@ -52,15 +57,26 @@ def replacing(path: Path) -> Iterator[Path]:
     """A temporary path beside ``path`` that takes its place when the block ends without an error.
 
     The bytes are on the disk before the name is; permissions follow the umask or those of the file replaced. After an
-    error the temporary file is removed and the old file, if any, is unchanged.
+    error the temporary file is removed and the old file, if any, is unchanged. A link stays, and the file that it
+    names is replaced; a device or a pipe is written as it is.
+
+    Raises:
+        OSError: the system cannot write, whatever exception the library that writes has made of it.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = _temporary(path)
-    try:
-        yield temporary
-        move_into_place(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    if path.exists() and not path.is_file():
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+        yield path
+        return
+    target = path.resolve()
+    temporary = _temporary(target)
+    with _system_errors(temporary, path):
+        try:
+            yield temporary
+            move_into_place(temporary, target)
+        finally:
+            temporary.unlink(missing_ok=True)
 
 
 def move_into_place(temporary: Path, path: Path) -> None:
@@ -84,13 +100,14 @@ def write_content(folder: Path, stem: str, suffix: str, write: Callable[[Path], 
         write: called with the temporary path to write to.
     """
     temporary = _temporary(folder / f"{stem}{suffix}")
-    try:
-        write(temporary)
-        digest = digest_file(temporary)
-        path = folder / f"{stem}-{digest[:16]}{suffix}"
-        move_into_place(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with _system_errors(temporary, folder / f"{stem}{suffix}"):
+        try:
+            write(temporary)
+            digest = digest_file(temporary)
+            path = folder / f"{stem}-{digest[:16]}{suffix}"
+            move_into_place(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
     return {"name": path.name, "sha256": digest, "bytes": path.stat().st_size}
 
 
@@ -147,7 +164,7 @@ def lock(path: Path, *, wait: bool = True) -> Iterator[None]:
 
 def digest_file(path: Path) -> str:
     """SHA-256 of a file, as 64 hex digits."""
-    with path.open("rb") as file:
+    with _opened(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
@@ -191,7 +208,7 @@ def write_json(path: Path, content: Any) -> None:
 def read_json(path: Path) -> Any:
     """The content of a JSON file; None if it is missing or cannot be parsed."""
     try:
-        return json.loads(path.read_bytes())
+        return _parsed(path)
     except (OSError, ValueError):
         return None
 
@@ -209,7 +226,7 @@ def read_manifest(path: Path, kind: str, version: int) -> dict[str, Any]:
         BundleError: it is missing, unreadable, changed, of another kind or of a newer version.
     """
     try:
-        manifest = json.loads(path.read_bytes())
+        manifest = _parsed(path)
     except FileNotFoundError:
         raise BundleError(f"{path.parent} is not a {kind} ({path.name} is missing): give the folder of one") from None
     except (OSError, ValueError) as error:
@@ -225,6 +242,55 @@ def read_manifest(path: Path, kind: str, version: int) -> dict[str, Any]:
     if checksum != digest_json(manifest):
         raise BundleError(f"{path} was changed after it was saved (checksum differs): save the {kind} again")
     return manifest
+
+
+def _parsed(path: Path) -> Any:
+    """The content of a JSON file, bounded in size and depth, so that what walks through it later cannot overflow."""
+    with _opened(path) as file:
+        text = file.read(JSON_BYTES + 1)
+    if len(text) > JSON_BYTES:
+        raise ValueError(f"more than {JSON_BYTES:,} bytes")
+    try:
+        content = json.loads(text)
+    except RecursionError:
+        raise ValueError("too deeply nested") from None
+    level = [content]
+    for _ in range(JSON_DEPTH):
+        level = [
+            inner
+            for value in level
+            if isinstance(value, dict | list)
+            for inner in (value.values() if isinstance(value, dict) else value)
+        ]
+        if not level:
+            return content
+    raise ValueError(f"nested more than {JSON_DEPTH} deep")
+
+
+def _opened(path: Path) -> io.BufferedReader:
+    # A pipe would be waited for without end.
+    if path.exists() and not path.is_file():
+        raise OSError(errno.EINVAL, "it is no regular file", str(path))
+    return path.open("rb")
+
+
+@contextmanager
+def _system_errors(temporary: Path, path: Path) -> Iterator[None]:
+    """Raise what libraries make of a full disk as the OSError that it is, with the path that a person has given."""
+    try:
+        yield
+    except Exception as error:
+        number = error.errno if isinstance(error, OSError) else None
+        if number is not None and cast(OSError, error).filename not in (None, str(temporary)):
+            raise
+        # safetensors and polars: "... (os error 28)".
+        if number is None and (found := re.search(r"\(os error (\d+)\)", str(error))):
+            number = int(found[1])
+        if number is None and "inline_container" in str(error) and shutil.disk_usage(path.parent).free < FULL:
+            number = errno.ENOSPC  # torch says only that it could not write
+        if number is None:
+            raise
+        raise OSError(number, os.strerror(number), str(path)) from None
 
 
 def _temporary(path: Path) -> Path:

@@ -153,7 +153,7 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(tmp_path: Path) -> No
     for name, repeated in (("epoch-00005", [5]), ("epoch-00005", [5]), ("best-00003", [0, 1, 2, 3, 4, 5])):
         (path,) = tmp_path.glob(f"{name}-*")
         content = path.read_bytes()
-        path.write_bytes(content[:5000] + b"?" + content[5001:] if repeated == [5] else content[:5000])
+        path.write_bytes(content[:-1] if repeated == [5] else content[:1000])
         said: list[str] = []
         model, asked = early(tmp_path, said=said)
         assert asked == repeated

@@ -10,6 +10,7 @@ import typer
 
 from palate.cli import options
 from palate.cli.console import console, frame_table, note, print_json, show_progress, table
+from palate.cli.saving import save
 from palate.errors import PalateError
 
 if TYPE_CHECKING:
@@ -44,11 +45,12 @@ def quickstart(
 
     Example: palate quickstart examples/data/clicks.csv --items examples/data/items.csv
     """
-    from palate.bundle import Bundle
+    from palate.bundle import Bundle, check_target
     from palate.cli.index import index_if_large
     from palate.experiment import quickstart as run
     from palate.experiment import wording
 
+    check_target(out)
     dataset = reading.of(data, items).dataset()
     if dataset.interactions.time is None:
         note("no time column: held-out rows are random ones, which flatters models; name one with --time")
@@ -64,7 +66,7 @@ def quickstart(
         split_fingerprint=found.split.fingerprint if found.split else None,
     )  # fmt: skip
     recommender = index_if_large(bundle.recommender)
-    Bundle(bundle.recipe, recommender, bundle.metrics, bundle.split).save(out)
+    save(Bundle(bundle.recipe, recommender, bundle.metrics, bundle.split), out)
     page = None if found.found is None else _write_page(found, out.with_name(f"{out.name}.html"))
     example = examples(recommender, k)
     steps = next_steps(found, reading.arguments(data, items), out, example)

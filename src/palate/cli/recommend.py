@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from palate import signals
+from palate import signals, storage
 from palate.cli import options
 from palate.cli.console import frame_table, note, print_json, show_progress
 from palate.cli.request import Request, asks
@@ -60,7 +60,10 @@ def recommend(
         frame = frame.drop("because")  # a column of lists; ``why`` has the same in words
     if out is not None:
         try:
-            frame.write_csv(out) if out.suffix == ".csv" else frame.write_parquet(out)
+            if not out.parent.is_dir():  # a slip of a letter must not make folders
+                raise FileNotFoundError(f"there is no folder {out.parent}")
+            with storage.replacing(out) as temporary:
+                frame.write_csv(temporary) if out.suffix == ".csv" else frame.write_parquet(temporary)
         except OSError as error:
             raise DataError(f"cannot write {out} ({error}): give a file in an existing, writable folder") from None
         note(f"{len(frame):,} rows written to {out}")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from palate import storage
 from palate.cli import options
 from palate.cli.console import console, show_progress, table
 from palate.errors import DataError
@@ -79,12 +80,15 @@ def reproduce(
         if json == Path("-"):
             print(text)  # noqa: T201
         else:
-            json.write_text(text)
+            with storage.replacing(json) as temporary:
+                temporary.write_text(text, encoding="utf-8")
     if markdown is not None:
         from palate.reproduce.markdown import markdown as as_markdown
 
         flags = [*(["--fast"] if fast else []), *(f"--role {one}" for one in roles if role)]
-        markdown.write_text(as_markdown(rows, " ".join(["palate reproduce", *wanted, *flags])))
+        with storage.replacing(markdown) as temporary:
+            words = " ".join(["palate reproduce", *wanted, *flags])
+            temporary.write_text(as_markdown(rows, words), encoding="utf-8")
 
 
 def _roles(names: list[str] | None) -> list[Role]:

@@ -13,6 +13,7 @@ from palate.cli import options
 from palate.cli.console import console, note, print_json, show_progress
 from palate.cli.evaluate import show_ratings, show_reports
 from palate.cli.index import index_if_large
+from palate.cli.saving import save
 from palate.errors import RecipeError
 
 if TYPE_CHECKING:
@@ -80,11 +81,12 @@ def train(
 
     Example: palate train neumf ml-100k --split leave-one-out --negatives 100 --set epochs=5
     """
-    from palate.bundle import Bundle
+    from palate.bundle import Bundle, check_target
     from palate.data.splits.split import Split
     from palate.evaluation.collapse import collapse
     from palate.models import make_recipe
 
+    check_target(out)
     signals.on_stop(f"the same command resumes from {folder}" if folder else "with --folder it could be resumed")
     named, data = _recipe_and_data([*(words or []), *([""] if reading.train else [])])
     name, fields = recipe_and_fields(named, config, set_ or [])
@@ -120,7 +122,7 @@ def train(
         split_fingerprint=rows.fingerprint if isinstance(rows, Split) else None,
         candidates_fingerprint=reports[-1].fingerprints["candidates"] if reports else None,
     )  # fmt: skip
-    dataclasses.replace(bundle, recommender=index_if_large(bundle.recommender)).save(out)
+    save(dataclasses.replace(bundle, recommender=index_if_large(bundle.recommender)), out)
     if json:
         fields = dataclasses.asdict(recipe)
         print_json({

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from palate import storage
 from palate.errors import RecipeError
 from palate.experiment.tune_results import Tuned
 
@@ -29,7 +30,8 @@ def write_plots(found: Tuned) -> list[Path]:
     paths = []
     for name, chart in charts.items():
         paths.append(found.folder / name)
-        chart.configure_view(strokeWidth=0).save(str(paths[-1]))
+        with storage.replacing(paths[-1]) as temporary:
+            chart.configure_view(strokeWidth=0).save(str(temporary), format="svg")
     return paths
 
 

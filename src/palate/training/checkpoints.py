@@ -65,16 +65,16 @@ class Checkpoints:
                 return path, content
         return None
 
-    def write_epoch(self, epoch: int, write: Callable[[Path], object]) -> None:
+    def write_epoch(self, epoch: int, save: Callable[[Path], object]) -> None:
         """Write the state after an epoch; older files are removed when it is on the disk."""
-        storage.write_content(self.folder, f"epoch-{epoch:05}", ".ckpt", write)
+        storage.write_content(self.folder, f"epoch-{epoch:05}", ".ckpt", save)
         for kind in ("epoch", "best"):
             for path in self._files(kind)[KEPT:]:
                 path.unlink(missing_ok=True)
 
     def write_best(self, epoch: int, weights: Mapping[str, Tensor]) -> None:
         """Write the weights of the best epoch so far, before the checkpoint that names it."""
-        storage.write_content(self.folder, f"best-{epoch:05}", ".ckpt", lambda path: torch.save(dict(weights), path))
+        storage.write_content(self.folder, f"best-{epoch:05}", ".ckpt", lambda path: write(dict(weights), path))
 
     def best(self, epoch: int, progress: Progress) -> dict[str, Tensor] | None:
         """The weights of the best epoch, or None if their file is missing or damaged."""
@@ -119,6 +119,12 @@ class Checkpoints:
         progress(ProgressEvent("train", message=f"{path} is damaged: it is removed, and what it held is trained again"))
         path.unlink()  # it would count as one of the kept
         return None
+
+
+def write(content: dict[str, Any], path: Path) -> None:
+    """Write a checkpoint to ``path``; torch itself leaves a file open where the disk is full."""
+    with path.open("wb") as file:
+        torch.save(content, file)
 
 
 def _epoch(path: Path) -> int:

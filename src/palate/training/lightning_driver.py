@@ -24,7 +24,7 @@ from palate.base import Trainable, TrainOptions
 from palate.data.dataset import Dataset
 from palate.errors import RecipeError
 from palate.progress import ProgressEvent
-from palate.training.checkpoints import Checkpoints
+from palate.training.checkpoints import Checkpoints, write
 
 
 def drive(
@@ -163,7 +163,7 @@ class _Files(TorchCheckpointIO):
     """Writes where it is told to: Lightning writes into TMPDIR and moves, which may be a copy and cut short."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
-        torch.save(checkpoint, path)
+        write(checkpoint, path)
 
 
 def _trainer(recipe: Trainable, options: TrainOptions, checkpoints: Checkpoints | None) -> pl.Trainer:
