@@ -403,7 +403,10 @@ def _model(recipe: Recipe[Any], path: Path, manifest: Mapping[str, Any], device:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    model = recipe.build(_spec(manifest["sizes"]))
+    from palate.training.layers import NoInitialValues
+
+    with NoInitialValues():
+        model = recipe.build(_spec(manifest["sizes"]))
     try:
         # Copies: the loaded tensors lie in the mapped file, which must not be able to change under a running server.
         state = {name: tensor.clone() for name, tensor in load_file(path).items()}

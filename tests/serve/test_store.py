@@ -16,6 +16,10 @@ from palate.serve.store import open_engine
 REVISIONS = [one.revision for one in ScriptDirectory(migrations.__path__[0]).walk_revisions()]
 
 
+def test_the_newest_revision_is_named():
+    assert ScriptDirectory(migrations.__path__[0]).get_current_head() == migrations.HEAD
+
+
 @pytest.mark.parametrize("revision", REVISIONS)
 def test_migrations_lead_to_the_tables_of_the_code(store, revision):
     engine = open_engine(store)

@@ -11,8 +11,6 @@ from palate.serve.problems import Problem
 from palate.serve.schemas import MAX_ID
 from palate.serve.service import Service
 
-UserId = Annotated[str | None, Query(min_length=1, max_length=MAX_ID, description="A user id, known or not.")]
-SessionId = Annotated[str | None, Query(min_length=1, max_length=MAX_ID, description="A session without account.")]
 ItemId = Annotated[str, Query(min_length=1, max_length=MAX_ID)]
 K = Annotated[int, Query(ge=1, le=1_000_000, description="List length.")]
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from fastapi import APIRouter, Response
+from sqlalchemy import Connection
 
 from palate.serve import experiments
-from palate.serve.experiments import Plan
-from palate.serve.outcomes import results
+from palate.serve.experiments import Experiment, Plan
 from palate.serve.problems import Problem
 from palate.serve.routes.common import json_response
 from palate.serve.service import Service
@@ -51,7 +51,7 @@ def add_routes(router: APIRouter, service: Service) -> None:
         one = every.get(name)
         found: dict[str, Any] | None = None
         if one.started is not None:
-            found = await store.read(lambda connection: results(connection, one, service.settings.events))
+            found = await store.read(lambda connection: results_of(connection, one, service))
         return json_response({**one.describe(service.bundles), "results": found})
 
     @router.post("/v1/experiments/{name}/start", tags=["experiments"])
@@ -78,3 +78,11 @@ def add_routes(router: APIRouter, service: Service) -> None:
         await store.write(lambda connection: experiments.remove(connection, name))
         await store.read(every.load)
         return Response(status_code=204)
+
+
+def results_of(connection: Connection, one: Experiment, service: Service) -> dict[str, Any]:
+    """The results of an experiment so far."""
+    # ``scipy.stats`` behind it takes a second to import, and memory: only for those who have experiments.
+    from palate.serve.outcomes import results
+
+    return results(connection, one, service.settings.events)

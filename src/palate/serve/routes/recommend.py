@@ -5,20 +5,69 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from typing import Annotated, Any
+from urllib.parse import parse_qsl
 
 import numpy as np
 from fastapi import APIRouter, Query, Request, Response
+from fastapi.exceptions import RequestValidationError
 from numpy.typing import NDArray
+from pydantic import ValidationError
 
 from palate.recommend import explain
 from palate.serve.answers import Answers
 from palate.serve.problems import Problem
-from palate.serve.routes.common import ItemId, K, SessionId, UserId, check_k, json_response
+from palate.serve.routes.common import ItemId, K, check_k, json_response
 from palate.serve.schemas import MAX_ID, Listing, Recommendations, RecommendRequest
 from palate.serve.service import Service
 
 
-def split_filter(filters: list[str]) -> dict[str, Any] | None:
+def _parameter(name: str, about: str, kind: str = "string", **more: Any) -> dict[str, Any]:
+    schema = {"type": "array", "items": {"type": "string"}} if kind == "array" else {"type": kind, **more}
+    return {"name": name, "in": "query", "required": False, "description": about, "schema": schema}
+
+
+ID: dict[str, Any] = {"minLength": 1, "maxLength": MAX_ID}
+PARAMETERS = [
+    _parameter("user_id", "A user id, known or not.", **ID),
+    _parameter("session_id", "A session without account.", **ID),
+    _parameter("k", "List length; 10 if left out.", "integer", minimum=1, maximum=1_000_000),
+    _parameter("exclude", "Items that must not be listed; repeat it.", "array"),
+    _parameter("exclude_seen", "Leave out what the user has had.", "boolean"),
+    _parameter("filter", "field:value of items; repeat it.", "array"),
+    _parameter("scenario", "Named options of the settings."),
+    _parameter("at", "Time of the request.", "number", minimum=-1e11, maximum=1e11),
+    _parameter("explain", "Name the reasons of each row.", "boolean"),
+    _parameter("recommendation_id", "Go on with this list."),
+    _parameter("model", "Version of a loaded model; else the active one."),
+]
+QUERY = {one["name"]: one["schema"]["type"] for one in PARAMETERS}
+
+
+def read_query(text: bytes) -> RecommendRequest:
+    """The request of a query, such as ``user_id=196&k=5&exclude=50``.
+
+    FastAPI would take a third of the time of the whole answer for these eleven parameters.
+
+    Raises:
+        RequestValidationError: a value does not fit.
+        Problem: a filter is not field:value.
+    """
+    values: dict[str, Any] = {}
+    for name, value in parse_qsl(text.decode("latin-1"), keep_blank_values=True):
+        kind = QUERY.get(name)
+        if kind == "array":
+            values.setdefault(name, []).append(value)
+        elif kind is not None:
+            values[name] = value
+    if "filter" in values:
+        values["filter"] = split_filter(values["filter"])
+    try:
+        return RecommendRequest.model_validate(values)
+    except ValidationError as error:
+        raise RequestValidationError([{**one, "loc": ("query", *one["loc"])} for one in error.errors()]) from None
+
+
+def split_filter(filters: list[str]) -> dict[str, Any]:
     """``["genres:Comedy", "genres:Drama"]`` as ``{"genres": ["Comedy", "Drama"]}``."""
     found: dict[str, Any] = {}
     for text in filters:
@@ -26,42 +75,19 @@ def split_filter(filters: list[str]) -> dict[str, Any] | None:
         if not colon or not name:
             raise Problem(422, f"filter={text[:60]!r}: write it as field:value, such as genres:Comedy")
         found.setdefault(name, []).append(value)
-    return found or None
+    return found
 
 
 def add_routes(router: APIRouter, service: Service) -> None:
     """Add the routes to a router."""
     answers = service.answers
 
-    @router.get("/v1/recommend", response_model=Recommendations, tags=["recommend"])
-    async def recommend(
-        request: Request,
-        user_id: UserId = None,
-        session_id: SessionId = None,
-        k: Annotated[int | None, Query(ge=1, le=1_000_000, description="List length; 10 if left out.")] = None,
-        exclude: Annotated[list[str] | None, Query(description="Items that must not be listed; repeat it.")] = None,
-        exclude_seen: Annotated[bool | None, Query(description="Leave out what the user has had.")] = None,
-        filter: Annotated[list[str] | None, Query(description="field:value of items; repeat it.")] = None,
-        scenario: Annotated[str | None, Query(description="Named options of the settings.")] = None,
-        at: Annotated[float | None, Query(ge=-1e11, le=1e11, description="Time of the request.")] = None,
-        explain: Annotated[bool, Query(description="Name the reasons of each row.")] = False,
-        recommendation_id: Annotated[str | None, Query(description="Go on with this list.")] = None,
-        model: Annotated[str | None, Query(description="Version of a loaded model; else the active one.")] = None,
-    ) -> Response:
+    @router.get(
+        "/v1/recommend", response_model=Recommendations, tags=["recommend"], openapi_extra={"parameters": PARAMETERS}
+    )
+    async def recommend(request: Request) -> Response:
         """The best items for a user."""
-        asked = RecommendRequest.model_construct(
-            user_id=user_id,
-            session_id=session_id,
-            k=k,
-            exclude=exclude or [],
-            exclude_seen=exclude_seen,
-            filter=split_filter(filter) if filter else None,
-            scenario=scenario,
-            at=at,
-            explain=explain,
-            recommendation_id=recommendation_id,
-            model=model,
-        )
+        asked = read_query(request.scope["query_string"])
         return json_response(await answers.recommend(asked, request.scope["request_id"]))
 
     @router.post("/v1/recommend", response_model=Recommendations, tags=["recommend"])
