@@ -508,7 +508,7 @@ def _polars(random: Random, columns: Columns) -> pl.DataFrame:
     for name, values in zip(columns.names, columns.values, strict=True):
         text = pl.Series(name, values, pl.String)
         made[name] = _cast(random, text) if random.random() < 0.5 else text
-    return pl.DataFrame(list(made.values()))
+    return pl.DataFrame(made)
 
 
 def _cast(random: Random, text: pl.Series) -> pl.Series:

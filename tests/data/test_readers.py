@@ -9,6 +9,8 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pyarrow as pa
+import pyarrow.ipc
+import pyarrow.parquet as pq
 import pytest
 
 from palate.data.frame import to_frame
@@ -229,3 +231,30 @@ def test_ids_of_tables_are_matched_as_they_are_written(tmp_path, ids, odd):
         found = dict(zip(known.ids.cast(pl.String), features.to_series(), strict=True))
         assert found == {one: place for place, one in enumerate(ids)}
     assert sum("without interactions, left out" in str(note) for note in data.notes) == 2
+
+
+def test_a_damaged_arrow_file_is_refused(tmp_path):
+    texts = pa.array([f"a long identifier of user {row}" for row in range(20)], pa.string_view())
+    table = pa.table({"user": texts, "item": pa.array(range(20))})
+    path = tmp_path / "log.arrow"
+    with pa.ipc.new_file(path, table.schema) as file:
+        file.write_table(table)
+    whole = path.read_bytes()
+    assert read_table(path)["user"].to_list() == texts.to_pylist()
+    # The place of a text in its buffer follows its length, its first four letters and the number of the buffer.
+    at = whole.index(b"a lo\0\0\0\0") + 8
+    path.write_bytes(whole[:at] + b"\0\0\0\x40" + whole[at + 4 :])
+    with pytest.raises(DataError, match=r"is it whole\?"):
+        read_table(path)
+
+
+def test_a_column_without_a_name_is_read(tmp_path):
+    pq.write_table(pa.table({"": [1, 2], "user": ["a", "b"], "item": ["x", "y"]}), tmp_path / "log.parquet")
+    assert read_table(tmp_path / "log.parquet")[""].to_list() == [1, 2]
+    assert "not used: ''" in read_interactions(tmp_path / "log.parquet").columns
+
+
+def test_a_column_name_with_nul_is_refused_with_an_encoding(tmp_path):
+    (tmp_path / "log.csv").write_bytes(b"c\0ustomer,item\na,x\nb,y\n")
+    with pytest.raises(DataError, match=r"NUL character.*encoding='utf-16'"):
+        read_interactions(tmp_path / "log.csv", encoding="cp1252")

@@ -261,7 +261,7 @@ def _hash_texts(texts: pl.Series) -> NDArray[np.uint64]:
     """A 64-bit hash of each string, shape (n,): words of 8 bytes, each mixed into the hash of those before it."""
     if len(texts) > PART:
         return np.concatenate([_hash_texts(texts.slice(first, PART)) for first in range(0, len(texts), PART)])
-    array = texts.rechunk().to_arrow()
+    array = texts.alias("").rechunk().to_arrow()  # Arrow refuses names with NUL characters
     _, offsets, data = array.buffers()
     if not len(texts):
         return np.empty(0, dtype=np.uint64)

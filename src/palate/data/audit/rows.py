@@ -271,7 +271,7 @@ def _zero(values: NDArray[np.float32], counts: NDArray[np.int64]) -> NDArray[np.
     above = values[values > 0]
     if 0 not in values or len(above) < 3:
         return np.zeros(len(values), np.bool_)
-    steps = np.diff(above) / np.diff(above).min()
+    steps = np.diff(above.astype(np.float64)) / np.diff(above).min()
     if len(values) > CONTINUOUS or not np.allclose(steps, np.round(steps), atol=0.01):
         return np.zeros(len(values), np.bool_)  # a continuous scale: 0 is a value like any other
     # On a scale of half stars the lowest rating is one step above 0, so a 0 would be on the scale.

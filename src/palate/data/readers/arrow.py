@@ -45,10 +45,10 @@ class ArrowTable:
         try:
             for batch in self.read(columns):
                 yield pl.DataFrame(
-                    [
-                        plain(batch.column(batch.schema.get_field_index(own)), name)
+                    {
+                        name: plain(batch.column(batch.schema.get_field_index(own)), name)
                         for own, name in zip(columns, wanted, strict=True)
-                    ]
+                    }
                 )
         except (pa.ArrowException, OSError) as error:
             raise DataError(f"{self.name}: cannot be read ({brief(error)}): is it whole?") from error
@@ -69,8 +69,14 @@ def open_arrow(file: Opened, names: Sequence[str] | None, stack: ExitStack) -> A
         if file.head.startswith(IPC):
             reader = pa.ipc.open_file(whole)
             stored = reader.schema.names
-            parts = (reader.get_batch(number) for number in range(reader.num_record_batches))
-            return ArrowTable(file.name, checked_names(names, stored, file.name), stored, lambda _: parts)
+
+            def checked(_: list[str]) -> Iterator[pa.RecordBatch]:
+                for number in range(reader.num_record_batches):
+                    batch = reader.get_batch(number)
+                    batch.validate(full=True)  # offsets of a damaged file point outside its memory
+                    yield batch
+
+            return ArrowTable(file.name, checked_names(names, stored, file.name), stored, checked)
         parquet = pq.ParquetFile(whole)
     except (pa.ArrowException, OSError) as error:
         raise DataError(f"{file.name}: not a readable Parquet file ({brief(error)}): is it whole?") from error

@@ -85,6 +85,11 @@ def read_rows(
     for place in found:
         with open_table(place, options, progress) as table:
             names = [name for name in table.names if name != SKIP]
+            if any("\0" in name for name in names):
+                raise DataError(
+                    f"{table.name}: a column name holds a NUL character ({listed(names)}): correct the first line, or "
+                    "pass its encoding, such as encoding='utf-16' (--encoding utf-16)"
+                )
             if parts:
                 _require_same(names, table.name, columns, parts[0][1])
             else:
@@ -101,7 +106,7 @@ def read_rows(
             for note in table.notes():
                 before = remarks.get(note.text)
                 remarks[note.text] = note if before is None else replace(note, rows=before.rows + note.rows)
-    frame = pl.DataFrame([column.take() for column in wanted.values()])
+    frame = pl.DataFrame({one: column.take() for one, column in wanted.items()})
     pa.default_memory_pool().release_unused()  # Arrow keeps what its batches took
     name = parts[0][1] if len(parts) == 1 else _common_name(data, len(parts))
     texts = {"lists in a row, read as one interaction per element": listed_rows, "an empty list: no interaction": empty}
