@@ -12,9 +12,13 @@ import pytest
 
 from palate.base import TrainOptions
 from palate.bundle import Bundle
+from palate.client import Client
 from palate.models.popularity import Popularity
+from palate.serve import tables
 from palate.serve.experiments import Arm, Experiment, Plan, place, team_draft
-from palate.serve.outcomes import Served, observations, summarize
+from palate.serve.outcomes import Served, observations, results, summarize
+from palate.serve.settings import EVENTS
+from palate.serve.store import Store
 
 USERS = [f"v{n:03}" for n in range(60)]
 
@@ -194,6 +198,11 @@ def test_an_ab_test_from_start_to_decision(two_models):
         page = server.get("/v1/recommend", recommendation_id=again["recommendation_id"])
         assert (page["arm"], page["model"]) == (again["arm"], again["model"])
         assert page["items"][0]["rank"] == 6
+        # Reasons are those of the arm: the first item of the list has the first place there, too.
+        for user in USERS[:4]:
+            first = answers[user]["items"][0]["item_id"]
+            why = server.get("/v1/why-not", user_id=user, item_id=first)
+            assert (why["model"], why["place"]) == (answers[user]["model"], 1)
         # A request that names a model, and one without a user, take no part.
         assert server.get("/v1/recommend", user_id="v003", model=answers["v003"]["model"])["experiment"] is None
         posted = server.post("/v1/recommend", {"history": ["i/00 ä"]})
@@ -257,6 +266,51 @@ def test_users_are_complete_after_their_hours_and_gone_with_their_data(two_model
         assert (found["served_users"], found["incomplete_users"], found["complete"]) == (1, 1, 0)
         server.client.delete("/v1/users/v001")
         assert server.get(f"/v1/experiments/{name}")["results"]["served_users"] == 0
+
+
+def test_the_client_makes_an_experiment_and_reads_its_results(two_models):
+    server = two_models
+    first, second = (one["version"] for one in server.get("/v1/models")["models"])
+    with Client(server.url, timeout=60) as client:
+        made = client.create_experiment("by client", {"old": first, "new": second}, 5, hours=0, metric="ndcg")
+        try:
+            assert made["state"] == "running"
+            listed = client.recommend("by client", k=3)
+            assert listed.experiment == "by client"
+            assert listed.arm in ("old", "new")
+            client.feedback("by client", listed.rows[0].item_id, "like", recommendation_id=listed.id)
+            logged(server, "by client", 1)
+            result = client.experiment("by client")["results"]
+            assert sum(arm["clicks"] for arm in result["arms"]) == 1
+            assert result["sentence"] == "Not decided: 0 of 5 users of each arm are complete."
+        finally:
+            client.stop_experiment("by client")
+        assert client.experiments()[0]["state"] == "stopped"
+        assert "Stopped before its rule" in client.experiment("by client")["results"]["sentence"]
+
+
+def test_results_are_the_same_from_each_database(store):
+    opened = Store(store)
+    one = Experiment(plan(users=3, types=["click"]), "running", 0.0, 0.0)
+    shown, events = [], []
+    for number in range(8):
+        arm = "new" if number % 2 else "old"
+        about = {"recommendation_id": f"r{number}", "first_rank": 1, "user_id": f"u{number}", "time": float(number)}
+        shown.append({**about, "model": "m", "items": '["a","b"]', "sources": "[]", "experiment": "test", "arm": arm})
+        about = {"event_id": f"e{number}", "user_id": f"u{number}", "recommendation_id": f"r{number}", "item_id": "b"}
+        kind = "click" if number < 6 else "skip"
+        events.append({**about, "type": kind, "time": 9.0, "received": 9.0, "undone": number < 2})
+    shown.append({**shown[0], "recommendation_id": "other", "experiment": "another"})
+    with opened.engine.begin() as connection:
+        connection.execute(tables.impressions.insert(), shown)
+        connection.execute(tables.events.insert(), events)
+    found = opened.read_now(lambda connection: results(connection, one, EVENTS))
+    assert [(arm["users"], arm["clicks"]) for arm in found["arms"]] == [(3, 2), (3, 2)]  # 0 and 1 were taken back
+    assert found["arms"][0]["click_through"]["value"] == pytest.approx(2 / 3)
+    assert found["arms"][0]["ndcg"]["value"] == pytest.approx(2 / 3 / np.log2(3))
+    assert found["decided"]
+    assert found["winner"] is None
+    opened.engine.dispose()
 
 
 def test_a_plan_that_cannot_work_is_refused(two_models):

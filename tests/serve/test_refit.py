@@ -291,3 +291,20 @@ def test_the_loop_of_a_server_that_learns(serving, bundle, tmp_path, palate):
         made = [Bundle.info(models / name)["refit"]["events"] for name in ("shop-2", "shop-3")]
         assert made[1] == made[0] + 1  # the item that was hidden since
     assert "no store" in palate("refit", bundle, "--store", "sqlite:///none.db", "--out", "x", code=2)
+
+
+def test_the_original_file_stands_in_for_the_rows_of_the_bundle(bundle, shop, tmp_path, palate):
+    filled = Filled(tmp_path, [(f"u{n % 39:02}", n % 30, "like", None, n) for n in range(120)])
+    shop.to_polars().vstack(
+        pl.DataFrame([("held out", item(5), 1.0, 1.7e9)], schema=shop.to_polars().schema, orient="row")
+    ).write_csv(tmp_path / "rows.csv")
+    words = ("refit", bundle, "--store", f"sqlite:///{tmp_path}/events.db", "--data", tmp_path / "rows.csv")
+    words = (*words, "--json", "--exit-code", "--out", tmp_path / "new")
+    report = json.loads(palate(*words, code=1).partition("\n}")[0] + "}")
+    assert not report["recommended"]
+    made = Bundle.load(tmp_path / "new")
+    assert made.recommender.users.row("held out") >= 0
+    assert made.recommender.seen.feedback == Bundle.load(bundle).recommender.seen.feedback
+    assert made.refit["seq"] == 120
+    assert made.metrics[0]["metric"]
+    filled.store.engine.dispose()

@@ -184,14 +184,17 @@ def listing(
 
 def why_not_document(answers: Answers, asked: RecommendRequest, item_id: str) -> dict[str, Any]:
     """The reason why an item is not listed, by the same state, events and rules as the list."""
-    deployment, state = answers.deployment, answers.deployment.recommender
+    # In an experiment the list is that of the user's arm; of an interleaved one, the first model gives reasons.
+    trial = answers.experiments.join(asked, answers.who(asked), answers.loaded)
+    deployment, items = answers.pick(None if trial is None else trial.models[0])
+    state = deployment.recommender
     row = deployment.items.row(item_id)
     if row < 0:
         raise Problem(404, f"item {item_id[:60]!r} is not in the catalog of the model: see /v1/search")
-    answers.items.expire()
+    items.expire()
     ask, _ = answers.ask(deployment, asked)
     document: dict[str, Any] = {"user_id": ask.user_id, "item_id": deployment.ids[row], "k": ask.options.k}
-    item = answers.items.get(deployment.ids[row])
+    item = items.get(deployment.ids[row])
     if not deployment.listed_I[row]:
         hidden = "it is hidden" if item is not None and item.hidden else "it has expired or is not in stock"
         return {**document, "stage": "unlisted", "reason": f"{hidden}: no list holds it", "place": None}
