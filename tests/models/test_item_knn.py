@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from palate.base import Query
-from palate.data.dataset import Dataset, Interactions
+from palate.data.dataset import Dataset, History, Interactions
+from palate.data.feedback import Feedback
 from palate.data.ids import IdMap
 from palate.data.splits.split import Split
 from palate.evaluation.evaluate import evaluate
@@ -131,8 +132,24 @@ def test_a_batch_over_a_wide_catalog_scores_as_its_users_do_one_by_one():
     model = ItemKNN(neighbors=20).fit(data)
     users = np.arange(data.n_users)
     query = Query.of(users, data.history.select(users))
-    history_BI = knn._history(query, slice(0, len(users)), data.n_items)
+    history_BI = model._history(query, slice(0, len(users)))
     assert model._is_sparse(history_BI)
     assert torch.equal(model._catalog_votes(history_BI), model._votes(history_BI, None))
     alone = torch.cat([model.score(Query.of([user], data.history.select(np.array([user])))) for user in users])
     assert torch.equal(model.score(query), alone)
+
+
+def test_quantities_weigh_and_other_rows_do_not() -> None:
+    """Item 0 was bought with 1 by as many users as with 2, but in far larger amounts with 2."""
+    amounts = {(user, 0): 100.0 for user in range(8)}
+    amounts |= {(user, 1): 1.0 for user in range(4)} | {(user, 2): 100.0 for user in range(4, 8)}
+    pairs, weight = list(amounts), np.array(list(amounts.values()), np.float32)
+    rows = Interactions(*np.array(pairs, np.int32).T, weight)
+    for kind, weighting, alike in (("quantity", "auto", False), ("rating", "auto", True), ("quantity", "none", True)):
+        data = Dataset("amounts", IdMap.of(np.arange(8)), IdMap.of(np.arange(3)), rows, Feedback(kind))
+        model = ItemKNN(shrinkage=1, weighting=weighting).fit(data)
+        query = Query.of(np.array([-1]), History(np.array([0, 1]), np.array([0]), np.array([1.0], np.float32)))
+        score = model.score(query)[0]
+        assert (float(score[1]) == pytest.approx(float(score[2]))) == alike
+        assert alike or score[2] > score[1]
+        assert torch.equal(model.score(query, torch.tensor([[2, 1]])), score[None, [2, 1]])

@@ -4,8 +4,8 @@
     score(u, i) = sum over the ``neighbors`` items j nearest to i of  sim(i, j) w_uj
 
 x_i is the column of item i in the matrix of users by items (Sarwar et al. 2001, "Item-based collaborative filtering
-recommendation algorithms", WWW). w_uj adds up u's events with j: 1 each, or -1 where the weight is below zero (a
-dislike).
+recommendation algorithms", WWW). w_uj adds up u's events with j: the confidence of each (1 where rows count alike, see
+``confidence``), negative where the weight is below zero (a dislike). x_i holds the square roots of the confidences.
 
 Fold-in: none is needed. All users are scored by the history in the query, trained users too; a query without history,
 or with items only that are near to no other, gets popularity.
@@ -29,6 +29,8 @@ from torch import Tensor, nn
 from palate.base import Contributions, DataSpec, Query, Recipe, TrainOptions
 from palate.bounds import Count, NonNegative
 from palate.data.dataset import Dataset, Fingerprint
+from palate.models.confidence import Confidence, Weighting
+from palate.progress import ProgressEvent
 
 SCORE_CELLS = 16_000_000  # cells of users by items held at once: 64 MB
 BLOCK_CELLS = 4_000_000  # similarities computed at once
@@ -46,8 +48,9 @@ class ItemKNNModel(nn.Module):
     popularity: Tensor
     lists: Tensor
 
-    def __init__(self, items: int, neighbors: int) -> None:
+    def __init__(self, items: int, neighbors: int, weighting: Weighting = "none") -> None:
         super().__init__()
+        self.confidence = Confidence(weighting)
         self.register_buffer("neighbors", torch.zeros(items, neighbors, dtype=torch.int32))
         self.register_buffer("similarities", torch.zeros(items, neighbors))
         self.register_buffer("popularity", torch.zeros(items))
@@ -64,7 +67,7 @@ class ItemKNNModel(nn.Module):
             part = slice(first, first + step)
             candidates = None if items is None else items[part]
             popular = self.popularity if candidates is None else self.popularity[candidates]
-            history_BI = _history(query, part, len(self.popularity))
+            history_BI = self._history(query, part)
             sparse = candidates is None and self._is_sparse(history_BI)
             votes = self._catalog_votes(history_BI) if sparse else self._votes(history_BI, candidates)
             parts.append(votes.where(known_B[part, None], popular))
@@ -88,8 +91,24 @@ class ItemKNNModel(nn.Module):
         for near_I, similarity_I in zip(self.neighbors.T, self.similarities.T, strict=True):
             voter_HC = near_I[items][owner_H] == query.items[:, None]
             event_HC += similarity_I[items][owner_H].where(voter_HC, 0)
-        value_H = _values(query) * known_B[owner_H]
+        value_H = self._values(query) * known_B[owner_H]
         return Contributions(event_HC * value_H[:, None], rest_BC)
+
+    def _history(self, query: Query, part: slice) -> Tensor:
+        """The confidence of each user of a part of the query in each item, (B, I)."""
+        assert query.offsets is not None
+        assert query.items is not None
+        users = len(query.user[part])
+        events = slice(int(query.offsets[part.start]), int(query.offsets[part.start + users]))
+        owner = query.owners()[events] - part.start
+        history_BI = torch.zeros(users, len(self.popularity), device=owner.device)
+        return history_BI.index_put_((owner, query.items[events]), self._values(query)[events], accumulate=True)
+
+    def _values(self, query: Query) -> Tensor:
+        """The confidence of each event, (H,), negative for a dislike."""
+        sign_H = torch.where(query.positive(), 1.0, -1.0)
+        sure = None if query.weights is None else self.confidence.of(query.weights.cpu().numpy())
+        return sign_H if sure is None else sign_H * torch.from_numpy(sure).to(sign_H.device)
 
     def _votes(self, history_BI: Tensor, items_BC: Tensor | None) -> Tensor:
         """Sums over the neighbors, one neighbor after the other so that no (B, C, K) is ever held."""
@@ -142,16 +161,19 @@ class ItemKNN(Recipe[ItemKNNModel]):
     Args:
         neighbors: nearest items kept of each item.
         shrinkage: added to the denominator of the cosine; how much support a similarity needs.
+        weighting: confidence of a row by its weight: "log" or "linear", "none" for 1; "auto" is "log" for quantities,
+            "linear" for event types and "none" for others.
     """
 
     name: ClassVar[str] = "item-knn"
 
     neighbors: Count = 50
     shrinkage: NonNegative = 10.0
+    weighting: Weighting = "auto"
 
     def build(self, spec: DataSpec) -> ItemKNNModel:
         """No neighbors yet, ready for ``load_state_dict``; never more neighbors than other items."""
-        return ItemKNNModel(spec.items, max(1, min(self.neighbors, spec.items - 1)))
+        return ItemKNNModel(spec.items, max(1, min(self.neighbors, spec.items - 1)), self.weighting)
 
     def training_rows(self, train: Dataset) -> Dataset:
         """The positive rows, and the dislikes."""
@@ -160,7 +182,9 @@ class ItemKNN(Recipe[ItemKNNModel]):
     def _fit(self, train: Dataset, options: TrainOptions) -> ItemKNNModel:
         """Find the nearest items of each item, in blocks of items; nothing is random."""
         model = self.build(DataSpec(train.n_users, train.n_items))
-        x_UI = _matrix(train)
+        if rule := model.confidence.measure(train).rule:
+            options.progress(ProgressEvent(f"train {self.name}", message=f"{rule} ({train.feedback.column})"))
+        x_UI = _matrix(train, model.confidence)
         model.popularity.copy_(torch.from_numpy(np.bincount(x_UI.indices[x_UI.data > 0], minlength=train.n_items)))
         model.popularity /= max(1, train.n_users)
         x_IU = x_UI.T.tocsr()
@@ -194,24 +218,9 @@ def _nearest(
     return np.take_along_axis(best_NK, order_NK, axis=1).astype(np.int32), near_NK.astype(np.float32)
 
 
-def _matrix(train: Dataset) -> sparse.csr_array:
-    """Users by items: how often touched, dislikes (weights below zero) counting -1."""
+def _matrix(train: Dataset, confidence: Confidence) -> sparse.csr_array:
+    """Users by items: the roots of the confidences, negative for dislikes (weights below zero)."""
     rows = train.interactions
-    value = np.where(rows.weight < 0, -1.0, 1.0)
+    value, sure = np.where(rows.weight < 0, -1.0, 1.0), confidence.of(rows.weight)
+    value = value if sure is None else value * np.sqrt(sure)
     return sparse.csr_array((value, (rows.user, rows.item)), shape=(train.n_users, train.n_items))
-
-
-def _history(query: Query, part: slice, width: int) -> Tensor:
-    """How often each user of a part of the query touched each item, (B, I)."""
-    assert query.offsets is not None
-    assert query.items is not None
-    users = len(query.user[part])
-    events = slice(int(query.offsets[part.start]), int(query.offsets[part.start + users]))
-    owner = query.owners()[events] - part.start
-    history_BI = torch.zeros(users, width, device=owner.device)
-    return history_BI.index_put_((owner, query.items[events]), _values(query)[events], accumulate=True)
-
-
-def _values(query: Query) -> Tensor:
-    """The weight of each event, (H,): 1, or -1 for a dislike."""
-    return torch.where(query.positive(), 1.0, -1.0)
