@@ -13,7 +13,7 @@ export OMP_NUM_THREADS ?= 1
 # Processes that share the tests; each has its own torch and about a gigabyte.
 TESTERS ?= 2
 
-.PHONY: venv demo test check format bench bench-serve reproduce browser services serve kills fuzz fuzz-serve properties clean help
+.PHONY: venv demo test check format bench bench-serve reproduce browser services serve kills fuzz fuzz-serve generality properties clean help
 
 help:            ## list the targets
 	@grep -hE '^[a-z-]+: .*##|^[a-z-]+:  *##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | sort
@@ -55,6 +55,9 @@ kills: venv      ## kill a server under load 25 times on SQLite and on PostgreSQ
 
 fuzz: venv       ## 20,000 random files and dataframes: a data set or an error of one line, no row lost in silence
 	PYTHONPATH=tests $(BIN)/python tests/data/fuzz.py 20000
+
+generality: venv ## presets on all generated worlds, the recipes that take seconds for each included
+	PALATE_GENERALITY=1 $(BIN)/python -m pytest tests/generality
 
 properties: venv ## the property tests with new random examples, where `make test` repeats the same ones
 	PALATE_RANDOM=1 $(BIN)/python -m pytest -m hypothesis -n $(TESTERS)

@@ -37,7 +37,7 @@ POOLED = {
     "dim": "16,32,64,128",
     "user_learning_rate": "0.02:1.0:log",
     "item_learning_rate": "0.003:0.3:log",
-    "regularization": "0.0001:0.1:log",
+    "regularization": "0.0001:0.3:log",
 }
 
 SPACES: dict[str, dict[str, str]] = {

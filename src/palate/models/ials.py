@@ -57,6 +57,7 @@ from palate.errors import RecipeError
 from palate.models.confidence import Confidence, Weighting
 from palate.models.dot_product import EVENLY, DotProductModel, Events, FoldIn, Recency, events_of, positive_events
 from palate.models.least_squares import Floats, Rows, diagonal, leading_vectors, solve_rows, solved_parts
+from palate.models.scale import Scale
 from palate.progress import ProgressEvent, silent
 
 LOSS_CELLS = 4_000_000  # numbers gathered at once by ``Alternation.loss``
@@ -282,15 +283,15 @@ class _Als(Recipe[ALSModel]):
         """a and l by the density and the events per user and item (see the module's docstring)."""
         if None not in (self.unobserved_weight, self.regularization) or not len(rows):
             return self
-        users, items = (len(np.unique(x)) for x in (rows.interactions.user, rows.interactions.item))
-        per_user, per_item = len(rows) / users, len(rows) / items
+        scale = Scale.of(rows)
         a, regularization = self.unobserved_weight, self.regularization
         if a is None:
-            a = min(1.0, UNOBSERVED_SHARE * per_user / items)
+            a = min(1.0, UNOBSERVED_SHARE * scale.per_user / scale.items)
         if regularization is None:
             # All rows and columns of the tables count in ``ridge``, also those without events.
-            amounts = (per_user + a * rows.n_items) * (per_item + a * rows.n_users)
-            regularization = SHRINKAGE * (per_user**0.5 + per_item**0.5) * amounts ** (-self.exponent / 2)
+            amounts = (scale.per_user + a * rows.n_items) * (scale.per_item + a * rows.n_users)
+            shrinkage = SHRINKAGE * scale.noise * (scale.per_user * scale.per_item) ** 0.5
+            regularization = shrinkage * amounts ** (-self.exponent / 2)
         return replace(self, unobserved_weight=a, regularization=regularization)
 
     @property

@@ -168,7 +168,7 @@ class ItemKNN(Recipe[ItemKNNModel]):
     name: ClassVar[str] = "item-knn"
 
     neighbors: Count = 50
-    shrinkage: NonNegative = 10.0
+    shrinkage: NonNegative = 50.0
     weighting: Weighting = "auto"
 
     def build(self, spec: DataSpec) -> ItemKNNModel:
