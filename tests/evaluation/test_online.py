@@ -9,6 +9,8 @@ from scipy import stats
 from palate.errors import EvaluationError
 from palate.evaluation.online import (
     FIRST,
+    MANY,
+    mean_interval,
     sequential_sign,
     sequential_two_sample,
     sign_test,
@@ -90,6 +92,8 @@ def test_intervals_and_p_values_are_those_of_scipy():
     rng = np.random.default_rng(6)
     a, b = clicks(rng, 800, 0.2), clicks(rng, 700, 0.25)
     assert two_sample(a, b).p == pytest.approx(stats.ttest_ind(a, b, equal_var=False).pvalue)
+    many = clicks(rng, MANY + 1, 0.2)
+    assert mean_interval(many) == pytest.approx(mean_interval(many[:MANY]), abs=2e-3)
     small = two_sample(a[:40], b[:40])
     assert small.p == pytest.approx(stats.ttest_ind(a[:40], b[:40]).pvalue, abs=0.03)
     assert small.difference == pytest.approx(b[:40].mean() - a[:40].mean())

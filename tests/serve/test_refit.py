@@ -23,7 +23,7 @@ from palate.serve.deployment import Deployment
 from palate.serve.items import Item
 from palate.serve.live import Live
 from palate.serve.refit import Log, Refit, Weights, merge, rows_of_bundle
-from palate.serve.refit_check import compare
+from palate.serve.refit_check import compare, served_lists
 from palate.serve.service import read_log
 from palate.serve.settings import EventType, Settings
 from palate.serve.store import Store
@@ -250,6 +250,18 @@ def check_new_bundle(server, new, before, models):
     return after["items"][0]["item_id"]
 
 
+def check_lists_of_the_comparison(server, bundle, folder):
+    """The old bundle answers in the comparison as the server does."""
+    opened = Store(f"sqlite:///{folder}/palate-serve.db")
+    job = refit(bundle, opened.read_now(Log.read))
+    opened.engine.dispose()
+    deployment = Deployment.load(bundle)
+    users = ["u00", "u03", "new0", "new1", "new2", "nobody"]
+    lists = served_lists(deployment, job, job.log.events, users, deployment, set(), 10)
+    for user, rows in zip(users, lists, strict=True):
+        assert [deployment.ids[row] for row in rows] == server.ids(user, k=10), user
+
+
 def test_the_loop_of_a_server_that_learns(serving, bundle, tmp_path, palate):
     """Serve, take feedback, refit, load and activate over HTTP, another list, roll back."""
     models = tmp_path / "models"
@@ -263,6 +275,7 @@ def test_the_loop_of_a_server_that_learns(serving, bundle, tmp_path, palate):
         server.client.delete("/v1/users/u03")
         before = {"popular": popular(server), "list": server.get("/v1/recommend", user_id="new1", k=10)}
         assert "jam" not in server.ids("fresh", k=30)
+        check_lists_of_the_comparison(server, bundle, tmp_path)
         store = f"sqlite:///{tmp_path}/palate-serve.db"
         words = ("refit", models / "shop", "--store", store, "--out", models / "shop-2", "--seed", "1")
         report = json.loads(palate(*words, "--json", "--activate", server.url))

@@ -243,7 +243,9 @@ def winner(standings: Sequence[Standing], k: int, resamples: int) -> dict[str, A
         # A winner is better than every other: the least certain of the tests decides.
         highest = max(row["p_holm"] for row in rows)
         rivals = f"each of the {len(others)} others" if len(others) > 1 else others[0].name
-        why = f"{lead}, and is better than {rivals} beyond luck (largest corrected p {_p(highest)}, {users:,} users)."
+        why = (
+            f"{lead}, and is better than {rivals} beyond luck (largest corrected p {p_text(highest)}, {users:,} users)."
+        )
         return {"name": first.name, "why": why, "tests": rows}
     closest = unclear[0]  # rivals come best first
     if closest["p_holm"] is None:
@@ -252,7 +254,7 @@ def winner(standings: Sequence[Standing], k: int, resamples: int) -> dict[str, A
         more = f" (and the same holds for {len(unclear) - 1} more)" if len(unclear) > 1 else ""
         doubt = (
             f"the difference to {closest['baseline']} of {closest['difference']:.4f} (95 % interval "
-            f"{closest['low']:.4f} to {closest['high']:.4f}) may be luck: corrected p {_p(closest['p_holm'])}{more}"
+            f"{closest['low']:.4f} to {closest['high']:.4f}) may be luck: corrected p {p_text(closest['p_holm'])}{more}"
         )
     return {"name": None, "why": f"No winner can be named: {lead}, but {doubt}.", "tests": rows}
 
@@ -291,5 +293,6 @@ def _against(
     ]
 
 
-def _p(value: float) -> str:
+def p_text(value: float) -> str:
+    """A p-value with three digits behind the point, as a person reads it."""
     return "below 0.001" if value < 0.001 else f"{value:.3f}"

@@ -19,14 +19,21 @@ from numpy.typing import NDArray
 from scipy import stats
 from sqlalchemy import Connection, select
 
-from palate.evaluation.online import Tested, sequential_sign, sequential_two_sample, sign_test, two_sample, wilson
-from palate.evaluation.significance import LEVEL, interval
+from palate.evaluation.online import (
+    Tested,
+    mean_interval,
+    sequential_sign,
+    sequential_two_sample,
+    sign_test,
+    two_sample,
+    wilson,
+)
+from palate.evaluation.significance import LEVEL, p_text
 from palate.serve import tables
 from palate.serve.experiments import Experiment, Plan
 from palate.serve.settings import EventType
 
 UNBALANCED = 0.001  # p of the shares of users below which something is wrong with the experiment itself
-RESAMPLES = 1_000
 NAMES = {"click_through": "click-through", "ndcg": "NDCG", "credit": "credit"}
 
 
@@ -110,10 +117,10 @@ def read_lists(connection: Connection, experiment: Experiment, success: set[str]
         events.c.recommendation_id.in_(served), events.c.undone.is_(False), events.c.type.in_(success)
     )
     for name, user, item, received in connection.execute(clicks):
-        one = found[name]
+        listed = found.get(name)  # None: a list that was stored after the lists were read
         # The time of the server: that of the client may be anything.
-        if user == one.user and received <= min(first[user] + seconds, last):
-            one.clicked.add(item)
+        if listed is not None and user == listed.user and received <= min(first[user] + seconds, last):
+            listed.clicked.add(item)
     return [one for one in found.values() if one.time <= min(first[one.user] + seconds, last)]
 
 
@@ -200,7 +207,7 @@ def _arm(name: str, users: list[User]) -> dict[str, Any]:
 def _mean(values: NDArray[np.float64]) -> dict[str, float | None]:
     if not len(values):
         return {"value": None, "low": None, "high": None}
-    low, high = interval(values, resamples=RESAMPLES)
+    low, high = mean_interval(values)
     return {"value": float(values.mean()), "low": _number(low), "high": _number(high)}
 
 
@@ -231,7 +238,7 @@ def decision(
     second = bool(tested.second_better) if early else tested.difference > 0
     about = (
         f"difference {tested.difference:+.4f}, 95 % interval {tested.low:+.4f} to {tested.high:+.4f}, "
-        f"p {tested.p:.2g}, {tested.test}, {done:,} {of}"
+        f"p {p_text(tested.p)}, {tested.test}, {done:,} {of}"
     )
     if not better:
         return {**document, "sentence": f"No difference in {NAMES[metric]} is shown: {about}."}

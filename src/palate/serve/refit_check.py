@@ -20,7 +20,7 @@ from palate.data.splits.split import Split
 from palate.evaluation.evaluate import evaluate_lists
 from palate.evaluation.rankings import Lists
 from palate.evaluation.report import Report
-from palate.evaluation.significance import LEVEL, Paired, paired
+from palate.evaluation.significance import LEVEL, Paired, p_text, paired
 from palate.evaluation.tables import Plain
 from palate.recommend.top_n import RecommendOptions
 from palate.serve import batcher
@@ -87,7 +87,7 @@ def compare(refit: Refit, test_size: float = 0.2, k: int = 10) -> tuple[Comparis
     listed = {one.item_id for one in log.items if not one.listed(cut)}
     reports = []
     for deployment in (old, new):
-        lists = _lists(deployment, refit, before, data.users.ids[users].cast(pl.String).to_list(), old, listed, k)
+        lists = served_lists(deployment, refit, before, data.users.ids[users].cast(pl.String).to_list(), old, listed, k)
         rows = np.append(data.items.rows(deployment.items.ids), -1)[lists]
         reports.append(evaluate_lists(Lists(users, rows), split, k=k, relevant="any", name=deployment.version))
     before_U, after_U = (report.per_user[f"NDCG@{k}"] for report in reports)
@@ -97,7 +97,7 @@ def compare(refit: Refit, test_size: float = 0.2, k: int = 10) -> tuple[Comparis
     about = (
         f"NDCG@{k} {after_U.mean():.4f} instead of {before_U.mean():.4f} on the newest {len(test):,} events of "
         f"{len(users):,} users, difference {found.difference:+.4f}, 95 % interval {found.low:+.4f} to "
-        f"{found.high:+.4f}, p {found.p:.2g}"
+        f"{found.high:+.4f}, p {p_text(found.p)}"
     )
     words = "The switch is recommended" if better else "The switch is not recommended"
     doubt = "" if sure else ", since the difference may be luck"
@@ -145,7 +145,7 @@ def _test_rows(
     return found, int((fresh & ~known).sum())
 
 
-def _lists(
+def served_lists(
     deployment: Deployment,
     refit: Refit,
     before: pl.DataFrame,
