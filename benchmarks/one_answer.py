@@ -65,7 +65,7 @@ def ways(users: int, args: argparse.Namespace) -> dict[str, Callable[[int], Any]
     seen = rng.integers(0, args.items, users * SEEN).astype(np.int32)
     offsets = np.arange(users + 1) * SEEN
     history = History(offsets, seen, np.ones(len(seen), np.float32), np.arange(len(seen), dtype=np.float64))
-    model = IALS(dim=args.dim).build(DataSpec(users, args.items))
+    model = IALS(dim=args.dim, unobserved_weight=0.3, regularization=0.007).build(DataSpec(users, args.items))
     with torch.no_grad():
         for table in (model.user_table, model.item_table):
             table.weight.copy_(torch.from_numpy(rng.standard_normal(table.weight.shape, dtype=np.float32)))

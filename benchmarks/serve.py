@@ -56,7 +56,7 @@ uvicorn.run(app, port=8199, log_level="error", access_log=False)
 def make_bundle(folder: Path, users: int, items: int, dim: int, events: int) -> Path:
     """A bundle with random vectors and ``events`` training events."""
     rng = np.random.default_rng(0)
-    recipe = IALS(dim=dim)
+    recipe = IALS(dim=dim, unobserved_weight=0.3, regularization=0.007)
     model = recipe.build(DataSpec(users, items))
     per_user = events // users
     seen = History(

@@ -36,7 +36,7 @@ CLOSED: list[Any] = [
     "popularity",
     "recent-popularity",
     "newest",
-    {"recipe": "ials", "half_life_events": 30, "floor": 0.2},
+    {"recipe": "ials", "unobserved_weight": 0.3, "regularization": 0.007, "half_life_events": 30, "floor": 0.2},
     {"recipe": "ease", "regularization": 1000},
     "recent-edlae",
 ]

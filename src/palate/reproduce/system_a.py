@@ -85,7 +85,7 @@ BEST: tuple[tuple[Recipe[Any], str], ...] = (
         EASE(regularization=1000, half_life_events=5, floor=0.05, max_items=30_000),
         "EASE, regularization 1000, half-life 5 events, floor 0.05",
     ),
-    (ItemKNN(), "item kNN, 50 neighbors, shrinkage 10"),
+    (ItemKNN(shrinkage=10), "item kNN, 50 neighbors, shrinkage 10"),
 )
 
 # From a study on validation rows (docs/tuning.md), rounded.
