@@ -389,3 +389,11 @@ def test_a_data_set_says_what_it_is():
         "  item features: genre",
     ]
     assert "<td>2017-07-14 to 2020-09-13</td>" in data._repr_html_()
+
+
+@pytest.mark.parametrize("make", [pl.DataFrame, lambda rows: pl.DataFrame(rows).to_pandas()])
+def test_lists_of_items_are_one_interaction_per_element(make):
+    dataset = from_frame(make({"user": ["a", "b", "c"], "items": [["x", "y"], ["y"], []]}), item="items")
+    assert dataset.users.external(dataset.interactions.user).to_list() == ["a", "a", "b"]
+    assert dataset.items.external(dataset.interactions.item).to_list() == ["x", "y", "y"]
+    assert notes(dataset)["an empty list: no interaction"] == 1

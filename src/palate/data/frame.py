@@ -26,7 +26,7 @@ from palate.data.id_columns import read_ids
 from palate.data.ids import IdMap
 from palate.data.kinds import Judged, as_truth, kind_of
 from palate.data.order import renumbered
-from palate.data.parsing import Flaw, Parsed, Source, read_ratings, settle
+from palate.data.parsing import Flaw, Parsed, Source, of_lists, read_ratings, settle, unlisted
 from palate.data.times import TimeUnit, read_times
 from palate.errors import DataError
 
@@ -103,19 +103,21 @@ def from_frame(
         raise DataError(
             f"{origin.name}: event_weights without a column of event types: name it with event=... (--event)"
         )
-    table = _as_polars(opened, columns.used, origin.name)
+    stored = _as_polars(opened, columns.used, origin.name)
+    table, empty = unlisted(stored, origin.name)
+    lists = [] if table is stored else of_lists(len(stored), empty)
     rest, n_rows, pandas = _rest(opened, columns), len(table), opened.implementation.is_pandas()
     read_id = partial(read_ids, strip=strip, valid_ids=valid_ids)
     source_columns = {one: table[one] for one in table.columns}
     if origin.owned:  # a caller holds the frame until this function returns, so it is emptied in place
         for one in list(frame.columns):
             frame.drop_in_place(one)
-    del frame, opened, table
+    del frame, opened, table, stored
     rows, users, items, event_types, notes = _parse(
         source_columns, columns, event_weights, origin, read_id, time_unit, sentinels, drop_invalid
     )
     judged = _judged(rows["weight"], columns, explicit, bool(weight), origin.name)
-    notes += judged.notes
+    notes += lists + judged.notes
     if judged.kind == "rating" and not sentinels:
         notes += _suspect(rows["weight"])
     _require_two(users, columns.user_id, len(rows), origin)

@@ -132,3 +132,26 @@ def numbers_of(text: pl.Series) -> pl.Series:
 def flaws_of(column: pl.Series, checks: Sequence[tuple[str, pl.Series]]) -> list[Flaw]:
     """A flaw for each fact that is true of some rows."""
     return [Flaw(column, fact, bad.to_numpy()) for fact, bad in checks if bad.any()]
+
+
+def of_lists(listed: int, empty: int) -> list[Note]:
+    """Notes on rows that held lists, and on those of which the list was empty."""
+    counts = {"lists in a row, read as one interaction per element": listed, "an empty list: no interaction": empty}
+    return [Note(text, rows) for text, rows in counts.items() if rows]
+
+
+def unlisted(frame: pl.DataFrame, source: str) -> tuple[pl.DataFrame, int]:
+    """One row per element where columns hold lists, and the number of rows with an empty list, which are left out.
+
+    Raises:
+        DataError: two lists of a row differ in length.
+    """
+    lists = [name for name, dtype in frame.schema.items() if isinstance(dtype, pl.List | pl.Array)]
+    if not lists:
+        return frame, 0
+    frame = frame.with_columns(pl.col(name).cast(pl.List(frame.schema[name].inner)) for name in lists)  # type: ignore[attr-defined]
+    full = frame.filter(pl.all_horizontal(pl.col(name).list.len() > 0 for name in lists))
+    try:
+        return full.explode(lists), len(frame) - len(full)
+    except pl.exceptions.PolarsError as error:
+        raise DataError(f"{source}: the lists of a row differ in length ({', '.join(lists)}): correct them") from error

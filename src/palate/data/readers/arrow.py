@@ -98,20 +98,3 @@ def plain(column: pa.Array, name: str) -> pl.Series:
     if pa.types.is_fixed_size_binary(column.type):
         column = column.cast(pa.large_binary())
     return pl.Series(name, column)
-
-
-def unlisted(frame: pl.DataFrame, source: str) -> tuple[pl.DataFrame, int]:
-    """One row per element where columns hold lists, and the number of rows with an empty list, which are left out.
-
-    Raises:
-        DataError: two lists of a row differ in length.
-    """
-    lists = [name for name, dtype in frame.schema.items() if isinstance(dtype, pl.List | pl.Array)]
-    if not lists:
-        return frame, 0
-    frame = frame.with_columns(pl.col(name).cast(pl.List(frame.schema[name].inner)) for name in lists)  # type: ignore[attr-defined]
-    full = frame.filter(pl.all_horizontal(pl.col(name).list.len() > 0 for name in lists))
-    try:
-        return full.explode(lists), len(frame) - len(full)
-    except pl.exceptions.PolarsError as error:
-        raise DataError(f"{source}: the lists of a row differ in length ({', '.join(lists)}): correct them") from error

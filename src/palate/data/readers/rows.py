@@ -12,9 +12,9 @@ import pyarrow as pa
 
 from palate.data.columns import listed
 from palate.data.dataset import Note
-from palate.data.parsing import Source
+from palate.data.parsing import Source, of_lists, unlisted
 from palate.data.readers import databases
-from palate.data.readers.arrow import IPC, PARQUET, open_arrow, unlisted
+from palate.data.readers.arrow import IPC, PARQUET, open_arrow
 from palate.data.readers.json_lines import is_json, open_json
 from palate.data.readers.layouts import check_shape, open_lines, open_wide
 from palate.data.readers.options import SKIP, ReadOptions, Table
@@ -109,8 +109,7 @@ def read_rows(
     frame = pl.DataFrame({one: column.take() for one, column in wanted.items()})
     pa.default_memory_pool().release_unused()  # Arrow keeps what its batches took
     name = parts[0][1] if len(parts) == 1 else _common_name(data, len(parts))
-    texts = {"lists in a row, read as one interaction per element": listed_rows, "an empty list: no interaction": empty}
-    remarks |= {text: Note(text, count) for text, count in texts.items() if count}
+    remarks |= {note.text: note for note in of_lists(listed_rows, empty)}
     if len(parts) > 1:
         remarks["files"] = Note(f"{len(parts):,} files read as one table", rows)
 
