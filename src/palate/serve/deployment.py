@@ -60,6 +60,7 @@ class Deployment:
         self.added: dict[str, tuple[str | None, Mapping[str, Any]]] = {}  # new items: title and features
         self._joined: list[list[str]] = []  # ids of ``added`` in the steps in which they joined
         self.patches: dict[int, Mapping[str, Any]] = {}  # changed features by row
+        self._rows: dict[str, int] = {}  # of counted items: a million events are counted at a start, most of few items
         self._early: dict[str, list[tuple[float, int]]] = {}  # counted events of items that have not joined yet
 
     @classmethod
@@ -95,8 +96,11 @@ class Deployment:
 
     def count_item(self, item_id: str, time: float, sign: int) -> None:
         """``count`` by the id of the item; an item that joins the catalog later has its events counted then."""
-        row = self.items.row(item_id)
+        row = self._rows.get(item_id, -1)
+        if row < 0:
+            row = self.items.row(item_id)
         if row >= 0:
+            self._rows[item_id] = row
             self.count(row, time, sign)
         else:
             self._early.setdefault(item_id, []).append((time, sign))

@@ -93,6 +93,7 @@ class Live:
 
     def apply(self, rows: Iterable[Stored]) -> None:
         """Take events over into the state, in the order of the log."""
+        names = self._names
         for seq, event in rows:
             self.seq = max(self.seq, seq)
             if event.type == UNDO:
@@ -102,16 +103,15 @@ class Live:
             elif event.type == DELETE_USER:
                 self.forget(event.user_id)
             else:
-                self.add(event.user_id, LiveEvent(seq, event.item_id, event.type, event.value, event.time))
+                item_id, kind = names.setdefault(event.item_id, event.item_id), names.setdefault(event.type, event.type)
+                self.add(event.user_id, LiveEvent(seq, item_id, kind, event.value, event.time))
 
     def add(self, user_id: str, event: LiveEvent) -> None:
         """Add one event."""
         user = self.users.get(user_id)
         if user is None:
             user = self.users[user_id] = LiveUser()
-        names = self._names
-        item_id = names.setdefault(event.item_id, event.item_id)
-        user.events.append(event._replace(item_id=item_id, type=names.setdefault(event.type, event.type)))
+        user.events.append(event)
         user.view = None
         self.total += 1
         self._count(user_id, event, 1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import time
 from collections.abc import Callable, Iterable
@@ -60,7 +61,14 @@ class Service:
 
     async def start(self) -> None:
         """Rebuild the live state from the store, then take requests."""
-        await asyncio.to_thread(self._rebuild)
+        # Millions of events that stay: the collector would look through all of them again and again while they are
+        # read, and later within requests.
+        gc.disable()
+        try:
+            await asyncio.to_thread(self._rebuild)
+        finally:
+            gc.enable()
+        gc.freeze()
         self.store.start()
         if not self.store.is_sqlite:
             self._poller = asyncio.create_task(self._poll())
