@@ -134,8 +134,8 @@ RECIPES: dict[str, Estimate] = {
     "popularity": lambda s: (1e-7 * s.rows, RANKING * s.measured * s.items),
     "recent-popularity": lambda s: (2e-7 * s.rows, RANKING * s.measured * s.items),
     "item-knn": lambda s: (
-        3e-8 * s.pairs + 1e-6 * s.rows + 4e-8 * s.items**2,
-        s.measured * (min(5e-7 * s.items, 5e-6 * s.rows / s.users) + RANKING * s.items),
+        3e-9 * s.pairs + 1e-6 * s.rows + 1.2e-7 * min(s.pairs, s.items**2),
+        s.measured * (1e-6 * s.rows / s.users + RANKING * s.items),
     ),
     "ease": _closed_form(4.5e-11),
     "recent-edlae": _closed_form(1e-10),

@@ -51,6 +51,7 @@ class ItemKNNModel(nn.Module):
     def __init__(self, items: int, neighbors: int, weighting: Weighting = "none") -> None:
         super().__init__()
         self.confidence = Confidence(weighting)
+        self._turned: tuple[tuple[int, int], sparse.csr_array] | None = None
         self.register_buffer("neighbors", torch.zeros(items, neighbors, dtype=torch.int32))
         self.register_buffer("similarities", torch.zeros(items, neighbors))
         self.register_buffer("popularity", torch.zeros(items))
@@ -61,15 +62,20 @@ class ItemKNNModel(nn.Module):
         known_B = self.can_personalize(query)
         if not bool(known_B.any()):
             return self.popularity.expand(len(query), -1) if items is None else self.popularity[items]
-        step = max(1, SCORE_CELLS // len(self.popularity))
-        parts = []
+        assert query.offsets is not None
+        assert query.items is not None
+        n_items = len(self.popularity)
+        # Each user's sum takes the events in their order, so a batch scores as its users do one by one. Candidates are
+        # read from the scores of the catalog: a sparse row costs no more than its votes.
+        events = (self._values(query).cpu().numpy(), query.items.cpu().numpy(), query.offsets.cpu().numpy())
+        history_BI = sparse.csr_array(events, shape=(len(query), n_items))
+        step, parts = max(1, SCORE_CELLS // n_items), []
         for first in range(0, len(query), step):
             part = slice(first, first + step)
-            candidates = None if items is None else items[part]
-            popular = self.popularity if candidates is None else self.popularity[candidates]
-            history_BI = self._history(query, part)
-            sparse = candidates is None and self._is_sparse(history_BI)
-            votes = self._catalog_votes(history_BI) if sparse else self._votes(history_BI, candidates)
+            votes = torch.from_numpy((history_BI[part] @ self._voters()).toarray()).to(self.popularity.device)
+            popular = self.popularity
+            if items is not None:
+                votes, popular = votes.gather(1, items[part].to(torch.int64)), popular[items[part]]
             parts.append(votes.where(known_B[part, None], popular))
         return torch.cat(parts)
 
@@ -94,64 +100,26 @@ class ItemKNNModel(nn.Module):
         value_H = self._values(query) * known_B[owner_H]
         return Contributions(event_HC * value_H[:, None], rest_BC)
 
-    def _history(self, query: Query, part: slice) -> Tensor:
-        """The confidence of each user of a part of the query in each item, (B, I)."""
-        assert query.offsets is not None
-        assert query.items is not None
-        users = len(query.user[part])
-        events = slice(int(query.offsets[part.start]), int(query.offsets[part.start + users]))
-        owner = query.owners()[events] - part.start
-        history_BI = torch.zeros(users, len(self.popularity), device=owner.device)
-        return history_BI.index_put_((owner, query.items[events]), self._values(query)[events], accumulate=True)
-
     def _values(self, query: Query) -> Tensor:
         """The confidence of each event, (H,), negative for a dislike."""
         sign_H = torch.where(query.positive(), 1.0, -1.0)
         sure = None if query.weights is None else self.confidence.of(query.weights.cpu().numpy())
         return sign_H if sure is None else sign_H * torch.from_numpy(sure).to(sign_H.device)
 
-    def _votes(self, history_BI: Tensor, items_BC: Tensor | None) -> Tensor:
-        """Sums over the neighbors, one neighbor after the other so that no (B, C, K) is ever held."""
-        columns = len(self.popularity) if items_BC is None else items_BC.shape[1]
-        scores = history_BI.new_zeros(len(history_BI), columns)
-        for near_I, similarity_I in zip(self.neighbors.T, self.similarities.T, strict=True):
-            if items_BC is None:
-                scores.addcmul_(history_BI[:, near_I], similarity_I)
-            else:
-                near_BC = near_I[items_BC].to(torch.int64)
-                scores.addcmul_(history_BI.gather(1, near_BC), similarity_I[items_BC])
-        return scores
-
-    def _is_sparse(self, history_BI: Tensor) -> bool:
-        """Whether ``_catalog_votes`` takes less time than ``_votes``, which visits every user, item and neighbor."""
-        visited = history_BI.numel() * self.neighbors.shape[1]
-        votes = int(((history_BI != 0) * self.lists).sum())
-        # Measured: a vote costs as much as ten visits, the sorting of a neighbor as eight, and a call a million.
-        return not history_BI.is_cuda and 10 * votes + 8 * self.neighbors.numel() + 1_000_000 < visited
-
-    def _catalog_votes(self, history_BI: Tensor) -> Tensor:
-        """The sums of ``_votes`` over the whole catalog, without its products with items that a user never had.
-
-        Most histories hold few of the items, so that nearly all those products are 0. The terms of a sum are added in
-        the same order, neighbor after neighbor, so that a batch scores as its users do one by one.
-        """
-        user_H, item_H = history_BI.nonzero(as_tuple=True)
-        value_H, items = history_BI[user_H, item_H], history_BI.shape[1]
-        scores = torch.zeros_like(history_BI).flatten()
-        for near_I, similarity_I in zip(self.neighbors.T, self.similarities.T, strict=True):
-            # The items whose neighbor at this place is item j are a run of ``voted_I``.
-            voted_I = near_I.argsort(stable=True)
-            counts_I = near_I.bincount(minlength=items)
-            starts_I = counts_I.cumsum(0) - counts_I
-            counts_H = counts_I[item_H]
-            event_V = torch.repeat_interleave(torch.arange(len(item_H)), counts_H)
-            first_H = starts_I[item_H] - (counts_H.cumsum(0) - counts_H)
-            item_V = voted_I[first_H[event_V] + torch.arange(len(event_V))]
-            at_V = user_H[event_V] * items + item_V
-            # Each place occurs once per neighbor. The same operation as in ``_votes``, which rounds a product and a sum
-            # at once: index_add_ of the product would round twice.
-            scores[at_V] = torch.addcmul(scores[at_V], value_H[event_V], similarity_I[item_V])
-        return scores.view_as(history_BI)
+    def _voters(self) -> sparse.csr_array:
+        """Similarities (I, I) with a row for each item of a history: the lists turned around, made once."""
+        version = (self.neighbors._version, self.similarities._version)
+        if self._turned is None or self._turned[0] != version:
+            items, width = self.neighbors.shape
+            lists = (
+                self.similarities.cpu().numpy().ravel(),
+                self.neighbors.cpu().numpy().ravel(),
+                np.arange(0, items * width + 1, width),
+            )
+            turned = sparse.csr_array(lists, shape=(items, items)).T.tocsr()
+            turned.eliminate_zeros()
+            self._turned = version, turned
+        return self._turned[1]
 
 
 @dataclass(frozen=True)
@@ -193,7 +161,7 @@ class ItemKNN(Recipe[ItemKNNModel]):
         step = max(1, BLOCK_CELLS // max(1, train.n_items))
         for first in range(0, train.n_items, step):
             part = slice(first, min(first + step, train.n_items))
-            near = _nearest((x_IU[part] @ x_UI).toarray(), norm_I, first, self.shrinkage, width)
+            near = _nearest((x_IU[part] @ x_UI).tocsr(), norm_I, first, self.shrinkage, width)
             model.neighbors[part], model.similarities[part] = map(torch.from_numpy, near)
         in_lists = model.neighbors[model.similarities > 0]
         model.lists.copy_(torch.bincount(in_lists, minlength=train.n_items))
@@ -202,20 +170,28 @@ class ItemKNN(Recipe[ItemKNNModel]):
 
 
 def _nearest(
-    dot_NI: NDArray[np.float64], norm_I: NDArray[np.float64], first: int, shrinkage: float, k: int
+    dot_NI: sparse.csr_array, norm_I: NDArray[np.float64], first: int, shrinkage: float, k: int
 ) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
-    """The k nearest items of N items from ``first`` on, nearest first, and their similarities (at least 0)."""
-    row_N = np.arange(len(dot_NI))
-    support_NI = norm_I[first : first + len(dot_NI), None] * norm_I + shrinkage
-    similarity_NI = np.divide(dot_NI, support_NI, out=np.zeros_like(dot_NI), where=support_NI > 0)
-    # -inf rather than 0: among items that share no users the item itself could still be chosen.
-    similarity_NI[row_N, first + row_N] = -np.inf
-    best_NK = np.argpartition(-similarity_NI, k - 1, axis=1)[:, :k]
-    near_NK = np.take_along_axis(similarity_NI, best_NK, axis=1)
-    # Equal similarities are ordered by item, so that a fit does not depend on the partition's order.
-    order_NK = np.lexsort((best_NK, -near_NK))
-    near_NK = np.take_along_axis(near_NK, order_NK, axis=1).clip(min=0)
-    return np.take_along_axis(best_NK, order_NK, axis=1).astype(np.int32), near_NK.astype(np.float32)
+    """The k nearest items of N items from ``first`` on, nearest first, and their similarities, zero in empty places."""
+    n_rows = dot_NI.shape[0]
+    dot_NI.sort_indices()
+    row = np.repeat(np.arange(n_rows), np.diff(dot_NI.indptr))
+    # In double: a float32 similarity would make ties that the order of items then decides.
+    similarity = dot_NI.data / (norm_I[first + row] * norm_I[dot_NI.indices] + shrinkage)
+    other = (similarity > 0) & (dot_NI.indices != first + row)
+    row, column, similarity = row[other], dot_NI.indices[other], similarity[other]
+    # Two stable sorts of one key each, the second by counting, are faster than one of both. Equal similarities stay in
+    # the order of items.
+    order = np.argsort(-similarity, kind="stable")
+    order = order[np.argsort(row[order].astype(np.uint16 if n_rows <= 1 << 16 else np.int64), kind="stable")]
+    row, column, similarity = row[order], column[order], similarity[order]
+    starts = np.searchsorted(row, np.arange(n_rows))
+    place = np.arange(len(row)) - starts[row]
+    kept = place < k
+    near_NK, similarity_NK = np.zeros((n_rows, k), np.int32), np.zeros((n_rows, k), np.float32)
+    near_NK[row[kept], place[kept]] = column[kept]
+    similarity_NK[row[kept], place[kept]] = similarity[kept]
+    return near_NK, similarity_NK
 
 
 def _matrix(train: Dataset, confidence: Confidence) -> sparse.csr_array:
