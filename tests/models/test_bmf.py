@@ -13,10 +13,14 @@ from palate.base import DataSpec, Query, TrainOptions
 from palate.data.dataset import Dataset, Interactions
 from palate.data.features import indicators
 from palate.data.feedback import Feedback
+from palate.data.frame import from_frame
 from palate.data.ids import IdMap
 from palate.data.splits.split import Split
+from palate.data.splits.strategies import at_random
 from palate.errors import RecipeError
+from palate.evaluation.rating_prediction import evaluate_ratings
 from palate.models.bmf import BMF, _Chain, _wishart
+from palate.models.means import UserItemMeans
 from palate.models.rating_factors import Ratings
 
 SMALL = BMF(dim=3, sweeps=60, burn_in=20, draws=8)
@@ -159,3 +163,18 @@ def test_indicators_take_what_they_can_use_and_leave_the_rest() -> None:
 def test_nonsense_is_refused(field: str, value: float) -> None:
     with pytest.raises(RecipeError, match=field):
         dataclasses.replace(SMALL, **{field: value})  # type: ignore[arg-type]
+
+
+def test_few_ratings_per_user_are_predicted_as_well_as_by_user_and_item_means() -> None:
+    rng = np.random.default_rng(0)
+    user, item = rng.integers(2_000, size=5_000), rng.integers(800, size=5_000)
+    bias_u, bias_i = rng.normal(0, 0.6, 2_000), rng.normal(0, 0.5, 800)
+    stars = np.clip(np.round(3.5 + bias_u[user] + bias_i[item] + rng.normal(0, 0.7, 5_000)), 1, 5)
+    rows = pl.DataFrame({"user_id": user, "item_id": item, "rating": stars})
+    frame = rows.unique(["user_id", "item_id"], keep="first", maintain_order=True)
+    split = at_random(from_frame(frame, min_rating="any"), test_size=0.2)
+    bmf, means = (
+        evaluate_ratings(recipe.fit(split.train), split, resamples=0).value("RMSE")
+        for recipe in (BMF.fast(), UserItemMeans())
+    )
+    assert bmf < 1.02 * means
