@@ -13,7 +13,7 @@ export OMP_NUM_THREADS ?= 1
 # Processes that share the tests; each has its own torch and about a gigabyte.
 TESTERS ?= 2
 
-.PHONY: venv demo test check format bench bench-serve reproduce browser services serve kills fuzz fuzz-serve generality properties clean help
+.PHONY: venv demo test check format bench bench-serve reproduce browser services serve kills fuzz fuzz-bundles fuzz-serve generality properties clean help
 
 help:            ## list the targets
 	@grep -hE '^[a-z-]+: .*##|^[a-z-]+:  *##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | sort
@@ -58,6 +58,9 @@ fuzz: venv       ## 20,000 random files and dataframes: a data set or an error o
 
 generality: venv ## presets on all generated worlds, the recipes that take seconds for each included
 	PALATE_GENERALITY=1 $(BIN)/python -m pytest tests/generality
+
+fuzz-bundles: venv ## 20,000 changes of bundles under right digests: refused in one line, or a bundle that answers
+	PYTHONPATH=tests $(BIN)/python tests/bundle_fuzz.py 20000
 
 properties: venv ## the property tests with new random examples, where `make test` repeats the same ones
 	PALATE_RANDOM=1 $(BIN)/python -m pytest -m hypothesis -n $(TESTERS)

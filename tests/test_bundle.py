@@ -299,9 +299,9 @@ def forge(folder: Path, change: Callable[[dict[str, Any]], Any]) -> None:
         (lambda m: m["recipe"]["fields"].update(magic=1), "recipe neumf has no field 'magic'.*upgrade"),
         (lambda m: m["recipe"]["fields"].update(epochs="many"), "recipe neumf, field epochs='many'"),
         (lambda m: m["recipe"]["fields"].update(dim=3), "does not fit the recipe neumf"),
-        (lambda m: m["sizes"].update(items=3), "does not fit the recipe neumf"),
+        (lambda m: m["sizes"].update(items=3), "15 items instead of 3"),
         (lambda m: m["files"]["seen"].update(name="../seen"), "outside itself"),
-        (lambda m: m["files"].update(seen=m["files"]["items"]), "malformed"),
+        (lambda m: m["files"].update(seen=m["files"]["items"]), "which no save writes"),
     ],
 )
 def test_a_forged_manifest_is_refused(saved: Path, change: Callable[[dict[str, Any]], Any], message: str) -> None:

@@ -203,6 +203,24 @@ class Model(Protocol):
 
 
 @runtime_checkable
+class ChecksState(Protocol):
+    """A module with row numbers in its state: a bundle is not loaded if one of them is out of range."""
+
+    def state_problem(self) -> str | None:
+        """The first tensor that holds a number out of range, in words, or None."""
+
+
+def out_of_range(name: str, numbers: Tensor, limit: int) -> str | None:
+    """A problem for ``ChecksState`` if a number is not in 0 to limit - 1."""
+    low, high = (int(one) for one in numbers.aminmax()) if numbers.numel() else (0, -1)
+    return (
+        None
+        if low >= 0 and high < limit
+        else f"{name} holds {low if low < 0 else high:,}, outside of 0 to {limit - 1:,}"
+    )
+
+
+@runtime_checkable
 class ItemVectors(Protocol):
     """A model with a vector per item, whose cosines measure similarity between items."""
 

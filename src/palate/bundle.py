@@ -21,8 +21,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
-from functools import partial
+from functools import cache, partial
 from importlib.metadata import version
+from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -30,13 +31,16 @@ import numpy as np
 import polars as pl
 
 from palate import storage
+from palate.bundle_checks import check_manifest, check_tables, check_weights, read_table
 from palate.data.dataset import Dataset, Fingerprint, History
 from palate.data.feedback import Feedback
 from palate.data.ids import IdMap
-from palate.errors import BundleError, DataError, RecipeError
+from palate.errors import BundleError, DataError, PalateError, RecipeError
 
 # torch is imported when a model is loaded or saved: reading a manifest must stay light.
 if TYPE_CHECKING:
+    import torch
+    from pydantic import TypeAdapter
     from torch import Tensor
 
     from palate.base import DataSpec, Model, Recipe
@@ -53,6 +57,15 @@ PARTS = ("weights", "users", "items", "seen")
 OUR_FILES = re.compile(r"(weights|users|items|seen|index)-[0-9a-f]{16}\.(safetensors|parquet|faiss)|\.lock")
 SKETCH, PAIRS = "palate.sketch", "palate.pairs"
 FEATURE = "feature:"
+DRAWS = (
+    "normal_",
+    "uniform_",
+    "trunc_normal_",
+    "xavier_uniform_",
+    "xavier_normal_",
+    "kaiming_uniform_",
+    "kaiming_normal_",
+)
 
 
 def _versions() -> dict[str, str]:
@@ -118,7 +131,11 @@ class Bundle:
 
     def __repr__(self) -> str:
         data, trained = self.recommender, self.trained_on
-        measured = [f"{row['metric']}@{row['k']} {row['value']:.4f}" for row in self.metrics[:3] if row.get("k")]
+        measured = [
+            f"{row.get('metric')}@{row['k']} {row['value']:.4f}"
+            for row in self.metrics[:3]
+            if row.get("k") and isinstance(row.get("value"), Real)  # null where it was no number
+        ]
         return "\n".join(
             [
                 f"Bundle({self.recipe})",
@@ -173,15 +190,14 @@ class Bundle:
             manifest = cls.info(folder)
             try:
                 return cls._read(folder, manifest, device)
-            except (BundleError, OSError, KeyError, TypeError, pl.exceptions.PolarsError) as error:
+            except (Exception, pl.exceptions.PanicException) as error:
                 # A save that ended meanwhile has removed the files of the old manifest: read the new one instead.
                 if cls.info(folder) != manifest:
                     continue
-                if isinstance(error, BundleError):
+                if isinstance(error, PalateError) and not isinstance(error, DataError):
                     raise
-                raise BundleError(
-                    f"bundle {folder} is malformed ({type(error).__name__}: {error}): save it again"
-                ) from None
+                reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+                raise BundleError(f"bundle {folder} is malformed ({reason}): save it again") from None
 
     @staticmethod
     def info(path: str | Path) -> dict[str, Any]:
@@ -263,10 +279,12 @@ class Bundle:
         from palate.recommend import Recommender
         from palate.retrieval.build import index_of_record
 
+        check_manifest(manifest)
         parts = [*PARTS, *(part for part in ("index",) if part in manifest["files"])]
         files = {part: storage.verify_file(folder, manifest["files"][part]) for part in parts}
         recipe = _recipe(manifest["recipe"])
-        users, items, seen = (pl.read_parquet(files[part]) for part in ("users", "items", "seen"))
+        users, items, seen = (read_table(files[part]) for part in ("users", "items", "seen"))
+        check_tables(users, items, seen, manifest["sizes"])
         model = _model(recipe, files["weights"], manifest, device)
         about_index = manifest["index"]
         recommender = Recommender(
@@ -279,7 +297,7 @@ class Bundle:
                 seen["weight"].to_numpy(writable=True),
                 seen["time"].to_numpy(writable=True) if "time" in seen.columns else None,
                 # A bundle of an older version has no rule: its model took every row as positive.
-                Feedback(**manifest.get("feedback", {})),
+                _feedback(manifest.get("feedback", {})),
             ),
             popularity=items["popularity"].to_numpy(writable=True),
             titles=items["title"] if "title" in items.columns else None,
@@ -341,13 +359,26 @@ def _recipe(record: Mapping[str, Any]) -> Recipe[Any]:
         raise BundleError(f"{error}: the bundle needs another Palate, upgrade palate") from None
 
 
+@cache
+def _adapter(kind: Any) -> TypeAdapter[Any]:
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(kind)  # made in 8 ms, as long as the rest of a small load
+
+
+def _feedback(record: Mapping[str, Any]) -> Feedback:
+    made: Feedback = _adapter(Feedback).validate_python(asdict(Feedback(**record)))
+    return made
+
+
 def _policy(record: Mapping[str, Any]) -> ColdStart:
-    from pydantic import TypeAdapter, ValidationError
+    from pydantic import ValidationError
 
     from palate.recommend.cold_start import ColdStart
 
     try:
-        return TypeAdapter(ColdStart).validate_python(dict(record))
+        made: ColdStart = _adapter(ColdStart).validate_python(dict(record))
+        return made
     except (ValidationError, DataError) as error:
         reason = " ".join(str(error).split())
         raise BundleError(f"{MANIFEST} holds no cold-start policy ({reason}): upgrade palate") from None
@@ -374,15 +405,39 @@ def _spec(sizes: Mapping[str, Any]) -> DataSpec:
     return DataSpec(sizes["users"], sizes["items"], schema)
 
 
+def _shapes_of(recipe: Recipe[Any], sizes: Mapping[str, Any]) -> torch.nn.Module:
+    """The model that the recipe builds, without memory: on the device "meta" even a large one takes milliseconds."""
+    import torch
+    from torch.overrides import TorchFunctionMode
+
+    class NoDraws(TorchFunctionMode):
+        def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            # There is nothing to write into, and torch would import its compiler for it, which takes seconds.
+            if getattr(func, "__name__", "") in DRAWS:
+                return args[0] if args else kwargs["tensor"]
+            if func is torch.eye:
+                return torch.empty(args[0], args[-1])
+            if getattr(func, "__name__", "") in ("mul", "__mul__", "__rmul__") and isinstance(args[1], float):
+                return args[0]
+            if func is torch.randn:
+                return torch.empty(*args)
+            if func is torch.Tensor.repeat:
+                one, *times = args
+                shape = [*[1] * (len(times) - one.ndim), *one.shape]
+                return torch.empty([size * count for size, count in zip(shape, times, strict=True)], dtype=one.dtype)
+            return func(*args, **(kwargs or {}))
+
+    with torch.random.fork_rng(devices=[]), torch.device("meta"), NoDraws():
+        built: torch.nn.Module = recipe.build(_spec(sizes))
+    return built
+
+
 def _check_rebuilds(recipe: Recipe[Any], data: Recommender) -> None:
     """Refuse a recipe that cannot rebuild the model: the mistake shows here, not when the bundle is loaded."""
     import torch
 
     state = cast(torch.nn.Module, data.model).state_dict()
-    # On the device "meta" tensors have shapes but no memory, so even a large model is built in milliseconds.
-    spec = _spec(_sizes(data))
-    with torch.random.fork_rng(devices=[]), torch.device("meta"):
-        built = recipe.build(spec)
+    built: Any = _shapes_of(recipe, _sizes(data))
     # Extra state (``nn.Module.get_extra_state``), such as the trees of a ranker, has a size of its own in each fit.
     shapes, wanted = (
         {name: tuple(tensor.shape) for name, tensor in one.items() if not name.endswith("_extra_state")}
@@ -400,22 +455,35 @@ def _check_rebuilds(recipe: Recipe[Any], data: Recommender) -> None:
 
 def _model(recipe: Recipe[Any], path: Path, manifest: Mapping[str, Any], device: str) -> Model:
     import torch
-    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
+    from palate.base import ChecksState
     from palate.training.layers import NoInitialValues
 
+    # Without memory at first: a recipe may ask for more than the file has.
+    built = _shapes_of(recipe, manifest["sizes"])
+    check_weights(path, recipe.name, built.state_dict(), (SKETCH, PAIRS))
     with NoInitialValues():
         model = recipe.build(_spec(manifest["sizes"]))
+    # Copies: the loaded tensors lie in the mapped file, which must not be able to change under a running server.
+    state = {name: tensor.clone() for name, tensor in load_file(path).items()}
+    for name, tensor in state.items():
+        # One pass: a sum is finite only if all values are, unless it overflows.
+        fine = not tensor.is_floating_point() or tensor.sum().isfinite() or torch.isfinite(tensor).all()
+        if not bool(fine):
+            raise BundleError(f"{path.name}: {name} holds values that are not finite: save the bundle again")
+    sketch, pairs = (state.pop(key, None) for key in (SKETCH, PAIRS))
     try:
-        # Copies: the loaded tensors lie in the mapped file, which must not be able to change under a running server.
-        state = {name: tensor.clone() for name, tensor in load_file(path).items()}
-        sketch, pairs = (state.pop(key, None) for key in (SKETCH, PAIRS))
         model.load_state_dict(state, strict=True, assign=True)
-    except (SafetensorError, RuntimeError) as error:
+    except PalateError:
+        raise
+    except Exception as error:  # what a ranker of another library makes of its own text
         raise BundleError(
             f"{path.name} does not fit the recipe {recipe.name} ({' '.join(str(error).split())}): save the bundle again"
         ) from None
+    for part in cast(torch.nn.Module, model).modules():
+        if isinstance(part, ChecksState) and (problem := part.state_problem()):
+            raise BundleError(f"{path.name}: {problem}: save the bundle again")
     trained = manifest["trained_on"]
     if trained is not None and sketch is not None:
         known = None if pairs is None else pairs.numpy().view(np.uint64)

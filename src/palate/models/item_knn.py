@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 from torch import Tensor, nn
 
-from palate.base import Contributions, DataSpec, Query, Recipe, TrainOptions
+from palate.base import Contributions, DataSpec, Query, Recipe, TrainOptions, out_of_range
 from palate.bounds import Count, NonNegative
 from palate.data.dataset import Dataset, Fingerprint
 from palate.models.confidence import Confidence, Weighting
@@ -56,6 +56,12 @@ class ItemKNNModel(nn.Module):
         self.register_buffer("similarities", torch.zeros(items, neighbors))
         self.register_buffer("popularity", torch.zeros(items))
         self.register_buffer("lists", torch.zeros(items, dtype=torch.int32))
+
+    def state_problem(self) -> str | None:
+        """The first tensor that holds a number out of range, in words, or None."""
+        return out_of_range("neighbors", self.neighbors, len(self.neighbors)) or out_of_range(
+            "lists", self.lists, len(self.neighbors) + 1
+        )
 
     def score(self, query: Query, items: Tensor | None = None) -> Tensor:
         """(B, C) or (B, I); popularity for users without an item near to another."""

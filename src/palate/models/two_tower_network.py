@@ -22,7 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from palate.base import DataSpec, Query
+from palate.base import DataSpec, Query, out_of_range
 from palate.data.dataset import Dataset, Fingerprint
 from palate.data.features import Encoded, FeatureSchema, FeatureTable
 from palate.errors import ModelError
@@ -97,6 +97,10 @@ class Tower(nn.Module):
         widths = (dim, *layers)
         last = nn.Linear(widths[-2], widths[-1]) if layers else nn.Identity()
         self.deep = nn.Sequential(*mlp(widths[:-1]), last)
+
+    def state_problem(self) -> str | None:
+        """The first tensor that holds a number out of range, in words, or None."""
+        return out_of_range("codes", self.codes, self.table.codes + 1)
 
     def forward(self, row: Tensor) -> Tensor:
         """Vectors (..., D) of row numbers (...)."""

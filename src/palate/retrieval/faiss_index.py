@@ -30,6 +30,7 @@ S items of a cell.
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -45,6 +46,10 @@ from palate.errors import BundleError, ModelError
 EFFORT = {"ivf": "nprobe", "hnsw": "efSearch"}
 TRAINING_ROWS = 200_000  # at most, to learn the range of codes from
 LEVELS = 16
+HEAD, KINDS = (
+    struct.Struct("<4siq"),
+    (b"IwPf", b"IwSq", b"IwSQ", b"IHNs", b"IHNS"),
+)  # kind, width, items: how files begin
 CUT = 0.0005  # share of the answers' coordinates beyond either end of the levels
 POINTS_PER_CELL = 48
 KMEANS_ROUNDS = 6
@@ -203,6 +208,14 @@ def read(path: Path, vectors_ID: Tensor, max_norm: float) -> Codes:
         ModelError: FAISS is not installed.
     """
     items, dim = vectors_ID.shape
+    with path.open("rb") as file:  # FAISS allocates what a file claims
+        head = file.read(HEAD.size)
+    kind, width, held = HEAD.unpack(head) if len(head) == HEAD.size else (b"", 0, 0)
+    if kind not in KINDS or held != items or width not in (dim, _width(dim)):
+        raise BundleError(
+            f"{path.name} is no index, or holds {held:,} items in width {width} but the model has {items:,} of width "
+            f"{dim}: save the bundle again"
+        )
     with one_thread() as faiss:
         try:
             index = faiss.read_index(str(path))
@@ -219,6 +232,9 @@ def read(path: Path, vectors_ID: Tensor, max_norm: float) -> Codes:
                 f"{dim}: save the bundle again"
             )
         if graph:
+            links = faiss.vector_to_array(index.hnsw.neighbors)
+            if len(links) and not -1 <= int(links.min()) <= int(links.max()) < items:
+                raise BundleError(f"{path.name} links items that do not exist: save the bundle again")
             return Codes(index, max_norm)
         if isinstance(index, faiss.IndexIVFScalarQuantizer):
             # Older versions searched by the products with the centers; new items belong to the nearest center.

@@ -97,6 +97,8 @@ class GBDTRanker(nn.Module):
         self.boosters = []
         if len(state):
             texts = bytes(self.text.numpy()).split(BETWEEN)
+            if not all(one.startswith(b"tree\n") and b"\nend of trees" in one for one in texts):
+                raise ValueError("the text of the trees is cut or of another kind")  # before LightGBM parses it
             self.boosters = [_library().Booster(model_str=text.decode()) for text in texts]
 
 

@@ -29,7 +29,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from palate.base import DataSpec, ItemVectors, Query
+from palate.base import DataSpec, ItemVectors, Query, out_of_range
 from palate.data.dataset import Dataset
 from palate.data.features import Feature, FeatureSchema, FeatureTable
 from palate.models.edlae import later_shares
@@ -183,6 +183,10 @@ class _Side(nn.Module):
         self.register_buffer("codes", torch.zeros(rows, table.slots, dtype=torch.int32))
         self.register_buffer("weights", torch.zeros(rows, table.slots))
         self.register_buffer("numbers", torch.zeros(rows, table.numbers))
+
+    def state_problem(self) -> str | None:
+        """The first tensor that holds a number out of range, in words, or None."""
+        return out_of_range("codes", self.codes, self.table.codes + 1)
 
     def learn(self, frame: pl.DataFrame | None) -> None:
         """Take over the features of all rows of the table; rows beyond it have none."""

@@ -1,0 +1,255 @@
+"""Random changes of bundles with right digests: a BundleError, or a bundle that answers; nothing else.
+
+    python tests/bundle_fuzz.py 2000 [first seed]
+
+A change is a function of its number alone, so that a failure can be repeated: ``python tests/bundle_fuzz.py 1 NUMBER``.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import shutil
+import sys
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import torch
+from safetensors.torch import load_file, save_file
+
+from palate import storage
+from palate.bundle import Bundle
+from palate.data.dataset import Dataset
+from palate.errors import BundleError
+
+JUNK: list[Any] = [
+    None, True, -1, 0, 1, 2**31, 2**63, 10**12, 10**30, -(2**63), 0.5, float("nan"), float("inf"), -1e308, "", "x",
+    "é\0", "../../etc/passwd", [], [[]], {}, {"x": 1}, [1, "a", None], "9" * 400, "x" * 10_000,
+]  # fmt: skip
+KINDS = ("manifest", "manifest", "column", "column", "column", "weights", "bytes")
+
+
+def deep() -> Any:
+    value: Any = 1
+    for _ in range(90):
+        value = [value]
+    return value
+
+
+def made(folder: Path) -> list[Path]:
+    """Small bundles of several kinds of model, with features, titles and times."""
+    rng = np.random.default_rng(0)
+    rows = 300
+    table = pl.DataFrame({
+        "user_id": [f"u{n}" for n in rng.integers(0, 20, rows)],
+        "item_id": [f"i{n}" for n in rng.integers(0, 24, rows)],
+        "rating": rng.integers(1, 6, rows), "timestamp": rng.integers(0, 10**6, rows),
+    })  # fmt: skip
+    import palate
+
+    data = palate.from_frame(table)
+    genres = pl.Series("genres", [["a", "b"][: 1 + n % 2] for n in range(data.n_items)])
+    data = Dataset(
+        data.name, data.users, data.items, data.interactions, data.feedback,
+        item_features=pl.DataFrame({"genres": genres, "year": range(data.n_items)}),
+        titles=pl.Series("title", [f"Title {n}" for n in range(data.n_items)]),
+    )  # fmt: skip
+    found = []
+    for name in ("item-knn", "bpr", "two-tower", "popularity"):
+        fields = {"epochs": 1} if name in ("bpr", "two-tower") else {}
+        fields |= {"item_features": ("*",)} if name == "two-tower" else {}
+        recipe = palate.make_recipe(name, fields, fast=True)
+        metrics = [{"metric": "NDCG", "k": 10, "value": 0.5}]
+        bundle = Bundle.of(recipe, recipe.fit(data, palate.TrainOptions(threads=1)), data, metrics)
+        found.append(bundle.save(folder / name))
+    return found
+
+
+def answers(bundle: Bundle) -> pl.DataFrame:
+    """Lists of known and new users, which read all tables; scores that are not finite are an error there."""
+    data = bundle.recommender
+    repr(bundle)
+    users = [*data.users.ids[:3].to_list(), *(["nobody", "new"] if data.users.ids.dtype == pl.String else [-7, -8])]
+    history = data.items.ids[:2].to_list()
+    # Folding in by gradients takes half a second: the others stand for it.
+    quick = type(data.model).__name__ in ("ItemKNNModel", "PopularityModel")
+    lists = data.recommend(users, 5, histories={users[-1]: history} if quick else None, reasons=int(quick))
+    assert bool(lists["score"].is_finite().all()), "scores that are not finite"
+    data.similar(history[0], 3)
+    return lists
+
+
+def change(folder: Path, rng: random.Random) -> str:
+    """Change one thing in a bundle and make all digests right again; what was changed, in words."""
+    manifest = json.loads((folder / "manifest.json").read_text())
+    kind = rng.choice(KINDS)
+    part = rng.choice(["users", "items", "seen"]) if kind == "column" else "weights" if kind == "weights" else ""
+    if kind == "manifest":
+        said = _json(manifest, rng)
+    else:
+        part = part or rng.choice(["users", "items", "seen", "weights"])
+        path = folder / manifest["files"][part]["name"]
+        if kind == "column":
+            frame, said = _table(pl.read_parquet(path), rng)
+            frame.write_parquet(path)
+        elif kind == "weights":
+            state, said = _state(load_file(path), rng)
+            save_file(state, path)
+        else:
+            content, said = _bytes(path.read_bytes(), rng)
+            path.write_bytes(content)
+        manifest["files"][part] = storage.file_record(path)
+    del manifest["checksum"]
+    (folder / "manifest.json").write_text(json.dumps({**manifest, "checksum": storage.digest_json(manifest)}))
+    return f"{kind} {part} {said}"
+
+
+def _json(manifest: dict[str, Any], rng: random.Random) -> str:
+    places: list[tuple[Any, Any, str]] = []
+
+    def walk(value: Any, path: str) -> None:
+        for key, inner in value.items() if isinstance(value, dict) else enumerate(value):
+            if path or key not in ("checksum", "kind", "version"):
+                places.append((value, key, f"{path}.{key}"))
+            if isinstance(inner, dict | list):
+                walk(inner, f"{path}.{key}")
+
+    walk(manifest, "")
+    value, key, path = rng.choice(places)
+    if rng.random() < 0.2:
+        del value[key]
+        return f"{path} removed"
+    value[key] = junk = deep() if rng.random() < 0.05 else rng.choice(JUNK)
+    return f"{path} = {str(junk)[:40]}"
+
+
+def _table(frame: pl.DataFrame, rng: random.Random) -> tuple[pl.DataFrame, str]:
+    name = rng.choice(frame.columns)
+    column = frame[name]
+    row = rng.randrange(frame.height)
+    other = rng.randrange(frame.height)
+    how = rng.choice(
+        ["drop", "null", "copy", "junk", "cast", "all", "short", "long", "swap", "rename", "empty", "sort"]
+    )
+    values = column.to_list()
+    if how == "drop":
+        return frame.drop(name), f"{name} dropped"
+    if how in ("short", "long", "empty", "swap", "sort"):
+        cut = {
+            "short": frame[:row],
+            "long": pl.concat([frame, frame[: row + 1]]),
+            "empty": frame[:0],
+            "swap": frame.select(reversed(frame.columns)),
+            "sort": frame.sample(fraction=1, shuffle=True, seed=row),
+        }
+        return cut[how], how
+    if how == "rename":
+        return frame.rename({name: rng.choice(["x", "feature:x", "id ", ""])}), f"{name} renamed"
+    if how == "cast":
+        kind = rng.choice([pl.String, pl.Int64, pl.Int32, pl.Float64, pl.Float32, pl.Int8, pl.Boolean, pl.Binary])
+        try:
+            return frame.with_columns(column.cast(kind, strict=False)), f"{name} as {kind}"
+        except pl.exceptions.PolarsError:
+            return frame, "nothing"
+    new = None if how == "null" else values[other] if how in ("copy", "all") else _other(column, rng)
+    values = [new] * len(values) if how == "all" else [*values[:row], new, *values[row + 1 :]]
+    try:
+        return frame.with_columns(pl.Series(name, values, dtype=column.dtype)), f"{name}[{row}] {how} {str(new)[:30]}"
+    except (pl.exceptions.PolarsError, TypeError, OverflowError):
+        return frame.with_columns(pl.Series(name, [str(one) for one in values])), f"{name} as text"
+
+
+def _other(column: pl.Series, rng: random.Random) -> Any:
+    if column.dtype.is_float():
+        return rng.choice([float("nan"), float("inf"), -1.0, 1e38, -1e38])
+    if column.dtype.is_integer():
+        return rng.choice([-1, 2**31 - 1, -(2**31), 10**6] + ([2**62, -(2**63)] if column.dtype == pl.Int64 else []))
+    return rng.choice(["", "x", "é\0", "x" * 10_000]) if column.dtype == pl.String else rng.choice(JUNK)
+
+
+def _state(state: dict[str, torch.Tensor], rng: random.Random) -> tuple[dict[str, torch.Tensor], str]:
+    name = rng.choice(sorted(state))
+    tensor = state[name].clone()
+    how = rng.choice(["drop", "add", "type", "shape", "value", "value", "flat", "empty"])
+    if how == "drop":
+        return {key: value for key, value in state.items() if key != name}, f"{name} dropped"
+    if how == "add":
+        return {**state, f"{name}.x": tensor}, f"{name}.x added"
+    if how == "type":
+        kind = rng.choice([torch.float64, torch.float16, torch.bfloat16, torch.int64, torch.int32, torch.bool])
+        return {**state, name: tensor.to(kind)}, f"{name} as {kind}"
+    if how == "shape":
+        return {**state, name: torch.cat([tensor, tensor[:1]]) if tensor.ndim else tensor.reshape(1)}, f"{name} longer"
+    if how == "flat":
+        return {**state, name: tensor.flatten()}, f"{name} flat"
+    if how == "empty":
+        return {**state, name: tensor[:0] if tensor.ndim else tensor}, f"{name} empty"
+    if tensor.numel():
+        place = rng.randrange(tensor.numel())
+        numbers = (
+            [-1, 2**31 - 1, -(2**31), 255] if not tensor.is_floating_point() else [float("nan"), float("inf"), 1e30]
+        )
+        new = rng.choice(numbers)
+        if tensor.dtype == torch.uint8:
+            new %= 256
+        tensor.view(-1)[place] = new
+        return {**state, name: tensor}, f"{name}[{place}] = {new}"
+    return state, "nothing"
+
+
+def _bytes(content: bytes, rng: random.Random) -> tuple[bytes, str]:
+    how, at = rng.choice(["flip", "flip", "cut", "insert", "zero", "head"]), rng.randrange(len(content))
+    if how == "flip":
+        return content[:at] + bytes([content[at] ^ (1 << rng.randrange(8))]) + content[at + 1 :], f"flip at {at}"
+    if how == "cut":
+        return content[:at], f"cut at {at}"
+    if how == "insert":
+        return content[:at] + rng.randbytes(8) + content[at:], f"insert at {at}"
+    if how == "zero":
+        return content[:at] + bytes(8) + content[at + 8 :], f"zeros at {at}"
+    return rng.randbytes(8) + content[8:], "another beginning"
+
+
+def run(numbers: range) -> Counter[str]:
+    """Try changes; how many were refused, answered as before, and answered otherwise.
+
+    Raises:
+        AssertionError: a change led to another exception, with its number.
+    """
+    counts: Counter[str] = Counter()
+    with tempfile.TemporaryDirectory() as temporary:
+        bundles = made(Path(temporary))
+        before = {path: answers(Bundle.load(path)) for path in bundles}
+        for number in numbers:
+            rng = random.Random(number)
+            good = rng.choice(bundles)
+            folder = Path(temporary) / "changed"
+            shutil.rmtree(folder, ignore_errors=True)
+            shutil.copytree(good, folder)
+            said = change(folder, rng)
+            try:
+                bundle = Bundle.load(folder)
+            except BundleError as error:
+                if "\n" in str(error):
+                    raise AssertionError(f"change {number} ({good.name}: {said}): {error}") from error
+                counts["refused"] += 1
+                continue
+            except BaseException as error:
+                raise AssertionError(f"change {number} ({good.name}: {said}): load: {error!r}") from error
+            try:
+                same = answers(bundle).equals(before[good])
+            except BaseException as error:
+                raise AssertionError(f"change {number} ({good.name}: {said}): answer: {error!r}") from error
+            counts["as before" if same else "another bundle"] += 1
+    return counts
+
+
+if __name__ == "__main__":
+    first = int(sys.argv[2]) if len(sys.argv) > 2 else 0
+    begin = time.process_time()
+    print(dict(run(range(first, first + int(sys.argv[1])))), f"{time.process_time() - begin:.1f} CPU seconds")
