@@ -90,6 +90,7 @@ def test_baselines_are_what_the_data_allow(checkerboard):
     assert left_out(timeless) == [f"The baseline {name} is left out: the rows have no time." for name in recent]
     wide = replace(train, items=IdMap.of(np.arange(EASE_ITEMS + 1)))
     assert "ease (tuned)" not in [one.name for one in baselines(wide)]
+    assert "sparse-ease (tuned)" in [one.name for one in baselines(wide)]
     assert "8,001 items would take 0.8 GB" in left_out(wide)[0]
 
 

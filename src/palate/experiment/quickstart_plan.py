@@ -137,6 +137,10 @@ RECIPES: dict[str, Estimate] = {
         3e-9 * s.pairs + 1e-6 * s.rows + 1.2e-7 * min(s.pairs, s.items**2),
         s.measured * (1e-6 * s.rows / s.users + RANKING * s.items),
     ),
+    "sparse-ease": lambda s: (
+        3e-9 * s.pairs + 1e-6 * s.rows + 1.2e-7 * min(s.pairs, s.items**2) + 2e-4 * s.items,
+        s.measured * (1e-6 * s.rows / s.users + RANKING * s.items),
+    ),
     "ease": _closed_form(4.5e-11),
     "recent-edlae": _closed_form(1e-10),
     "sasrec": _sequences,

@@ -46,6 +46,7 @@ SPACES: dict[str, dict[str, str]] = {
     "newest": {},
     "recent-popularity": {"half_life": "0.5:1000.0:log", "by_rating": "true,false"},
     "item-knn": {"neighbors": "5:500:log", "shrinkage": "0.0:200.0"},
+    "sparse-ease": {"neighbors": "20:200:log", "regularization": "10.0:2000.0:log"},
     "ease": {
         "regularization": "10.0:10000.0:log",
         "half_life_events": "null,1,2,3,5,10,20,50,100",

@@ -16,6 +16,7 @@ from palate.models.popularity import Newest, Popularity, RecentPopularity
 from palate.models.registry import RECIPES, as_recipe, as_table, make_recipe
 from palate.models.sampled_mf import BPR, LogisticMF
 from palate.models.sasrec import SASRec
+from palate.models.sparse_ease import SparseEASE
 from palate.models.svdpp import SVDpp
 from palate.models.two_stage import TwoStage
 from palate.models.two_tower import TwoTower
@@ -43,6 +44,7 @@ __all__ = [
     "RecentPopularity",
     "SASRec",
     "SVDpp",
+    "SparseEASE",
     "TwoStage",
     "TwoTower",
     "UserItemMeans",
@@ -59,6 +61,7 @@ RECIPES.update(
         Newest,
         ItemKNN,
         EASE,
+        SparseEASE,
         EDLAE,
         RecentEDLAE,
         IALS,

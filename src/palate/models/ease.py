@@ -148,7 +148,7 @@ class EASE(Recipe[EASEModel]):
             needed = 12e-9 * spec.items**2
             raise RecipeError(
                 f"{spec.items:,} items exceed max_items={self.max_items:,}: training would take {needed:,.1f} GB. "
-                "Raise max_items if there is that much memory, drop rare items, or use item-knn"
+                "Raise max_items if there is that much memory, drop rare items, or use sparse-ease"
             )
         return EASEModel(spec.items, self.half_life_events, self.floor)
 

@@ -158,7 +158,7 @@ class ItemKNN(Recipe[ItemKNNModel]):
         model = self.build(DataSpec(train.n_users, train.n_items))
         if rule := model.confidence.measure(train).rule:
             options.progress(ProgressEvent(f"train {self.name}", message=f"{rule} ({train.feedback.column})"))
-        x_UI = _matrix(train, model.confidence)
+        x_UI = signed_rows(train, model.confidence)
         model.popularity.copy_(torch.from_numpy(np.bincount(x_UI.indices[x_UI.data > 0], minlength=train.n_items)))
         model.popularity /= max(1, train.n_users)
         x_IU = x_UI.T.tocsr()
@@ -167,7 +167,7 @@ class ItemKNN(Recipe[ItemKNNModel]):
         step = max(1, BLOCK_CELLS // max(1, train.n_items))
         for first in range(0, train.n_items, step):
             part = slice(first, min(first + step, train.n_items))
-            near = _nearest((x_IU[part] @ x_UI).tocsr(), norm_I, first, self.shrinkage, width)
+            near = nearest((x_IU[part] @ x_UI).tocsr(), norm_I, first, self.shrinkage, width)
             model.neighbors[part], model.similarities[part] = map(torch.from_numpy, near)
         in_lists = model.neighbors[model.similarities > 0]
         model.lists.copy_(torch.bincount(in_lists, minlength=train.n_items))
@@ -175,7 +175,7 @@ class ItemKNN(Recipe[ItemKNNModel]):
         return model.eval()
 
 
-def _nearest(
+def nearest(
     dot_NI: sparse.csr_array, norm_I: NDArray[np.float64], first: int, shrinkage: float, k: int
 ) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
     """The k nearest items of N items from ``first`` on, nearest first, and their similarities, zero in empty places."""
@@ -200,9 +200,9 @@ def _nearest(
     return near_NK, similarity_NK
 
 
-def _matrix(train: Dataset, confidence: Confidence) -> sparse.csr_array:
-    """Users by items: the roots of the confidences, negative for dislikes (weights below zero)."""
+def signed_rows(train: Dataset, confidence: Confidence | None = None) -> sparse.csr_array:
+    """Users by items: the roots of the confidences, 1 without, negative for dislikes (weights below zero)."""
     rows = train.interactions
-    value, sure = np.where(rows.weight < 0, -1.0, 1.0), confidence.of(rows.weight)
+    value, sure = np.where(rows.weight < 0, -1.0, 1.0), None if confidence is None else confidence.of(rows.weight)
     value = value if sure is None else value * np.sqrt(sure)
     return sparse.csr_array((value, (rows.user, rows.item)), shape=(train.n_users, train.n_items))
