@@ -1,4 +1,4 @@
-"""Checks of a bundle whose digests are right: whoever can write the folder can write digests, too, also by mistake.
+"""Checks of a bundle whose digests are right: a program that writes the folder can write digests, too, even by mistake.
 
 Sizes are bounded by those of the files before anything is allocated. Then every length, range, type, uniqueness and
 finiteness that an answer relies on is checked, by whole columns: a load fails here or its answers cannot.

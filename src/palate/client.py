@@ -238,7 +238,7 @@ class Client:
         Args:
             name: of the experiment.
             arms: model by name of the arm: a version, or the name of the folder of its bundle.
-            users: users of each arm after whom it is decided; of an interleaving, users in all.
+            users: number of users per arm at which it is decided; of an interleaving, users in all.
             start: whether it answers at once.
             plan: the other fields: kind, metric, rule, effect, hours, types.
 

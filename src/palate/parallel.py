@@ -38,7 +38,7 @@ def pool(workers: int, begin: Callable[..., None] | None = None, *arguments: Any
         except Exception:
             executor.shutdown(cancel_futures=True)
             raise
-        except BaseException:  # a signal: nothing waits for tasks whose results nobody will read
+        except BaseException:  # a signal: nothing waits for tasks whose results are not read
             executor.shutdown(wait=False, cancel_futures=True)
             for process in set(multiprocessing.active_children()) - others:
                 process.kill()

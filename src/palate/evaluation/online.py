@@ -27,7 +27,7 @@ from palate.evaluation.tables import Plain
 
 Floats = NDArray[np.float64]
 FEW = 1_000  # users up to which labels are permuted; above, means are normal for every purpose
-MANY = 10_000  # users above whom a bootstrap interval is the normal one, and slow
+MANY = 10_000  # from so many users on a bootstrap interval is the normal one, and slow
 FIRST = 30  # users of a group before a sequential test looks: its normal limit needs some
 
 

@@ -188,7 +188,7 @@ class Answers:
             raise Problem(422, "user_id and session_id are both given: give one")
         user = self.who(asked)
         if user is None and asked.history is None:
-            raise Problem(422, "nobody is asked for: give user_id, session_id or a history")
+            raise Problem(422, "no user is given: pass user_id, session_id or a history")
         scenario, rules = self._scenario(asked)
         k = asked.k or min(scenario.k, len(state.items))
         if k > settings.max_k:

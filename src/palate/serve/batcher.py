@@ -132,7 +132,7 @@ def _offsets(counts: list[int]) -> NDArray[np.int64]:
 
 
 def _stacked(parts: list[History | None]) -> History | None:
-    """Histories of one user each as one table; None where nobody has any."""
+    """Histories of one user each as one table; None where no user has any."""
     there = [part for part in parts if part is not None]
     if not there:
         return None

@@ -37,7 +37,7 @@ class Plan(Strict):
     """An experiment as it is stated before it starts.
 
     Args:
-        name: of the experiment; it salts the hash, so that each experiment parts the users anew.
+        name: of the experiment; it salts the hash, so that each experiment splits the users independently.
         kind: "ab", each user has one arm; "interleaving", each list is a team draft of both.
         arms: two. Of an interleaving, the sum of the shares takes part.
         metric: "click_through" or "ndcg" decides an A/B test; the credit of clicks an interleaving.

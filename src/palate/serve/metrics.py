@@ -13,7 +13,7 @@ SLOTS = 180
 WATCHING = ("/v1/stats", "/v1/health/", "/v1/metrics", "other")  # routes of those who look on: not in the history
 
 
-STREAM = "/v1/stream"  # lasts for as long as somebody looks: no latency
+STREAM = "/v1/stream"  # lasts as long as the page is open: no latency
 
 
 class Metrics:

@@ -165,7 +165,7 @@ def summarize(experiment: Experiment, users: list[User]) -> dict[str, Any]:
         ]
         return {"arms": arms, **decision(experiment, tested, done, "credit", None), "share_p": None}
     names = [arm.name for arm in plan.arms]
-    everybody = [sum(one.arm == name for one in users) for name in names]
+    totals = [sum(one.arm == name for one in users) for name in names]
     counts = dict.fromkeys(names, 0)
     kept: list[User] = []
     for one in users:
@@ -181,7 +181,7 @@ def summarize(experiment: Experiment, users: list[User]) -> dict[str, Any]:
         tested = two_sample(a, b)
     means = (float(a.mean()), float(b.mean())) if len(a) and len(b) else None
     shares = [arm.share for arm in plan.arms]
-    balance = stats.binomtest(everybody[0], sum(everybody), shares[0] / sum(shares)).pvalue if any(everybody) else 1.0
+    balance = stats.binomtest(totals[0], sum(totals), shares[0] / sum(shares)).pvalue if any(totals) else 1.0
     return {
         "arms": [_arm(name, group) for name, group in zip(names, groups, strict=True)],
         **decision(experiment, tested, min(len(a), len(b)), plan.metric, means),

@@ -57,7 +57,7 @@ class HistoryEvent(Strict):
 
 
 class RecommendRequest(Strict):
-    """What to recommend, to whom."""
+    """A request for recommendations."""
 
     model_config = ConfigDict(
         extra="forbid", json_schema_extra={"examples": [{"history": ["50", {"item_id": "181", "weight": 5}], "k": 5}]}

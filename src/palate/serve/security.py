@@ -197,7 +197,7 @@ class Edge:
         if traced is not None:
             tracing.finish(traced, scope["method"], route, status)
         metrics.add(scope["method"], route, status, seconds, time.time())
-        # The route instead of the path: an id is nobody's business.
+        # The route instead of the path: ids stay out of logs.
         if access.isEnabledFor(logging.INFO):
             about = {"method": scope["method"], "route": route, "status": status, "ms": round(1000 * seconds, 2)}
             access.info(
@@ -263,7 +263,7 @@ class Edge:
         left = self._most(scope["path"])
         deadline = time.monotonic() + self.settings.body_seconds * (BULK if left > self.settings.max_body else 1)
         done = False
-        if scope["method"] in ("GET", "HEAD"):  # nobody reads a body, and a timer costs more than the check of an id
+        if scope["method"] in ("GET", "HEAD"):  # no body is read, and a timer costs more than the check of an id
             return receive
 
         async def limited() -> Message:

@@ -169,7 +169,7 @@ class Store:
 
     def later(self, change: Callable[[Connection], Any]) -> bool:
         """Run a change in some transaction, without an answer; False where too much waits already."""
-        # Half of the places stay free for writes that somebody waits for.
+        # Half of the places stay free for writes that a client waits for.
         if self.waiting > WAITING // 2:
             return False
         self._waiting.put_nowait(_Write((), change, None))
@@ -256,7 +256,7 @@ class Store:
         assert self._loop is not None
         try:
             self._loop.call_soon_threadsafe(call)
-        except RuntimeError:  # the loop has ended: nobody waits any more
+        except RuntimeError:  # the loop has ended: no request waits any more
             logger.debug("a write ended after the server")
 
     def _lock(self, connection: Connection) -> None:
@@ -328,7 +328,7 @@ def open_engine(url: str) -> Engine:
 
 def _sqlite_engine(url: Any, path: Path) -> Engine:
     try:
-        # Made by us, since SQLite would make it readable by everybody; its log files follow the mode of the database.
+        # Made by us, since SQLite would make it readable by all; its log files follow the mode of the database.
         os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
     except OSError as error:
         raise StoreUnavailableError(

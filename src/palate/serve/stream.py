@@ -1,6 +1,6 @@
 """Server-sent events: messages to those who look on, for as long as they look.
 
-stream.publish("overview", figures)              # to everybody
+stream.publish("overview", figures)              # to all readers
 async for part in stream.messages(private=True): # bytes for one listener, until the stream is closed
 """
 

@@ -32,7 +32,7 @@ def add_routes(router: APIRouter, service: Service) -> None:
 
     @router.post("/v1/experiments", tags=["experiments"], status_code=201)
     async def create(body: Plan) -> Response:
-        """Store the plan of an experiment. It answers nobody before it is started."""
+        """Store the plan of an experiment. It answers no requests before it is started."""
         plan = check(body)
         await store.write(lambda connection: experiments.create(connection, plan))
         return await described(body.name, status=201)

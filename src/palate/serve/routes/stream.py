@@ -45,7 +45,7 @@ def add_routes(router: APIRouter, service: Service, metrics: Metrics) -> None:
 
 
 async def fill(service: Service, metrics: Metrics) -> None:
-    """Publish figures and new events for as long as somebody listens."""
+    """Publish figures and new events as long as a stream is open."""
     waiting: list[Stored] = []
     service.on_events = _keep(service, waiting)
     tick = 0
