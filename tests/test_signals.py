@@ -85,12 +85,13 @@ def group(leader: int) -> set[int]:
 
 
 BUSY = """
-import hashlib, sys
+import hashlib, sys, threading
 from palate import signals
 if "ignored" in sys.argv:
     import signal; signal.signal(signal.SIGHUP, signal.SIG_IGN); signal.raise_signal(signal.SIGHUP)
 with signals.stoppable():
-    print("begun", file=sys.stderr, flush=True)
+    # From another thread, when the computation is under way.
+    threading.Timer(0.5, lambda: print("begun", file=sys.stderr, flush=True)).start()
     hashlib.pbkdf2_hmac("sha1", b"", b"", 2**31 - 1)  # minutes, in which no handler of Python runs
 """
 

@@ -42,7 +42,7 @@ def check(report, lengths):
 def test_train_and_evaluate_print_reports_with_measures():
     trained = palate("train", "item-knn", "clicks.csv", "--split", "leave-one-out", "--negatives", 3, "--json",
                      "--save-split", "split", "--out", "b").ok().json  # fmt: skip
-    assert set(trained) == {"recipe", "fields", "bundle", "reports", "feedback", "columns"}
+    assert set(trained) == {"recipe", "fields", "bundle", "reports", "findings", "feedback", "columns"}
     assert len(trained["reports"]) == 2
     for report in trained["reports"]:
         check(report, (10,))

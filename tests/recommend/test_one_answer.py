@@ -175,7 +175,7 @@ def test_answers_come_in_the_library_of_the_users() -> None:
         (lambda r: r.recommend("u01", "3"), "k='3': must be an integer"),
         (lambda r: r.recommend("u01", 1.5), "k=1.5: must be an integer"),
         (lambda r: r.recommend("u01", True), "k=True"),
-        (lambda r: r.recommend("u01", at="today"), "at=today: not a time"),
+        (lambda r: r.recommend("u01", at="today"), "at='today': not a time"),
         (
             lambda r: r.recommend("x", histories={"x": [("i01", float("nan"))]}),
             "user 'x' gives item 'i01' the weight nan",

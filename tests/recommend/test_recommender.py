@@ -232,7 +232,7 @@ def test_mistakes_are_explained(call: object, message: str) -> None:
 @pytest.mark.parametrize("name", RECIPES)
 def test_every_recipe_answers_everybody_and_is_left_untouched(name: str) -> None:
     torch.manual_seed(0)
-    model = RECIPES[name].fast().build(DataSpec(20, 30))
+    model = RECIPES[name].fast().for_data(MIXED).build(DataSpec(20, 30))
     recommender = Recommender.of(model, MIXED)
     before = {key: value.clone() for key, value in model.state_dict().items()}
     result = recommender.recommend(["0", "new", "?"], 5, histories={"new": ["i1", "i2"]})

@@ -23,7 +23,7 @@ from sqlalchemy import select, text
 from palate.serve import tables
 from palate.serve.store import open_engine
 
-KILLS = int(os.environ.get("PALATE_KILLS", "2"))
+KILLS = int(os.environ.get("PALATE_KILLS", "1"))
 CLIENTS = 4
 
 
