@@ -5,8 +5,8 @@
         for row in client.recommend("ann", k=5).rows:
             print(row.item_id, row.title, row.source)
 
-``AsyncClient`` has the same methods as coroutines. Reads, and feedback with an ``event_id``, are repeated when the
-server does not answer or says 503: a repeated ``event_id`` is stored once.
+``AsyncClient`` has ``recommend``, ``feedback`` and ``events`` as coroutines. Reads, and feedback with an ``event_id``,
+are repeated when the server does not answer or says 503: a repeated ``event_id`` is stored once.
 """
 
 from __future__ import annotations
