@@ -115,6 +115,14 @@ def _closed_form(per_cube: float) -> Estimate:
     return lambda s: (3e-9 * s.pairs + 2e-6 * s.rows + per_cube * s.items**3, RANKING * s.measured * s.items)
 
 
+def _neighbors(per_item: float) -> Estimate:
+    """Co-occurrences and their order, an equation per item, and the votes of the histories."""
+    return lambda s: (
+        3e-9 * s.pairs + 1e-6 * s.rows + 1.2e-7 * min(s.pairs, s.items**2) + per_item * s.items,
+        s.measured * (1e-6 * s.rows / s.users + RANKING * s.items),
+    )
+
+
 def _sequences(s: Size) -> tuple[float, float]:
     """All epochs over each row, and over each row and item where the softmax reads the whole catalog."""
     per_row = 2.5e-5 if s.items >= WIDE_ITEMS else 2.5e-5 + 6e-9 * s.items
@@ -133,14 +141,8 @@ RANKING = 1.4e-8  # seconds per user and item of the full ranking, whatever the 
 RECIPES: dict[str, Estimate] = {
     "popularity": lambda s: (1e-7 * s.rows, RANKING * s.measured * s.items),
     "recent-popularity": lambda s: (2e-7 * s.rows, RANKING * s.measured * s.items),
-    "item-knn": lambda s: (
-        3e-9 * s.pairs + 1e-6 * s.rows + 1.2e-7 * min(s.pairs, s.items**2),
-        s.measured * (1e-6 * s.rows / s.users + RANKING * s.items),
-    ),
-    "sparse-ease": lambda s: (
-        3e-9 * s.pairs + 1e-6 * s.rows + 1.2e-7 * min(s.pairs, s.items**2) + 2e-4 * s.items,
-        s.measured * (1e-6 * s.rows / s.users + RANKING * s.items),
-    ),
+    "item-knn": _neighbors(0.0),
+    "sparse-ease": _neighbors(2e-4),
     "ease": _closed_form(4.5e-11),
     "recent-edlae": _closed_form(1e-10),
     "sasrec": _sequences,

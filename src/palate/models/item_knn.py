@@ -10,7 +10,8 @@ recommendation algorithms", WWW). w_uj adds up u's events with j: the confidence
 Fold-in: none is needed. All users are scored by the history in the query, trained users too; a query without history,
 or with items only that are near to no other, gets popularity.
 
-Memory: 8 K I bytes for the model; training and scoring hold a bounded block of rows besides the data.
+Memory: 8 K I bytes for the model and as much again, once it has scored, for its lists turned around; training and
+scoring hold a bounded block of rows besides the data.
 
 Shape legend: B users, C candidates, I items, N items of a block, K neighbors.
 """
@@ -112,6 +113,14 @@ class ItemKNNModel(nn.Module):
         sure = None if query.weights is None else self.confidence.of(query.weights.cpu().numpy())
         return sign_H if sure is None else sign_H * torch.from_numpy(sure).to(sign_H.device)
 
+    def know(self, train: Dataset, x_UI: sparse.csr_array) -> None:
+        """Take from the training rows, once the lists are made, all that the scores need beside them."""
+        popular_I = np.bincount(x_UI.indices[x_UI.data > 0], minlength=train.n_items) / max(1, train.n_users)
+        self.popularity.copy_(torch.from_numpy(popular_I))
+        listed = self.neighbors[self.similarities != 0]
+        self.lists.copy_(torch.bincount(listed, minlength=train.n_items))
+        self.trained_on = train.fingerprint
+
     def _voters(self) -> sparse.csr_array:
         """Similarities (I, I) with a row for each item of a history: the lists turned around, made once."""
         version = (self.neighbors._version, self.similarities._version)
@@ -159,8 +168,6 @@ class ItemKNN(Recipe[ItemKNNModel]):
         if rule := model.confidence.measure(train).rule:
             options.progress(ProgressEvent(f"train {self.name}", message=f"{rule} ({train.feedback.column})"))
         x_UI = signed_rows(train, model.confidence)
-        model.popularity.copy_(torch.from_numpy(np.bincount(x_UI.indices[x_UI.data > 0], minlength=train.n_items)))
-        model.popularity /= max(1, train.n_users)
         x_IU = x_UI.T.tocsr()
         norm_I = np.sqrt(x_UI.power(2).sum(axis=0))
         width = model.neighbors.shape[1]
@@ -169,9 +176,7 @@ class ItemKNN(Recipe[ItemKNNModel]):
             part = slice(first, min(first + step, train.n_items))
             near = nearest((x_IU[part] @ x_UI).tocsr(), norm_I, first, self.shrinkage, width)
             model.neighbors[part], model.similarities[part] = map(torch.from_numpy, near)
-        in_lists = model.neighbors[model.similarities > 0]
-        model.lists.copy_(torch.bincount(in_lists, minlength=train.n_items))
-        model.trained_on = train.fingerprint
+        model.know(train, x_UI)
         return model.eval()
 
 

@@ -10,7 +10,8 @@ G = X'X counts co-occurrences. With all other items as N this is EASE, the ridge
 Fold-in: none is needed. All users are scored by the history in the query, trained users too; a query without history,
 or with items only that are near to no other, gets popularity.
 
-Memory: 8 K I bytes for the model; training holds the co-occurrences, 12 bytes each, and a bounded block of equations.
+Memory: that of ``item_knn`` for the model; training holds the co-occurrences, 12 bytes each, and a bounded block of
+equations.
 
 Shape legend: I items, N items of a block, K neighbors, E entries above the diagonal of a K x K matrix.
 """
@@ -76,8 +77,6 @@ class SparseEASE(Recipe[ItemKNNModel]):
         model = self.build(DataSpec(train.n_users, train.n_items))
         width = model.neighbors.shape[1]
         x_UI = signed_rows(train)
-        model.popularity.copy_(torch.from_numpy(np.bincount(x_UI.indices[x_UI.data > 0], minlength=train.n_items)))
-        model.popularity /= max(1, train.n_users)
         near_IK, likeness_IK, together = self._neighbors(x_UI, width)
         for first in range(0, train.n_items, BLOCK):
             part = slice(first, first + BLOCK)
@@ -90,9 +89,7 @@ class SparseEASE(Recipe[ItemKNNModel]):
             options.progress(
                 ProgressEvent(f"train {self.name}", min(first + BLOCK, train.n_items), train.n_items, "item")
             )
-        in_lists = model.neighbors[model.similarities != 0]
-        model.lists.copy_(torch.bincount(in_lists, minlength=train.n_items))
-        model.trained_on = train.fingerprint
+        model.know(train, x_UI)
         return model.eval()
 
     def _neighbors(
