@@ -13,6 +13,7 @@ import typer
 from palate.cli import options
 from palate.cli.console import console, note, print_json, show_progress
 from palate.cli.index import index_if_large
+from palate.cli.saving import save
 from palate.errors import DataError
 
 if TYPE_CHECKING:
@@ -61,11 +62,12 @@ def refit(
         from palate.serve.refit_check import compare, summary
     except ModuleNotFoundError as error:
         raise DataError(f"refit needs {error.name}: pip install 'palate[serve]'") from None
-    from palate.bundle import Bundle
+    from palate.bundle import Bundle, check_target
     from palate.serve.settings import Settings
 
     if out.resolve() == bundle.resolve():
         raise DataError(f"--out {out} is the bundle itself: choose another folder, so that the switch can be undone")
+    check_target(out)
     settings = Settings.read(config, {"store": store})
     log = _log(settings)
     old = Bundle.load(bundle)
@@ -83,7 +85,7 @@ def refit(
     if report is not None:
         new = replace(new, metrics=tuple(report.rows()))
     new = replace(new, recommender=index_if_large(new.recommender))
-    new.save(out)
+    save(new, out)
     active = None if activate is None else _activate(activate, out, bool(comparison.recommended))
     if json:
         print_json({"bundle": str(out), "activated": active, **summary(comparison, old, new)})
