@@ -173,8 +173,9 @@ def test_few_ratings_per_user_are_predicted_as_well_as_by_user_and_item_means() 
     rows = pl.DataFrame({"user_id": user, "item_id": item, "rating": stars})
     frame = rows.unique(["user_id", "item_id"], keep="first", maintain_order=True)
     split = at_random(from_frame(frame, min_rating="any"), test_size=0.2)
-    bmf, means = (
-        evaluate_ratings(recipe.fit(split.train), split, resamples=0).value("RMSE")
+    loss = [
+        (evaluate_ratings(recipe.fit(split.train), split, resamples=0).predicted - split.test.interactions.weight) ** 2
         for recipe in (BMF.fast(), UserItemMeans())
-    )
-    assert bmf < 1.02 * means
+    ]
+    worse = loss[0] - loss[1]
+    assert worse.mean() < 2 * worse.std() / len(worse) ** 0.5, "no more than noise"
