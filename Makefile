@@ -26,7 +26,7 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[client,dev,excel,index,mcp,rank,report,serve,sql,tensorboard,tracing,tune]'
 	@touch $@
 
-demo: venv       ## MovieLens 100K, four models, one table, recommendations: under 3 minutes
+demo: venv       ## MovieLens 100K, four models, one table, recommendations: a minute, and three of set-up once
 	$(BIN)/palate demo
 
 check: venv      ## format, lint, types, import rules
