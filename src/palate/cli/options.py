@@ -161,7 +161,8 @@ UserFeatures = Annotated[Path | None, typer.Option("--users", help="A table abou
 TrainFile = Annotated[str | None, typer.Option("--train", help="Training rows, in place of DATA; with --test.")]
 TestFile = Annotated[str | None, typer.Option("--test", help="Test rows of a split that was made elsewhere.")]
 ValidationFile = Annotated[
-    str | None, typer.Option("--validation", help="Validation rows of such a split, which tune measures on.")
+    str | None,
+    typer.Option("--validation", help="Validation rows of such a split: settings and epochs are chosen by them."),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
 TestSize = Annotated[float, typer.Option("--test-size", help="Test fraction of the rows for time and random.")]
@@ -276,6 +277,12 @@ class Source:
         from palate.data.readers.sources import exists
         from palate.datasets import registry
 
+        for option, file in (("--test", self.reading.test), ("--validation", self.reading.validation)):
+            if file is not None:
+                raise DataError(
+                    f"{option} {file} is not read here, where rows are held out by the command or not at all: omit "
+                    f"{option}; palate train, compare, tune and evaluate read it"
+                )
         min_rating = as_min_rating(self.reading.min_rating)
         if self.data in registry.names():
             with show_progress() as progress:
@@ -306,12 +313,15 @@ class Source:
             note(f"  {line}")
         return dataset
 
-    def joined(self, other: str) -> Split:
-        """The rows of DATA, and those of another file as test rows."""
+    def joined(self, other: str, validation: str | None = None) -> Split:
+        """The rows of DATA, those of another file as test rows, and those of a third to choose settings by."""
         from palate.data.splits.parts import join_parts
 
-        train, test = self.dataset(), replace(self, data=other, item_features=None).dataset()
-        made = join_parts(train, test, f"ready-made parts: {self.data} and {other}; cold test rows kept")
+        plain = replace(self, reading=replace(self.reading, test=None, validation=None))
+        others = [replace(plain, data=one, item_features=None) for one in (other, validation) if one is not None]
+        train, test, *chosen = (one.dataset() for one in (plain, *others))
+        how = f"ready-made parts: {self.data} and {other}; cold test rows kept"
+        made = join_parts(train, test, how, *chosen)
         for line in made.notes:
             note(f"  {line}")
         return made
@@ -322,8 +332,13 @@ class Source:
         from palate.data.splits.split import Split
         from palate.datasets import registry
 
+        if self.reading.validation is not None and self.reading.test is None:
+            raise DataError(
+                f"--validation {self.reading.validation} without --test: name the test rows too; "
+                "only palate tune needs none"
+            )
         if self.reading.test is not None:
-            return self.joined(self.reading.test)
+            return self.joined(self.reading.test, self.reading.validation)
         if self.data == "ncf-ml-1m":
             with show_progress() as progress:
                 split = registry.load_split(self.data, progress=progress)
@@ -344,8 +359,6 @@ def split_rows(source: Source, how: str | None, test_size: float, seed: int) -> 
     from palate.data.splits import strategies
     from palate.experiment.validation import MEASURED_USERS
 
-    if source.reading.validation is not None:
-        note(f"--validation {source.reading.validation} is read by palate tune only: not used here")
     ready = source.ready_made()
     if ready is not None:
         return ready

@@ -100,12 +100,18 @@ def train(
         training = options.make_run(
             seed, device, threads, precision=precision, folder=folder, logger=logger, progress=progress
         )
-        recipe = _recipe(name, fields, published, dataset, training, k)
+        given_rows = isinstance(rows, Split) and rows.validation is not None
+        if given_rows and name is not None and patience is None:
+            note(
+                "the validation rows are not used: they choose a recipe where none is named, or epochs with --patience"
+            )
+        chosen_by = rows if given_rows else dataset
+        recipe = _recipe(name, fields, published, dataset, chosen_by, training, k)
         given, recipe = recipe, recipe.for_data(dataset)
         if chosen := recipe.chosen(given):
             note(f"chosen for {dataset}: {chosen}")
         note(f"training {recipe.name}: {dataclasses.asdict(recipe)}")
-        model = _fit(recipe, dataset, training, patience, k, refit=not no_refit)
+        model = _fit(recipe, chosen_by, training, patience, k, refit=not no_refit)
     reports: list[Report] = []
     ratings: list[RatingsReport] = []
     if isinstance(rows, Split):
@@ -137,14 +143,14 @@ def train(
 
 
 def _fit(
-    recipe: Recipe[Any], dataset: Dataset, training: TrainOptions, patience: int | None, k: int, *, refit: bool
+    recipe: Recipe[Any], rows: Dataset | Split, training: TrainOptions, patience: int | None, k: int, *, refit: bool
 ) -> Any:
     """The fitted model; with patience for as many epochs as are best on validation rows."""
     if patience is None:
-        return recipe.fit(dataset, training)
+        return recipe.fit(getattr(rows, "train", rows), training)
     from palate.experiment import fit_until_worse
 
-    stopped = fit_until_worse(recipe, dataset, training, patience, k, refit=refit)
+    stopped = fit_until_worse(recipe, rows, training, patience, k, refit=refit)
     note(f"NDCG@{k}: {stopped.words}")
     return stopped.model
 
@@ -158,7 +164,13 @@ def _recipe_and_data(words: list[str]) -> tuple[str | None, str]:
 
 
 def _recipe(
-    name: str | None, fields: dict[str, Any], published: bool, dataset: Dataset, training: TrainOptions, k: int
+    name: str | None,
+    fields: dict[str, Any],
+    published: bool,
+    dataset: Dataset,
+    rows: Dataset | Split,
+    training: TrainOptions,
+    k: int,
 ) -> Recipe[Any]:
     from palate.experiment import plan_quickstart, rank_on_validation
     from palate.models import make_recipe
@@ -170,7 +182,7 @@ def _recipe(
     quick = plan_quickstart(dataset).recipes
     note(f"comparing {len(quick)} recipes on validation rows")
     failed: dict[str, str] = {}
-    values = rank_on_validation(quick, dataset, training, failed, k=k, progress=training.progress)
+    values = rank_on_validation(quick, rows, training, failed, k=k, progress=training.progress)
     for one, reason in failed.items():
         note(f"{one} failed: {reason}")
     if not values:

@@ -95,6 +95,7 @@ def compare(
             "palate": version("palate"),
             "split": split.fingerprint,
             "candidates": candidates.fingerprint(train.users, train.items) if candidates else None,
+            "validation": str(split.validation.fingerprint.digest) if split.validation else None,
             **{
                 name: getattr(options, name) for name in ("lengths", "k", "patience", "refit", "resamples", "precision")
             },

@@ -147,10 +147,12 @@ def fit_until_worse(
         patience: epochs without a better value before training stops.
         k: list length.
         refit: fit again on all training rows for the best number of epochs. False keeps the best epoch of the first
-            fit, which the validation rows are missing from. Recipes without such a number are fitted on all rows.
+            fit, which the validation rows are missing from. Recipes without such a number are fitted on all rows. With
+            the validation rows of a split nothing is left to fit again on: the best epoch is kept.
     """
     inner = validation_split(rows, seed=options.seed)
     train = rows if isinstance(rows, Dataset) else rows.train
+    refit = refit and inner.train is not train  # validation rows that were given are no training rows
     recipe = recipe.for_data(train)
     measure, values = validation_callback(inner, k=k), list[float]()
 

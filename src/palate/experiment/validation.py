@@ -40,7 +40,7 @@ def validation_split(rows: Dataset | Split, validation_size: float = 0.2, seed: 
     Args:
         rows: training rows, from which rows are held out as by ``hold_out``; or a split, whose training rows are split
             again in the way its test rows were held out, since the best settings for one way need not be the best for
-            another.
+            another. A split that has validation rows keeps them, and all of its training rows.
         validation_size: share of the rows, where a share is held out.
         seed: of a random share.
 
@@ -49,7 +49,9 @@ def validation_split(rows: Dataset | Split, validation_size: float = 0.2, seed: 
     """
     train = rows if isinstance(rows, Dataset) else rows.train
     how = None if isinstance(rows, Dataset) else _way_of(rows)
-    if how == "leave-one-out":
+    if isinstance(rows, Split) and rows.validation is not None:
+        split = Split(train, rows.validation, f"the rows of {rows.validation.name}")
+    elif how == "leave-one-out":
         split = leave_one_out(train)
     elif how == "random":
         split = at_random(train, test_size=validation_size, seed=seed, cold="keep")

@@ -31,6 +31,7 @@ def from_parts(
     *,
     name: str,
     how: str,
+    validation: Any = None,
     user: str | None = None,
     item: str | None = None,
     rating: str | None = None,
@@ -47,6 +48,7 @@ def from_parts(
         negatives: a table of users and items, as many for each test user, or an array of item ids (rows of test, n)
             aligned with a test that holds one row per user.
         name, how: shown in tables.
+        validation: a table like test, of rows to choose settings by. Default: they are taken out of train.
         user, item, rating, timestamp, weight: names of the columns, as in ``from_frame``. Default: the usual names.
         min_rating: which rows are positive, as in ``from_frame``, found from the rows of both parts.
         time_unit, drop_invalid: as in ``from_frame``.
@@ -61,26 +63,32 @@ def from_parts(
     train, dropped = _renamed(train, "train", given, time_unit, drop_invalid)
     test, more = _renamed(test, "test", given, time_unit, drop_invalid)
     listed = None if negatives is None else _listed(negatives, test, user, item)
-    parts = [part.select("user", "item") for part in (train, test, *([] if listed is None else [listed]))]
+    chosen, last = None, list[Note]()
+    if validation is not None:
+        chosen, last = _renamed(_as_polars(validation), "validation", given, time_unit, drop_invalid)
+    parts = [part.select("user", "item") for part in (train, test, listed, chosen) if part is not None]
     every = pl.concat(parts, how="vertical_relaxed")
     if nulls := sum(every.null_count().row(0)):
-        raise DataError(f"{nulls} ids in train, test or negatives are null: drop or fill those rows first")
+        raise DataError(f"{nulls} ids in train, test, validation or negatives are null: drop or fill those rows first")
     users, items = IdMap.of(every["user"]), IdMap.of(every["item"])
-    if ("timestamp" in train.columns) != ("timestamp" in test.columns):
-        raise DataError(
-            'only one of train and test has a timestamp column: give it to both, or pass timestamp="" to use none'
-        )
+    for side, part in (("test", test), ("validation", chosen)):
+        if part is not None and ("timestamp" in train.columns) != ("timestamp" in part.columns):
+            raise DataError(
+                f"only one of train and {side} has a timestamp column: give it to both, or pass "
+                'timestamp="" to use none'
+            )
     known, held = (_as_rows(part, users, items) for part in (train, test))
     weights = np.concatenate([known.weight, held.weight])
     judged = Judged("none", []) if strength is None else kind_of(strength, pl.Series(weights), weight=bool(weight))
     feedback = Feedback.of(judged.kind, weights, min_rating, strength)
     data = Dataset(name, users, items, known, feedback, notes=tuple(judged.notes))
-    notes = (*dropped, *more, *cold_notes(known, held, data, "kept"))
+    notes = (*dropped, *more, *last, *cold_notes(known, held, data, "kept"))
     candidates = None
     if listed is not None:
         candidates = _as_candidates(users.rows(listed["user"]), items.rows(listed["item"]), held, how)
         notes += _flaws(candidates, known, held, data.n_items)
-    return Split(data, data.with_rows(held), how, notes, candidates)
+    chosen_rows = None if chosen is None else data.with_rows(_as_rows(chosen, users, items))
+    return Split(data, data.with_rows(held), how, notes, candidates, chosen_rows)
 
 
 def _as_polars(table: Any) -> pl.DataFrame:
@@ -96,24 +104,31 @@ def _as_polars(table: Any) -> pl.DataFrame:
         ) from error
 
 
-def join_parts(train: Dataset, test: Dataset, how: str) -> Split:
-    """A split of two data sets that were read apart, with one numbering over both; cold rows are kept.
+def join_parts(train: Dataset, test: Dataset, how: str, validation: Dataset | None = None) -> Split:
+    """A split of data sets that were read apart, with one numbering over all; cold rows are kept.
 
     Features and titles are those of the training part; the rule for positive rows too.
 
+    Args:
+        train, test: the two sets of rows.
+        how: where they come from, in words.
+        validation: rows to choose settings by. Default: none.
+
     Raises:
-        DataError: only one part has times.
+        DataError: only some parts have times.
     """
-    if (train.interactions.time is None) != (test.interactions.time is None):
-        raise DataError(
-            f"only one of {train.name} and {test.name} has times: give them to both, or to none (--time '')"
-        )
+    others = [test] if validation is None else [test, validation]
+    for part in others:
+        if (train.interactions.time is None) != (part.interactions.time is None):
+            raise DataError(
+                f"only one of {train.name} and {part.name} has times: give them to both, or to none (--time '')"
+            )
     maps = []
-    for one, other in ((train.users, test.users), (train.items, test.items)):
+    for kind in ("users", "items"):
+        ids = [getattr(part, kind).ids for part in (train, *others)]
         # Ids that are integers in one part only are texts in the whole: 7 and "7" are the same id.
-        same = one.ids.dtype == other.ids.dtype
-        ids = [one.ids, other.ids] if same else [one.ids.cast(pl.String), other.ids.cast(pl.String)]
-        maps.append(IdMap.of(pl.concat(ids)))
+        same = len({one.dtype for one in ids}) == 1
+        maps.append(IdMap.of(pl.concat(ids if same else [one.cast(pl.String) for one in ids])))
     users, items = maps
 
     def moved(part: Dataset) -> Interactions:
@@ -135,14 +150,14 @@ def join_parts(train: Dataset, test: Dataset, how: str) -> Split:
         item_features=spread(train.item_features, train.items, items),
         titles=None if names is None else names["title"].fill_null(items.ids.cast(pl.String)),
     )
-    held = replace(known, name=test.name, interactions=moved(test), notes=test.notes)
+    held, *chosen = (replace(known, name=one.name, interactions=moved(one), notes=one.notes) for one in others)
     notes = cold_notes(known.interactions, held.interactions, known, "kept")
     pairs = [rows.user.astype(np.int64) * len(items) + rows.item for rows in (known.interactions, held.interactions)]
     again = (
         "test rows whose pair of user and item is in the training rows too",
         int(np.isin(pairs[1], pairs[0]).sum()),
     )
-    return Split(known, held, how, (*notes, *counted(again)))
+    return Split(known, held, how, (*notes, *counted(again)), validation=chosen[0] if chosen else None)
 
 
 def _renamed(

@@ -10,7 +10,7 @@ is a folder:
     split.json                          how, notes, names, fingerprint; name, size and SHA-256 of each file
     users.parquet, items.parquet        id (and title), in the order of the row numbers
     train.parquet, test.parquet         user, item, weight, time: row numbers, in the order of the rows
-    user_features, item_features, candidates (.parquet)    where the split has them
+    validation, user_features, item_features, candidates (.parquet)    where the split has them
 """
 
 from __future__ import annotations
@@ -89,6 +89,7 @@ class Split:
         how: the protocol in words, with its tie rule and the treatment of cold rows.
         notes: counts of rows that were dropped, kept aside or are cold.
         candidates: listed negatives for every test user, or None where the whole catalog is ranked.
+        validation: rows to choose settings by, where they were given; None takes them out of the training rows.
     """
 
     train: Dataset
@@ -96,12 +97,14 @@ class Split:
     how: str
     notes: tuple[Note, ...] = ()
     candidates: Candidates | None = None
+    validation: Dataset | None = None
 
     def __post_init__(self) -> None:
-        for kind in ("users", "items"):
-            ours, theirs = getattr(self.train, kind), getattr(self.test, kind)
-            if ours is not theirs and ours != theirs:
-                raise DataError(f"train and test number their {kind} differently: give both the same IdMap")
+        for name, part in (("test", self.test), ("validation", self.validation)):
+            for kind in ("users", "items"):
+                ours, theirs = getattr(self.train, kind), getattr(part or self.train, kind)
+                if ours is not theirs and ours != theirs:
+                    raise DataError(f"train and {name} number their {kind} differently: give both the same IdMap")
         if self.candidates is None:
             return
         if not np.array_equal(self.candidates.users, self.test_users):
@@ -126,6 +129,8 @@ class Split:
             "test": f"{len(self.test):,} rows of {len(self.test_users):,} users",
             "how": self.how,
         }
+        if self.validation is not None:
+            facts["validation"] = f"{len(self.validation):,} rows"
         if self.candidates is not None:
             facts["candidates"] = self.candidates.how
         return lines(f"Split of {self.train.name}", facts)
@@ -145,7 +150,8 @@ class Split:
             DataError: no training row is as high.
         """
         train = self.train.with_min_rating(min_rating)
-        return replace(self, train=train, test=replace(self.test, feedback=train.feedback))
+        validation = self.validation and replace(self.validation, feedback=train.feedback)
+        return replace(self, train=train, test=replace(self.test, feedback=train.feedback), validation=validation)
 
     def relevant(self, min_rating: MinRating = "auto") -> Split:
         """Only the test rows that are relevant in evaluation, all positive; the same split where all are.
@@ -183,7 +189,7 @@ class Split:
         )
         notes = counted((f"test rows that are not relevant, the rule is {rule.rule}{users}", int((~kept).sum())))
         how = f"{self.how}; relevant: {rule.rule}"
-        return Split(self.train, test, how, (*self.notes, *notes), candidates)
+        return Split(self.train, test, how, (*self.notes, *notes), candidates, self.validation)
 
     def save(self, folder: str | os.PathLike[str]) -> None:
         """Write the split to a folder; an older split there is replaced, anything else is left alone.
@@ -235,6 +241,8 @@ class Split:
             "user_features": data.user_features,
             "item_features": data.item_features,
         }
+        if self.validation is not None:
+            parts["validation"] = _columns(self.validation.interactions)
         if self.candidates is not None:
             columns = {"user": self.candidates.users, "negatives": self.candidates.negatives}
             parts["candidates"] = pl.DataFrame(columns)
@@ -250,6 +258,7 @@ class Split:
             "train": _about(self.train),
             "test": _about(self.test),
             "candidates": None if self.candidates is None else self.candidates.how,
+            "validation": None if self.validation is None else _about(self.validation),
             "fingerprint": self.fingerprint,
             "files": files,
         }
@@ -272,7 +281,11 @@ class Split:
         if manifest["candidates"] is not None:
             listed = parts["candidates"]
             candidates = Candidates(listed["user"].to_numpy(), listed["negatives"].to_numpy(), manifest["candidates"])
-        return cls(train, test, manifest["how"], _notes(manifest["notes"]), candidates)
+        validation = None
+        if manifest.get("validation") is not None:
+            rows = _interactions(parts["validation"])
+            validation = replace(train, interactions=rows, **_labels(manifest["validation"]))
+        return cls(train, test, manifest["how"], _notes(manifest["notes"]), candidates, validation)
 
 
 def distinct(rows: NDArray[np.int32]) -> NDArray[np.int32]:
