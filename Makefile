@@ -23,7 +23,7 @@ venv: $(STAMP)   ## create .venv and install everything, once
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Palate needs Python 3.11 or newer, this is " + sys.version.split()[0] + ": set PYTHON=/path/to/python3.11")'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[client,dev,excel,index,mcp,rank,report,serve,sql,tensorboard,tracing,tune]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[client,dev,excel,index,mcp,rank,report,serve,sign,sql,tensorboard,tracing,tune]'
 	@touch $@
 
 demo: venv       ## MovieLens 100K, four models, one table, recommendations: a minute, and three of set-up once

@@ -6,6 +6,7 @@
     items-<sha>.parquet         id, popularity, title, features
     seen-<sha>.parquet          item, weight, time of every training row, grouped by user, oldest first
     index-<sha>.faiss           the codes of an approximate index over the item vectors, if there is one
+    signature.json              of the manifest, if somebody has signed it (``palate bundle sign``)
     .lock                       held by the process that saves
 
 A save writes new files beside the old ones and then replaces ``manifest.json``: that single step turns the old bundle
@@ -17,6 +18,8 @@ from __future__ import annotations
 import json
 import platform
 import re
+import shutil
+import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
@@ -36,6 +39,7 @@ from palate.data.dataset import Dataset, Fingerprint, History
 from palate.data.feedback import Feedback
 from palate.data.ids import IdMap
 from palate.errors import BundleError, DataError, PalateError, RecipeError
+from palate.signature import SIGNATURE, check_signature, private_key, public_keys, sign_manifest
 
 # torch is imported when a model is loaded or saved: reading a manifest must stay light.
 if TYPE_CHECKING:
@@ -54,7 +58,9 @@ FORMAT = 1
 MANIFEST = "manifest.json"
 LOCK = ".lock"
 PARTS = ("weights", "users", "items", "seen")
-OUR_FILES = re.compile(r"(weights|users|items|seen|index)-[0-9a-f]{16}\.(safetensors|parquet|faiss)|\.lock")
+OUR_FILES = re.compile(
+    r"(weights|users|items|seen|index)-[0-9a-f]{16}\.(safetensors|parquet|faiss)|signature\.json|\.lock"
+)
 SKETCH, PAIRS = "palate.sketch", "palate.pairs"
 FEATURE = "feature:"
 DRAWS = (
@@ -179,13 +185,28 @@ class Bundle:
         return folder
 
     @classmethod
-    def load(cls, path: str | Path, device: str = "cpu") -> Bundle:
+    def load(cls, path: str | Path, device: str = "cpu", *, trusted_key: str | Path | None = None) -> Bundle:
         """Read a bundle after checking every file of it, with the model on ``device``.
 
+        Args:
+            path: the folder.
+            device: as for torch.
+            trusted_key: a file of public keys in PEM form, one of which must have signed the bundle. Default: None, any
+                bundle is read.
+
         Raises:
-            BundleError: the folder is missing, no bundle, incomplete, changed, or made by a newer Palate.
+            BundleError: the folder is missing, no bundle, incomplete, changed, made by a newer Palate, or not signed.
+            DataError: ``trusted_key`` holds no public key, or ``cryptography`` is not installed.
         """
         folder = Path(path)
+        if trusted_key is not None:
+            # A copy of its own: who can write the folder could change a file between the check and its use.
+            with tempfile.TemporaryDirectory(prefix="palate-", ignore_cleanup_errors=True) as copy:
+                try:
+                    _copy_signed(folder, Path(copy), Path(trusted_key))
+                    return cls.load(copy, device)
+                except BundleError as error:
+                    raise BundleError(str(error).replace(copy, str(folder))) from None
         while True:
             manifest = cls.info(folder)
             try:
@@ -216,6 +237,49 @@ class Bundle:
             problem = "is a file" if folder.exists() else "does not exist"
             raise BundleError(f"bundle {folder} {problem}: give the folder that was saved to")
         return storage.read_manifest(folder / MANIFEST, KIND, FORMAT)
+
+    @staticmethod
+    def sign(path: str | Path, key: str | Path) -> str:
+        """Sign a saved bundle, after checking the digests of its files; an earlier signature is replaced.
+
+        Args:
+            path: the folder.
+            key: a file with an Ed25519 private key, as ``palate bundle keygen`` writes it.
+
+        Returns:
+            The fingerprint of the public key.
+
+        Raises:
+            BundleError: it is no whole bundle, or cannot be written.
+            DataError: the key cannot be used, or ``cryptography`` is not installed.
+        """
+        folder, private = Path(path), private_key(Path(key))
+        Bundle.info(folder)
+        try:
+            with storage.lock(folder / LOCK):
+                return sign_manifest(folder, _verified(folder), private)
+        except OSError as error:
+            raise BundleError(
+                f"cannot write the signature of {folder} ({error.strerror or error}): check rights and free space"
+            ) from None
+
+    @staticmethod
+    def verify(path: str | Path, trusted_key: str | Path) -> str:
+        """Check the signature of a bundle and the digests of its files, without reading their content.
+
+        Args:
+            path: the folder.
+            trusted_key: a file of public keys in PEM form, one of which must have signed the bundle.
+
+        Returns:
+            The fingerprint of the key that has signed it.
+
+        Raises:
+            BundleError: it is not signed by one of the keys, incomplete or changed.
+            DataError: ``trusted_key`` holds no public key, or ``cryptography`` is not installed.
+        """
+        keys, manifest = public_keys(Path(trusted_key)), _verified(Path(path))
+        return check_signature(Path(path), manifest, keys)
 
     def _about(self) -> dict[str, Any]:
         from pydantic_core import to_json
@@ -318,6 +382,34 @@ def _our_files(folder: Path) -> set[str]:
     """Names in the folder that saves of bundles have written, finished or not."""
     names = {path.name for path in folder.iterdir()}
     return {name for name in names if OUR_FILES.fullmatch(name) or storage.is_temporary(name)}
+
+
+def _verified(folder: Path) -> dict[str, Any]:
+    """The manifest of a bundle whose files all have the sizes and digests that it names."""
+    manifest = Bundle.info(folder)
+    check_manifest(manifest)
+    for record in manifest["files"].values():
+        storage.verify_file(folder, record)
+    return manifest
+
+
+def _copy_signed(folder: Path, copy: Path, trusted_key: Path) -> None:
+    """Copy a bundle to an empty folder: the manifest and its signature, then the files that it names."""
+    keys = public_keys(trusted_key)
+    Bundle.info(folder)
+    try:
+        for name in (MANIFEST, SIGNATURE):
+            if (folder / name).is_file():  # nothing else; a pipe would be waited for without end
+                shutil.copyfile(folder / name, copy / name)
+        manifest = Bundle.info(copy)
+        check_signature(copy, manifest, keys)
+        for record in manifest["files"].values():
+            shutil.copyfile(folder / record["name"], copy / record["name"])
+    except OSError as error:
+        raise BundleError(
+            f"cannot copy {error.filename or folder} to check the signature ({error.strerror or error}): "
+            "check that it is there, its rights and the free space"
+        ) from None
 
 
 def _sweep(folder: Path) -> None:

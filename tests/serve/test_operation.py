@@ -13,6 +13,7 @@ from urllib.parse import quote
 import httpx
 import pytest
 
+from conftest import start
 from palate.base import TrainOptions
 from palate.bundle import Bundle
 from palate.errors import DataError
@@ -20,6 +21,7 @@ from palate.models.popularity import Popularity
 from palate.serve.metrics import Metrics
 from palate.serve.security import Buckets
 from palate.serve.settings import Settings
+from palate.signature import make_keys
 
 
 def palate(*arguments, cwd, code=0):
@@ -126,6 +128,30 @@ def test_bundles_are_swapped_under_load_without_a_failed_request_or_a_mixed_answ
         assert server.client.delete(f"/v1/models/{old}").status_code == 409
         assert server.client.delete(f"/v1/models/{new}").status_code == 204
         assert server.get("/v1/models")["active"] == old
+
+
+def test_only_signed_bundles_are_served_at_the_start_and_later(models, tmp_path):
+    folder = shutil.copytree(models, tmp_path / "models")
+    key = make_keys(tmp_path / "release.key")
+    for name in ("shop", "plain"):
+        Bundle.sign(folder / name, tmp_path / "release.key")
+    plain = Bundle.load(folder / "plain", trusted_key=key)
+    plain.save(folder / "not signed")
+    plain.save(folder / "changed")
+    shutil.copyfile(folder / "shop" / "signature.json", folder / "changed" / "signature.json")
+    error = palate("serve", folder / "not signed", "--trusted-key", key, cwd=tmp_path, code=2)
+    assert "not signed is not signed: palate bundle sign" in error
+    (tmp_path / "serve.toml").write_text(f"[server]\ntrusted_key = '{key}'\n")
+    server = start(str(folder / "shop"), "--config", "serve.toml", folder=tmp_path)
+    try:
+        for name, reason in (("not signed", "is not signed"), ("changed", "was changed after it was signed")):
+            refused = server.client.post("/v1/models/load", json={"model": name})
+            assert refused.status_code == 409
+            assert reason in refused.json()["detail"]
+        assert server.post("/v1/models/load", {"model": "plain"})["recipe"] == "popularity"
+        assert len(server.get("/v1/models")["models"]) == 2
+    finally:
+        server.stop()
 
 
 def test_live_events_stay_through_a_swap(serving, models, tmp_path):

@@ -12,6 +12,7 @@ import typer
 import palate
 from palate import signals
 from palate.cli import (
+    bundle,
     check,
     cold_start,
     compare,
@@ -86,6 +87,7 @@ app.command("report")(report.report)
 app.command("reproduce")(reproduce.reproduce)
 app.command("serve")(serve.serve)
 app.command("refit")(refit.refit)
+app.add_typer(bundle.app, name="bundle")
 app.add_typer(keys.app, name="keys")
 
 

@@ -45,6 +45,9 @@ def refit(
         str | None,
         typer.Option("--activate", help="URL of a server that loads the new bundle, and answers by it if recommended."),
     ] = None,
+    key: Annotated[
+        Path | None, typer.Option("--key", help="Private key that signs the new bundle, for servers that ask for it.")
+    ] = None,
     exit_code: Annotated[
         bool, typer.Option("--exit-code", help="End with 1 if the switch is not recommended.")
     ] = False,
@@ -64,10 +67,13 @@ def refit(
         raise DataError(f"refit needs {error.name}: pip install 'palate[serve]'") from None
     from palate.bundle import Bundle, check_target
     from palate.serve.settings import Settings
+    from palate.signature import private_key
 
     if out.resolve() == bundle.resolve():
         raise DataError(f"--out {out} is the bundle itself: choose another folder, so that the switch can be undone")
     check_target(out)
+    if key is not None:
+        private_key(key)  # a mistake shows before the training
     settings = Settings.read(config, {"store": store})
     log = _log(settings)
     old = Bundle.load(bundle)
@@ -86,6 +92,8 @@ def refit(
         new = replace(new, metrics=tuple(report.rows()))
     new = replace(new, recommender=index_if_large(new.recommender))
     save(new, out)
+    if key is not None:
+        Bundle.sign(out, key)
     active = None if activate is None else _activate(activate, out, bool(comparison.recommended))
     if json:
         print_json({"bundle": str(out), "activated": active, **summary(comparison, old, new)})

@@ -27,6 +27,10 @@ class Flags:
     models: Annotated[
         Path | None, typer.Option("--models", help="Folder that bundles are loaded from while serving.")
     ] = None
+    trusted_key: Annotated[
+        Path | None,
+        typer.Option("--trusted-key", help="File of public keys; bundles that none of them has signed are refused."),
+    ] = None
     require_keys: Annotated[
         bool | None,
         typer.Option("--require-keys/--no-require-keys", help="Ask for API keys on a loopback address, too."),

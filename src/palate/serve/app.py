@@ -52,7 +52,7 @@ def make_app(settings: Settings, bundles: list[Path]) -> FastAPI:
         StoreUnavailableError: the database cannot be opened.
     """
     torch.set_num_threads(settings.threads)
-    service = Service(settings, load_bundles(bundles))
+    service = Service(settings, load_bundles(bundles, settings.trusted_key))
     keys, metrics = KeyRing(), Metrics(lambda: service.store.stored)
     service.store.read_now(keys.load)
     if not settings.is_loopback and not keys.keys:

@@ -64,14 +64,14 @@ class Deployment:
         self._early: dict[str, list[tuple[float, int]]] = {}  # counted events of items that have not joined yet
 
     @classmethod
-    def load(cls, path: Path) -> Deployment:
+    def load(cls, path: Path, trusted_key: Path | None = None) -> Deployment:
         """Read and check a bundle, and answer once, so that the first request does not wait for tables to be built.
 
         Raises:
-            BundleError: it is missing, damaged or made by a newer Palate.
+            BundleError: it is missing, damaged, made by a newer Palate, or not signed by a trusted key.
         """
         manifest = Bundle.info(path)
-        bundle = Bundle.load(path)
+        bundle = Bundle.load(path, trusted_key=trusted_key)
         version = f"{manifest['data']}-{manifest['recipe']['name']}-{storage.digest_json(manifest)[:12]}"
         made = cls(bundle, path, version)
         known = made.users.ids.head(1).to_list()

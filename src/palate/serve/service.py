@@ -276,13 +276,13 @@ class Service:
 
         Raises:
             Problem: the name leaves the folder.
-            BundleError: the bundle is missing or damaged.
+            BundleError: the bundle is missing, damaged, or not signed by a trusted key.
         """
         folder = self.settings.models or next(iter(self.bundles.values())).path.resolve().parent
         path = (folder / name).resolve()
         if path.parent != folder.resolve():
             raise Problem(422, f"model={name[:60]!r} is not directly inside the folder of models: give its plain name")
-        loaded = await asyncio.to_thread(Deployment.load, path)
+        loaded = await asyncio.to_thread(Deployment.load, path, self.settings.trusted_key)
         known = self.bundles.get(loaded.version)
         if known is not None:
             return known
@@ -373,10 +373,10 @@ def read_log(connection: Connection, after: int, limit: int) -> list[Stored]:
     return [Stored(row[0], Event(*row[1:])) for row in connection.execute(query)]
 
 
-def load_bundles(paths: list[Path]) -> list[Deployment]:
+def load_bundles(paths: list[Path], trusted_key: Path | None = None) -> list[Deployment]:
     """Load bundles, the first of which answers.
 
     Raises:
-        BundleError: one is missing or damaged.
+        BundleError: one is missing, damaged, or not signed by a trusted key.
     """
-    return [Deployment.load(path) for path in paths]
+    return [Deployment.load(path, trusted_key) for path in paths]

@@ -105,6 +105,8 @@ class Settings:
         store: URL of the database: ``sqlite:///file.db`` or ``postgresql://user@host/name``.
         allowed_hosts: accepted values of the Host header, besides loopback names and ``host``.
         models: a folder; bundles may be loaded from it by name while serving. Default: the folder of the first bundle.
+        trusted_key: a file of public keys; bundles that none of them has signed are refused, at the start and later.
+            Default: None, any bundle is loaded.
         require_keys: ask for API keys on a loopback address, too.
         log_format: "text" or "json".
         traces: "otlp" sends OpenTelemetry traces to a collector, "console" writes them to standard error.
@@ -131,6 +133,7 @@ class Settings:
     store: str = "sqlite:///palate-serve.db"
     allowed_hosts: tuple[str, ...] = ()
     models: Path | None = None
+    trusted_key: Path | None = None
     require_keys: bool = False
     log_format: Literal["text", "json"] = "text"
     traces: Literal["off", "otlp", "console"] = "off"
