@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
+LIGHT  := $(VENV)/.runtime
 
 # A relative PALATE_DATA means "relative to where make was called"; tests and demo may change folder.
 ifdef PALATE_DATA
@@ -13,20 +14,24 @@ export OMP_NUM_THREADS ?= 1
 # Processes that share the tests; each has its own torch and about a gigabyte.
 TESTERS ?= 2
 
-.PHONY: venv demo test check format bench bench-serve reproduce browser services serve kills fuzz fuzz-bundles fuzz-serve generality properties clean help
+.PHONY: venv runtime demo test check format bench bench-serve reproduce browser services serve kills fuzz fuzz-bundles fuzz-serve generality properties clean help
 
 help:            ## list the targets
 	@grep -hE '^[a-z-]+: .*##|^[a-z-]+:  *##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | sort
 
-venv: $(STAMP)   ## create .venv and install everything, once
+venv: $(STAMP)   ## .venv with every extra and the tools of development, once
 
-$(STAMP): pyproject.toml constraints.txt
-	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Palate needs Python 3.11 or newer, this is " + sys.version.split()[0] + ": set PYTHON=/path/to/python3.11")'
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[client,dev,excel,index,mcp,rank,report,serve,sign,sql,tensorboard,tracing,tune]'
+$(STAMP): pyproject.toml constraints.txt scripts/install.py
+	$(PYTHON) scripts/install.py all
+	@touch $(LIGHT) $@
+
+runtime: $(LIGHT) ## .venv with the library and its command line alone, once
+
+$(LIGHT): pyproject.toml constraints.txt scripts/install.py
+	$(PYTHON) scripts/install.py runtime
 	@touch $@
 
-demo: venv       ## MovieLens 100K, four models, one table, recommendations: a minute, and three of set-up once
+demo: runtime    ## MovieLens 100K, four models, one table, recommendations: a minute, and two of set-up once
 	$(BIN)/palate demo
 
 check: venv      ## format, lint, types, import rules
