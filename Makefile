@@ -92,6 +92,7 @@ bench: venv      ## speed against peers and physical limits, medians and ratios
 
 bench-serve: venv ## a real server under load: latency, throughput beside a bare route, durable events, memory
 	$(BIN)/python benchmarks/serve.py
+	$(BIN)/python benchmarks/serve_models.py
 
 format: venv     ## rewrite the code in the house style
 	$(BIN)/ruff format .

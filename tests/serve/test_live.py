@@ -17,11 +17,14 @@ from palate.models.ials import IALS
 from palate.models.two_tower import TwoTower
 from palate.serve.deployment import Deployment
 from palate.serve.items import Item
+from palate.serve.live import UNDO, Live
 from palate.serve.schemas import FeedbackEvent, RecommendRequest
 from palate.serve.service import Service
 from palate.serve.settings import Settings
+from palate.serve.store import Event, Stored
 
 OPTIONS = TrainOptions(threads=1, device="cpu", seed=1)
+KINDS = ("click", "rating", "hide")
 
 
 def deployment(recipe, shop) -> Deployment:
@@ -185,3 +188,28 @@ def test_rules_see_changed_features(rated, ask):
         assert OTHER_TEA in listed
 
     ask(rated, talk)
+
+
+def test_many_events_are_counted_at_once_as_one_after_the_other(rated):
+    rng = np.random.default_rng(5)
+    users = [f"new{n}" for n in rng.integers(0, 40, 500)]
+    known = rated.ids[:6]
+    events = [
+        Event(f"e{n}", user, [*known, "unknown"][n % 7], KINDS[n % len(KINDS)], 1.0 + n % 5, 1.8e9 + 1e5 * n, 0.0)
+        for n, user in enumerate(users)
+    ]
+    # A place in the log is taken back in the midst: what stands before it must have been counted.
+    events[300] = Event("undo", users[280], "", UNDO, 280.0, 0.0, 0.0)
+    counts = []
+    for step in (1, 500):
+        rated.reset()
+        live = Live(Settings().events, rated)
+        for first in range(0, len(events), step):
+            live.apply([Stored(first + n, one) for n, one in enumerate(events[first : first + step])])
+        popularity = rated.recommender.popularity.copy()
+        counts.append((popularity, rated.recent, live.total, dict(rated._early)))
+    rated.reset()
+    assert counts[0][0].sum() > rated.recommender.popularity.sum()
+    np.testing.assert_allclose(counts[0][0], counts[1][0])
+    np.testing.assert_allclose(counts[0][1], counts[1][1], rtol=1e-6)
+    assert counts[0][2:] == counts[1][2:]

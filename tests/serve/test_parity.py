@@ -19,9 +19,9 @@ from palate.models import RECIPES
 from palate.rules import Rules
 from palate.serve.answers import Answers
 from palate.serve.batcher import answer
-from palate.serve.deployment import Deployment
+from palate.serve.deployment import Deployment, LiveEvent
 from palate.serve.items import Items
-from palate.serve.live import Live, LiveEvent
+from palate.serve.live import Live
 from palate.serve.schemas import RecommendRequest
 from palate.serve.settings import Settings
 

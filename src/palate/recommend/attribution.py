@@ -176,6 +176,15 @@ class Explanation(NamedTuple):
     effects: pl.DataFrame
 
 
+class _Reasons(NamedTuple):
+    """Supporting items of listed rows: the row, the item, the weight of its latest event, its share; (n,) each."""
+
+    row: NDArray[np.int64]
+    item: NDArray[np.int64]
+    weight: NDArray[np.float32]
+    share: NDArray[np.float64]
+
+
 @dataclass(frozen=True, eq=False)
 class Explainer:
     """Reasons with ids and titles, in words.
@@ -204,25 +213,29 @@ class Explainer:
             personal: (B,) whether the model itself answers; the reason of other rows is the popularity of the item.
             top: supporting items named for each row, the largest share first; only items that raise the score.
         """
+        # Few calls of polars: each costs a third of a millisecond, and a request of a server has one user.
         asked = np.flatnonzero(personal[who])
-        best = self._best(query, who[asked], item[asked], top).with_columns(row=pl.lit(asked).gather(pl.col("row")))
-        liked = pl.when(pl.col("weight") >= self._usual_weight).then(pl.lit("liked")).otherwise(pl.lit("had"))
-        verb = pl.when(pl.col("weight") < 0).then(pl.lit("disliked")).otherwise(liked)
-        named = self._named(best, "item").with_columns(verb=verb)
+        best = self._best(query, who[asked], item[asked], top)
+        verb = np.where(best.weight < 0, "disliked", np.where(best.weight >= self._usual_weight, "liked", "had"))
+        columns = {"row": asked[best.row], "weight": best.weight, "share": best.share, "verb": verb}
+        frame = pl.DataFrame(columns | self._names(best.item))
         # liked Toy Story (1995) (41 %), Alien (1979) (22 %), disliked Evita (1996) (4 %): a verb is not repeated.
         percent = (100 * pl.col("share")).round().cast(pl.Int64)
         words = pl.format("{} ({} %)", pl.coalesce("title", pl.col("item_id").cast(pl.String)), percent)
         again = (pl.col("verb") == pl.col("verb").shift()).fill_null(False)
         words = pl.when(again).then(words).otherwise(pl.format("{} {}", "verb", words))
-        reasons = named.group_by("row", maintain_order=True).agg(
-            because=pl.struct("item_id", "title", "weight", "share"), why=words.str.join(", ")
+        reasons = frame.group_by("row", maintain_order=True).agg(
+            because=pl.struct("item_id", "title", "weight", "share"),
+            why=pl.format("because you {}", words.str.join(", ")),
         )
-        rows = pl.DataFrame({"row": np.arange(len(who))}).join(reasons, on="row", how="left", maintain_order="left")
+        place = np.full(len(who), -1)
+        place[reasons["row"].to_numpy()] = np.arange(len(reasons))
         without = self._without_reasons(item, personal[who], query.counts().cpu().numpy()[who] > 0)
+        found = pl.Series(place).set(pl.Series(place < 0), None)
         nothing: list[dict[str, object]] = []
-        return rows.select(
-            pl.col("because").fill_null(pl.lit(nothing, dtype=reasons.schema["because"])),
-            why=pl.coalesce(pl.format("because you {}", "why"), without),
+        return pl.select(
+            pl.lit(reasons["because"].gather(found)).fill_null(pl.lit(nothing, dtype=reasons.schema["because"])),
+            why=pl.coalesce(reasons["why"].gather(found), without),
         )
 
     def explain(self, query: Query, item: int) -> Explanation:
@@ -233,7 +246,8 @@ class Explainer:
         frame = pl.DataFrame(dict(zip(("item", "weight", "effect"), (c.cpu().numpy() for c in columns), strict=True)))
         support = pl.col("effect").clip(lower_bound=0)
         share = pl.when(pl.col("effect") > 0).then(support / support.sum())
-        frame = self._named(frame.sort("effect", descending=True, maintain_order=True), "item")
+        frame = frame.sort("effect", descending=True, maintain_order=True)
+        frame = frame.with_columns(**self._names(frame["item"].to_numpy()))
         with torch.inference_mode():
             score = float(self.model.score(_new_users(query, torch.zeros_like(query.user)), candidate))
         how = method(self.model)
@@ -245,10 +259,9 @@ class Explainer:
             frame.select("item_id", "title", "weight", "effect", share=share),
         )
 
-    def _best(self, query: Query, who: NDArray[np.int64], item: NDArray[np.int64], top: int) -> pl.DataFrame:
-        """The support of each row: row, item (row number), weight, share; the largest share first."""
-        empty = {"row": pl.Int64, "item": pl.Int64, "weight": pl.Float32, "share": pl.Float64}
-        parts = [pl.DataFrame(schema=empty)]
+    def _best(self, query: Query, who: NDArray[np.int64], item: NDArray[np.int64], top: int) -> _Reasons:
+        """The support of each row; the largest share first."""
+        parts = [_Reasons(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.float32), np.zeros(0))]
         order = np.argsort(who, kind="stable")
         user, first, count = np.unique(who[order], return_index=True, return_counts=True)
         # Rows of one user side by side: their history is read, and each of its events left out, once for all of them.
@@ -261,25 +274,25 @@ class Explainer:
             for part in some.split(USERS):
                 found = effects(self.model, _new_users(query, owner[part]), item_BC[part.cpu()].to(owner.device))
                 parts.append(_top(found, row_BC[part.cpu().numpy()], top))
-        return pl.concat(parts).sort("row", maintain_order=True)
+        best = _Reasons(*map(np.concatenate, zip(*parts, strict=True)))
+        order = np.argsort(best.row, kind="stable")
+        return _Reasons(*(column[order] for column in best))
 
-    def _named(self, frame: pl.DataFrame, column: str) -> pl.DataFrame:
-        """The frame with item_id and title (null where there are none) of a column of row numbers."""
-        rows = frame[column].to_numpy()
-        title = pl.lit(None, pl.String) if self.titles is None else self.titles.gather(rows)
-        return frame.with_columns(item_id=self.items.external(rows), title=title)
+    def _names(self, rows: NDArray[np.int64]) -> dict[str, pl.Series]:
+        """The columns item_id and title (null where there are none) of row numbers."""
+        none = pl.Series([None] * len(rows), dtype=pl.String)
+        title = none if self.titles is None else self.titles.gather(rows)
+        return {"item_id": self.items.external(rows), "title": title}
 
     def _without_reasons(
         self, item: NDArray[np.int64], personal: NDArray[np.bool_], history: NDArray[np.bool_]
     ) -> pl.Series:
         """The text for rows (R,) that no item of the history supports."""
         wanted, place = np.unique(np.where(personal, -1, item), return_inverse=True)
-        had = self._users_of(wanted)[place]
-        people = int((self.seen.counts > 0).sum())
-        popular = pl.format("popular: {} of {} users had it", pl.lit(pl.Series(had)), pl.lit(people))
-        popular = pl.when(pl.Series(had > 0)).then(popular).otherwise(pl.lit(NEW))
-        whole = pl.when(pl.Series(history)).then(pl.lit(WHOLE)).otherwise(pl.lit(PROFILE))
-        return pl.select(pl.when(pl.Series(personal)).then(whole).otherwise(popular)).to_series()
+        people = f"{int((self.seen.counts > 0).sum())} users had it" if wanted[-1:].max(initial=-1) >= 0 else ""
+        popular = [f"popular: {had} of {people}" if had else NEW for had in self._users_of(wanted).tolist()]
+        text = np.where(personal, np.where(history, WHOLE, PROFILE), np.array(popular, object)[place])
+        return pl.Series(text, dtype=pl.String)
 
     def _users_of(self, wanted: NDArray[np.int64]) -> NDArray[np.int64]:
         """Number of users with each of some ascending item rows; 0 for -1."""
@@ -302,20 +315,16 @@ class Explainer:
         return float(self.seen.weights.mean(dtype=np.float64)) if len(self.seen.weights) else 1.0
 
 
-def _top(found: Effects, row_BC: NDArray[np.int64], top: int) -> pl.DataFrame:
-    """The ``top`` largest effects above 0 of each (user, candidate) that has a row."""
+def _top(found: Effects, row_BC: NDArray[np.int64], top: int) -> _Reasons:
+    """The ``top`` largest effects above 0 of each (user, candidate) that has a row, with their share of all of them."""
     owner, item, weight, effect_PC = (tensor.cpu().numpy() for tensor in found[:4])
     row_PC = row_BC[owner]
     pair, column = np.nonzero((effect_PC > 0) & (row_PC >= 0))
-    frame = pl.DataFrame(
-        {
-            "row": row_PC[pair, column],
-            "item": item[pair],
-            "weight": weight[pair],
-            "share": effect_PC[pair, column].astype(np.float64),
-            "place": pair,
-        }
-    )
-    shares = frame.with_columns(pl.col("share") / pl.col("share").sum().over("row"))
-    best = shares.sort("row", "share", "place", descending=[False, True, True])
-    return best.drop("place").group_by("row", maintain_order=True).head(top)
+    row, effect = row_PC[pair, column], effect_PC[pair, column].astype(np.float64)
+    share = effect / np.bincount(row, effect)[row]
+    order = np.lexsort((-pair, -share, row))
+    row = row[order]
+    # The place among the reasons of the row, from 0.
+    place = np.arange(len(row)) - np.searchsorted(row, row)
+    best = order[place < top]
+    return _Reasons(row[place < top], item[pair[best]], weight[pair[best]], share[best])

@@ -14,6 +14,7 @@ values of capped columns (code 0 is none), D width of a vector.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
@@ -67,14 +68,9 @@ def traces(rank: NDArray[np.integer], moved: NDArray[np.integer], place: NDArray
         moved: (n,) bits of ``Reranked.moved_BK``.
         place: (n,) place in the list, from 1.
     """
-    # All combinations of bits and direction are put into words once, then looked up: a list has few of them.
-    text = np.full((32, 3), "", dtype=object)
-    for bits in range(32):
-        up = [word for bit, word in ((BY_CAPS, "caps"), (BY_DIVERSITY, "diversity")) if bits & bit]
-        down = [word for bit, word in ((BEHIND_PIN, "pins"), (BEHIND_DIVERSE, "diversity")) if bits & bit]
-        text[bits, 2] = f"raised by {' and '.join(up or ['pins'])}"
-        text[bits, 0] = f"lowered by {' and '.join(down)}"
-    words = pl.Series(text[moved, np.sign(rank - place) + 1], dtype=pl.String)
+    if not moved.any() and (rank == place).all():
+        return pl.Series([""] * len(rank), dtype=pl.String)
+    words = pl.Series(_movements()[moved, np.sign(rank - place) + 1], dtype=pl.String)
     frame = pl.DataFrame({"rank": rank, "place": place, "words": words, "pinned": (moved & PINNED) > 0})
     by_score = pl.when(pl.col("rank") > 0).then(pl.format(" (rank {} by score)", "rank")).otherwise(pl.lit(""))
     return frame.select(
@@ -84,6 +80,18 @@ def traces(rank: NDArray[np.integer], moved: NDArray[np.integer], place: NDArray
         .then(pl.format("rank {} by score, {}", "rank", "words"))
         .otherwise(pl.lit(""))
     )["trace"]
+
+
+@cache
+def _movements() -> NDArray[np.object_]:
+    """The words for all combinations of bits and direction, (32, 3)."""
+    text = np.full((32, 3), "", dtype=object)
+    for bits in range(32):
+        up = [word for bit, word in ((BY_CAPS, "caps"), (BY_DIVERSITY, "diversity")) if bits & bit]
+        down = [word for bit, word in ((BEHIND_PIN, "pins"), (BEHIND_DIVERSE, "diversity")) if bits & bit]
+        text[bits, 2] = f"raised by {' and '.join(up or ['pins'])}"
+        text[bits, 0] = f"lowered by {' and '.join(down)}"
+    return text
 
 
 def rerank(
@@ -224,44 +232,46 @@ class _Lists:
         # The caller's score is that of the model; an item of the pool has its score there.
         value_B = torch.where(value_B.isnan(), own_B, value_B)
         rank_B = torch.where(known_B, self.rank_BP[self.user_B, column_B], 0)
-        self._list(place, may_B, torch.full_like(self.user_B, row), value_B, rank_B, PINNED)
+        for table_BK, new_B in ((self.item_BK, row), (self.value_BK, value_B), (self.list_rank_BK, rank_B)):
+            table_BK[:, place] = torch.where(may_B, new_B, table_BK[:, place])
+        self.moved_BK[may_B, place] = PINNED
+        self._count(may_B, torch.full_like(self.user_B, row))
         self.open_BP &= ~(here_BP & may_B[:, None])
 
     def _fill(self) -> None:
         """The places without a pin, from the top: the best candidate that breaks no cap."""
-        lowest_B = torch.zeros_like(self.user_B)  # the lowest rank listed so far, pins apart
-        lowest_pin_B = torch.zeros_like(self.user_B)
-        nowhere = torch.iinfo(torch.int64).max
         strength = self.rules.diversity
+        open_BK, able_BK, column_BK = (torch.zeros_like(self.item_BK) for _ in range(3))
+        free_BK = self.item_BK < 0
         for place in range(self.k):
             able_BP = self.open_BP & ~self.capped_BP
-            pinned_B = self.item_BK[:, place] >= 0
-            free_B = ~pinned_B & able_BP.any(1)
+            free_BK[:, place] &= able_BP.any(1)
             # The columns of the first open candidate, of the first within the caps, and of the one that MMR prefers.
-            open_B, able_B = self.open_BP.to(torch.uint8).argmax(1), able_BP.to(torch.uint8).argmax(1)
-            column_B = able_B
+            open_BK[:, place] = self.open_BP.to(torch.uint8).argmax(1)
+            column_B = able_BK[:, place] = able_BP.to(torch.uint8).argmax(1)
             if strength:
                 gain_BP = (1 - strength) * self.relevance_BP - strength * self.closest_BP
                 column_B = gain_BP.masked_fill_(~able_BP, -torch.inf).argmax(1)
-            rank_B, open_rank_B, able_rank_B = (self.rank_BP[self.user_B, at] for at in (column_B, open_B, able_B))
-            moved_B = BY_CAPS * (able_rank_B > open_rank_B) + BY_DIVERSITY * (rank_B > able_rank_B)
-            moved_B = moved_B + BEHIND_PIN * (lowest_pin_B > rank_B) + BEHIND_DIVERSE * (lowest_B > rank_B)
-            item_B, value_B = self.items_BP[self.user_B, column_B], self.values_BP[self.user_B, column_B]
-            self._list(place, free_B, item_B, value_B, rank_B, moved_B)
+            column_BK[:, place] = column_B
+            free_B = free_BK[:, place]
+            item_B = self.items_BP[self.user_B, column_B]
+            self._count(free_B, item_B)
             self.open_BP[self.user_B, column_B] &= ~free_B
-            # A pin from outside the pool has no rank: it counts as behind every candidate.
-            pin_rank_B = torch.where(self.list_rank_BK[:, place] > 0, self.list_rank_BK[:, place], nowhere)
-            lowest_pin_B = torch.where(pinned_B, torch.maximum(lowest_pin_B, pin_rank_B), lowest_pin_B)
-            lowest_B = torch.where(free_B, torch.maximum(lowest_B, rank_B), lowest_B)
+        rank_BK, open_rank_BK, able_rank_BK = (self.rank_BP.gather(1, at) for at in (column_BK, open_BK, able_BK))
+        # The lowest ranks listed at the places before, of pins and of the others. A pin from outside the pool has no
+        # rank: it counts as behind every candidate.
+        pin_rank_BK = torch.where(self.list_rank_BK > 0, self.list_rank_BK, torch.iinfo(torch.int64).max)
+        lowest_pin_BK = _before(torch.where(self.item_BK >= 0, pin_rank_BK, 0))
+        lowest_BK = _before(torch.where(free_BK, rank_BK, 0))
+        moved_BK = BY_CAPS * (able_rank_BK > open_rank_BK) + BY_DIVERSITY * (rank_BK > able_rank_BK)
+        moved_BK = moved_BK + BEHIND_PIN * (lowest_pin_BK > rank_BK) + BEHIND_DIVERSE * (lowest_BK > rank_BK)
+        self.item_BK = torch.where(free_BK, self.items_BP.gather(1, column_BK), self.item_BK)
+        self.value_BK = torch.where(free_BK, self.values_BP.gather(1, column_BK), self.value_BK)
+        self.list_rank_BK = torch.where(free_BK, rank_BK, self.list_rank_BK)
+        self.moved_BK = torch.where(free_BK, moved_BK, self.moved_BK).to(torch.uint8)
 
-    def _list(
-        self, place: int, chosen_B: Tensor, item_B: Tensor, value_B: Tensor, rank_B: Tensor, moved_B: Tensor | int
-    ) -> None:
-        """Give the chosen users an item at a place, and count it for caps and similarity."""
-        self.item_BK[:, place] = torch.where(chosen_B, item_B, self.item_BK[:, place])
-        self.value_BK[:, place] = torch.where(chosen_B, value_B, self.value_BK[:, place])
-        self.list_rank_BK[:, place] = torch.where(chosen_B, rank_B, self.list_rank_BK[:, place])
-        self.moved_BK[:, place] = torch.where(chosen_B, moved_B, self.moved_BK[:, place]).to(torch.uint8)
+    def _count(self, chosen_B: Tensor, item_B: Tensor) -> None:
+        """Count a listed item of the chosen users for caps and similarity."""
         row_B = item_B.clamp(min=0)
         if self.codes_BPS.shape[2]:
             # Code 0 stands for "no value": users who get no item count there, where no limit applies.
@@ -279,3 +289,8 @@ class _Lists:
 def _rows(table_ID: Tensor, row_BP: Tensor) -> Tensor:
     """Rows of a table, (B, P, D); ``index_select`` is several times as fast as indexing."""
     return table_ID.index_select(0, row_BP.flatten()).view(*row_BP.shape, table_ID.shape[1])
+
+
+def _before(rank_BK: Tensor) -> Tensor:
+    """The largest number at the places before each, (B, K); 0 at the first."""
+    return torch.nn.functional.pad(rank_BK.cummax(1).values[:, :-1], (1, 0))

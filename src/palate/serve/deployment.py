@@ -6,11 +6,11 @@ Shape legend: I items, H events.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
@@ -27,9 +27,20 @@ from palate.recommend.onboarding import Tastes
 from palate.recommend.request import typed
 
 HALF_LIFE = 30.0  # days, of /v1/recent
+MANY = 64  # events, from which arrays are faster than one after the other
 # Values of a state that do not depend on the catalog, and those that depend on its size but not on features.
 KEPT = {"device", "latest", "reads_ratings", "positive", "like_weight", "is_personal"}
 KEPT_BY_PATCHES = {"new_items", "less_known", "similar_items", "_fallbacks"}
+
+
+class LiveEvent(NamedTuple):
+    """An event as it is kept in memory."""
+
+    seq: int
+    item_id: str
+    type: str
+    value: float | None
+    time: float
 
 
 class Deployment:
@@ -104,6 +115,34 @@ class Deployment:
             self.count(row, time, sign)
         else:
             self._early.setdefault(item_id, []).append((time, sign))
+
+    def count_items(self, events: Sequence[LiveEvent]) -> None:
+        """Count many events at once, as at a start: a tenth of the time."""
+        if len(events) < MANY:
+            for one in events:
+                self.count_item(one.item_id, one.time, 1)
+            return
+        rows_of, recommender = self._rows, self.recommender
+        for item_id in {one.item_id for one in events}.difference(rows_of):
+            if (row := self.items.row(item_id)) >= 0:
+                rows_of[item_id] = row
+        row_E = np.array([rows_of.get(one.item_id, -1) for one in events], np.int64)
+        time_E = np.array([one.time for one in events], np.float64)
+        for place in np.flatnonzero(row_E < 0).tolist():
+            self._early.setdefault(events[place].item_id, []).append((events[place].time, 1))
+        row_E, time_E = row_E[row_E >= 0], time_E[row_E >= 0]
+        if not len(row_E):
+            return
+        popularity = recommender.popularity
+        popularity += np.bincount(row_E, minlength=len(popularity)).astype(np.float32)
+        self._newest = max(self._newest, float(time_E.max()))
+        days_E = (time_E - self._latest) / DAY
+        self.recent_I += np.bincount(row_E, np.exp2(np.clip(days_E / HALF_LIFE, -1000, 1000)), len(self.recent_I))
+        if recommender.cold.fallback == "recent":
+            overall = recommender.fallback(recommender.cold).overall
+            overall += np.bincount(
+                row_E, np.exp2(np.clip(days_E / recommender.cold.half_life, -100, 100)), len(overall)
+            )
 
     def count(self, row: int, time: float, sign: int) -> None:
         """Add an event to, or take it from, the counts that answer where nothing personal is known."""

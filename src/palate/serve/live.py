@@ -24,22 +24,13 @@ from numpy.typing import NDArray
 from palate.data.dataset import History
 from palate.recommend import Recommender
 from palate.recommend.cold_start import DAY
-from palate.serve.deployment import Deployment
+from palate.serve.deployment import Deployment, LiveEvent
 from palate.serve.settings import EventType
-from palate.serve.store import Stored
+from palate.serve.store import Event, Stored
 
 UNDO, MERGE, DELETE_USER = "$undo", "$merge", "$delete-user"
+CHANGES = frozenset({UNDO, MERGE, DELETE_USER})
 NEVER = float("inf")
-
-
-class LiveEvent(NamedTuple):
-    """An event as it is kept in memory."""
-
-    seq: int
-    item_id: str
-    type: str
-    value: float | None
-    time: float
 
 
 class View(NamedTuple):
@@ -94,32 +85,48 @@ class Live:
     def apply(self, rows: Iterable[Stored]) -> None:
         """Take events over into the state, in the order of the log."""
         names = self._names
+        counted = list[LiveEvent]()
         for seq, event in rows:
             self.seq = max(self.seq, seq)
-            if event.type == UNDO:
-                self._undo(event.user_id, int(event.value or 0))
-            elif event.type == MERGE:
-                self._merge(event.item_id, event.user_id)
-            elif event.type == DELETE_USER:
-                self.forget(event.user_id)
-            else:
-                item_id, kind = names.setdefault(event.item_id, event.item_id), names.setdefault(event.type, event.type)
-                self.add(event.user_id, LiveEvent(seq, item_id, kind, event.value, event.time))
+            if event.type in CHANGES:
+                self.deployment.count_items(counted)  # first: what is taken back must have been counted
+                counted = []
+                self._change(event)
+                continue
+            item_id, kind = names.setdefault(event.item_id, event.item_id), names.setdefault(event.type, event.type)
+            one = LiveEvent(seq, item_id, kind, event.value, event.time)
+            self._keep(event.user_id, one)
+            if self._counts(event.user_id, one):
+                counted.append(one)
+        self.deployment.count_items(counted)
 
     def add(self, user_id: str, event: LiveEvent) -> None:
         """Add one event."""
+        self._keep(user_id, event)
+        if self._counts(user_id, event):
+            self.deployment.count_items([event])
+
+    def _keep(self, user_id: str, event: LiveEvent) -> None:
         user = self.users.get(user_id)
         if user is None:
             user = self.users[user_id] = LiveUser()
         user.events.append(event)
         user.view = None
         self.total += 1
-        self._count(user_id, event, 1)
+
+    def _change(self, event: Event) -> None:
+        """Apply an entry of the log that changes earlier ones."""
+        if event.type == UNDO:
+            self._undo(event.user_id, int(event.value or 0))
+        elif event.type == MERGE:
+            self._merge(event.item_id, event.user_id)
+        else:
+            self.forget(event.user_id)
 
     def forget(self, user_id: str) -> None:
         """Drop a user: the live events, and the training rows for all answers to come."""
         for event in self._pop(user_id):
-            self._count(user_id, event, -1)
+            self._uncount(user_id, event)
         self.deleted.add(user_id)
 
     def row(self, deployment: Deployment, user_id: str) -> int:
@@ -142,9 +149,9 @@ class Live:
         """Count all live events in another deployment, which takes the place of the old one."""
         deployment.reset()  # it may have counted events before
         self.deployment = deployment
-        for user_id, user in self.users.items():
-            for event in user.events:
-                self._count(user_id, event, 1)
+        deployment.count_items(
+            [event for user_id, user in self.users.items() for event in user.events if self._counts(user_id, event)]
+        )
 
     def _trained(self, deployment: Deployment, user_id: str) -> frozenset[int]:
         """Items of the training rows of a user."""
@@ -204,17 +211,20 @@ class Live:
         least = deployment.recommender.seen.feedback.min_rating
         return weight if least is None or weight <= 0 else max(weight, least)
 
-    def _count(self, user_id: str, event: LiveEvent, sign: int) -> None:
-        kind = self.types.get(event.type)
+    def _counts(self, user_id: str, event: LiveEvent) -> bool:
+        """Whether an event counts in what is popular: a positive one that the training rows do not hold."""
+        kind, deployment = self.types.get(event.type), self.deployment
         if kind is None or not kind.positive:
-            return
+            return False
         # A rating below the rule of the bundle is no like.
-        feedback = self.deployment.recommender.seen.feedback
-        if not kind.rated or event.value is None or feedback.positive(event.value):
-            old = event.seq <= self.deployment.trained_seq
-            if old and self.deployment.items.row(event.item_id) in self._trained(self.deployment, user_id):
-                return
-            self.deployment.count_item(event.item_id, event.time, sign)
+        if kind.rated and event.value is not None and not deployment.recommender.seen.feedback.positive(event.value):
+            return False
+        old = event.seq <= deployment.trained_seq
+        return not (old and deployment.items.row(event.item_id) in self._trained(deployment, user_id))
+
+    def _uncount(self, user_id: str, event: LiveEvent) -> None:
+        if self._counts(user_id, event):
+            self.deployment.count_item(event.item_id, event.time, -1)
 
     def _undo(self, user_id: str, seq: int) -> None:
         user = self.users.get(user_id)
@@ -225,7 +235,7 @@ class Live:
                 del user.events[place]
                 user.view = None
                 self.total -= 1
-                self._count(user_id, event, -1)
+                self._uncount(user_id, event)
                 break
         if not user.events:
             del self.users[user_id]

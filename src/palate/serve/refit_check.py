@@ -26,8 +26,8 @@ from palate.recommend.top_n import RecommendOptions
 from palate.serve import batcher
 from palate.serve.answers import left_out
 from palate.serve.batcher import EMPTY, Ask
-from palate.serve.deployment import Deployment
-from palate.serve.live import Live, LiveEvent
+from palate.serve.deployment import Deployment, LiveEvent
+from palate.serve.live import Live
 from palate.serve.refit import Refit, merge
 
 USERS = 2_000  # asked at a time

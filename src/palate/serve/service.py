@@ -370,7 +370,7 @@ def read_log(connection: Connection, after: int, limit: int) -> list[Stored]:
         .order_by(table.c.seq)
         .limit(limit)
     )
-    return [Stored(row[0], Event(*row[1:])) for row in connection.execute(query)]
+    return [Stored(seq, Event(*rest)) for seq, *rest in connection.execute(query).all()]
 
 
 def load_bundles(paths: list[Path], trusted_key: Path | None = None) -> list[Deployment]:
