@@ -1,4 +1,4 @@
-"""A real server with other models, with rules and reasons, and with a full store: latency at a steady rate, and the start.
+"""A real server with other models, rules with reasons, and a full store: latency at a steady rate, and the start.
 
     python benchmarks/serve_models.py [--items 27000] [--rate 50] [--seconds 5] [--stored 1000000]
 
@@ -26,7 +26,6 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
-from serve import K, Process, get, post, steady
 from sqlalchemy import insert
 
 from palate.base import Recipe
@@ -38,6 +37,7 @@ from palate.models.sasrec import SASRec
 from palate.models.two_stage import TwoStage
 from palate.serve import tables
 from palate.serve.store import Store
+from serve import K, Process, get, post, steady
 
 USERS, EVENTS, ROUNDS = 3_000, 50, 3
 
