@@ -274,9 +274,9 @@ class Explainer:
             for part in some.split(USERS):
                 found = effects(self.model, _new_users(query, owner[part]), item_BC[part.cpu()].to(owner.device))
                 parts.append(_top(found, row_BC[part.cpu().numpy()], top))
-        best = _Reasons(*map(np.concatenate, zip(*parts, strict=True)))
-        order = np.argsort(best.row, kind="stable")
-        return _Reasons(*(column[order] for column in best))
+        row, item, weight, share = (np.concatenate(columns) for columns in zip(*parts, strict=True))
+        order = np.argsort(row, kind="stable")
+        return _Reasons(row[order], item[order], weight[order], share[order])
 
     def _names(self, rows: NDArray[np.int64]) -> dict[str, pl.Series]:
         """The columns item_id and title (null where there are none) of row numbers."""
