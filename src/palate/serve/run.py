@@ -189,7 +189,7 @@ def check(settings: Settings, bundles: list[Path]) -> Iterator[str]:
     tracing.start(settings.traces)()
     app = make_app(settings, bundles)
     service = app.state.service
-    for bundle in service.bundles.values():
+    for bundle in service.models.loaded.values():
         yield f"bundle {bundle.version}: {len(bundle.users):,} users, {len(bundle.items):,} items"
     for name, rules in service.answers.scenario_rules.items():
         service.answers.deployment.recommender.bind(rules)

@@ -19,6 +19,7 @@ from palate.serve.answers import SESSION, Answers
 from palate.serve.deployment import Deployment
 from palate.serve.items import Items, load_items
 from palate.serve.live import DELETE_USER, MERGE, UNDO, Live
+from palate.serve.models import Models
 from palate.serve.problems import Problem
 from palate.serve.schemas import FeedbackEvent
 from palate.serve.settings import Settings
@@ -41,7 +42,6 @@ class Service:
 
     def __init__(self, settings: Settings, bundles: list[Deployment]) -> None:
         self.settings = settings
-        self.bundles = {one.version: one for one in bundles}
         self.store = Store(settings.store, self._applied)
         self.store_name = self.store.read_now(store_name)
         for one in bundles:
@@ -49,12 +49,11 @@ class Service:
         first = bundles[0]
         live = Live(settings.events, first)
         self.answers = Answers(settings, first, Items(first), live, self.store)
-        self.answers.loaded = self.bundles
+        self.models = Models(settings, self.store, self.store_name, bundles, self.answers)
         self.stream = Stream()
         self.on_events: Callable[[list[Stored]], None] = lambda _: None  # called with what was applied
         self.started = time.time()
         self.ready = False
-        self.before: list[str] = []  # versions that answered before the one that answers now
         self._own: set[int] = set()  # places in the log that this process wrote and has applied already
         self._polled = 0
         self._poller: asyncio.Task[None] | None = None
@@ -212,10 +211,7 @@ class Service:
     def _rebuild(self) -> None:
         """The live state of everything in the store."""
         answers = self.answers
-        active = select(tables.values.c.content).where(tables.values.c.name == "model")
-        version = self.store.read_now(lambda connection: connection.execute(active).scalar())
-        if version in self.bundles:
-            self.activate(self.bundles[version])
+        self.models.restore()
         answers.items.put(*self.store.read_now(load_items))
         self.store.read_now(answers.experiments.load)
         users = self.store.read_now(lambda connection: connection.execute(select(tables.users)).all())
@@ -268,96 +264,6 @@ class Service:
             self.answers.live.deleted.add(user.user_id)
         if user.features is not None or not user.deleted:
             self.answers.features[user.user_id] = orjson.loads(user.features or "{}")
-
-    # Bundles.
-
-    async def load(self, name: str) -> Deployment:
-        """Load a bundle of the folder of models, checked and warm; the old one goes on answering meanwhile.
-
-        Raises:
-            Problem: the name leaves the folder.
-            BundleError: the bundle is missing, damaged, or not signed by a trusted key.
-        """
-        folder = self.settings.models or next(iter(self.bundles.values())).path.resolve().parent
-        path = (folder / name).resolve()
-        if path.parent != folder.resolve():
-            raise Problem(422, f"model={name[:60]!r} is not directly inside the folder of models: give its plain name")
-        loaded = await asyncio.to_thread(Deployment.load, path, self.settings.trusted_key)
-        known = self.bundles.get(loaded.version)
-        if known is not None:
-            return known
-        loaded.join(self.store_name)
-        self.bundles[loaded.version] = loaded
-        return loaded
-
-    def version(self, name: str) -> str:
-        """The version of a loaded bundle, by itself or by the name of the folder.
-
-        Raises:
-            Problem: no loaded bundle, or more than one, has the name.
-        """
-        found = [one.version for one in self.bundles.values() if name in (one.version, one.path.name)]
-        if len(found) != 1:
-            few = "no loaded model is" if not found else f"{len(found)} loaded models are"
-            raise Problem(404, f"{few} named {name[:100]!r}: load it first, or give its version, see GET /v1/models")
-        return found[0]
-
-    async def switch(self, version: str) -> Deployment:
-        """Activate a loaded bundle and remember the one before.
-
-        Raises:
-            Problem: no loaded bundle has this version.
-        """
-        deployment = self.bundles[self.version(version)]
-        if deployment is not self.answers.deployment:
-            self.before.append(self.answers.deployment.version)
-            self.activate(deployment)
-            await self._keep_active()
-        return deployment
-
-    async def roll_back(self) -> Deployment:
-        """Activate the bundle that answered before.
-
-        Raises:
-            Problem: there is none.
-        """
-        if not self.before:
-            raise Problem(409, "no other model has answered before: activate one by its version")
-        deployment = self.bundles[self.before.pop()]
-        self.activate(deployment)
-        await self._keep_active()
-        return deployment
-
-    async def unload(self, version: str) -> None:
-        """Forget a bundle that does not answer.
-
-        Raises:
-            Problem: it is unknown, or it answers.
-        """
-        if version not in self.bundles:
-            raise Problem(404, f"no loaded model {version[:100]!r}: see GET /v1/models")
-        if self.bundles[version] is self.answers.deployment:
-            raise Problem(409, f"{version} answers: activate another one first")
-        if self.answers.experiments.uses(version):
-            raise Problem(409, f"{version} is an arm of the running experiment: stop it first")
-        del self.bundles[version]
-        self.before = [one for one in self.before if one != version]
-
-    async def _keep_active(self) -> None:
-        content = {"name": "model", "content": self.answers.deployment.version}
-
-        def change(connection: Connection) -> None:
-            connection.execute(delete(tables.values).where(tables.values.c.name == "model"))
-            connection.execute(tables.values.insert(), content)
-
-        await self.store.write(change)
-
-    def activate(self, deployment: Deployment) -> None:
-        """Let another loaded bundle answer; requests in progress end with the one that they began with."""
-        answers = self.answers
-        fresh = Items(deployment, answers.items.changes.values())
-        answers.live.adopt(deployment)
-        answers.deployment, answers.items = deployment, fresh
 
 
 def read_log(connection: Connection, after: int, limit: int) -> list[Stored]:

@@ -20,11 +20,11 @@ def add_routes(router: APIRouter, service: Service) -> None:
 
     async def described(name: str, *, status: int = 200) -> Response:
         await store.read(every.load)
-        return json_response(every.get(name).describe(service.bundles), status)
+        return json_response(every.get(name).describe(service.models.loaded), status)
 
     def check(plan: Plan) -> Plan:
         """The plan with versions in place of folders."""
-        arms = [arm.model_copy(update={"model": service.version(arm.model)}) for arm in plan.arms]
+        arms = [arm.model_copy(update={"model": service.models.version(arm.model)}) for arm in plan.arms]
         unknown = set(plan.types or ()) - set(service.settings.events)
         if unknown:
             raise Problem(422, f"unknown event type {min(unknown)!r}: there are {', '.join(service.settings.events)}")
@@ -42,7 +42,7 @@ def add_routes(router: APIRouter, service: Service) -> None:
         """All experiments without their results, the latest first."""
         await store.read(every.load)
         newest = reversed(every.known.values())
-        return json_response({"experiments": [one.describe(service.bundles) for one in newest]})
+        return json_response({"experiments": [one.describe(service.models.loaded) for one in newest]})
 
     @router.get("/v1/experiments/{name}", tags=["experiments"])
     async def result(name: str) -> Response:
@@ -52,7 +52,7 @@ def add_routes(router: APIRouter, service: Service) -> None:
         found: dict[str, Any] | None = None
         if one.started is not None:
             found = await store.read(lambda connection: results_of(connection, one, service))
-        return json_response({**one.describe(service.bundles), "results": found})
+        return json_response({**one.describe(service.models.loaded), "results": found})
 
     @router.post("/v1/experiments/{name}/start", tags=["experiments"])
     async def start(name: str) -> Response:

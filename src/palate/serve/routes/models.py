@@ -17,26 +17,26 @@ def add_routes(router: APIRouter, service: Service) -> None:
     async def models() -> Response:
         """The loaded bundles."""
         active = answers.deployment.version
-        listed = [{**one.describe(), "active": one.version == active} for one in service.bundles.values()]
+        listed = [{**one.describe(), "active": one.version == active} for one in service.models.loaded.values()]
         return json_response({"active": active, "models": listed})
 
     @router.post("/v1/models/load", tags=["models"])
     async def load(body: ModelName) -> Response:
         """Load a bundle of the folder of models by its name; the active one goes on answering."""
-        return json_response((await service.load(body.model)).describe())
+        return json_response((await service.models.load(body.model)).describe())
 
     @router.post("/v1/models/activate", tags=["models"])
     async def activate(body: ModelName) -> Response:
         """Let a loaded version answer. Requests in progress end with the one that they began with."""
-        return json_response((await service.switch(body.model)).describe())
+        return json_response((await service.models.switch(body.model)).describe())
 
     @router.post("/v1/models/rollback", tags=["models"])
     async def roll_back() -> Response:
         """Let the version that answered before answer again."""
-        return json_response((await service.roll_back()).describe())
+        return json_response((await service.models.roll_back()).describe())
 
     @router.delete("/v1/models/{version}", tags=["models"], status_code=204)
     async def unload(version: str) -> Response:
         """Forget a version that does not answer."""
-        await service.unload(version)
+        await service.models.unload(version)
         return Response(status_code=204)
