@@ -17,8 +17,9 @@ import numpy as np
 
 from palate.base import TrainOptions
 from palate.data.splits.strategies import at_random
+from palate.evaluation.intervals import clustered
 from palate.evaluation.rating_prediction import evaluate_ratings
-from palate.reproduce.rows import Options, clustered
+from palate.reproduce.rows import Options
 from palate.reproduce.system_c import BEST, load_anime
 
 

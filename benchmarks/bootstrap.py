@@ -27,7 +27,7 @@ from scipy import stats
 from palate.data.splits.strategies import at_random, leave_one_out
 from palate.datasets.registry import load
 from palate.evaluation.evaluate import evaluate
-from palate.evaluation.significance import intervals
+from palate.evaluation.intervals import intervals
 from palate.models.popularity import Popularity
 
 

@@ -21,11 +21,11 @@ from palate.data.dataset import Dataset
 from palate.data.splits.split import Split
 from palate.datasets.registry import load
 from palate.evaluation.evaluate import evaluate
+from palate.evaluation.intervals import clustered
 from palate.experiment import validation_parts
 from palate.models.edlae import RecentEDLAE
 from palate.models.ensemble import Ensemble
 from palate.models.registry import as_table
-from palate.reproduce.rows import clustered
 from palate.reproduce.system_e import HITS, OURS, TWO_STAGES, earlier, split
 
 # The first of each is what the others are held against.

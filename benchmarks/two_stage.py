@@ -27,10 +27,11 @@ import torch
 from palate.base import TrainOptions
 from palate.data.splits.strategies import by_time
 from palate.datasets.registry import load
+from palate.evaluation.intervals import clustered
 from palate.evaluation.two_stage import evaluate_stages
 from palate.models import make_recipe
 from palate.reproduce import system_e
-from palate.reproduce.rows import Options, clustered
+from palate.reproduce.rows import Options
 
 CLOSED: list[Any] = [
     "popularity",

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from palate.errors import EvaluationError
-from palate.reproduce.markdown import conclusions, markdown
+from palate.reproduce.markdown import cell, conclusions, markdown, table
 from palate.reproduce.rows import Row, shared_fingerprints
 
 
@@ -34,8 +34,8 @@ def test_a_better_published_figure_or_none_gives_no_verdict() -> None:
 
 def test_the_table_holds_every_number_and_where_it_came_from() -> None:
     text = markdown(HIGHER + LOWER, "palate reproduce X")
-    assert "| trivial | trivial model | NDCG@10 |  | 0.0700 | 0.0500 to 0.0900 | 95 | 1.2 |" in text
-    assert "| published | published model | MSE | 11.74 |  |  | 95 | 1.2 |" in text
+    assert "| trivial | trivial model | 0.0700 (0.0500 to 0.0900) | 2.5100 | 95 |" in text
+    assert "| published | published model | 0.03 | 11.74 | 95 |" in text
     assert "`palate reproduce X`, commit " in text
     assert "Candidates: all 5 items." in text
 
@@ -48,3 +48,20 @@ def test_rows_of_different_ground_are_refused_in_one_table() -> None:
     assert "Candidates: all 5 items. Fingerprints: split aaa." in text
     elsewhere = replace(other, dataset="large")
     assert shared_fingerprints([one, elsewhere]) == "tiny: split aaa; large: split bbb"
+
+
+def test_small_figures_can_be_read_and_several_fits_show_their_range() -> None:
+    small = row("best", "Accuracy", 1, None, 0.00045, low=0.00031, high=0.0012)
+    assert cell(small) == "0.00045 (0.00031 to 0.0012)"
+    assert cell(replace(small, seeds=5, least=0.0004, most=0.0006)).endswith("; 5 fits: 0.00040 to 0.00060)")
+    assert cell(replace(HIGHER[0], published=0.00045)) == "0.00045"
+
+
+def test_each_request_time_has_a_line_of_its_own() -> None:
+    held, last = (
+        replace(HIGHER[1], request=f"{event} event", value=value)
+        for event, value in (("held-out", 0.3), ("last known", 0.2))
+    )
+    text = table([held, last])
+    assert "| trivial | trivial model | held-out event | 0.3000" in text
+    assert "| trivial | trivial model | last known event | 0.2000" in text

@@ -10,9 +10,10 @@ from palate.data.splits.strategies import at_random
 from palate.errors import DataError, SourceError
 from palate.models.bmf import BMF
 from palate.models.means import MeanRating, UserItemMeans
+from palate.reproduce.measured import Planned
 from palate.reproduce.ml_100k_rmse import PROTOCOL as FOLDS
 from palate.reproduce.ml_100k_rmse import folds
-from palate.reproduce.rows import Options, Planned
+from palate.reproduce.rows import Options
 from palate.reproduce.system_c import PROTOCOL, load_anime, measured
 
 

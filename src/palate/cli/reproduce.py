@@ -22,7 +22,10 @@ ROLES: tuple[Role, ...] = ("trivial", "faithful", "best")
 def reproduce(
     systems: Annotated[list[str] | None, typer.Argument(help="Systems to run; all by default.")] = None,
     json: Annotated[
-        Path | None, typer.Option("--json", help="Also write the rows to this JSON file (- is stdout).")
+        Path | None,
+        typer.Option(
+            "--json", help="Also write command, commit, date, seconds and rows to this JSON file (- is stdout)."
+        ),
     ] = None,
     markdown: Annotated[
         Path | None,
@@ -74,9 +77,14 @@ def reproduce(
             found[system] = its_rows
             if json != Path("-"):
                 _show(system, its_rows)
+    from palate.reproduce.markdown import cpu_seconds, stamp
+
     rows = [row for system in wanted for row in found[system]]
+    flags = [*(["--fast"] if fast else []), *(f"--role {one}" for one in roles if role)]
+    command = " ".join(["palate reproduce", *wanted, *flags])
     if json is not None:
-        text = json_format.dumps([row.to_dict() for row in rows], indent=2)
+        run_of = stamp(command) | {"cpu_seconds": round(cpu_seconds(), 1), "rows": [row.to_dict() for row in rows]}
+        text = json_format.dumps(run_of, indent=2)
         if json == Path("-"):
             print(text)  # noqa: T201
         else:
@@ -85,10 +93,8 @@ def reproduce(
     if markdown is not None:
         from palate.reproduce.markdown import markdown as as_markdown
 
-        flags = [*(["--fast"] if fast else []), *(f"--role {one}" for one in roles if role)]
         with storage.replacing(markdown) as temporary:
-            words = " ".join(["palate reproduce", *wanted, *flags])
-            temporary.write_text(as_markdown(rows, words), encoding="utf-8")
+            temporary.write_text(as_markdown(rows, command), encoding="utf-8")
 
 
 def _roles(names: list[str] | None) -> list[Role]:
@@ -99,7 +105,7 @@ def _roles(names: list[str] | None) -> list[Role]:
 
 
 def _show(system: str, rows: list[Row]) -> None:
-    from palate.reproduce.markdown import conclusions
+    from palate.reproduce.markdown import cell, conclusions, metric_name
     from palate.reproduce.rows import shared_fingerprints
 
     protocols = list(dict.fromkeys(row.protocol for row in rows))
@@ -108,11 +114,11 @@ def _show(system: str, rows: list[Row]) -> None:
         candidates = next((row.candidates for row in part if row.candidates), None)
         table(
             f"System {system}, {part[0].dataset}: {protocol}",
-            ["role", "model", "metric", "published", "ours", "95 % interval", "users", "seconds"],
+            ["role", "model", "request time", "metric", "published", "ours (95 % interval)", "users", "seconds"],
             [
                 [
-                    row.role, row.model, row.metric if row.k is None else f"{row.metric}@{row.k}", row.published,
-                    row.value, None if row.low is None else f"{row.low:.4f} to {row.high:.4f}", row.users,
+                    row.role, row.model, row.request, metric_name(row), row.published,
+                    None if row.value is None else cell(row), row.users,
                     None if row.seconds is None else round(row.seconds, 1),
                 ]
                 for row in part

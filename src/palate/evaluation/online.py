@@ -22,7 +22,8 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from palate.errors import EvaluationError
-from palate.evaluation.significance import LEVEL, interval
+from palate.evaluation.intervals import interval
+from palate.evaluation.significance import LEVEL
 from palate.evaluation.tables import Plain
 
 Floats = NDArray[np.float64]

@@ -24,7 +24,7 @@ from palate.base import PredictsRatings, Query, device_of
 from palate.data.splits.split import Split
 from palate.errors import EvaluationError, ModelError
 from palate.evaluation.checks import check_model
-from palate.evaluation.significance import intervals
+from palate.evaluation.intervals import intervals
 from palate.evaluation.tables import Plain, Tabular, plain
 
 CHUNK_ROWS = 1 << 14

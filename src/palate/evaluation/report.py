@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from palate.errors import EvaluationError
-from palate.evaluation.significance import intervals
+from palate.evaluation.intervals import intervals
 from palate.evaluation.tables import Plain, Tabular, plain
 from palate.top_k import TIE_RULE
 

@@ -14,22 +14,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, overload
+from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from scipy import stats
 
 from palate.errors import EvaluationError
+from palate.evaluation.intervals import Floats, interval
 from palate.evaluation.tables import Plain, plain
 
 LEVEL = 0.05  # of a test that names a winner, after correction
 METRIC = "NDCG"  # the metric that decides
-Floats = NDArray[np.floating[Any]]
 
-# Draws held at once by the bootstrap: 2 MB, which stay in the cache; more only where one resample needs more.
-CHUNK_CELLS = 500_000
 # Sign flips held at once by the permutation test: 8 bytes each, a few copies.
 FLIP_CELLS = 2_000_000
 # Above so many users who differ, the sign-flip distribution is normal for every purpose, and is taken as such.
@@ -52,51 +49,6 @@ class Paired(Plain):
     high: float
     p: float
     test: str
-
-
-def interval(values_U: Floats, *, level: float = 0.95, resamples: int = 1_000, seed: int = 0) -> tuple[float, float]:
-    """Percentile bootstrap interval of the mean over users: ``intervals`` for one metric."""
-    low, high = intervals(np.asarray(values_U)[:, None], level=level, resamples=resamples, seed=seed)[0]
-    return float(low), float(high)
-
-
-@overload
-def intervals(
-    values: Mapping[str, Floats], *, level: float = ..., resamples: int = ..., seed: int = ...
-) -> dict[str, tuple[float, float]]: ...
-@overload
-def intervals(values: Floats, *, level: float = ..., resamples: int = ..., seed: int = ...) -> NDArray[np.float64]: ...
-def intervals(
-    values: Mapping[str, Floats] | Floats, *, level: float = 0.95, resamples: int = 1_000, seed: int = 0
-) -> dict[str, tuple[float, float]] | NDArray[np.float64]:
-    """Percentile bootstrap intervals of the means over users (Efron & Tibshirani 1993, ch. 13).
-
-    All metrics share each resample of users, drawn as ``scipy.stats.bootstrap`` draws them, so that the intervals are
-    those of SciPy to seven digits. Memory: 2 MB, or 4 bytes per user where that is more, beside a (U, M) copy.
-
-    Args:
-        values: (U, M), or (U,) by name.
-        level: of the interval.
-        resamples: drawn with replacement, U users each.
-        seed: of the draws.
-
-    Returns:
-        (M, 2) low and high, or a pair by name. NaN with fewer than two users. Where all values
-        of a metric are equal the interval is that point.
-
-    Raises:
-        EvaluationError: no resamples, or columns of different length.
-    """
-    if resamples < 1:
-        raise EvaluationError(f"resamples={resamples}: an interval needs at least 1")
-    if isinstance(values, Mapping):
-        if len({len(column_U) for column_U in values.values()}) > 1:
-            lengths = ", ".join(f"{name} {len(column_U):,}" for name, column_U in values.items())
-            raise EvaluationError(f"the metrics are of different users ({lengths}): give one value per user and metric")
-        table_UM = np.column_stack(list(values.values())) if values else np.empty((0, 0))
-        pairs = _intervals(table_UM, level, resamples, seed)
-        return {name: (float(low), float(high)) for name, (low, high) in zip(values, pairs, strict=True)}
-    return _intervals(np.asarray(values), level, resamples, seed)
 
 
 def paired(a_U: Floats, b_U: Floats, *, resamples: int = 10_000, seed: int = 0) -> Paired:
@@ -122,6 +74,8 @@ def paired(a_U: Floats, b_U: Floats, *, resamples: int = 10_000, seed: int = 0) 
     difference_U = np.asarray(a_U, dtype=np.float64) - np.asarray(b_U, dtype=np.float64)
     mean = float(difference_U.mean()) if len(difference_U) else float("nan")
     low, high = interval(difference_U, resamples=resamples, seed=seed)
+    if not difference_U.any():
+        low = -high  # nobody differs: either model could still be the better one
     # Flipping a 0 changes no sum: most users tie, and leaving them out spares most of the time.
     p, test = _sign_flip(difference_U[difference_U != 0], resamples, seed)
     if len(difference_U) < 2:
@@ -147,33 +101,6 @@ def holm(p: Sequence[float] | Floats) -> NDArray[np.float64]:
     stepped = given[order] * np.arange(len(order), 0, -1)
     adjusted[order] = np.minimum(np.maximum.accumulate(stepped), 1.0)  # a larger p is never corrected to less
     return adjusted
-
-
-def _intervals(values_UM: Floats, level: float, resamples: int, seed: int) -> NDArray[np.float64]:
-    users, metrics = values_UM.shape
-    if users < 2 or not metrics:
-        return np.full((metrics, 2), np.nan)
-    mean_M = values_UM.mean(axis=0, dtype=np.float64)
-    # Centered, so that float32 rounds deviations and not the means, which are added again in double precision.
-    centered_UM = torch.from_numpy((values_UM - mean_M).astype(np.float32))
-    means_RM = np.empty((resamples, metrics))
-    rng = np.random.default_rng(seed)
-    step = max(1, CHUNK_CELLS // users)
-    for first in range(0, resamples, step):
-        rows = min(step, resamples - first)
-        # int32 draws are the numbers that int64 draws would be, at half the memory traffic. embedding_bag adds up the
-        # drawn rows without forming them, seven times as fast as counting the draws and multiplying by the counts.
-        draw_RU = torch.from_numpy(rng.integers(0, users, (rows, users), dtype=np.int32))
-        # Single precision adds 64 rows at most: most deviations are equal, so longer sums round in one direction.
-        starts_RP = torch.arange(rows, dtype=torch.int32)[:, None] * users + torch.arange(0, users, 64).int()
-        sums = torch.nn.functional.embedding_bag(draw_RU.flatten(), centered_UM, starts_RP.flatten(), mode="sum")
-        means_RM[first : first + rows] = sums.view(*starts_RP.shape, metrics).sum(1, dtype=torch.float64).numpy()
-    tail = (1 - level) / 2
-    bounds_2M = np.quantile(means_RM / users, [tail, 1 - tail], axis=0)
-    # A mean lies between the least and the largest value, also where float32 rounded it beyond.
-    inside_2M = np.clip(mean_M + bounds_2M, values_UM.min(axis=0), values_UM.max(axis=0))
-    bounds_M2: NDArray[np.float64] = np.where(np.ptp(values_UM, axis=0) == 0, mean_M, inside_2M).T
-    return bounds_M2
 
 
 def _sign_flip(difference_U: Floats, resamples: int, seed: int) -> tuple[float, str]:

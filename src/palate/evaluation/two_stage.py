@@ -26,8 +26,9 @@ from palate.base import Query
 from palate.data.splits.split import Split
 from palate.errors import EvaluationError
 from palate.evaluation.evaluate import evaluate
+from palate.evaluation.intervals import interval
 from palate.evaluation.rankings import GroundTruth
-from palate.evaluation.significance import Paired, interval, paired
+from palate.evaluation.significance import Paired, paired
 from palate.evaluation.tables import Plain, Tabular, plain
 from palate.models.two_stage import TwoStageModel
 

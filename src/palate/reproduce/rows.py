@@ -1,26 +1,20 @@
-"""The common parts of the published tables: rows, the models of a table, intervals over users, precision."""
+"""The common parts of the published tables: rows, options, intervals over users, precision."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from functools import cache
 from statistics import median
 from typing import Any, Literal
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
-from scipy import stats
 
 from palate.base import Recipe, TrainOptions
-from palate.data.dataset import Dataset
 from palate.data.splits.split import Split
 from palate.errors import EvaluationError
-from palate.evaluation.report import Report
-from palate.experiment import comparability_line, fit_and_measure, fit_timed
 from palate.progress import ProgressEvent
 from palate.training.losses import chunked_softmax
 
@@ -46,6 +40,10 @@ class Row:
         seconds: training time.
         candidates: the items that each relevant item is ranked among, in words.
         fingerprints: of the split or splits, and of the candidates.
+        request: the request time that the model was given, "held-out event" or "last known event"; None where the
+            model reads none.
+        seeds: number of fits that ``value`` is the mean of.
+        least, most: range of the metric over the seeds; None for a single one.
     """
 
     system: str
@@ -63,6 +61,10 @@ class Row:
     seconds: float | None
     candidates: str | None
     fingerprints: str | None = None
+    request: str | None = None
+    seeds: int = 1
+    least: float | None = None
+    most: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """The row for JSON."""
@@ -98,33 +100,6 @@ def published(
     ]
 
 
-def from_report(
-    report: Report,
-    metrics: Iterable[tuple[str, int]],
-    *,
-    system: str,
-    protocol: str,
-    role: Role,
-    model: str,
-    seconds: float | None,
-    figures: dict[tuple[str, int], float] | None = None,
-) -> list[Row]:
-    """The rows of one evaluated model; ``figures`` are the published values of the same metrics."""
-    rows = []
-    for metric, k in metrics:
-        one = report.measure(metric, k)
-        known = None if one.low != one.low else (one.low, one.high)
-        low, high = known or (None, None)
-        figure = (figures or {}).get((metric, k))
-        rows.append(
-            Row(
-                system, report.data, protocol, role, model, metric, k, figure, one.value, low, high, report.users,
-                seconds, report.candidates, comparability_line(report),
-            )
-        )  # fmt: skip
-    return rows
-
-
 def in_words(name: str, recipe: Recipe[Any]) -> str:
     """The name and the fields that are not at their defaults: "SASRec, epochs 24, dropout 0.3"."""
     defaults = vars(type(recipe)())
@@ -157,95 +132,6 @@ def shared_fingerprints(rows: Iterable[Row]) -> str | None:
             )
     lines = [f"{name}: {row.fingerprints}" if len(found) > 1 else str(row.fingerprints) for name, row in found.items()]
     return "; ".join(lines) or None
-
-
-@dataclass(frozen=True)
-class Planned:
-    """One model of a table.
-
-    Args:
-        role: of its rows.
-        recipe: the recipe to fit.
-        label: name of the model in the table.
-        figures: published values of the same model by metric and length.
-        half: train in bfloat16 mixed precision on a machine where that is faster.
-        feedback: also train on the rows without a rating.
-    """
-
-    role: Role
-    recipe: Recipe[Any]
-    label: str
-    figures: dict[tuple[str, int], float] | None = None
-    half: bool = False
-    feedback: bool = False
-
-    def training(self, options: Options) -> TrainOptions:
-        """The training options of this model."""
-        return quickest(options.training) if self.half else options.training
-
-    def fit(self, train: Dataset, options: Options, **more: Any) -> tuple[Any, float]:
-        """The fitted model and the seconds that took."""
-        return fit_timed(self.recipe, train, self.training(options), **more)
-
-
-def measured_table(
-    plan: Iterable[Planned],
-    split: Split,
-    options: Options,
-    metrics: Iterable[tuple[str, int]],
-    *,
-    system: str,
-    protocols: dict[str, str],
-) -> Iterator[Row]:
-    """Fit each model on the training rows and measure it on the test rows.
-
-    Args:
-        plan: models; those of other roles than requested are skipped.
-        split: with candidates, if "sampled" is measured.
-        options: roles and training.
-        metrics: by name and length.
-        system: of the rows.
-        protocols: of "full" and "sampled" ranking, those to measure; the rows of the first come first.
-    """
-    later: list[Row] = []
-    for one in plan:
-        if one.role not in options.roles:
-            continue
-        options.report(f"training {one.label}")
-        found = fit_and_measure(one.recipe, split, one.training(options), k=10, rankings=tuple(protocols))
-        for line in found.findings:
-            options.report(f"{one.label}: {line}")
-        for number, (ranking, protocol) in enumerate(protocols.items()):
-            rows = from_report(
-                found.reports[ranking], metrics, system=system, protocol=protocol, role=one.role, model=one.label,
-                seconds=found.seconds, figures=one.figures,
-            )  # fmt: skip
-            if number:
-                later += rows
-            else:
-                yield from rows
-    yield from later
-
-
-def clustered(
-    values_N: NDArray[Any], user_N: NDArray[np.integer[Any]], *, resamples: int = 1_000, seed: int = 0
-) -> tuple[float, float, float]:
-    """Mean over N rows with its 95 % percentile bootstrap interval over users: (mean, low, high).
-
-    Rows of one user are alike, so whole users are drawn (Davison & Hinkley 1997, sec. 3.8).
-    """
-    _, place_N = np.unique(user_N, return_inverse=True)
-    sum_U, count_U = np.bincount(place_N, values_N), np.bincount(place_N).astype(np.float64)
-    result = stats.bootstrap(
-        (sum_U, count_U),
-        lambda sums, counts, axis=-1: sums.sum(axis) / counts.sum(axis),
-        n_resamples=resamples,
-        paired=True,
-        vectorized=True,
-        method="percentile",
-        rng=np.random.default_rng(seed),
-    )
-    return float(values_N.mean()), float(result.confidence_interval.low), float(result.confidence_interval.high)
 
 
 def quickest(options: TrainOptions) -> TrainOptions:

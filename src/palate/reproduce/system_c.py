@@ -20,21 +20,24 @@ from palate.data.splits.strategies import at_random
 from palate.datasets.formats import Archive, read_anime
 from palate.datasets.registry import REGISTRY
 from palate.datasets.sources import locate
+from palate.evaluation.intervals import clustered
 from palate.evaluation.rating_prediction import RatingsReport, evaluate_ratings
 from palate.models.bmf import BMF
 from palate.models.means import MeanRating, UserItemMeans
 from palate.models.mf import MF
 from palate.models.svdpp import SVDpp
-from palate.reproduce.rows import Options, Planned, Row, clustered, published, splits_line
+from palate.reproduce.measured import Planned
+from palate.reproduce.rows import Options, Row, published, splits_line
 
 SEEDS = 5
 PROTOCOL = "random 80/20 of the ratings, five seeds pooled; cold rows by item, user or overall mean"
 FULL = "full data, share of validation rows not published, cold rows dropped"
 FAITHFUL = MF.published(dim=4)
-BIASED = MF(dim=8, epochs=20, batch_size=4096, learning_rate=0.005, regularization=0.15)
+BIASED = MF(
+    dim=8, biases=True, optimizer="adam", epochs=20, batch_size=4096, learning_rate=0.005, regularization=0.15
+)  # fmt: skip
 FEEDBACK = SVDpp(dim=8, epochs=12, batch_size=16_384, learning_rate=0.01, regularization=0.15)
-BEST = BMF(dim=16, sweeps=150, burn_in=60, draws=30)
-
+BEST = BMF(dim=16, sweeps=150, burn_in=60, draws=30, link=1.0, feedback=True, features=0.5)
 
 PLAN = (
     Planned("trivial", MeanRating(), "mean rating"),

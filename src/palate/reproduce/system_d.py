@@ -35,13 +35,14 @@ from palate.data.ids import IdMap
 from palate.data.splits.split import Split
 from palate.data.splits.strategies import at_random
 from palate.datasets.registry import load
+from palate.evaluation.intervals import clustered
 from palate.experiment import fit_timed
 from palate.models.edlae import EDLAE
 from palate.models.ensemble import Ensemble
 from palate.models.ials import IALS
 from palate.models.popularity import Popularity
 from palate.models.two_tower import TwoTower
-from palate.reproduce.rows import Options, Role, Row, clustered, published, quickest, splits_line
+from palate.reproduce.rows import Options, Role, Row, published, quickest, splits_line
 from palate.top_k import pair_ranks
 
 LENGTHS = (1, 5, 10, 50, 100)
