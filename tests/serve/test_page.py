@@ -316,6 +316,48 @@ def test_the_overview_shows_an_event_as_it_is_stored(page, shop_server):
     expect(lines.first).to_contain_text("stream-1")
 
 
+def test_a_user_and_an_item_show_an_event_as_it_is_stored(page, shop_server):
+    lines = page.locator("[aria-labelledby=events] li")
+    page.goto(f"{page.base}/#/users/u08")
+    expect(page.get_by_text("None. Feedback about this user")).to_be_visible()
+    shop_server.post("/v1/feedback", {"user_id": "u08", "item_id": "i/05 ä", "type": "like", "event_id": "seen live"})
+    expect(lines.first).to_contain_text("Crème number 5")
+    shop_server.post("/v1/feedback", {"user_id": "u09", "item_id": "i/06 ä", "type": "like"})
+    page.goto(f"{page.base}/#/items/i%2F06%20%C3%A4")
+    expect(lines).to_have_count(1)
+    shop_server.post("/v1/feedback", {"user_id": "u10", "item_id": "i/06 ä", "type": "like"})
+    expect(lines.first).to_contain_text("u10")
+    shop_server.client.delete("/v1/feedback/seen%20live")
+
+
+def test_the_fields_of_an_item_can_be_changed(page, shop_server):
+    page.goto(f"{page.base}/#/items/i%2F06%20%C3%A4")
+    before = shop_server.get("/v1/items/i%2F06 ä")["features"]
+    kind = page.get_by_label("kind", exact=True)
+    expect(kind).to_have_value(before["kind"])
+    kind.fill("odd")
+    page.get_by_role("button", name="Save").click()
+    expect(page.get_by_text("saved", exact=True)).to_be_visible()
+    assert shop_server.get("/v1/items/i%2F06 ä")["features"] == {**before, "kind": "odd"}
+    kind.fill(before["kind"])
+    page.get_by_role("button", name="Save").click()
+    expect(page.locator("[aria-labelledby=about] dd", has_text=before["kind"]).first).to_be_visible()
+
+
+def test_exposure_tells_how_places_are_spread(page, shop_server):
+    told = shop_server.get("/v1/stats/exposure")
+    for number in range(4):
+        shop_server.ids(f"u{number:02}", k=5)
+    now = shop_server.get("/v1/stats/exposure", limit=3)
+    assert (now["lists"] - told["lists"], now["places"] - told["places"]) == (4, 20)
+    shares = [one["share"] for one in now["top"]]
+    assert shares == sorted(shares)
+    assert len(now["most_shown"]) == 3
+    assert now["most_shown"][0]["places"] >= now["most_shown"][2]["places"] > 0
+    page.goto(f"{page.base}/#/overview")
+    expect(page.locator("[aria-labelledby=exposure]")).to_contain_text("top 50 % of items")
+
+
 def test_the_overview_asks_where_there_is_no_stream(browser, serving):
     with serving(PALATE_SERVE_MAX_STREAMS="1") as running:
         context = browser.new_context()

@@ -31,6 +31,7 @@ from palate.serve import tracing
 from palate.serve.batcher import EMPTY, Ask, Batcher
 from palate.serve.deployment import Deployment
 from palate.serve.experiments import Experiments, Trial, team_draft
+from palate.serve.exposure import Exposure
 from palate.serve.impressions import ImpressionLog
 from palate.serve.items import Items
 from palate.serve.live import Live, View
@@ -84,6 +85,7 @@ class Answers:
         self.scenario_rules = {
             name: Rules.of(one.rules) if one.rules else None for name, one in self.settings.scenarios.items()
         }
+        self.exposure = Exposure()
         self.impressions = ImpressionLog(self.store, self.settings.impressions)
         self.loaded: Mapping[str, Deployment] = {self.deployment.version: self.deployment}
         self.experiments = Experiments()
@@ -138,6 +140,7 @@ class Answers:
         listed = _listed(lists, rows, page)
         self._remember(name, Page(asked, versions, listed, first + len(rows), time.time(), trial))
         explore = lists[0].ask.options.cold.explore
+        self.exposure.add(rows)
         self.impressions.add(name, first, user, " + ".join(versions), asked.scenario, rows, explore, trial)
         notes = list(dict.fromkeys(note for one in lists for note in one.notes))
         ask = lists[0].ask

@@ -1,6 +1,6 @@
 // Plots: lines over time (uPlot), and intervals (plain elements).
 import UPlot from "./vendor/uplot.js";
-import { html, useEffect, useRef } from "./lib.js";
+import { html, percent, useEffect, useRef } from "./lib.js";
 
 const HEIGHT = 190;
 const token = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
@@ -75,6 +75,18 @@ export function Intervals({ rows, label }) {
         <div class=${"dot " + (n ? "second" : "first")} style=${{ left: share(mark.value) }}></div>`)}
     </div>
     <span class="number">${row.marks.map((mark, n) => html`<div key=${n}>${mark ? mark.value.toFixed(3) : "–"}</div>`)}</span>
+  `)}</div>`;
+}
+
+/**
+ * Shares of a whole as bars.
+ * @param {{rows: {name: string, share: number}[], label: string}} props
+ */
+export function Shares({ rows, label }) {
+  return html`<div class="intervals" role="group" aria-label=${label}>${rows.map((row) => html`
+    <span key=${row.name}>${row.name}</span>
+    <div class="axis" role="img" aria-label=${`${row.name}: ${percent(row.share)}`}><div class="bar" style=${{ width: `${100 * row.share}%` }}></div></div>
+    <span class="number">${percent(row.share)}</span>
   `)}</div>`;
 }
 

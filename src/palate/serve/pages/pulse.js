@@ -1,6 +1,7 @@
 // The figures of the server, now and over the last minutes, and the newest events, for as long as somebody looks.
 // They come as server-sent events; where the stream breaks, they are asked for instead until it is back.
 import { get, send } from "./api.js";
+import { useEffect, useRef } from "./lib.js";
 
 const EVERY = 2000;
 const KEPT = 50; // events
@@ -71,6 +72,21 @@ function turn() {
 document.addEventListener("visibilitychange", turn);
 
 export const pulse = () => state;
+
+/** Call back when new events match, or when earlier ones were taken back, moved or deleted, while the view is there. */
+export function useEvents(match, call) {
+  const latest = useRef();
+  latest.current = { match, call };
+  useEffect(() => {
+    let [seq, changes] = [state.events[0]?.seq ?? 0, state.changes];
+    return follow(() => {
+      const fresh = state.events.filter((event) => event.seq > seq);
+      if (fresh.some(latest.current.match) || state.changes !== changes) latest.current.call();
+      seq = Math.max(seq, state.events[0]?.seq ?? 0);
+      changes = state.changes;
+    });
+  }, []);
+}
 
 /** Call back after each new reading, until the returned function is called. */
 export function follow(listener) {

@@ -5,9 +5,9 @@ from __future__ import annotations
 import time
 from dataclasses import asdict
 from importlib.metadata import version
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Query, Response
 from fastapi.responses import PlainTextResponse
 
 from palate.serve.metrics import Metrics
@@ -46,6 +46,12 @@ def add_routes(router: APIRouter, service: Service, metrics: Metrics) -> None:
     async def history() -> Response:
         """Requests, events and latency of the last quarter of an hour, every five seconds."""
         return json_response(metrics.history(time.time()))
+
+    @router.get("/v1/stats/exposure", tags=["operations"])
+    async def exposure(limit: Annotated[int, Query(ge=0, le=100)] = 10) -> Response:
+        """How the places of the lists served since the start are spread over the items, and those shown most."""
+        listed = int(answers.deployment.listed_I.sum())
+        return json_response(answers.exposure.describe(listed, limit, answers.items.title))
 
     @router.get("/v1/metrics", tags=["operations"], response_class=PlainTextResponse)
     async def prometheus() -> Response:

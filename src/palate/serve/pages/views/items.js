@@ -2,6 +2,7 @@
 import { at, forgetItem, get, itemsById, patch } from "../api.js";
 import { count, html, link, plural, useLoad, useSettled, useState } from "../lib.js";
 import { announce, Empty, EventLines, Failure, Head, Loaded, meta, SearchBox, Tile } from "../parts.js";
+import { useEvents } from "../pulse.js";
 import { usePages } from "./users.js";
 
 function State({ item }) {
@@ -46,11 +47,21 @@ export function Items() {
 
 const day = (seconds) => (seconds == null ? "" : new Date(seconds * 1000).toISOString().slice(0, 10));
 
+// A field of the catalog as text, and back in the type that it has.
+const asText = (value) => (Array.isArray(value) ? value.join(", ") : value == null ? "" : String(value));
+const asValue = (text, old) => {
+  if (Array.isArray(old)) return text.split(",").map((one) => one.trim()).filter(Boolean).map((one) => (typeof old[0] === "number" ? Number(one) : one));
+  if (text.trim() === "") return null;
+  return typeof old === "number" ? Number(text) : text;
+};
+
 /** The fields that can be changed while serving. */
 function Form({ item, saved }) {
   const [title, setTitle] = useState(item.title ?? "");
   const [stock, setStock] = useState(item.in_stock);
   const [expires, setExpires] = useState(day(item.expires));
+  const own = Object.entries(item.features).filter(([name]) => name !== "title");
+  const [fields, setFields] = useState(() => Object.fromEntries(own.map(([name, value]) => [name, typeof value === "boolean" ? value : asText(value)])));
   const [failure, setFailure] = useState(null);
   const [done, setDone] = useState(false);
   const save = async (event) => {
@@ -58,6 +69,8 @@ function Form({ item, saved }) {
     setFailure(null);
     const change = { in_stock: stock, expires: expires ? Date.parse(expires) / 1000 : null };
     if (title !== (item.title ?? "")) change.title = title;
+    const changed = own.filter(([name, value]) => fields[name] !== (typeof value === "boolean" ? value : asText(value)));
+    if (changed.length) change.features = Object.fromEntries(changed.map(([name, value]) => [name, typeof value === "boolean" ? fields[name] : asValue(fields[name], value)]));
     try {
       saved(await patch(at("items", item.item_id), change));
       setDone(true);
@@ -71,6 +84,10 @@ function Form({ item, saved }) {
     <label class="field"><span>Last day</span><input class="input" type="date" value=${expires} onInput=${(event) => setExpires(event.target.value)} />
       <small>In no list from this day on. Empty: no end.</small></label>
     <label class="switch"><input type="checkbox" checked=${stock} onChange=${() => setStock(!stock)} />In stock</label>
+    ${own.map(([name, value]) => typeof value === "boolean"
+      ? html`<label class="switch" key=${name}><input type="checkbox" checked=${fields[name]} onChange=${() => setFields({ ...fields, [name]: !fields[name] })} />${name}</label>`
+      : html`<label class="field" key=${name}><span>${name}</span><input class="input" type=${typeof value === "number" ? "number" : "text"} step="any" value=${fields[name]}
+          onInput=${(event) => setFields({ ...fields, [name]: event.target.value })} />${Array.isArray(value) && html`<small>Separated by commas.</small>`}</label>`)}
     ${failure && html`<${Failure} error=${failure} />`}
     <div class="row"><button class="button primary">Save</button>${done && html`<span class="badge good">saved</span>`}</div>
   </form>`;
@@ -89,6 +106,10 @@ export function Item({ id }) {
     return items.map((row) => ({ ...row, item: known.get(row.item_id) }));
   }, [id, turn]);
   const events = useLoad((signal) => get("/v1/events", { item_id: id, limit: 12 }, signal), [id]);
+  useEvents((event) => event.item_id === id, () => {
+    events.reload();
+    item.reload();
+  });
   const saved = () => {
     forgetItem(id);
     setTurn((n) => n + 1);

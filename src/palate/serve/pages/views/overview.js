@@ -1,7 +1,7 @@
 // Overview: what the server does now.
 import { get } from "../api.js";
-import { TimePlot } from "../charts.js";
-import { count, duration, html, link, milliseconds, plural, useEffect, useInterval, useLoad, useState } from "../lib.js";
+import { Shares, TimePlot } from "../charts.js";
+import { count, duration, html, link, milliseconds, percent, plural, useEffect, useInterval, useLoad, useState } from "../lib.js";
 import { Bones, Empty, EventLines, Failure, Head, Loaded, Tile } from "../parts.js";
 import { follow, pulse } from "../pulse.js";
 
@@ -20,7 +20,11 @@ export function Overview() {
     return [...(live ? fresh : []), ...loaded].filter(({ seq }) => !seen.has(seq) && seen.add(seq)).sort((a, b) => b.seq - a.seq).slice(0, 8);
   };
   const popular = useLoad((signal) => get("/v1/recent", { k: 8 }, signal), []);
-  useInterval(popular.reload, 15000);
+  const exposure = useLoad((signal) => get("/v1/stats/exposure", { limit: 5 }, signal), []);
+  useInterval(() => {
+    popular.reload();
+    exposure.reload();
+  }, 15000);
   return html`
     <${Head} title="Overview">What the server does now. Figures and events arrive as they happen.<//>
     <div class="stack">
@@ -58,5 +62,12 @@ export function Overview() {
             : html`<${Empty} title="Nothing is known about times">The training events have no times, and no event has come since.<//>`} />
         </section>
       </div>
+      <section class="panel" aria-labelledby="exposure"><h2 id="exposure">Exposure</h2>
+        <${Loaded} state=${exposure} children=${(data) => data.places
+          ? html`<${Shares} label="Share of the places in lists" rows=${data.top.map((one) => ({ name: `top ${percent(one.items)} of items`, share: one.share }))} />
+              <p class="muted small">${plural(data.lists, "list")} since the start had ${plural(data.places, "place")} and showed ${count(data.items_shown)} of ${plural(data.items, "item")}.
+                ${data.most_shown.length > 0 && html` Most often: ${data.most_shown.map((row, n) => html`${n ? ", " : ""}<a key=${row.item_id} href=${link("items", row.item_id)}>${row.title ?? row.item_id}</a> (${percent(row.share)})`)}.`}</p>`
+          : html`<${Empty} title="No lists yet">The share of the places that the most shown items take appears here.<//>`} />
+      </section>
     </div>`;
 }

@@ -2,6 +2,7 @@
 import { at, get, remove } from "../api.js";
 import { count, html, link, plural, useLoad, useState } from "../lib.js";
 import { announce, Dialog, Empty, EventLines, Failure, Head, Icon, Loaded, SearchBox, Tile } from "../parts.js";
+import { useEvents } from "../pulse.js";
 import { takeBack } from "../session.js";
 import { List, useList } from "./list.js";
 
@@ -55,6 +56,7 @@ export function User({ id }) {
   const user = useLoad((signal) => get(at("users", id), {}, signal), [id, turn]);
   const events = useLoad((signal) => get("/v1/events", { user_id: id, limit: 20 }, signal), [id, turn]);
   const list = useList({ user: id, k: 12, turn });
+  useEvents((event) => event.user_id === id, () => setTurn((n) => n + 1));
   const undo = async (event) => {
     await takeBack(event.event_id).catch(setFailure);
     announce("Taken back");
