@@ -1,4 +1,4 @@
-"""Exposure: how the places of the lists that were served are spread over the catalog, since the start of the process."""
+"""Exposure: how the places of the lists that were served since the start are spread over the catalog."""
 
 from __future__ import annotations
 
