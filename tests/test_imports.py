@@ -1,4 +1,4 @@
-"""What is imported when, and what the wheel holds: checked in fresh processes, as a user starts them."""
+"""What is imported when: checked in fresh processes, as a user starts them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import importlib
 import os
 import subprocess
 import sys
-import zipfile
 from importlib import metadata
 from pathlib import Path
 
@@ -157,51 +156,6 @@ def test_every_module_has_a_docstring_and_exports_only_names_it_has(name: str) -
     assert module.__doc__
     assert module.__doc__.strip()
     assert not [one for one in getattr(module, "__all__", ()) if not hasattr(module, one)]
-
-
-@pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    pytest.importorskip("hatchling", reason="building the wheel needs hatchling, of the dev extra")
-    folder = tmp_path_factory.mktemp("wheel")
-    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet"]
-    build = [*pip, "wheel", str(ROOT), "--no-deps", "--no-build-isolation", "-w", str(folder)]
-    subprocess.run(build, check=True, capture_output=True)
-    (built,) = folder.glob("palate-*.whl")
-    return built
-
-
-def test_the_wheel_holds_the_package_and_nothing_else(wheel: Path) -> None:
-    with zipfile.ZipFile(wheel) as archive:
-        names = archive.namelist()
-    assert {"palate/__init__.py", "palate/py.typed", "palate/cli/__init__.py"} <= set(names)
-    assert any(name.endswith("/licenses/LICENSE") for name in names)
-    inside = {name for name in names if ".dist-info/" not in name}
-    code, page = {".py", ".typed", ".jinja"}, {".html", ".css", ".js", ".svg", ".json", ".LICENSE"}
-    assert {Path(name).suffix for name in inside} == code | page
-    assert {"palate/serve/pages/index.html", "palate/serve/pages/vendor/preact.LICENSE"} <= inside
-    files = (path for path in SOURCE.rglob("*") if path.is_file() and path.suffix != ".pyc")
-    assert inside == {str(path.relative_to(ROOT / "src")) for path in files}
-
-
-def test_the_wheel_works_outside_the_checkout(wheel: Path, tmp_path: Path) -> None:
-    target, elsewhere = tmp_path / "installed", tmp_path / "elsewhere"
-    elsewhere.mkdir()
-    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet"]
-    install = [*pip, "install", "--no-deps", "--no-index", "--target", str(target), str(wheel)]
-    subprocess.run(install, check=True, capture_output=True)
-    where = "import palate; print(palate.__file__)"
-    assert in_a_fresh_process(where, cwd=elsewhere, path=target).strip() == str(target / "palate" / "__init__.py")
-    assert "quickstart" in in_a_fresh_process(HELP, cwd=elsewhere, path=target)
-    assert (target / "bin" / "palate").exists()
-    fit = (
-        "import palate, polars as pl; print(palate.__file__)\n"
-        "log = pl.DataFrame({'user': [1, 1, 2, 2, 3], 'item': ['a', 'b', 'b', 'c', 'a']})\n"
-        "train = palate.from_frame(log)\n"
-        "model = palate.Popularity().fit(train)\n"
-        "print(palate.Recommender.of(model, train).recommend([3], k=1)['item_id'].to_list())"
-    )
-    lines = in_a_fresh_process(fit, cwd=elsewhere, path=target).splitlines()
-    assert lines == [str(target / "palate" / "__init__.py"), "['b']"]
 
 
 def test_every_module_imports_without_the_modules_that_only_posix_has() -> None:
