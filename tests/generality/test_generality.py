@@ -40,7 +40,7 @@ NO_TASTE = World(500, 200, 12, taste=0.0)
 # With three events per user in training there is little to tell users apart by.
 LEAST = {"short": 0.9}
 
-CLOSED = ("item-knn", "ease", "edlae", "ials", "ensemble")
+CLOSED = ("item-knn", "gf-cf", "ease", "edlae", "ials", "ensemble")
 BY_GRADIENTS = ("bpr", "logistic-mf")
 FEW_WORLDS = ("wide", "dense", "long tail", "long")
 everything = pytest.mark.skipif(not os.environ.get("PALATE_GENERALITY"), reason="make generality fits these too")

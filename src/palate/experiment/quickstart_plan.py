@@ -143,6 +143,7 @@ RECIPES: dict[str, Estimate] = {
     "recent-popularity": lambda s: (2e-7 * s.rows, RANKING * s.measured * s.items),
     "item-knn": _neighbors(0.0),
     "sparse-ease": _neighbors(2e-4),
+    "gf-cf": _neighbors(3e-4),  # singular vectors instead of equations
     "ease": _closed_form(4.5e-11),
     "recent-edlae": _closed_form(1e-10),
     "sasrec": _sequences,
@@ -212,6 +213,8 @@ def _reason(name: str, dataset: Dataset) -> str:
         return "the rows have no times"
     if name in SQUARE and dataset.n_items > EASE_ITEMS:
         return f"its tables of {dataset.n_items:,} by {dataset.n_items:,} items take too much memory"
+    if name == "gf-cf" and dataset.n_items <= EASE_ITEMS:
+        return f"it suits catalogs that are too wide for ease, and {dataset.n_items:,} items are few"
     if name == "two-tower" and dataset.n_items < WIDE_ITEMS:
         return f"it suits wide catalogs, and {dataset.n_items:,} items are few"
     return ""

@@ -46,7 +46,19 @@ SPACES: dict[str, dict[str, str]] = {
     "newest": {},
     "recent-popularity": {"half_life": "0.5:1000.0:log", "by_rating": "true,false"},
     "item-knn": {"neighbors": "5:500:log", "shrinkage": "0.0:200.0"},
-    "sparse-ease": {"neighbors": "20:200:log", "regularization": "10.0:2000.0:log"},
+    "sparse-ease": {
+        "neighbors": "20:200:log",
+        "regularization": "10.0:2000.0:log",
+        "half_life_events": "null,1,2,3,5,10,20,50,100",
+        "floor": "0.0:1.0",
+    },
+    "gf-cf": {
+        "neighbors": "30:1000:log",
+        "asymmetry": "0.3:0.8",
+        "power": "0.4:1.2",
+        "low_pass": "0.0:2.0",
+        "dim": "32,64,128,256",
+    },
     "ease": {
         "regularization": "10.0:10000.0:log",
         "half_life_events": "null,1,2,3,5,10,20,50,100",

@@ -7,6 +7,7 @@ from palate.models.bmf import BMF
 from palate.models.ease import EASE
 from palate.models.edlae import EDLAE, RecentEDLAE
 from palate.models.ensemble import Ensemble
+from palate.models.graph_filter import GFCF
 from palate.models.ials import IALS, WALS
 from palate.models.item_knn import ItemKNN
 from palate.models.means import MeanRating, UserItemMeans
@@ -26,6 +27,7 @@ __all__ = [
     "BPR",
     "EASE",
     "EDLAE",
+    "GFCF",
     "GMF",
     "IALS",
     "MF",
@@ -62,6 +64,7 @@ RECIPES.update(
         ItemKNN,
         EASE,
         SparseEASE,
+        GFCF,
         EDLAE,
         RecentEDLAE,
         IALS,

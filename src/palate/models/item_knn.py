@@ -31,6 +31,7 @@ from palate.base import Contributions, DataSpec, Query, Recipe, TrainOptions, ou
 from palate.bounds import Count, NonNegative
 from palate.data.dataset import Dataset, Fingerprint
 from palate.models.confidence import Confidence, Weighting
+from palate.models.dot_product import EVENLY, Recency
 from palate.progress import ProgressEvent
 
 SCORE_CELLS = 16_000_000  # cells of users by items held at once: 64 MB
@@ -49,8 +50,9 @@ class ItemKNNModel(nn.Module):
     popularity: Tensor
     lists: Tensor
 
-    def __init__(self, items: int, neighbors: int, weighting: Weighting = "none") -> None:
+    def __init__(self, items: int, neighbors: int, weighting: Weighting = "none", recency: Recency = EVENLY) -> None:
         super().__init__()
+        self.recency = recency
         self.confidence = Confidence(weighting)
         self._turned: tuple[tuple[int, int], sparse.csr_array] | None = None
         self.register_buffer("neighbors", torch.zeros(items, neighbors, dtype=torch.int32))
@@ -74,7 +76,7 @@ class ItemKNNModel(nn.Module):
         n_items = len(self.popularity)
         # Each user's sum takes the events in their order, so a batch scores as its users do one by one. Candidates are
         # read from the scores of the catalog: a sparse row costs no more than its votes.
-        events = (self._values(query).cpu().numpy(), query.items.cpu().numpy(), query.offsets.cpu().numpy())
+        events = (self.values(query).cpu().numpy(), query.items.cpu().numpy(), query.offsets.cpu().numpy())
         history_BI = sparse.csr_array(events, shape=(len(query), n_items))
         step, parts = max(1, SCORE_CELLS // n_items), []
         for first in range(0, len(query), step):
@@ -104,12 +106,14 @@ class ItemKNNModel(nn.Module):
         for near_I, similarity_I in zip(self.neighbors.T, self.similarities.T, strict=True):
             voter_HC = near_I[items][owner_H] == query.items[:, None]
             event_HC += similarity_I[items][owner_H].where(voter_HC, 0)
-        value_H = self._values(query) * known_B[owner_H]
+        value_H = self.values(query) * known_B[owner_H]
         return Contributions(event_HC * value_H[:, None], rest_BC)
 
-    def _values(self, query: Query) -> Tensor:
-        """The confidence of each event, (H,), negative for a dislike."""
+    def values(self, query: Query) -> Tensor:
+        """The confidence of each event, (H,), lowered by its age, negative for a dislike."""
         sign_H = torch.where(query.positive(), 1.0, -1.0)
+        if self.recency != EVENLY and query.offsets is not None:
+            sign_H = sign_H * self.recency.weights(query.offsets)
         sure = None if query.weights is None else self.confidence.of(query.weights.cpu().numpy())
         return sign_H if sure is None else sign_H * torch.from_numpy(sure).to(sign_H.device)
 

@@ -27,9 +27,10 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from palate.base import DataSpec, Recipe, TrainOptions
-from palate.bounds import Count, NonNegative, Positive
+from palate.bounds import Count, Fraction, NonNegative, Positive
 from palate.data.dataset import Dataset
 from palate.errors import RecipeError
+from palate.models.dot_product import Recency
 from palate.models.item_knn import BLOCK_CELLS, ItemKNNModel, nearest, signed_rows
 from palate.progress import ProgressEvent
 
@@ -46,6 +47,8 @@ class SparseEASE(Recipe[ItemKNNModel]):
         regularization: L2 weight.
         shrinkage: added to the denominator of the cosine that chooses the neighbors.
         max_gb: refuse data whose co-occurrences take more memory than so many GB.
+        half_life_events: history events after which an item counts half in the history; None counts all alike.
+        floor: the least weight of an item, however old, as a fraction of the latest.
     """
 
     name: ClassVar[str] = "sparse-ease"
@@ -54,6 +57,8 @@ class SparseEASE(Recipe[ItemKNNModel]):
     regularization: Positive = 100.0
     shrinkage: NonNegative = 50.0
     max_gb: Positive = 6.0
+    half_life_events: Positive | None = None
+    floor: Fraction = 0.0
 
     @classmethod
     def fast(cls) -> SparseEASE:
@@ -62,7 +67,8 @@ class SparseEASE(Recipe[ItemKNNModel]):
 
     def build(self, spec: DataSpec) -> ItemKNNModel:
         """No weights yet, ready for ``load_state_dict``; never more neighbors than other items."""
-        return ItemKNNModel(spec.items, max(1, min(self.neighbors, spec.items - 1)))
+        recency = Recency(self.half_life_events, self.floor)
+        return ItemKNNModel(spec.items, max(1, min(self.neighbors, spec.items - 1)), recency=recency)
 
     def training_rows(self, train: Dataset) -> Dataset:
         """The positive rows, and the dislikes."""
