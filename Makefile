@@ -47,7 +47,8 @@ test: venv       ## set-up, checks, then the whole test suite
 browser:         ## install Debian's Chromium for the tests that look at the report's page (needs root)
 	@command -v chromium >/dev/null || (apt-get update -qq && apt-get install -qq -y chromium)
 
-services:        ## install PostgreSQL and Debian's Chromium for the tests that need them (needs root)
+services:        ## install PostgreSQL, nginx and Debian's Chromium for the tests that need them (needs root)
+	@command -v nginx >/dev/null || (apt-get update -qq && apt-get install -qq -y nginx-light)
 	@ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || (apt-get update -qq && apt-get install -qq -y postgresql)
 	@$(MAKE) --no-print-directory browser
 

@@ -115,6 +115,22 @@ def _events(events: Sequence[Mapping[str, Any]]) -> _Call:
     return _Call("POST", "/v1/feedback", {"events": named})
 
 
+def _undo(event_id: str) -> _Call:
+    return _Call("DELETE", _path("feedback", event_id), repeat=False)
+
+
+def _similar(item: str | int, k: int) -> _Call:
+    return _Call("GET", "/v1/similar", params={"item_id": item, "k": k})
+
+
+def _search(text: str, limit: int) -> _Call:
+    return _Call("GET", "/v1/search", params={"q": text, "limit": limit})
+
+
+def _why_not(user: str | int, item: str | int, k: int) -> _Call:
+    return _Call("GET", "/v1/why-not", params={"user_id": user, "item_id": item, "k": k})
+
+
 def _path(kind: str, name: str | int) -> str:
     return f"/v1/{kind}/{quote(str(name), safe='')}"
 
@@ -203,20 +219,19 @@ class Client:
 
     def undo(self, event_id: str) -> None:
         """Take an event back."""
-        self._send(_Call("DELETE", _path("feedback", event_id), repeat=False))
+        self._send(_undo(event_id))
 
     def similar(self, item: str | int, k: int = 10) -> list[dict[str, Any]]:
         """The items most similar to an item."""
-        return list(self._send(_Call("GET", "/v1/similar", params={"item_id": item, "k": k}))["items"])
+        return list(self._send(_similar(item, k))["items"])
 
     def search(self, text: str, limit: int = 20) -> list[dict[str, Any]]:
         """Items by their titles."""
-        return list(self._send(_Call("GET", "/v1/search", params={"q": text, "limit": limit}))["items"])
+        return list(self._send(_search(text, limit))["items"])
 
     def why_not(self, user: str | int, item: str | int, k: int = 10) -> dict[str, Any]:
         """Why an item is not listed."""
-        call = _Call("GET", "/v1/why-not", params={"user_id": user, "item_id": item, "k": k})
-        return dict(self._send(call))
+        return dict(self._send(_why_not(user, item, k)))
 
     def put_item(self, item: str | int, **fields: Any) -> dict[str, Any]:
         """Make an item, or set all its fields: title, features, hidden, in_stock, expires."""
@@ -321,6 +336,38 @@ class AsyncClient:
     async def events(self, events: Sequence[Mapping[str, Any]]) -> int:
         """Store many events; the number of new ones."""
         return int((await self._send(_events(events)))["stored"])
+
+    async def more(self, listed: Recommendations, k: int | None = None) -> Recommendations:
+        """The next page of a list, without repeats."""
+        return Recommendations.of(await self._send(_recommend(None, {"recommendation_id": listed.id, "k": k})))
+
+    async def undo(self, event_id: str) -> None:
+        """Take an event back."""
+        await self._send(_undo(event_id))
+
+    async def similar(self, item: str | int, k: int = 10) -> list[dict[str, Any]]:
+        """The items most similar to an item."""
+        return list((await self._send(_similar(item, k)))["items"])
+
+    async def search(self, text: str, limit: int = 20) -> list[dict[str, Any]]:
+        """Items by their titles."""
+        return list((await self._send(_search(text, limit)))["items"])
+
+    async def why_not(self, user: str | int, item: str | int, k: int = 10) -> dict[str, Any]:
+        """Why an item is not listed."""
+        return dict(await self._send(_why_not(user, item, k)))
+
+    async def put_item(self, item: str | int, **fields: Any) -> dict[str, Any]:
+        """Make an item, or set all its fields: title, features, hidden, in_stock, expires."""
+        return dict(await self._send(_Call("PUT", _path("items", item), fields)))
+
+    async def change_item(self, item: str | int, **fields: Any) -> dict[str, Any]:
+        """Change some fields of an item."""
+        return dict(await self._send(_Call("PATCH", _path("items", item), fields)))
+
+    async def delete_user(self, user: str | int) -> None:
+        """Delete a user with all data."""
+        await self._send(_Call("DELETE", _path("users", user)))
 
     async def _send(self, call: _Call) -> Any:
         for turn in range(RETRIES + 1):

@@ -42,7 +42,17 @@ def test_the_same_with_coroutines(server):
         async with AsyncClient(server.url, timeout=60) as client:
             await client.feedback("async", "i/01 ä", "like")
             assert await client.events([{"user_id": "async", "item_id": "i/03 ä", "type": "like"}]) == 1
-            return await asyncio.gather(*(client.recommend("async", k=k) for k in (1, 2, 3)))
+            lists = await asyncio.gather(*(client.recommend("async", k=k) for k in (1, 2, 3)))
+            assert [row.rank for row in (await client.more(lists[2])).rows] == [4, 5, 6]
+            await client.feedback("async", "i/05 ä", "hide", event_id="async-1")
+            await client.undo("async-1")
+            assert (await client.search("crème", 1))[0]["title"].startswith("Crème")
+            assert len(await client.similar("i/00 ä", 2)) == 2
+            assert (await client.why_not("async", "i/01 ä"))["stage"] == "seen"
+            assert (await client.put_item("async/1", title="Made"))["title"] == "Made"
+            assert (await client.change_item("async/1", hidden=True))["hidden"]
+            await client.delete_user("async")
+            return lists
 
     assert [len(found.rows) for found in asyncio.run(ask())] == [1, 2, 3]
 
