@@ -69,7 +69,8 @@ def test_the_best_epoch_is_never_behind_the_last_one(checkerboard: Split) -> Non
         for when in ("once", "anew")
         for epoch in ("best epoch on the test rows", "last epoch")
     ]
-    assert all(row.seeds == 2 and row.least <= row.value <= row.most for row in hits.values())
+    assert [row.seeds for row in hits.values()] == [2, 2, 1, 1]
+    assert all(row.least <= row.value <= row.most for row in hits.values() if row.seeds > 1)
     for when in ("once", "anew"):
         best, last = (
             hits[f"negatives drawn {when}; {epoch}"] for epoch in ("best epoch on the test rows", "last epoch")
