@@ -137,7 +137,7 @@ def run(options: Options) -> Iterator[Row]:
 def tutorial_rows(
     parts: Split, options: Options, protocol: str, recipe: TutorialMLP | None = None, seeds: int = SEEDS
 ) -> Iterator[Row]:
-    """The tutorial's network: best epoch on the test rows as published, last epoch; one fit with negatives drawn anew."""
+    """The tutorial's network at its best epoch on the test rows, at its last, and one fit with negatives drawn anew."""
     once = recipe or TutorialMLP()
     label = f"MLP {'-'.join(map(str, once.layers))}, batch {once.batch_size}, {once.epochs} epochs"
     anew = replace(once, redraw=True)
