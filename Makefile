@@ -48,9 +48,9 @@ browser:         ## install Debian's Chromium for the tests that look at the rep
 	@command -v chromium >/dev/null || (apt-get update -qq && apt-get install -qq -y chromium)
 
 services:        ## install PostgreSQL, nginx and Debian's Chromium for the tests that need them (needs root)
-	@command -v nginx >/dev/null || (apt-get update -qq && apt-get install -qq -y nginx-light)
-	@ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || (apt-get update -qq && apt-get install -qq -y postgresql)
-	@$(MAKE) --no-print-directory browser
+	@missing="$$(command -v nginx >/dev/null || echo nginx-light; command -v chromium >/dev/null || echo chromium; \
+	  ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || echo postgresql)"; \
+	[ -z "$$missing" ] || (apt-get update -qq && apt-get install -qq -y $$missing)
 
 serve: venv      ## the page and the API on http://127.0.0.1:8000, with the demo's bundle
 	@test -d bundles/demo || $(BIN)/palate demo --out bundles/demo

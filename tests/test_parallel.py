@@ -62,7 +62,7 @@ def test_an_error_does_not_wait_for_what_has_not_begun() -> None:
     def fail() -> None:
         with pool(1) as processes:
             running = processes.submit(time.sleep, 0.1)
-            waiting.extend(processes.submit(time.sleep, 2) for _ in range(20))
+            waiting.extend(processes.submit(time.sleep, 0.5) for _ in range(20))
             running.result()
             raise KeyError
 
