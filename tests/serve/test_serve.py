@@ -192,6 +192,31 @@ def test_bad_input_gets_a_problem_document(server, method, path, more, status):
     assert problem["detail"]
 
 
+@pytest.mark.parametrize(
+    ("method", "path", "more", "detail"),
+    [
+        ("get", "/v1/recommend", {"params": {"usr_id": "u00"}}, "parameter 'usr_id' is unknown: did you mean user_id?"),
+        ("get", "/v1/recommend", {"params": {"user_id": "u00", "k": [1, 2]}}, "k is there twice"),
+        ("get", "/v1/popular", {"params": {"limit": 2}}, "the parameter 'limit' is unknown: there are k"),
+        ("get", "/v1/nothing", {}, "there is no such address"),
+        ("put", "/v1/recommend", {}, "see the Allow header"),
+        ("post", "/v1/recommend", {"json": {"history": ["i/00 ä", {"item_id": "a", "weight": "b"}]}}, "history.1.weight: "),
+        ("post", "/v1/recommend", {"json": {"user_id": "a", "features": {"side": {}}}}, "body.features.side: Input"),
+        ("post", "/v1/feedback", {"json": {"events": [{"user_id": "u"}]}}, "body.events.0.item_id: Field required"),
+        ("post", "/v1/feedback", {"json": [1]}, "body: Input should be a valid dictionary"),
+        (
+            "post", "/v1/feedback", {"json": {"user_id": "a", "item_id": "b", "type": "like", "time": 1.7e12}},
+            "body.time: is beyond the year 5000: give seconds since 1970, not milliseconds",
+        ),
+    ],
+)  # fmt: skip
+def test_a_problem_names_the_place_and_the_remedy(server, method, path, more, detail):
+    answer = getattr(server.client, method)(path, **more)
+    assert 400 <= answer.status_code < 500
+    assert detail in answer.json()["detail"]
+    assert "function-" not in answer.text
+
+
 def test_another_host_or_origin_is_refused(server):
     assert server.client.get("/v1/version", headers={"host": "evil.example"}).status_code == 421
     bad = server.client.post("/v1/feedback", json={}, headers={"origin": "http://evil.example"})

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 import json
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from typing import Any
 
 import orjson
@@ -58,14 +59,28 @@ class _StrictRequest(Request):
         return strict_json(await self.body())
 
 
+def unknown_parameter(name: str, known: Iterable[str]) -> Problem:
+    """The error of a parameter that would be ignored."""
+    near = difflib.get_close_matches(name, list(known), 1)
+    hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(known) or 'none here'}"
+    return Problem(422, f"the parameter {name[:40]!r} is unknown: {hint}")
+
+
 class StrictRoute(APIRoute):
-    """A route whose body is read by ``strict_json``."""
+    """A route whose body is read by ``strict_json``, and which ignores no parameter of the query."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """The handler, with a request that reads JSON strictly."""
         handler = super().get_route_handler()
+        # A route that describes its parameters by hand reads them by hand, too.
+        by_hand = "parameters" in (self.openapi_extra or {})
+        known = [one.alias for one in self.dependant.query_params]
 
         async def strict(request: Request) -> Response:
+            if not by_hand and request.scope["query_string"]:
+                for name in request.query_params:
+                    if name not in known:
+                        raise unknown_parameter(name, known)
             return await handler(_StrictRequest(request.scope, request.receive))
 
         return strict

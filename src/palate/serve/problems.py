@@ -33,6 +33,14 @@ RESPONSE: dict[str, Any] = {
 logger = logging.getLogger(__name__)
 
 
+SCALARS = frozenset({"bool", "int", "float", "str"})
+# What the framework says where no route fits.
+UNROUTED = {
+    "Not Found": "there is no such address: see /openapi.json",
+    "Method Not Allowed": "this address takes other methods: see the Allow header",
+}
+
+
 class Problem(HTTPException):
     """An error with its status; ``detail`` says the fact, the values and the remedy."""
 
@@ -53,17 +61,29 @@ def answer(
     return Response(orjson.dumps(body), status, dict(headers or {}), MEDIA_TYPE)
 
 
+def _is_alternative(part: str | int) -> bool:
+    """Whether a part of the place of an error names a type that was tried there and no field."""
+    return isinstance(part, str) and (part in SCALARS or "[" in part or part[:1].isupper())
+
+
 def add_handlers(app: FastAPI) -> None:
     """Answer every exception with a problem document."""
 
     @app.exception_handler(StarletteHTTPException)
     async def http_error(_: Request, error: StarletteHTTPException) -> Response:
-        return answer(error.status_code, str(error.detail), error.headers, getattr(error, "errors", None))
+        detail = UNROUTED.get(str(error.detail), str(error.detail))
+        return answer(error.status_code, detail, error.headers, getattr(error, "errors", None))
 
     @app.exception_handler(RequestValidationError)
     async def invalid(_: Request, error: RequestValidationError) -> Response:
         # Without the input: it may be large, and is not ours to repeat.
-        errors = [{"at": ".".join(map(str, one["loc"])), "error": one["msg"]} for one in error.errors()[:20]]
+        found: dict[str, list[str]] = {}
+        for one in error.errors():
+            at = ".".join(str(part) for part in one["loc"] if not _is_alternative(part))
+            texts = found.setdefault(at, [])
+            if (text := one["msg"].removeprefix("Value error, ")) not in texts:
+                texts.append(text)
+        errors = [{"at": at, "error": ", or: ".join(texts)} for at, texts in list(found.items())[:20]]
         first = errors[0] if errors else {"at": "request", "error": "it does not fit the schema"}
         return answer(422, f"{first['at']}: {first['error']}: see /openapi.json", errors=errors)
 

@@ -10,7 +10,17 @@ from datetime import datetime
 from hashlib import sha256
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, FiniteFloat, StringConstraints
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    FiniteFloat,
+    StringConstraints,
+    Tag,
+)
 
 MAX_ID = 500
 
@@ -38,7 +48,16 @@ Id = Annotated[
 ]
 Text = Annotated[str, AfterValidator(_clean)]
 EventId = Annotated[Text, StringConstraints(min_length=1, max_length=200)]
-Moment = Annotated[FiniteFloat, Field(ge=-1e11, le=1e11)]  # seconds since 1970
+
+
+def _seconds(value: Any) -> Any:
+    if isinstance(value, int | float) and abs(value) > LATEST:
+        raise ValueError("is beyond the year 5000: give seconds since 1970, not milliseconds")
+    return value
+
+
+LATEST = 1e11
+Moment = Annotated[FiniteFloat, Field(ge=-LATEST, le=LATEST), BeforeValidator(_seconds)]  # seconds since 1970
 Value = bool | int | FiniteFloat | str
 
 
@@ -56,6 +75,16 @@ class HistoryEvent(Strict):
     time: Moment | None = None
 
 
+def _history_kind(value: Any) -> str:
+    return "HistoryEvent" if isinstance(value, dict | HistoryEvent) else "Id"
+
+
+# By the kind of value, so that an error is about the one that was meant.
+HistoryItem = Annotated[
+    Annotated[Id, Tag("Id")] | Annotated[HistoryEvent, Tag("HistoryEvent")], Discriminator(_history_kind)
+]
+
+
 class RecommendRequest(Strict):
     """A request for recommendations."""
 
@@ -65,7 +94,7 @@ class RecommendRequest(Strict):
 
     user_id: Id | None = None
     session_id: Id | None = None
-    history: list[Id | HistoryEvent] | None = None
+    history: list[HistoryItem] | None = None
     features: dict[str, Value | list[Value] | None] | None = None
     k: Annotated[int, Field(ge=1)] | None = None
     exclude: list[Id] = []
@@ -192,6 +221,26 @@ class FeedbackBatch(Strict):
     """Many events."""
 
     events: Annotated[list[FeedbackEvent], Field(min_length=1)]
+
+
+def _feedback_kind(value: Any) -> str:
+    if not isinstance(value, dict):
+        return "FeedbackEvent"
+    if "events" in value:
+        return "FeedbackBatch"
+    if "specversion" in value:
+        return "CloudEvent"
+    return "SegmentTrack" if value.get("type") == "track" else "FeedbackEvent"
+
+
+# By what tells the forms apart, so that an error is about the one that was meant.
+Feedback = Annotated[
+    Annotated[FeedbackEvent, Tag("FeedbackEvent")]
+    | Annotated[FeedbackBatch, Tag("FeedbackBatch")]
+    | Annotated[CloudEvent, Tag("CloudEvent")]
+    | Annotated[SegmentTrack, Tag("SegmentTrack")],
+    Discriminator(_feedback_kind),
+]
 
 
 class Accepted(BaseModel):

@@ -15,13 +15,12 @@ from palate.serve.schemas import (
     MAX_ID,
     Accepted,
     Answers,
-    CloudEvent,
+    Feedback,
     FeedbackBatch,
     FeedbackEvent,
     Merge,
     Recommendations,
     RecommendRequest,
-    SegmentTrack,
 )
 from palate.serve.service import Service
 
@@ -31,7 +30,7 @@ def add_routes(router: APIRouter, service: Service) -> None:
     answers, store = service.answers, service.store
 
     @router.post("/v1/feedback", response_model=Accepted, status_code=200, tags=["feedback"])
-    async def feedback(request: Request, body: FeedbackEvent | FeedbackBatch | CloudEvent | SegmentTrack) -> Response:
+    async def feedback(request: Request, body: Feedback) -> Response:
         """Store one event or many. They are on the disk, and in the next answer, when this is answered."""
         if isinstance(body, FeedbackBatch):
             events = body.events

@@ -15,6 +15,7 @@ from pydantic import ValidationError
 
 from palate.recommend import explain
 from palate.serve.answers import Answers
+from palate.serve.parsing import unknown_parameter
 from palate.serve.problems import Problem
 from palate.serve.routes.common import ItemId, K, check_k, json_response
 from palate.serve.schemas import MAX_ID, Listing, Recommendations, RecommendRequest
@@ -50,14 +51,18 @@ def read_query(text: bytes) -> RecommendRequest:
 
     Raises:
         RequestValidationError: a value does not fit.
-        Problem: a filter is not field:value.
+        Problem: a filter is not field:value, or a parameter is unknown or there twice.
     """
     values: dict[str, Any] = {}
     for name, value in parse_qsl(text.decode("latin-1"), keep_blank_values=True):
         kind = QUERY.get(name)
+        if kind is None:
+            raise unknown_parameter(name, QUERY)
         if kind == "array":
             values.setdefault(name, []).append(value)
-        elif kind is not None:
+        elif name in values:
+            raise Problem(422, f"{name} is there twice: send it once")
+        else:
             values[name] = value
     if "filter" in values:
         values["filter"] = split_filter(values["filter"])
