@@ -200,7 +200,7 @@ def test_bad_input_gets_a_problem_document(server, method, path, more, status):
         ("get", "/v1/popular", {"params": {"limit": 2}}, "the parameter 'limit' is unknown: there are k"),
         ("get", "/v1/nothing", {}, "there is no such address"),
         ("put", "/v1/recommend", {}, "see the Allow header"),
-        ("post", "/v1/recommend", {"json": {"history": ["i/00 ä", {"item_id": "a", "weight": "b"}]}}, "history.1.weight: "),
+        ("post", "/v1/recommend", {"json": {"history": ["x", {"item_id": "a", "weight": "b"}]}}, "history.1.weight: "),
         ("post", "/v1/recommend", {"json": {"user_id": "a", "features": {"side": {}}}}, "body.features.side: Input"),
         ("post", "/v1/feedback", {"json": {"events": [{"user_id": "u"}]}}, "body.events.0.item_id: Field required"),
         ("post", "/v1/feedback", {"json": [1]}, "body: Input should be a valid dictionary"),
