@@ -333,7 +333,8 @@ class TrainOptions:
         seed: of all randomness, together with the epoch number.
         device: "auto" (a GPU where there is one), "cpu", "cuda" (also written "gpu") or "mps".
         precision: as the Lightning Trainer names it, for example "bf16-mixed".
-        threads: torch threads on the CPU; None keeps the current number.
+        threads: torch threads on the CPU while a network is trained. Default: the number that ``OMP_NUM_THREADS`` or
+            ``torch.set_num_threads`` has set, else 1.
         progress: called with a ``ProgressEvent`` after each epoch, which carries the mean training loss.
         validation_callback: called with the model after each epoch; higher is better. It must look at validation rows.
         patience: epochs without a better ``validation_callback`` before training stops; the best epoch is kept.

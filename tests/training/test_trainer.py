@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -278,3 +279,25 @@ def test_threads_are_set_for_the_run_only(checkerboard: Split) -> None:
     )
     assert inside == [2]
     assert torch.get_num_threads() == before
+
+
+def test_a_program_that_sets_no_threads_trains_on_one_and_gets_its_own_number_back() -> None:
+    code = (
+        "import torch, palate, polars as pl\n"
+        "torch.get_num_threads() > 1 or sys.exit('one core')\n"
+        "train = palate.from_frame(pl.DataFrame({'user': [1, 1, 2, 2, 3], 'item': [1, 2, 2, 3, 1]}))\n"
+        "inside, before = [], torch.get_num_threads()\n"
+        "options = palate.TrainOptions(device='cpu', progress=lambda event: inside.append(torch.get_num_threads()))\n"
+        "palate.GMF(epochs=1).fit(train, options)\n"
+        "assert inside == [1] and torch.get_num_threads() == before, inside\n"
+        "torch.set_num_threads(before + 1)\n"
+        "palate.GMF(epochs=1).fit(train, options)\n"
+        "assert inside == [1, before + 1], inside"
+    )
+    environment = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
+    done = subprocess.run(
+        [sys.executable, "-c", f"import sys\n{code}"], capture_output=True, text=True, check=False, env=environment
+    )
+    if done.stderr.strip() == "one core":
+        pytest.skip("torch has one thread here whatever is set")
+    assert done.returncode == 0, done.stderr

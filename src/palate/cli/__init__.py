@@ -18,12 +18,14 @@ from palate.cli import (
     compare,
     data,
     demo,
+    doctor,
     evaluate,
     explain,
     index,
     keys,
     onboard,
     quickstart,
+    recipes,
     recommend,
     refit,
     report,
@@ -72,6 +74,7 @@ app.command("quickstart")(quickstart.quickstart)
 app.command("demo")(demo.demo)
 app.add_typer(data.app, name="data")
 app.command("check")(check.check)
+app.command("recipes")(recipes.recipes)
 app.command("train")(train.train)
 app.command("tune")(tune.tune)
 app.command("compare")(compare.compare)
@@ -89,6 +92,7 @@ app.command("serve")(serve.serve)
 app.command("refit")(refit.refit)
 app.add_typer(bundle.app, name="bundle")
 app.add_typer(keys.app, name="keys")
+app.command("doctor")(doctor.doctor)
 
 
 def main() -> None:

@@ -8,6 +8,7 @@ of (seed, epoch).
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any, cast
@@ -19,6 +20,8 @@ from palate.base import DataSpec, Trainable, TrainOptions
 from palate.data.dataset import Dataset
 from palate.errors import RecipeError
 from palate.training.checkpoints import Checkpoints
+
+TORCH_THREADS = torch.get_num_threads()  # unless a program sets another number, which then counts
 
 
 def fit(recipe: Trainable, train: Dataset, options: TrainOptions, start: nn.Module | None = None) -> nn.Module:
@@ -62,6 +65,9 @@ def _about(recipe: Trainable, train: Dataset, options: TrainOptions) -> dict[str
 @contextlib.contextmanager
 def _threads(count: int | None) -> Iterator[None]:
     before = torch.get_num_threads()
+    # torch takes every core unless it is told: two fits side by side then wait for each other, several times slower.
+    if count is None and before == TORCH_THREADS and not os.environ.get("OMP_NUM_THREADS"):
+        count = 1
     if count is not None:
         torch.set_num_threads(count)
     try:
