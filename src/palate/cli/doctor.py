@@ -84,7 +84,7 @@ def _advice(found: dict[str, dict[str, Any]]) -> list[str]:
     if threads["ms on all of them"] > SLOWDOWN * threads["ms on one thread"]:
         lines.append(
             f"{threads['torch']} threads take {threads['ms on all of them'] / threads['ms on one thread']:.1f} times as "
-            "long as one for small matrices, since other processes want the cores: export OMP_NUM_THREADS=1"
+            "long as one for small matrices, since others want the cores: export OMP_NUM_THREADS=1"
         )
     if (devices["processes that want one"] or 0) > devices["cores"] + 0.5:
         lines.append(
