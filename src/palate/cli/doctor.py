@@ -81,10 +81,11 @@ def _found() -> dict[str, dict[str, Any]]:
 def _advice(found: dict[str, dict[str, Any]]) -> list[str]:
     lines = []
     threads, devices, slow = found["threads"], found["devices"], found["time"]["ms to reach the disk"]
-    if threads["ms on all of them"] > SLOWDOWN * threads["ms on one thread"]:
+    times = threads["ms on all of them"] / threads["ms on one thread"]
+    if times > SLOWDOWN:
         lines.append(
-            f"{threads['torch']} threads take {threads['ms on all of them'] / threads['ms on one thread']:.1f} times as "
-            "long as one for small matrices, since others want the cores: export OMP_NUM_THREADS=1"
+            f"{threads['torch']} threads take {times:.1f} times as long as one for small matrices, since other processes "
+            "want the cores: export OMP_NUM_THREADS=1"
         )
     if (devices["processes that want one"] or 0) > devices["cores"] + 0.5:
         lines.append(
