@@ -84,8 +84,8 @@ def _advice(found: dict[str, dict[str, Any]]) -> list[str]:
     times = threads["ms on all of them"] / threads["ms on one thread"]
     if times > SLOWDOWN:
         lines.append(
-            f"{threads['torch']} threads take {times:.1f} times as long as one for small matrices, since other processes "
-            "want the cores: export OMP_NUM_THREADS=1"
+            f"{threads['torch']} threads take {times:.1f} times as long as one for small matrices, since other "
+            "processes want the cores: export OMP_NUM_THREADS=1"
         )
     if (devices["processes that want one"] or 0) > devices["cores"] + 0.5:
         lines.append(
