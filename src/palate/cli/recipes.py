@@ -41,7 +41,7 @@ def recipes(
             "published": getattr(published, one.name),
             "description": about.get(one.name, ""),
         }
-        for one in dataclasses.fields(published)  # type: ignore[arg-type]
+        for one in dataclasses.fields(published)
     ]
     if json:
         print_json({"recipe": name, "description": _first_sentence(type(published)), "fields": fields})
