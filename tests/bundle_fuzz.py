@@ -1,19 +1,25 @@
-"""Random changes of bundles with right digests: a BundleError, or a bundle that answers; nothing else.
+"""Random changes of bundles with right digests: a BundleError, equal answers, or a bundle as a save would write it.
 
     python tests/bundle_fuzz.py 2000 [first seed]
 
 A change is a function of its number alone, so that a failure can be repeated: ``python tests/bundle_fuzz.py 1 NUMBER``.
+The changes run in a process of their own: one that ends it, such as a fault in a library of C++, is a failure, too.
 """
 
 from __future__ import annotations
 
+import faulthandler
 import json
 import random
+import re
+import resource
 import shutil
+import subprocess
 import sys
 import tempfile
-import time
 from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +38,8 @@ JUNK: list[Any] = [
     "é\0", "../../etc/passwd", [], [[]], {}, {"x": 1}, [1, "a", None], "9" * 400, "x" * 10_000,
 ]  # fmt: skip
 KINDS = ("manifest", "manifest", "column", "column", "column", "weights", "bytes")
+TREES = "ranker._extra_state"
+SECONDS = 120  # a change that takes longer is a failure
 
 
 def deep() -> Any:
@@ -60,13 +68,23 @@ def made(folder: Path) -> list[Path]:
         titles=pl.Series("title", [f"Title {n}" for n in range(data.n_items)]),
     )  # fmt: skip
     found = []
-    for name in ("item-knn", "bpr", "two-tower", "popularity"):
-        fields = {"epochs": 1} if name in ("bpr", "two-tower") else {}
+    for name in ("item-knn", "bpr", "two-tower", "popularity", "two-stage"):
+        fields: dict[str, Any] = {"epochs": 1} if name in ("bpr", "two-tower") else {}
         fields |= {"item_features": ("*",)} if name == "two-tower" else {}
+        two = {"members": ("popularity", "item-knn"), "n_candidates": 20, "rounds": 3, "slice_size": 0.3}
+        fields |= two if name == "two-stage" else {}
         recipe = palate.make_recipe(name, fields, fast=True)
         metrics = [{"metric": "NDCG", "k": 10, "value": 0.5}]
         bundle = Bundle.of(recipe, recipe.fit(data, palate.TrainOptions(threads=1)), data, metrics)
         found.append(bundle.save(folder / name))
+    wide = palate.from_frame(
+        pl.DataFrame({"user": rng.integers(0, 40, 4000), "item": rng.permutation(np.arange(4000) % 800)})
+    )
+    recipe = palate.make_recipe("bpr", {"epochs": 1, "dim": 8}, fast=True)
+    bundle = Bundle.of(recipe, recipe.fit(wide, palate.TrainOptions(threads=1)), wide)
+    for kind in ("ivf", "hnsw"):
+        indexed = replace(bundle, recommender=bundle.recommender.indexed(kind, recall=0.5))
+        found.append(indexed.save(folder / kind))
     return found
 
 
@@ -87,12 +105,13 @@ def answers(bundle: Bundle) -> pl.DataFrame:
 def change(folder: Path, rng: random.Random) -> str:
     """Change one thing in a bundle and make all digests right again; what was changed, in words."""
     manifest = json.loads((folder / "manifest.json").read_text())
-    kind = rng.choice(KINDS)
-    part = rng.choice(["users", "items", "seen"]) if kind == "column" else "weights" if kind == "weights" else ""
+    kinds = KINDS + (("index",) * 3 if "index" in manifest["files"] else ())
+    kind = rng.choice(kinds + (("trees",) * 3 if manifest["recipe"]["name"] == "two-stage" else ()))
+    part = {"index": "index", "weights": "weights", "trees": "weights"}.get(kind, "")
     if kind == "manifest":
         said = _json(manifest, rng)
     else:
-        part = part or rng.choice(["users", "items", "seen", "weights"])
+        part = part or rng.choice(["users", "items", "seen", *(["weights"] if kind == "bytes" else [])])
         path = folder / manifest["files"][part]["name"]
         if kind == "column":
             frame, said = _table(pl.read_parquet(path), rng)
@@ -100,8 +119,12 @@ def change(folder: Path, rng: random.Random) -> str:
         elif kind == "weights":
             state, said = _state(load_file(path), rng)
             save_file(state, path)
+        elif kind == "trees":
+            state = load_file(path)
+            text, said = _text(bytes(state[TREES].numpy()), rng)
+            save_file({**state, TREES: torch.tensor(list(text), dtype=torch.uint8)}, path)
         else:
-            content, said = _bytes(path.read_bytes(), rng)
+            content, said = (_numbers if kind == "index" else _bytes)(path.read_bytes(), rng)
             path.write_bytes(content)
         manifest["files"][part] = storage.file_record(path)
     del manifest["checksum"]
@@ -215,41 +238,141 @@ def _bytes(content: bytes, rng: random.Random) -> tuple[bytes, str]:
     return rng.randbytes(8) + content[8:], "another beginning"
 
 
-def run(numbers: range) -> Counter[str]:
-    """Try changes; how many were refused, answered as before, and answered otherwise.
+def _numbers(content: bytes, rng: random.Random) -> tuple[bytes, str]:
+    """A number of the binary format changed, mostly in the part before the rows, or any byte."""
+    if rng.random() < 0.3:
+        return _bytes(content, rng)
+    size = rng.choice([4, 8])
+    at = rng.randrange(min(200, len(content)) if rng.random() < 0.6 else len(content)) // 4 * 4
+    value = rng.choice([0, 1, -1, 2, 2**31 - 1, 2**20, *([2**33, 2**40, 2**62] if size == 8 else [])])
+    return content[:at] + value.to_bytes(size, "little", signed=True) + content[at + size :], f"{value} at {at}"
+
+
+def _text(content: bytes, rng: random.Random) -> tuple[bytes, str]:
+    """One number or one line of the trees changed, or any byte."""
+    how = rng.choice(["number", "number", "number", "line", "twice", "bytes"])
+    if how == "bytes":
+        return _bytes(content, rng)
+    if how == "number":
+        found = list(re.finditer(rb"-?\d+(\.\d+)?(e-?\d+)?", content))
+        one = rng.choice(found)
+        value = rng.choice(
+            [b"-1", b"0", b"1", b"7", b"1000000", b"2147483647", b"-2147483648", b"1e400", b"nan", b"", b"x"]
+        )
+        return content[: one.start()] + value + content[one.end() :], f"{value!r} at {one.start()}"
+    lines = content.split(b"\n")
+    at = rng.randrange(len(lines))
+    lines[at : at + 1] = [] if how == "line" else [lines[at]] * 2
+    return b"\n".join(lines), f"line {at} {'removed' if how == 'line' else 'twice'}"
+
+
+def written(folder: Path) -> dict[str, Any]:
+    """The content of a bundle as a save writes it: tables, tensors, index and manifest, without digests."""
+    manifest = storage.read_json(folder / "manifest.json")
+    files = {part: folder / record["name"] for part, record in manifest.pop("files").items()}
+    tables = {part: pl.read_parquet(files[part]) for part in ("users", "items", "seen")}
+    state = {name: (one.dtype, one.shape, one.numpy().tobytes()) for name, one in load_file(files["weights"]).items()}
+    index = files["index"].read_bytes() if "index" in files else b""
+    del manifest["checksum"]
+    return {**tables, "weights": state, "index": index, "manifest": manifest}
+
+
+def difference(changed: Path, bundle: Bundle, saved: Path) -> str:
+    """The first part of a changed bundle that differs from a save of the bundle that was loaded from it, or ""."""
+    shutil.rmtree(saved, ignore_errors=True)
+    before, after = written(changed), written(bundle.save(saved))
+    for name, value in before.items():
+        same = value.equals(after[name], null_equal=True) if isinstance(value, pl.DataFrame) else value == after[name]
+        if not same:
+            return name
+    return ""
+
+
+def attempt(number: int, bundles: Sequence[Path], before: Mapping[Path, pl.DataFrame], scratch: Path) -> str:
+    """Try one change: "refused", "as before" or "another bundle".
 
     Raises:
-        AssertionError: a change led to another exception, with its number.
+        AssertionError: it led to anything else.
+    """
+    rng = random.Random(number)
+    good = rng.choice(bundles)
+    folder = scratch / "changed"
+    shutil.rmtree(folder, ignore_errors=True)
+    shutil.copytree(good, folder)
+    said = f"change {number} ({good.name}: {change(folder, rng)})"
+    try:
+        bundle = Bundle.load(folder)
+    except BundleError as error:
+        if "\n" in str(error):
+            raise AssertionError(f"{said}: {error}") from error
+        return "refused"
+    except BaseException as error:
+        raise AssertionError(f"{said}: load: {error!r}") from error
+    try:
+        if answers(bundle).equals(before[good]):
+            return "as before"
+        other = difference(folder, bundle, scratch / "saved")
+    except BaseException as error:
+        raise AssertionError(f"{said}: answer: {error!r}") from error
+    if other:
+        raise AssertionError(f"{said}: it answers otherwise, and {other} is not as a save would write it")
+    return "another bundle"
+
+
+def run(numbers: range, keep_going: bool = False) -> Counter[str]:
+    """Try changes; how many were refused, answered as before, and were another bundle, as a save would write it.
+
+    Args:
+        numbers: of the changes.
+        keep_going: print what failed, and count it as "failed".
+
+    Raises:
+        AssertionError: a change led to anything else, with its number.
     """
     counts: Counter[str] = Counter()
     with tempfile.TemporaryDirectory() as temporary:
         bundles = made(Path(temporary))
         before = {path: answers(Bundle.load(path)) for path in bundles}
         for number in numbers:
-            rng = random.Random(number)
-            good = rng.choice(bundles)
-            folder = Path(temporary) / "changed"
-            shutil.rmtree(folder, ignore_errors=True)
-            shutil.copytree(good, folder)
-            said = change(folder, rng)
+            if keep_going:
+                print(number, end=" ", file=sys.stderr, flush=True)
+                faulthandler.dump_traceback_later(SECONDS, exit=True)
             try:
-                bundle = Bundle.load(folder)
-            except BundleError as error:
-                if "\n" in str(error):
-                    raise AssertionError(f"change {number} ({good.name}: {said}): {error}") from error
-                counts["refused"] += 1
-                continue
-            except BaseException as error:
-                raise AssertionError(f"change {number} ({good.name}: {said}): load: {error!r}") from error
-            try:
-                same = answers(bundle).equals(before[good])
-            except BaseException as error:
-                raise AssertionError(f"change {number} ({good.name}: {said}): answer: {error!r}") from error
-            counts["as before" if same else "another bundle"] += 1
+                counts[attempt(number, bundles, before, Path(temporary))] += 1
+            except AssertionError as error:
+                if not keep_going:
+                    raise
+                print(f"\n{error}"[:600], flush=True)
+                counts["failed"] += 1
     return counts
 
 
+def main() -> int:
+    """Run changes in processes, a new one where one ends by a change."""
+    count, first = int(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else 0
+    numbers, total = range(first, first + count), Counter[str]()
+    while numbers:
+        code = f"import bundle_fuzz, json; print(json.dumps(bundle_fuzz.run({numbers!r}, keep_going=True)))"
+        with tempfile.TemporaryFile("w+") as errors:
+            # Bounded memory: what asks for more than a small bundle needs must not take that of the machine.
+            done = subprocess.run(
+                ["bash", "-c", 'ulimit -v 16000000; exec "$0" -c "$1"', sys.executable, code],
+                stdout=subprocess.PIPE, stderr=errors, text=True, check=False,
+            )  # fmt: skip
+            errors.seek(0)
+            tried = [int(word) for word in errors.read().split() if word.isdigit()]
+        lines = done.stdout.splitlines()
+        print(*lines[: -1 if done.returncode == 0 else None], sep="\n")
+        if done.returncode == 0:
+            total.update(json.loads(lines[-1]))
+            break
+        assert tried, "the process cannot start"
+        print(f"change {tried[-1]} ended the process with {done.returncode}", flush=True)
+        total["failed"] += 1
+        numbers = range(tried[-1] + 1, numbers.stop)
+    print(dict(total), f"{resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime:.1f} CPU seconds")
+    return int(total["failed"] > 0)
+
+
 if __name__ == "__main__":
-    first = int(sys.argv[2]) if len(sys.argv) > 2 else 0
-    begin = time.process_time()
-    print(dict(run(range(first, first + int(sys.argv[1])))), f"{time.process_time() - begin:.1f} CPU seconds")
+    sys.exit(main())

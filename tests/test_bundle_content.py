@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -15,8 +16,10 @@ from safetensors.torch import load_file, save_file
 
 import bundle_fuzz
 from palate import storage
+from palate.base import TrainOptions
 from palate.bundle import Bundle
 from palate.errors import BundleError
+from palate.models import make_recipe
 from test_bundle import bundle, dataset, file_of, forge
 
 
@@ -95,7 +98,40 @@ def test_nothing_is_allocated_beyond_the_size_of_the_files(tmp_path: Path) -> No
         Bundle.load(saved)
 
 
-def test_random_changes_end_in_a_bundle_error_or_a_bundle_that_answers() -> None:
-    counts = bundle_fuzz.run(range(200))
-    assert counts["refused"] > 100
-    assert counts["as before"] > 10
+def test_trees_are_checked_before_lightgbm_reads_them(tmp_path: Path) -> None:
+    train = replace(dataset(), user_features=None)
+    fields = {"members": ("popularity",), "n_candidates": 9, "rounds": 3, "slice_size": 0.3, "min_rating": 0.1}
+    recipe = make_recipe("two-stage", fields)
+    saved = Bundle.of(recipe, recipe.fit(train, TrainOptions(threads=1)), train).save(tmp_path / "bundle")
+    path = file_of(saved, "weights")
+    state = load_file(path)
+    text = bytes(state["ranker._extra_state"].numpy()).decode()
+    assert "left_child=1" in text
+    changes = {
+        "circle|no tree": ("left_child=1", "left_child=0"),  # LightGBM would walk it without end
+        "no tree": ("left_child=1", "left_child=99999"),
+        "split_feature is outside": ("split_feature=", "split_feature=99"),
+        "tree_sizes|cut or longer|not those of a tree": ("tree_sizes=", "tree_sizes=9"),
+        "kind than those": ("num_cat=0", "num_cat=9"),
+        "num_leaves=": ("num_leaves=", "num_leaves=999999"),
+        "threshold has": ("threshold=", "threshold=inf "),
+        "does not describe": ("max_feature_idx=", "max_feature_idx=9"),
+        "begins in another way": ("num_class=1", "num_class=1000000000"),
+    }
+    for message, (old, new) in changes.items():
+        assert old in text
+        changed = text.replace(old, new, 1)
+        grown = len(changed) - len(text)
+        if old != "tree_sizes=":  # so that the size of the first tree is right
+            changed = re.sub(r"(?<=tree_sizes=)\d+", lambda found: str(int(found[0]) + grown), changed)  # noqa: B023
+        save_file({**state, "ranker._extra_state": torch.tensor(list(changed.encode()), dtype=torch.uint8)}, path)
+        forge(saved, lambda manifest: manifest["files"].update(weights=storage.file_record(path)))
+        with pytest.raises(BundleError, match=message):
+            Bundle.load(saved)
+
+
+def test_random_changes_end_in_a_bundle_error_or_a_bundle_that_a_save_would_write() -> None:
+    counts = bundle_fuzz.run(range(300))
+    assert counts["refused"] > 150
+    assert counts["as before"] > 30
+    assert counts["another bundle"] > 5

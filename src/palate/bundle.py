@@ -371,6 +371,8 @@ class Bundle:
             index=None if about_index is None else index_of_record(about_index, model, files.get("index")),
             cold=_policy(manifest["cold"]),
         )
+        if not recommender.cold.is_plain:
+            recommender.fallback(recommender.cold)  # a policy that does not fit the tables shows here
         about = {key: manifest[key] for key in ("split", "candidates", "versions", "created")}
         return cls(recipe, recommender, tuple(manifest["metrics"]), **about, refit=manifest.get("refit"))
 

@@ -69,14 +69,17 @@ def check_manifest(manifest: Mapping[str, Any]) -> None:
             first = error.errors()[0]
             place = ".".join(map(str, (name, *first["loc"])))
             raise BundleError(f"the bundle is malformed ({place}: {first['msg']}): {AGAIN}") from None
-    needed = {
-        "recipe": ("name", "fields"),
-        "sizes": ("users", "items"),
-        "trained_on": ("rows", "digest", "users", "items", "ids"),
+    needed: dict[str, dict[str, type]] = {
+        "recipe": {"name": str, "fields": dict},
+        "sizes": {"users": int, "items": int},
+        "trained_on": {"rows": int, "digest": str, "users": int, "items": int, "ids": str},
     }
     for name, keys in needed.items():
-        if manifest[name] is not None and (missing := set(keys) - set(manifest[name])):
-            raise BundleError(f"the bundle is malformed (its {name} lacks {min(missing)}): {AGAIN}")
+        found = manifest[name]
+        wrong = [] if found is None else [key for key, kind in keys.items() if not isinstance(found.get(key), kind)]
+        if wrong:
+            state = "is of another type" if wrong[0] in found else "is missing"
+            raise BundleError(f"the bundle is malformed ({name}.{wrong[0]} {state}): {AGAIN}")
 
 
 def read_table(path: Path) -> pl.DataFrame:

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from palate.errors import RecipeError
 from palate.models.two_stage.ranker_training import LabeledCandidates
+from palate.models.two_stage.tree_text import checked_trees
 
 Objective = Literal["lambdarank", "binary"]
 LEAST_SHARE = 0.01  # of the candidates, in each leaf
@@ -92,14 +93,18 @@ class GBDTRanker(nn.Module):
 
         Raises:
             RecipeError: LightGBM is not installed.
+            ValueError: the text is not one of trees.
         """
         self.text = state.cpu()
         self.boosters = []
         if len(state):
-            texts = bytes(self.text.numpy()).split(BETWEEN)
-            if not all(one.startswith(b"tree\n") and b"\nend of trees" in one for one in texts):
-                raise ValueError("the text of the trees is cut or of another kind")  # before LightGBM parses it
-            self.boosters = [_library().Booster(model_str=text.decode()) for text in texts]
+            texts = [checked_trees(text.decode()) for text in bytes(self.text.numpy()).split(BETWEEN)]
+            self.boosters = [_library().Booster(model_str=text) for text in texts]
+
+    @property
+    def widths(self) -> set[int]:
+        """The numbers of features that the trees were grown on: one number, or none before they are."""
+        return {one.num_feature() for one in self.boosters}
 
 
 def _library() -> Any:

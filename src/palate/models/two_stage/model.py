@@ -60,6 +60,12 @@ class TwoStageModel(nn.Module):
         self.inputs = RankerFeatures(spec)
         self.ranker: Ranker = ranker
 
+    def state_problem(self) -> str | None:
+        """Trees that read another number of features, in words, or None."""
+        width = self.inputs.width(self.retrieval.models)
+        other = self.ranker.widths - {width} if isinstance(self.ranker, GBDTRanker) else set()
+        return f"the trees read {min(other)} features instead of {width}" if other else None
+
     def score(self, query: Query, items: Tensor | None = None) -> Tensor:
         """(B, C) or (B, I), the whole catalog being scored either way, in chunks of bounded memory."""
         rows, first = [], 0
