@@ -15,7 +15,16 @@ from palate.data.splits.split import Split
 from palate.data.splits.strategies import leave_one_out
 from palate.models.popularity import Popularity
 from palate.models.sasrec import SASRec
-from palate.reproduce.measured import HELD_OUT, LAST_KNOWN, AtLastEvent, Planned, gaps, measured_table, sequences
+from palate.reproduce.measured import (
+    HELD_OUT,
+    LAST_KNOWN,
+    AtLastEvent,
+    Planned,
+    gaps,
+    halves,
+    measured_table,
+    sequences,
+)
 from palate.reproduce.rows import Options
 from palate.reproduce.system_e import SETTINGS, CodeCell
 
@@ -43,6 +52,15 @@ def test_users_are_grouped_by_the_time_since_their_last_known_event(split: Split
         assert mask[place[user]], user
         assert sum(group[place[user]] for group in groups.values()) == 1
     assert sum(mask.sum() for mask in groups.values()) == split.train.n_users
+
+
+def test_users_of_movielens_1m_are_parted_by_their_id_whatever_their_row() -> None:
+    ids = [3_000, 17, 2_999, 6_040]
+    data = from_frame(pl.DataFrame({"user_id": ids, "item_id": ids}))
+    early, late = halves(data).values()
+    assert [bool(early[int(data.users.rows([one])[0])]) for one in ids] == [False, True, True, False]
+    assert (early ^ late).all()
+    assert halves(data, first=0)["users 1 to 2,999"].sum() == 1  # ids from 0: 2,999 is the 3,000th user
 
 
 def test_a_model_is_asked_at_the_last_known_event(split: Split) -> None:

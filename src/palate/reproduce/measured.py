@@ -119,12 +119,12 @@ def gaps(split: Split) -> dict[str, NDArray[np.bool_]]:
     }
 
 
-def halves(data: Dataset, first: int = 1) -> dict[str, NDArray[np.bool_]]:
+def halves(train: Dataset, first: int = 1) -> dict[str, NDArray[np.bool_]]:
     """(U,) masks of the users of MovieLens 1M below and from 3,000 on, whose times are approximate in some copies.
 
     ``first`` is the id of the first user: 1 in the official files, 0 in those of the NCF paper.
     """
-    number_U = np.array([int(one) for one in data.users.ids]) + 1 - first
+    number_U = np.array([int(one) for one in train.users.ids]) + 1 - first
     return {
         f"users 1 to {APPROXIMATE_FROM - 1:,}": number_U < APPROXIMATE_FROM,
         f"users {APPROXIMATE_FROM:,} to 6,040": number_U >= APPROXIMATE_FROM,

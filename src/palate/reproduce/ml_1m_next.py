@@ -77,5 +77,11 @@ def run(options: Options) -> Iterator[Row]:
         parts = leave_one_out(data, tie=tie, cold="keep")
         parts = parts.with_candidates(draw_candidates(parts, 100, seed=options.training.seed))
         yield from measured_table(
-            plan, parts, options, METRICS, system="ml-1m-next", protocols=protocols, groups=gaps(parts) | halves(data)
+            plan,
+            parts,
+            options,
+            METRICS,
+            system="ml-1m-next",
+            protocols=protocols,
+            groups=gaps(parts) | halves(parts.train),
         )

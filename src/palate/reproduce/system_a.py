@@ -140,7 +140,7 @@ def table(data: Dataset, options: Options) -> Iterator[Row]:
         best += sequences(SEQUENCE)
     for tie, protocol in PROTOCOLS.items():
         parts = split(data, options.training.seed, tie)
-        groups = gaps(parts) | (halves(data) if data.name == "ml-1m" else {})
+        groups = gaps(parts) | (halves(parts.train) if data.name == "ml-1m" else {})
         plan = [one for one in (*trivial, *best) if tie == "first" or one.role != "faithful"]
         yield from measured_table(
             plan, parts, options, METRICS, system="A", protocols={"sampled": protocol}, groups=groups
