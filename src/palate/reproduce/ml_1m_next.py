@@ -67,7 +67,7 @@ PLAN = (
 def run(options: Options) -> Iterator[Row]:
     """Published, trivial and best rows by full ranking, then the same models by sampled candidates, for both ties."""
     data = load("ml-1m", min_rating="any", progress=options.training.progress)
-    plan = [one for one in PLAN if not (options.fast and isinstance(one.recipe, SASRec))]
+    plan = [one for one in PLAN if not (options.fast and isinstance(one.recipe, MLP | SASRec))]
     ties: tuple[Tie, ...] = ("last", "first")
     for tie in ties:
         protocols = {ranking: f"{PROTOCOL}; {words}; {TIES[tie]}" for ranking, words in RANKINGS.items()}
