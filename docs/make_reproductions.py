@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import re
 import sys
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from palate.reproduce.rows import Row
 FOLDER = Path(__file__).parent
 PAGE, ROWS = FOLDER / "reproductions.md", FOLDER / "reproductions.json"
 BLOCK = re.compile(r"(<!-- tables: ([A-Za-z0-9-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
+ROLES = ("published", "trivial", "faithful", "best")
 KEY = ("system", "dataset", "protocol", "role", "model", "request", "metric", "k")
 
 
@@ -52,33 +53,39 @@ def page(text: str, runs: list[dict[str, Any]]) -> str:
     """The page with every block of tables made from the rows: the first table of a system open, the others folded."""
     empty = {field.name: None for field in fields(Row)} | {"seeds": 1}
     known = [(Row(**empty | row), run) for run in runs for row in run["rows"]]
-    order = {role: place for place, role in enumerate(("published", "trivial", "faithful", "best"))}
 
     def tables(match: re.Match[str]) -> str:
         rows = [(row, run) for row, run in known if row.system == match[2]]
+        protocols = dict.fromkeys(row.protocol for row, _ in rows)
+        # A protocol that goes on where another ends is of a group of users: one table for all groups of a protocol.
+        base = {one: next((other for other in protocols if one.startswith(f"{other}; ")), None) for one in protocols}
         parts = []
-        for protocol in sorted({row.protocol for row, _ in rows}, key=lambda one: protocol_order(one, rows)):
-            part = sorted(
-                ((row, run) for row, run in rows if row.protocol == protocol), key=lambda one: order[one[0].role]
-            )
-            data = ", ".join(dict.fromkeys(row.dataset for row, _ in part))
-            made = dict.fromkeys(f"`{run['command']}`, commit {run['commit']}, {run['date']}" for _, run in part)
-            body = f"{table([row for row, _ in part])}\n\nFrom {'; '.join(made)}.\n"
-            title = f"{data}: {protocol}"
-            parts.append(
-                f"\n**{title}**\n\n{body}"
-                if not parts
-                else f"\n<details><summary>{title}</summary>\n\n{body}\n</details>\n"
-            )
+        for protocol in sorted((one for one in protocols if base[one] is None), key=lambda one: -len(roles(one, rows))):
+            parts.append(section(protocol, [one for one in rows if one[0].protocol == protocol], folded=bool(parts)))
+            groups = [(row, run) for row, run in rows if base[row.protocol] == protocol]
+            if groups:
+                named = [
+                    (replace(row, model=f"{row.protocol.removeprefix(protocol)[2:]}: {row.model}"), run)
+                    for row, run in sorted(groups, key=lambda one: (one[0].model, str(one[0].request)))
+                ]
+                parts.append(section(f"{protocol}; groups of rows or users", named, folded=True))
         return match[1] + "".join(parts) + "\n" + match[3]
 
     return BLOCK.sub(tables, text)
 
 
-def protocol_order(protocol: str, rows: list[tuple[Row, Any]]) -> tuple[bool, int]:
-    """Protocols as their first rows come, those of groups of users behind the others."""
-    group = any(protocol.startswith(f"{row.protocol}; ") for row, _ in rows if row.protocol != protocol)
-    return group, next(place for place, (row, _) in enumerate(rows) if row.protocol == protocol)
+def roles(protocol: str, rows: list[tuple[Row, Any]]) -> set[str]:
+    """The roles in the table of a protocol."""
+    return {row.role for row, _ in rows if row.protocol == protocol}
+
+
+def section(protocol: str, rows: list[tuple[Row, dict[str, Any]]], *, folded: bool) -> str:
+    """A table with its title and the runs that its rows come from."""
+    rows = sorted(rows, key=lambda one: ROLES.index(one[0].role))
+    made = dict.fromkeys(f"`{run['command']}`, commit {run['commit']}, {run['date']}" for _, run in rows)
+    body = f"{table([row for row, _ in rows])}\n\nFrom {'; '.join(made)}.\n"
+    title = f"{', '.join(dict.fromkeys(row.dataset for row, _ in rows))}: {protocol}"
+    return f"\n<details><summary>{title}</summary>\n\n{body}\n</details>\n" if folded else f"\n**{title}**\n\n{body}"
 
 
 def main() -> None:
