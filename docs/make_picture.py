@@ -1,6 +1,8 @@
-"""Run `palate demo` and draw what it printed as docs/img/demo.svg.
+"""Run `palate demo` and draw what it printed as docs/img/demo.svg, without the list of films.
 
 python docs/make_picture.py
+
+The terms of MovieLens do not allow to hand its data on, and the titles belong to them.
 """
 
 from __future__ import annotations
@@ -23,7 +25,14 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-c", DEMO, "demo"]
         done = subprocess.run(command, cwd=folder, stdout=subprocess.PIPE, text=True, check=True)
-    lines = [line.rstrip() for line in done.stdout.splitlines()]
+    draw([line.rstrip() for line in done.stdout.splitlines()])
+
+
+def draw(lines: list[str]) -> None:
+    """Draw the lines but for the table of the list."""
+    first = next(place for place, line in enumerate(lines) if line.startswith("Top 10"))
+    last = next(place for place, line in enumerate(lines) if place > first and line.startswith("└"))
+    lines = [line for place, line in enumerate(lines) if not first <= place <= last]
     with open("/dev/null", "w") as nowhere:
         console = Console(record=True, width=max(map(len, lines)), file=nowhere, force_terminal=True)
         console.print(Text("$ palate demo", style="bold"))

@@ -75,7 +75,7 @@ def test_columns_can_be_skipped_and_renamed(tmp_path):
     ("lines", "separator"),
     [
         (["user;rating", "1;3,5", "2;4,5"], ";"),
-        (["1::Toy Story, The::Animation|Comedy", "2::Jumanji (1995)::Adventure|Children"], "::"),
+        (["1::Tea, The::Animation|Comedy", "2::Coffee (1995)::Adventure|Children"], "::"),
         (["1,Toy Story,Animation|Comedy", "2,Heat,Action|Crime"], ","),
         (["a b 2015-01-01", "c d 2015-01-02"], " "),
         (["user,time", "1,2015-01-01 00:00:00", "2,2015-01-01 00:00:01"], ","),

@@ -16,6 +16,7 @@ import pytest
 from palate.data.frame import to_frame
 from palate.data.readers import read_interactions, read_table
 from palate.errors import DataError
+from titles import digest
 
 HEADER = b"user,item,rating\n"
 # Ids of tests hold these bytes and must be the same in every process: no time in gzip's header.
@@ -110,7 +111,7 @@ def test_movielens_100k_as_it_is(write):
         write("u.item", items), header=False, encoding="latin-1", names=["id", "title", *(f"c{i}" for i in range(22))]
     )
     assert films.shape == (1682, 24)
-    assert films["title"][0] == "Toy Story (1995)"
+    assert digest(films["title"][0]) == "51d25ab04bdb"
 
 
 def test_movielens_csv_with_titles(write):
@@ -118,7 +119,7 @@ def test_movielens_csv_with_titles(write):
     movies = write("movies.csv", member("ml-latest-small.zip", "movies.csv"))
     dataset = read_interactions(ratings, item_features=movies, name="small")
     assert (dataset.name, len(dataset), dataset.n_users, dataset.n_items) == ("small", 100_836, 610, 9_724)
-    assert dataset.titles[int(dataset.items.rows([1])[0])] == "Toy Story (1995)"
+    assert digest(dataset.titles[int(dataset.items.rows([1])[0])]) == "51d25ab04bdb"
     assert dataset.item_features.columns == ["title", "genres"]
     assert {note.text: note.rows for note in dataset.notes} == {
         "item features of ids without interactions, left out": 18

@@ -21,6 +21,7 @@ from palate.datasets.registry import REGISTRY, load, load_split, names, suggest
 from palate.datasets.sources import Remote, find, locate
 from palate.errors import DataError, SourceError
 from palate.progress import ProgressEvent
+from titles import digest
 
 HOST_IS_DOWN = "http://127.0.0.1:9/"
 
@@ -186,7 +187,8 @@ def test_the_official_split_is_downloaded_file_by_file(data, cache):
 def test_the_official_split_has_titles_where_ml_1m_is_here(data):
     split = load_split("ncf-ml-1m")
     row = int(split.train.items.rows([0])[0])
-    assert split.train.titles[row] == split.test.titles[row] == "One Flew Over the Cuckoo's Nest (1975)"
+    assert split.train.titles[row] == split.test.titles[row]
+    assert digest(split.train.titles[row]) == "b29184573ab0"
     whole = load("ncf-ml-1m")
     assert len(whole) == len(split.train) + len(split.test)
     found, checked = whole.fingerprint.overlap(split.test.fingerprint)
@@ -208,8 +210,8 @@ def test_a_silent_host_is_given_up_and_the_package_is_next(cache, recbole_wheel,
     assert located.source == "converted from recbole==1.2.1"
     dataset = load(entry)
     assert dataset.fingerprint.digest == entry.digest
-    assert dataset.titles[0] == "Toy Story (1995)"
-    assert dataset.titles[542] == "Misérables, Les (1995)"
+    assert digest(dataset.titles[0]) == "51d25ab04bdb"
+    assert digest(dataset.titles[542]) == "c9c89958bf95"
     assert any("copy from recbole" in note.text for note in dataset.notes)
     only_pip_source(monkeypatch, cache)
     assert locate(entry).converted

@@ -236,16 +236,14 @@ def test_an_explanation_holds_both_sides(name):
         assert told.rest is None
 
 
-def test_star_wars_supports_the_return_of_the_jedi(ml_100k):
+def test_earlier_films_of_a_series_support_the_next_one(ml_100k):
     model = make_recipe("ease").fit(ml_100k, TrainOptions(threads=1))
-    ids = {title: row for row, title in enumerate(ml_100k.titles)}
-    history = ["Star Wars (1977)", "Empire Strikes Back, The (1980)", "Evita (1996)", "Clueless (1995)"]
-    query = new_users([[(ids[title], 5.0) for title in history]])
-    jedi = np.array([ids["Return of the Jedi (1983)"]])
+    series, others, third = [50, 172], [289, 367], [181]  # two parts, two films of another kind, the third part
+    query = new_users([[(row, 5.0) for row in ml_100k.items.rows(series + others).tolist()]])
     (told,) = (
         Explainer(model, ml_100k.items, ml_100k.history, ml_100k.titles)
-        .because(query, np.zeros(1, int), jedi, np.ones(1, bool), top=2)
+        .because(query, np.zeros(1, int), ml_100k.items.rows(third), np.ones(1, bool), top=2)
         .to_dicts()
     )
-    assert {reason["title"] for reason in told["because"]} == {"Star Wars (1977)", "Empire Strikes Back, The (1980)"}
+    assert {reason["title"] for reason in told["because"]} == set(ml_100k.titles[ml_100k.items.rows(series)])
     assert "because you liked" in told["why"]

@@ -29,7 +29,7 @@ def explain(
 
     Score and source are those of the list that palate recommend gives under the same options.
 
-    Example: palate explain bundles/demo 196 "Toy Story (1995)"
+    Example: palate explain bundles/quickstart u0001 p001
     """
     recommender = request.recommender(bundle)
     why = recommender.explain(user, item, k, **request.arguments(recommender, [user]))

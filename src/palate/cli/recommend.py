@@ -107,7 +107,7 @@ def similar(
 ) -> None:
     """Items like one item.
 
-    Example: palate similar bundles/demo "Toy Story (1995)"
+    Example: palate similar bundles/quickstart p001
     """
     from palate.bundle import Bundle
 

@@ -25,7 +25,7 @@ def why_not(
 
     The list is that of palate recommend under the same options.
 
-    Example: palate why-not bundles/demo 196 "Toy Story (1995)"
+    Example: palate why-not bundles/quickstart u0001 p001
     """
     recommender = request.recommender(bundle)
     found = recommender.why_not(user, item, k=k, **request.arguments(recommender, [user]))

@@ -219,7 +219,7 @@ class Explainer:
         verb = np.where(best.weight < 0, "disliked", np.where(best.weight >= self._usual_weight, "liked", "had"))
         columns = {"row": asked[best.row], "weight": best.weight, "share": best.share, "verb": verb}
         frame = pl.DataFrame(columns | self._names(best.item))
-        # liked Toy Story (1995) (41 %), Alien (1979) (22 %), disliked Evita (1996) (4 %): a verb is not repeated.
+        # liked Green Tea (41 %), Oolong (22 %), disliked Coffee (4 %): a verb is not repeated.
         percent = (100 * pl.col("share")).round().cast(pl.Int64)
         words = pl.format("{} ({} %)", pl.coalesce("title", pl.col("item_id").cast(pl.String)), percent)
         again = (pl.col("verb") == pl.col("verb").shift()).fill_null(False)
