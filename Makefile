@@ -14,7 +14,7 @@ export OMP_NUM_THREADS ?= 1
 # Processes that share the tests; each has its own torch and about a gigabyte.
 TESTERS ?= 2
 
-.PHONY: venv runtime demo test check format bench bench-serve reproduce browser services serve kills fuzz fuzz-bundles fuzz-serve generality properties clean help
+.PHONY: venv runtime demo test check docs format bench bench-serve reproduce browser services serve kills fuzz fuzz-bundles fuzz-serve generality properties clean help
 
 help:            ## list the targets
 	@grep -hE '^[a-z-]+: .*##|^[a-z-]+:  *##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | sort
@@ -43,6 +43,9 @@ check: venv      ## format, lint, types, import rules
 test: venv       ## set-up, checks, then the whole test suite
 	@$(MAKE) --no-print-directory check
 	$(BIN)/python -m pytest -rs -n $(TESTERS) --dist worksteal
+
+docs: venv       ## the documentation as a site in site/, strictly: a broken link is an error
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --site-dir site
 
 browser:         ## install Debian's Chromium for the tests that look at the report's page (needs root)
 	@command -v chromium >/dev/null || (apt-get update -qq && apt-get install -qq -y chromium)
@@ -100,4 +103,4 @@ format: venv     ## rewrite the code in the house style
 	$(BIN)/ruff check --fix .
 
 clean:           ## remove the virtual environment and caches
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis dist build
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis dist build site

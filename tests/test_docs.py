@@ -9,6 +9,7 @@ import re
 import runpy
 import shlex
 import shutil
+import subprocess
 import sys
 import tomllib
 from pathlib import Path
@@ -54,7 +55,9 @@ def commands(kind: str) -> list:
 
 
 def run_all(text: str, made: Path | None = None) -> None:
-    """Run the lines of a block; the bundle of the quickstart is copied where it was made before."""
+    """Run the lines of a block; the bundle of the quickstart, which a block before may have made, is copied."""
+    if made is not None and "bundles/quickstart" in text:
+        shutil.copytree(made, "bundles", dirs_exist_ok=True)
     for line in text.splitlines():
         assert line.startswith("$ palate "), line
         if line == QUICKSTART and made is not None:
@@ -212,6 +215,19 @@ def test_relative_links_resolve(page):
         to = (page.parent / name).resolve() if name else page
         assert to.exists(), f"{page.name}: {target}"
         assert not anchor or anchor in anchors(to), f"{page.name}: {target}"
+
+
+def test_the_site_builds_strictly_and_fetches_nothing(tmp_path):
+    pytest.importorskip("mkdocs", reason="the site needs the docs extra")
+    build = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path / "site")]
+    environment = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}
+    done = subprocess.run(build, capture_output=True, text=True, check=False, cwd=ROOT, env=environment)
+    assert done.returncode == 0, done.stderr + done.stdout
+    reference = (tmp_path / "site" / "reference" / "index.html").read_text()
+    missing = [name for name in palate._MODULE if f".{name}" not in reference and f'id="{name}"' not in reference]
+    assert not missing
+    for page in (tmp_path / "site").rglob("*.html"):
+        assert not re.findall(r'(?:src|href)="https?://[^"]*\.(?:js|css|woff2?)', page.read_text()), page
 
 
 def test_the_picture_is_small_and_fetches_nothing():
