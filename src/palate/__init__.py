@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from palate.data.readers import read_interactions
     from palate.data.splits.split import Candidates, Split
     from palate.data.splits.strategies import at_random, by_time, leave_one_out
+    from palate.data.text_vectors import text_vectors
     from palate.datasets.registry import load
     from palate.errors import PalateError
     from palate.evaluation.evaluate import evaluate, evaluate_lists, validation_callback
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
         WALS,
         BidirectionalSASRec,
         Ensemble,
+        FeatureIALS,
         ItemKNN,
         LogisticMF,
         MeanRating,
@@ -84,6 +86,7 @@ _NAMES = {
     "data.readers": ("read_interactions",),
     "data.splits.split": ("Candidates", "Split"),
     "data.splits.strategies": ("at_random", "by_time", "leave_one_out"),
+    "data.text_vectors": ("text_vectors",),
     "datasets.registry": ("load",),
     "errors": ("PalateError",),
     "evaluation.evaluate": ("evaluate", "evaluate_lists", "validation_callback"),
@@ -107,6 +110,7 @@ _NAMES = {
         "WALS",
         "BidirectionalSASRec",
         "Ensemble",
+        "FeatureIALS",
         "ItemKNN",
         "LogisticMF",
         "MeanRating",
@@ -150,6 +154,7 @@ __all__ = [
     "CompareOptions",
     "Dataset",
     "Ensemble",
+    "FeatureIALS",
     "Feedback",
     "Interactions",
     "ItemKNN",
@@ -191,6 +196,7 @@ __all__ = [
     "make_recipe",
     "onboarding_items",
     "read_interactions",
+    "text_vectors",
     "to_frame",
     "tune",
     "validation_callback",

@@ -78,6 +78,12 @@ SPACES: dict[str, dict[str, str]] = {
         "unobserved_weight": "0.0005:2.0:log",
         "regularization": "0.0003:0.3:log",
     },
+    "feature-ials": {
+        "epochs": "2:16",
+        "dim": "16,32,64,128",
+        "unobserved_weight": "0.0005:2.0:log",
+        "regularization": "0.0003:0.3:log",
+    },
     "wals": {"epochs": "2:16", "dim": "4,8,16,32,64", "unobserved_weight": "0.0:0.1", "regularization": "0.01:1.0:log"},
     "bpr": POOLED,
     "logistic-mf": {**POOLED, "negatives": "1:20"},

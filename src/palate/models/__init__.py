@@ -7,6 +7,7 @@ from palate.models.bmf import BMF
 from palate.models.ease import EASE
 from palate.models.edlae import EDLAE, RecentEDLAE
 from palate.models.ensemble import Ensemble
+from palate.models.feature_ials import FeatureIALS
 from palate.models.graph_filter import GFCF
 from palate.models.ials import IALS, WALS
 from palate.models.item_knn import ItemKNN
@@ -36,6 +37,7 @@ __all__ = [
     "WALS",
     "BidirectionalSASRec",
     "Ensemble",
+    "FeatureIALS",
     "ItemKNN",
     "LogisticMF",
     "MeanRating",
@@ -68,6 +70,7 @@ RECIPES.update(
         EDLAE,
         RecentEDLAE,
         IALS,
+        FeatureIALS,
         WALS,
         BPR,
         LogisticMF,

@@ -202,8 +202,12 @@ class Alternation:
         """Half-step: new item vectors for the user vectors."""
         # The past turns along: momentum compares vectors, which only makes sense in the same coordinates.
         self.user_UD, self.spectrum_D, start, *self._past = diagonal(self.user_UD, self.item_ID, *self._past)
-        self.item_ID = self._solve(self.user_UD, self.by_item, start)
+        self.item_ID = self._solve(self.user_UD, self.by_item, start, self.prior(start))
         self._past = [*self._past[-1:], start, self.item_ID]
+
+    def prior(self, item_ID: Floats) -> Floats | None:
+        """Vectors (I, D) that the regularization pulls the items to; None for zeros."""
+        return None
 
     def extrapolate(self) -> None:
         """Nesterov's momentum on the item vectors, (k - 1) / (k + 2); halves the epochs to the same objective.
@@ -218,11 +222,11 @@ class Alternation:
         self._run = 1 if np.vdot(now - start, change) < 0 else self._run + 1
         self.item_ID = now + np.float32((self._run - 1) / (self._run + 2)) * change
 
-    def _solve(self, other_ND: Floats, rows: Rows, start_RD: Floats) -> Floats:
+    def _solve(self, other_ND: Floats, rows: Rows, start_RD: Floats, prior_RD: Floats | None = None) -> Floats:
         penalty = np.float32(self.recipe.strengths[0]) * self.spectrum_D
         # A block sweep only improves its start, and zeros are no start: the first step is exact.
         block = self.recipe.block if start_RD.any() else None
-        solved = solve_rows(other_ND, penalty, rows, start_RD, block)
+        solved = solve_rows(other_ND, penalty, rows, start_RD, block, prior_RD)
         if not np.isfinite(solved).all():
             raise RecipeError("a least squares solution is not finite: raise regularization, or check the weights")
         return solved
@@ -336,11 +340,11 @@ class _Als(Recipe[ALSModel]):
             RecipeError: no rows, or rows that this recipe cannot learn from.
         """
         self.check(train)
-        state = Alternation(self, train, options.seed)
+        state, spec = self._start(train, options)
         if rule := state.confidence.rule:
             options.progress(ProgressEvent(f"train {self.name}", message=f"{rule} ({train.feedback.column})"))
         with torch.random.fork_rng():  # building draws random tables, which must not move the caller's generator
-            model = self.build(DataSpec(train.n_users, train.n_items))
+            model = self.build(spec)
         # Users first: their vectors are still zero, while those of the items have a start.
         state.solve_users()
         best: tuple[float, int, dict[str, Tensor]] | None = None
@@ -350,14 +354,14 @@ class _Als(Recipe[ALSModel]):
                 values = {"loss": state.loss() / len(train)}
                 options.progress(ProgressEvent(f"train {self.name}", epoch + 1, self.epochs, "epoch", values=values))
             if options.validation_callback is not None:
-                _store(model, state, train)
+                self._store(model, state, train)
                 value = float(options.validation_callback(model))
                 if best is None or value > best[0]:
                     # Copies, since the next epoch writes into the same tensors.
                     best = (value, epoch, {key: tensor.clone() for key, tensor in model.state_dict().items()})
                 elif epoch - best[1] >= options.patience:
                     break
-        _store(model, state, train)
+        self._store(model, state, train)
         if best is not None:
             model.load_state_dict(best[2])
         return model
@@ -367,17 +371,24 @@ class _Als(Recipe[ALSModel]):
         if len(train) == 0:
             raise RecipeError(f"{train.name} has no rows to train on")
 
+    def _start(self, train: Dataset, options: TrainOptions) -> tuple[Alternation, DataSpec]:
+        """The state of a fit, and the sizes of its model."""
+        return Alternation(self, train, options.seed), DataSpec(train.n_users, train.n_items)
 
-def _store(model: ALSModel, state: Alternation, train: Dataset) -> None:
-    with torch.no_grad():
-        model.user_table.weight.copy_(torch.from_numpy(state.user_UD))
-        model.item_table.weight[:, : model.dim] = torch.from_numpy(state.item_ID)
-        if state.bias is not None:
-            model.item_table.weight[:, model.dim] = state.bias
-        model.fold_in.spectrum.copy_(torch.from_numpy(state.spectrum_D))
-        model.fold_in.lowest.fill_(state.lowest)
-        model.fold_in.confidence.load_state_dict(state.confidence.state_dict())
-    model.finish(train)
+    def _finish(self, model: ALSModel, state: Alternation) -> None:
+        """Write what a recipe adds to the vectors; nothing unless overridden."""
+
+    def _store(self, model: ALSModel, state: Alternation, train: Dataset) -> None:
+        with torch.no_grad():
+            model.user_table.weight.copy_(torch.from_numpy(state.user_UD))
+            model.item_table.weight[:, : model.dim] = torch.from_numpy(state.item_ID)
+            if state.bias is not None:
+                model.item_table.weight[:, model.dim] = state.bias
+            model.fold_in.spectrum.copy_(torch.from_numpy(state.spectrum_D))
+            model.fold_in.lowest.fill_(state.lowest)
+            model.fold_in.confidence.load_state_dict(state.confidence.state_dict())
+            self._finish(model, state)
+        model.finish(train)
 
 
 @dataclass(frozen=True)

@@ -36,12 +36,18 @@ class Rows(NamedTuple):
 
 
 def solve_rows(
-    other_ND: Floats, penalty_D: Floats, rows: Rows, start_RD: Floats | None = None, block: int | None = None
+    other_ND: Floats,
+    penalty_D: Floats,
+    rows: Rows,
+    start_RD: Floats | None = None,
+    block: int | None = None,
+    prior_RD: Floats | None = None,
 ) -> Floats:
     """Vectors (R, D) that minimize the objective with the other side fixed, in the precision of ``rows.ridge``.
 
-    A row without entries gets zeros. The loop over rows is one of Python because each step is four BLAS or LAPACK calls
-    on arrays that fit in cache: batched over padded rows the same work takes two to three times as long.
+    A row without entries gets zeros, or what its prior leaves. The loop over rows is one of Python because each step
+    is four BLAS or LAPACK calls on arrays that fit in cache: batched over padded rows the same work takes two to three
+    times as long.
 
     Args:
         other_ND: vectors of the other side, turned so that their Gram matrix is diagonal.
@@ -49,9 +55,11 @@ def solve_rows(
         rows: the observed entries.
         start_RD: current vectors, needed for blocks.
         block: solve rows with more entries than this in blocks of so many coordinates, one sweep from ``start_RD``.
+        prior_RD: vectors that the ridge pulls to. Default: zeros.
     """
     scale_RD = _scale(penalty_D, rows)
-    solved_RD = np.zeros_like(scale_RD)
+    # With y in the units below, the penalty is |y - y0|^2 + a constant: a ridge around y0 = scale l prior.
+    solved_RD = np.zeros_like(scale_RD) if prior_RD is None else scale_RD * rows.ridge[:, None] * prior_RD
     solve = _Ridge(scale_RD.dtype)
     root = None if rows.weights is None else np.sqrt(rows.weights)
     targets = rows.targets if root is None else rows.targets * root
@@ -61,10 +69,11 @@ def solve_rows(
         x_nD = other_ND.take(rows.columns[part], axis=0) * scale_RD[row]
         if root is not None:
             x_nD *= root[part, None]
+        wanted = targets[part] if prior_RD is None else targets[part] - x_nD @ solved_RD[row]
         if block is None or start_RD is None or len(x_nD) <= block:
-            solved_RD[row] = solve(x_nD, targets[part])
+            solved_RD[row] += solve(x_nD, wanted)
         else:
-            solved_RD[row] = solve.blocks(x_nD, targets[part], start_RD[row] / scale_RD[row], block)
+            solved_RD[row] += solve.blocks(x_nD, wanted, start_RD[row] / scale_RD[row] - solved_RD[row], block)
     solved_RD *= scale_RD
     return solved_RD
 

@@ -38,7 +38,7 @@ def with_items(state: S, table: pl.DataFrame) -> S:
     if not isinstance(state.model, AddsItems):
         raise ModelError(
             f"{type(state.model).__name__} has no item tower, so it cannot rank items without training rows: "
-            "use the recipe two-tower with item_features=['*']"
+            "use the recipe feature-ials, or two-tower with item_features=['*']"
         )
     key = "item_id" if "item_id" in table.columns else table.columns[0]
     items, order = _appended(state.items, table[key])
