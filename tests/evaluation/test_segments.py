@@ -27,6 +27,14 @@ def test_hot_warm_and_cold_by_hand() -> None:
     assert names == [low] * 2 + [middle] * 2 + ["hot: 20 training rows or more"] * 2 + [WARM, COLD]
 
 
+def test_each_third_of_the_measured_users_is_one_segment() -> None:
+    parts = segmentation(np.arange(1, 31), None, np.arange(30))
+    assert parts.labels[:3] == (
+        "hot: 1 to 10 training rows", "hot: 11 to 20 training rows", "hot: 21 training rows or more"
+    )  # fmt: skip
+    assert np.bincount(parts.places).tolist() == [10, 10, 10]
+
+
 def test_equal_counts_make_one_segment_and_repeats_count() -> None:
     assert segmentation(np.array([7, 7, 7]), None, np.arange(3)).labels == ("hot: 1 training rows or more", WARM, COLD)
     rows = np.array([100, 1, 2, 3])

@@ -215,3 +215,23 @@ def test_five_answers_beat_popularity_on_movielens(ml_100k):
     assert interview.questions < listed.questions < 30
     assert report.to_frame()["strategy"].to_list() == ["interview", "list"]
     assert "188 users not in training" in report.how
+
+
+def test_not_knowing_an_item_counts_a_fifth_of_knowing_it():
+    """One item and one direction of taste: the update is that of a normal, its noise five times as large."""
+    tastes = Tastes(np.array([0]), np.array([0.5]), np.array([[0.3]]), np.array([0.16]))
+    for known, noise in ((1, 0.16), (0, 0.16 / 0.2)):
+        interview = Interview(tastes)
+        interview.answer(np.array([0]), np.array([known]))
+        precision = 1 + 0.3**2 / noise
+        assert interview.spread_BDD[0, 0, 0] == pytest.approx(1 / precision)
+        assert interview.mean_BD[0, 0] == pytest.approx(0.3 * (known - 0.5) / noise / precision)
+
+
+def test_eight_tastes_are_told_apart_and_no_more():
+    data = make_tastes(users=600)
+    tastes = Tastes.of(Recommender.of(EASE(regularization=20).fit(data), data))
+    assert tastes.loading.shape[1] == 8
+    explained = np.square(tastes.loading).sum(0)
+    # Four groups are three directions beside the mean; the others are noise.
+    assert np.sort(explained)[::-1][2] > 2 * np.sort(explained)[::-1][3]
