@@ -21,7 +21,7 @@ from palate.errors import RecipeError
 from palate.evaluation.rating_prediction import evaluate_ratings
 from palate.models.bmf import BMF, _Chain, _wishart
 from palate.models.means import UserItemMeans
-from palate.models.rating_factors import Ratings
+from palate.models.rating_prior import Ratings
 
 SMALL = BMF(dim=3, sweeps=60, burn_in=20, draws=8)
 

@@ -132,6 +132,8 @@ def test_folded_in_users_predict_almost_like_trained_ones() -> None:
 
 def test_fold_in_is_the_ridge_solution_and_a_batch_equals_one_by_one() -> None:
     train, _ = halves(planted())
+    recipe = SMALL.for_data(train)
+    assert recipe.user_damping is not None
     model = fitted()
     histories = train.history.select(np.arange(8))
     batch = model.query_vectors(Query.of(np.full(8, -1), histories))
@@ -140,7 +142,9 @@ def test_fold_in_is_the_ridge_solution_and_a_batch_equals_one_by_one() -> None:
         here = train.interactions.user == user
         item, rating = train.interactions.item[here], train.interactions.weight[here]
         z = items[item, :5]
-        ridge = SMALL.regularization * len(item) * np.eye(5)
+        # The mean user has l per rating; the L2 grows with the root of the ratings, that of the bias does not.
+        mean = len(train) / len(np.unique(train.interactions.user))
+        ridge = np.diag([SMALL.regularization * np.sqrt(mean * len(item))] * 4 + [recipe.user_damping])
         right = z.T @ (rating - float(model.fold_in.mean) - items[item, 5]) + ridge @ model.typical.double().numpy()
         np.testing.assert_allclose(
             batch[user, :5].numpy(), np.linalg.solve(z.T @ z + ridge, right), rtol=1e-3, atol=1e-4

@@ -77,14 +77,24 @@ def test_the_gradient_of_sums_over_bags_is_the_numerical_one() -> None:
     assert torch.autograd.gradcheck(lambda t: _BagSums.apply(t, items, offsets), table)
 
 
-def test_implicit_data_are_regularised_by_the_variance_of_ones_and_zeros() -> None:
-    """Four zeros for each one vary by 0.16: an l of 0.2 is 0.032, in training and in the fold-in."""
+def test_the_strengths_are_in_the_unit_of_the_ratings() -> None:
+    """Four zeros for each one deviate by 0.4: l is in proportion to it, and dampings have no unit."""
     board = make_checkerboard().train
-    model = dataclasses.replace(SMALL, epochs=1, regularization=0.5).fit(board)
-    torch.testing.assert_close(model.fold_in.precision[0], 0.5 * 0.16 * torch.eye(5))
+    chosen = SVDpp().for_data(board)
     rated, _, _ = taste_by_touching()
-    model = dataclasses.replace(SMALL, epochs=1, regularization=0.5).fit(rated)
-    torch.testing.assert_close(model.fold_in.precision[0], 0.5 * torch.eye(5))
+    narrow, wide = (
+        SVDpp().for_data(
+            rated.with_rows(dataclasses.replace(rated.interactions, weight=scale * rated.interactions.weight))
+        )
+        for scale in (1, 10)
+    )
+    assert narrow.regularization is not None
+    assert wide.regularization == pytest.approx(10 * narrow.regularization)
+    assert (wide.user_damping, wide.item_damping) == pytest.approx((narrow.user_damping, narrow.item_damping), rel=1e-4)
+    assert chosen.regularization is not None
+    ratings = 5 * len(board)
+    noise = ((40 / ratings) ** 0.5) * 2
+    assert chosen.regularization == pytest.approx(0.7 * 0.4 * noise, rel=1e-3)
 
 
 def test_the_checkerboard_is_learned(checkerboard: Split) -> None:

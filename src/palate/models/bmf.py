@@ -38,7 +38,8 @@ from palate.bounds import Count, NonNegative, Positive, Rounds, Width
 from palate.data.dataset import Dataset, Interactions
 from palate.data.features import indicators, unit_rows
 from palate.errors import RecipeError
-from palate.models.rating_factors import RatingFactors, Ratings, RidgeFoldIn, conditional, ratings_of
+from palate.models.rating_factors import RatingFactors, RidgeFoldIn, conditional, ratings_of
+from palate.models.rating_prior import Ratings
 from palate.progress import ProgressEvent
 from palate.training.negative_sampling import report_users_without_negatives
 

@@ -21,13 +21,13 @@ from typing import ClassVar
 import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from palate.base import DataSpec, Query, Recipe, TrainOptions
 from palate.bounds import Count, NonNegative
 from palate.data.dataset import Dataset, Fingerprint
 from palate.errors import RecipeError
+from palate.models.rating_prior import damped_means
 
 
 class MeanModel(nn.Module):
@@ -133,8 +133,8 @@ class UserItemMeans(Recipe[MeanModel]):
         rest = rows.weight.astype(np.float64) - float(model.mean)
         item_bias = np.zeros(train.n_items)
         for _ in range(self.rounds):
-            user_bias = _damped(rest - item_bias[rows.item], rows.user, train.n_users, self.user_damping)
-            item_bias = _damped(rest - user_bias[rows.user], rows.item, train.n_items, self.item_damping)
+            user_bias = damped_means(rest - item_bias[rows.item], rows.user, train.n_users, self.user_damping)
+            item_bias = damped_means(rest - user_bias[rows.user], rows.item, train.n_items, self.item_damping)
         model.user_bias.copy_(torch.from_numpy(user_bias))
         model.item_bias.copy_(torch.from_numpy(item_bias))
         return model
@@ -149,10 +149,3 @@ def _fitted(model: MeanModel, train: Dataset) -> MeanModel:
     model.trained.copy_(torch.from_numpy(np.bincount(rows.user, minlength=train.n_users) > 0))
     model.trained_on = train.fingerprint
     return model.eval()
-
-
-def _damped(values: NDArray[np.float64], group: NDArray[np.int32], n: int, damping: float) -> NDArray[np.float64]:
-    """Damped mean (n,) of the values (N,) in each group; 0 for an empty one."""
-    total = np.bincount(group, values, minlength=n)
-    result: NDArray[np.float64] = total / np.maximum(np.bincount(group, minlength=n) + damping, 1e-9)
-    return result

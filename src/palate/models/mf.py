@@ -2,10 +2,14 @@
 
     rating(u, i) = mean + b_u + b_i + p_u . q_i          (Koren, Bell & Volinsky 2009, eq. 4; without biases: p_u . q_i)
 
-    "adam", "sgd"   sum over ratings of e^2 + l (|p_u|^2 + |q_i|^2 + b_u^2 + b_i^2), in shuffled batches
+    "adam", "sgd"   sum over ratings of e^2, plus L2 of the vectors that grows with the ratings of a row to the power v,
+                    plus L2 d of each bias (see ``rating_prior``), in shuffled batches
     "descent"       mean over ratings of e^2, plus l (|P|^2 + |Q|^2), by full-batch gradient descent with the moving
                     average v = 0.9 v + 0.1 g that starts at the first gradient (system C as published); P and Q start
                     at 11 U(0, 1) / K and there are no biases and no mean
+
+The strengths l, v and d, the size of the batches and the learning rate are taken from the data unless they are set.
+Biases start at damped means, the solution without vectors, which vanish where ratings tell no more than the means.
 
 Implicit data are learned as ratings of 1 against unseen items drawn as ratings of 0.
 
@@ -18,57 +22,53 @@ products with the residuals are those of sparse matrices.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal, Self, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy import sparse
-from torch import Tensor, nn
+from torch import Tensor
 
-from palate.base import Batch, DataSpec, Recipe, TrainOptions
-from palate.bounds import Count, NonNegative, Positive, Rounds, Width
+from palate.base import Batch, DataSpec, TrainOptions
 from palate.data.dataset import Dataset
 from palate.errors import RecipeError
-from palate.models.rating_factors import RatingFactors, Ratings, RidgeFoldIn, rating_batches, ratings_of
+from palate.models.rating_factors import (
+    FOLD_IN_FLOOR,
+    RatingFactors,
+    RatingRecipe,
+    RidgeFoldIn,
+    rating_batches,
+    ratings_of,
+)
+from palate.models.rating_prior import MOST_BATCH, RATE, Ratings
 from palate.progress import ProgressEvent, silent
 from palate.training import trainer as training
 from palate.training.negative_sampling import report_users_without_negatives
+from palate.training.optimizers import decaying
 
 Floats = NDArray[np.floating[Any]]
 
 MOMENTUM = 0.9
 REPORT_EVERY = 50  # iterations of full-batch descent
 CHUNK_ROWS = 1 << 18
-FOLD_IN_FLOOR = 0.02  # ridge of one rating where the recipe has less: a history of one rating must not be fitted fully
 
 
 @dataclass(frozen=True)
-class MF(Recipe[RatingFactors]):
-    """Matrix factorization of ratings.
+class MF(RatingRecipe[RatingFactors]):
+    """Matrix factorization of ratings; further fields as in ``RatingRecipe``.
 
     Args:
-        dim: width K of the vectors.
         biases: add the mean rating and a bias for each user and item.
-        optimizer: "adam", "sgd" (both in batches) or "descent" (full batch, as published).
-        epochs: passes over the ratings; iterations of "descent".
-        batch_size: ratings per step.
-        learning_rate: of the optimizer.
-        regularization: l.
-        negatives: unseen items drawn per row of implicit data.
+        optimizer: "adam", "sgd" (both in batches) or "descent" (full batch, as published), whose ``epochs`` are
+            iterations and whose ``regularization`` is 0 unless it is set.
     """
 
     name: ClassVar[str] = "mf"
 
-    dim: Width = 16
     biases: bool = True
     optimizer: Literal["adam", "sgd", "descent"] = "adam"
-    epochs: Rounds = 30
-    batch_size: Count = 512
-    learning_rate: Positive = 0.002
-    regularization: NonNegative = 0.15
-    negatives: Count = 4
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -77,22 +77,27 @@ class MF(Recipe[RatingFactors]):
 
     @classmethod
     def fast(cls) -> Self:
-        """Fewer, larger steps."""
-        return cls(epochs=20, batch_size=2048, learning_rate=0.005)
+        """Fewer epochs."""
+        return cls(epochs=20)
 
     @classmethod
     def published(cls, dim: int, regularization: float = 0.0) -> Self:
         """System C: no biases, 2,000 iterations of full-batch descent; K and l were not published."""
-        return cls(dim, False, "descent", epochs=2000, learning_rate=0.01, regularization=regularization)
+        return cls(
+            dim, biases=False, optimizer="descent", epochs=2000, learning_rate=0.01, regularization=regularization
+        )
 
     def build(self, spec: DataSpec) -> RatingFactors:
         """Random vectors of the right sizes, zero biases."""
-        fold_in = RidgeFoldIn(spec, self.dim, per_event=self.optimizer != "descent")
+        fold_in = RidgeFoldIn(spec, self.dim)
         return RatingFactors(spec, self.dim, fold_in)
 
-    def training_rows(self, train: Dataset) -> Dataset:
-        """All rows of ratings; of implicit feedback the positive ones."""
-        return train if train.explicit else train.positives()
+    def _for_rows(self, rows: Dataset) -> Self:
+        """As in ``RatingRecipe``; descent takes the published values."""
+        if self.optimizer != "descent":
+            return super()._for_rows(rows)
+        ridge, rate = self.regularization, self.learning_rate
+        return replace(self, regularization=0.0 if ridge is None else ridge, learning_rate=rate or 0.01)
 
     def _fit(self, train: Dataset, options: TrainOptions) -> RatingFactors:
         """Learn from the ratings of ``train``.
@@ -109,30 +114,28 @@ class MF(Recipe[RatingFactors]):
             model.set_scale(ratings, centered=self.biases)
             if self.optimizer == "descent":
                 _descend(self, model, ratings, options)
+                # The penalty is on each vector once, against the mean over all ratings.
+                ridge = max((self.regularization or 0.0) * len(ratings.user), FOLD_IN_FLOOR)
+                model.fold_in.precision.copy_(ridge * torch.eye(self.dim + 1))
             else:
+                self.begin(model, ratings, 0 if train.explicit else self.negatives)
                 training.fit(self, train, options, model)
         model.settle(train, self.negatives)
-        # Batches penalize each rating, descent each vector once against the mean over all ratings.
-        ratings_per_penalty = len(ratings.user) if self.optimizer == "descent" else 1
-        ridge = max(self.regularization * ratings_per_penalty, FOLD_IN_FLOOR)
-        precision_d = torch.full((self.dim + 1,), ridge)
         if not self.biases:
-            precision_d[-1] = 1e9  # holds the user's bias at 0
-        model.fold_in.precision.copy_(torch.diag(precision_d))
+            model.fold_in.precision[0, -1, -1] = 1e9  # holds the user's bias at 0
         model.fold_in.center.copy_(model.typical)
         return model
 
     def batches(self, train: Dataset, seed: int, epoch: int) -> Iterator[Batch]:
         """Ratings in random order: user, item and target (N,); negatives are redrawn in each epoch."""
-        return rating_batches(train, self.negatives, self.batch_size, seed, epoch)
+        return rating_batches(train, self.negatives, self.batch_size or MOST_BATCH, seed, epoch)
 
     def loss(self, module: Any, batch: Batch) -> Tensor:
         """Mean squared error of the batch plus the L2 of the vectors behind each rating."""
         error = module.pairs(batch.user, batch.item) - batch.target
-        penalty = self.regularization * module.penalty(batch.user, batch.item)
-        return cast(Tensor, (error.square() + penalty).mean())
+        return cast(Tensor, (error.square() + module.penalty(batch.user, batch.item)).mean())
 
-    def optimizers(self, module: nn.Module) -> list[torch.optim.Optimizer]:
+    def optimizers(self, module: Any) -> list[torch.optim.Optimizer]:
         """Fused Adam, or plain SGD, over both tables; without biases their columns stay at zero."""
         tables = list(module.parameters())
         if not self.biases:
@@ -140,10 +143,13 @@ class MF(Recipe[RatingFactors]):
                 kept = torch.ones(table.shape[1], device=table.device)
                 kept[column] = 0
                 table.register_hook(kept.mul)  # a gradient of 0 keeps the column where it is, under Adam too
+        rate = self.learning_rate or RATE
         if self.optimizer == "sgd":
             # A row is in few ratings of a batch, so the mean over the batch would make its steps vanish.
-            return [torch.optim.SGD(tables, self.learning_rate * self.batch_size / 2)]
-        return [torch.optim.Adam(tables, self.learning_rate, fused=True)]
+            optimizer: torch.optim.Optimizer = torch.optim.SGD(tables, rate * (self.batch_size or MOST_BATCH) / 2)
+        else:
+            optimizer = torch.optim.Adam(tables, rate, fused=True)
+        return [decaying(optimizer, module.steps)]
 
 
 def _descend(recipe: MF, model: RatingFactors, ratings: Ratings, options: TrainOptions) -> None:
@@ -155,6 +161,7 @@ def _descend(recipe: MF, model: RatingFactors, ratings: Ratings, options: TrainO
     user, item, value = ratings.user[order], ratings.item[order], ratings.value[order]
     starts = np.concatenate([[0], np.cumsum(np.bincount(user, minlength=users))])
     p, q = (np.asarray(11 * rng.random((n, recipe.dim)) / recipe.dim, np.float32) for n in (users, items))
+    ridge, rate = recipe.regularization or 0.0, recipe.learning_rate or 0.01
     moving: list[Floats] = []
     best, waited = -np.inf, 0
     for iteration in range(recipe.epochs + 1):
@@ -173,13 +180,13 @@ def _descend(recipe: MF, model: RatingFactors, ratings: Ratings, options: TrainO
                     break
         residual = sparse.csr_array((error, item, starts), shape=(users, items))
         gradients = [
-            np.asarray(-2 / len(value) * product + 2 * recipe.regularization * own, np.float32)
+            np.asarray(-2 / len(value) * product + 2 * ridge * own, np.float32)
             for product, own in ((residual @ q, p), (residual.T @ p, q))
         ]
         if moving:
             gradients = [MOMENTUM * v + (1 - MOMENTUM) * g for v, g in zip(moving, gradients, strict=True)]
         moving = gradients
-        p, q = (x - recipe.learning_rate * v for x, v in zip((p, q), moving, strict=True))
+        p, q = (x - rate * v for x, v in zip((p, q), moving, strict=True))
     if options.validation_callback is not None:
         _place(model, *kept)
 

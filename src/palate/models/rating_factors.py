@@ -22,7 +22,8 @@ T = d (d + 1) / 2.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, NamedTuple, cast
+from dataclasses import dataclass, replace
+from typing import Any, Self, TypeVar, cast
 
 import numpy as np
 import torch
@@ -30,30 +31,17 @@ from numpy.typing import NDArray
 from scipy import sparse
 from torch import Tensor
 
-from palate.base import Batch, DataSpec, Query
+from palate.base import Batch, DataSpec, Query, Recipe
+from palate.bounds import Count, NonNegative, Positive, Rounds, Width
 from palate.data.dataset import Dataset
+from palate.errors import ModelError, RecipeError
 from palate.models.dot_product import CELLS, DotProductModel, Events, FoldIn
+from palate.models.rating_prior import Penalties, Ratings, biases, fields_by_ratings
 from palate.training.negative_sampling import NegativeSampler, epoch_rng, rows_with_negatives
 
 Floats = NDArray[np.floating[Any]]
 
-
-class Ratings(NamedTuple):
-    """Targets to learn: user (N,), item (N,) int64 rows and value (N,) float32."""
-
-    user: NDArray[np.int64]
-    item: NDArray[np.int64]
-    value: NDArray[np.float32]
-
-    @property
-    def mean(self) -> float:
-        """The mean rating."""
-        return float(self.value.mean(dtype=np.float64))
-
-    @property
-    def scale(self) -> tuple[float, float]:
-        """The lowest and the highest rating."""
-        return float(self.value.min()), float(self.value.max())
+FOLD_IN_FLOOR = 0.02  # ridge of one rating where the recipe has less: a history of one rating must not be fitted fully
 
 
 def ratings_of(train: Dataset, negatives: int, seed: int, epoch: int = 0) -> Ratings:
@@ -117,7 +105,6 @@ class RidgeFoldIn(FoldIn):
         spec: rows of the tables.
         dim: K.
         draws: S.
-        per_event: the prior precision is that of one event and grows with their number (L = H l).
         linked: the prior center has a term sum_h link_h / sqrt(H), the implicit feedback of SVD++.
     """
 
@@ -128,13 +115,21 @@ class RidgeFoldIn(FoldIn):
     precision: Tensor
     bias: Tensor
     absent: Tensor
+    growth: Tensor
     link: Tensor | None
 
     def __init__(
-        self, spec: DataSpec, dim: int, draws: int = 1, *, per_event: bool = False, linked: bool = False
+        self,
+        spec: DataSpec,
+        dim: int,
+        draws: int = 1,
+        *,
+        linked: bool = False,
     ) -> None:
         super().__init__()
-        self.draws, self.per_event = draws, per_event
+        self.draws = draws
+        # Exponents of the events of a user in the precision of p and of b.
+        self.register_buffer("growth", torch.zeros(2))
         self.register_buffer("mean", torch.zeros(()))
         self.register_buffer("scale", torch.tensor([0.0, 1.0]))
         self.register_buffer("noise", torch.ones(draws))  # a, the precision of one rating
@@ -168,8 +163,12 @@ class RidgeFoldIn(FoldIn):
         events_B = np.diff(ratings.indptr)[:, None]
         weight = _like(ratings, np.full(ratings.nnz, noise))
         target = _like(ratings, noise * (ratings.data - level - bias_I[items][ratings.indices]))
-        precision_BT = precision[np.tril_indices(len(precision))] * (events_B if self.per_event else 1)
-        linear_Bd = self._prior(s, ratings, items) @ precision * (events_B if self.per_event else 1)
+        # D L D with D the diagonal of H^(v/2).
+        own, bias = (float(one) / 2 for one in self.growth)
+        scale_Bd = events_B ** np.array([own] * (len(precision) - 1) + [bias])
+        row, column = np.tril_indices(len(precision))
+        precision_BT = precision[row, column] * scale_Bd[:, row] * scale_Bd[:, column]
+        linear_Bd = scale_Bd * ((scale_Bd * self._prior(s, ratings, items)) @ precision)
         if self.absent > 0:
             share_B1 = noise * float(self.absent) * events_B / len(design_Id)
             # Zeros all over the catalog are one d x d matrix for all users: no (B, I) is ever made.
@@ -208,6 +207,9 @@ class RatingFactors(DotProductModel):
     def __init__(self, spec: DataSpec, dim: int, fold_in: RidgeFoldIn, *, init_std: float = 0.1) -> None:
         super().__init__(spec, fold_in.draws * (dim + 1), fold_in, bias=True, init_std=init_std)
         self.width = dim
+        # While training: the strengths of regularization, and the optimizer steps in all.
+        self.penalties: Penalties | None = None
+        self.steps = 0
         with torch.no_grad():
             self.user_table.weight[:, dim] = 0
             # The user's bias is multiplied by this constant.
@@ -230,9 +232,34 @@ class RatingFactors(DotProductModel):
         return cast(Tensor, self.fold_in.mean + product_N + user_ND[:, k] + item_NE[:, k + 1])
 
     def penalty(self, user: Tensor, item: Tensor) -> Tensor:
-        """Squared length (N,) of all that the ratings of these pairs are made of, without the constant."""
+        """L2 (N,) of all that the ratings of these pairs are made of, without the constant."""
         user_ND, item_NE, k = self.user_table(user), self.item_table(item), self.width
-        return cast(Tensor, user_ND.square().sum(1) + item_NE[:, :k].square().sum(1) + item_NE[:, k + 1].square())
+        return self.weighted(
+            user, item, user_ND[:, :k].square().sum(1), user_ND[:, k], item_NE[:, :k].square().sum(1), item_NE[:, k + 1]
+        )
+
+    def weighted(
+        self, user: Tensor, item: Tensor, user_N: Tensor, user_bias_N: Tensor, item_N: Tensor, item_bias_N: Tensor
+    ) -> Tensor:
+        """Squared lengths of vectors (N,) and biases (N,), each under its strength per rating.
+
+        Raises:
+            ModelError: training has not begun.
+        """
+        if self.penalties is None:
+            raise ModelError("this network is trained by the fit of its recipe, which sets the strengths")
+        strength = self.penalties = self.penalties.to(user.device)
+        vectors_N = strength.user[user] * user_N + strength.item[item] * item_N
+        return (
+            vectors_N
+            + strength.user_bias[user] * user_bias_N.square()
+            + strength.item_bias[item] * item_bias_N.square()
+        )
+
+    def start_biases(self, user_bias: Floats, item_bias: Floats) -> None:
+        """Set the biases that training starts from."""
+        self.user_table.weight.data[:, self.width] = torch.from_numpy(user_bias)
+        self.item_table.weight.data[:, self.width + 1] = torch.from_numpy(item_bias)
 
     def set_scale(self, ratings: Ratings, *, centered: bool = True) -> None:
         """Take mean (0 unless ``centered``) and scale from the training ratings."""
@@ -241,7 +268,77 @@ class RatingFactors(DotProductModel):
 
     def settle(self, train: Dataset, negatives: int) -> None:
         """Finish training: fill the fold-in, record the trained users and the rows."""
+        self.penalties = None
         self.finish(train)
         if self.fold_in.draws == 1:
             self.fold_in.bias.copy_(self.item_vectors()[:, -1:])
         self.fold_in.absent.fill_(0.0 if train.explicit else float(negatives))
+
+
+M = TypeVar("M", bound=RatingFactors)
+
+
+@dataclass(frozen=True)
+class RatingRecipe(Recipe[M]):
+    """Fields and training that the rating models trained by gradients share.
+
+    Args:
+        dim: width K of the vectors.
+        epochs: passes over the ratings.
+        batch_size: ratings per step; None: by their number.
+        learning_rate: of the optimizer; None: by the deviation of the ratings.
+        regularization: l; None: by the deviation of the ratings and their number per user and per item.
+        exponent: v; None: 0.5.
+        user_damping, item_damping: d of the biases; None: by the variance within and between users (items).
+        negatives: unseen items drawn per row of implicit data.
+    """
+
+    dim: Width = 16
+    epochs: Rounds = 30
+    batch_size: Count | None = None
+    learning_rate: Positive | None = None
+    regularization: NonNegative | None = None
+    exponent: NonNegative | None = None
+    user_damping: NonNegative | None = None
+    item_damping: NonNegative | None = None
+    negatives: Count = 4
+
+    def training_rows(self, train: Dataset) -> Dataset:
+        """All rows of ratings; of implicit feedback the positive ones."""
+        return train if train.explicit else train.positives()
+
+    def _for_rows(self, rows: Dataset) -> Self:
+        """Strengths, batches and learning rate by the ratings (see ``rating_prior``)."""
+        if not len(rows):
+            return self
+        chosen = fields_by_ratings(ratings_of(rows, self.negatives, 0))
+        return replace(self, **{name: value for name, value in chosen.items() if getattr(self, name) is None})
+
+    def begin(self, model: RatingFactors, ratings: Ratings, negatives: int) -> None:
+        """Strengths of regularization for these ratings, in training and fold-in, and damped means as biases.
+
+        Args:
+            model: before training; its mean is set.
+            ratings: those of the first epoch.
+            negatives: how many of them are zeros that were drawn for each event.
+
+        Raises:
+            RecipeError: a field was left to the data, and no data have been seen.
+        """
+        strengths = self.regularization, self.exponent, self.user_damping, self.item_damping, self.batch_size
+        if None in strengths:
+            raise RecipeError(f"recipe {self.name} leaves fields to the data: take recipe.for_data(train)")
+        ridge, exponent, user_damping, item_damping, batch = (cast(float, one) for one in strengths)
+        shape = len(model.user_table.weight), len(model.item_table.weight)
+        dampings = (user_damping, item_damping)
+        model.penalties = Penalties.of(ratings, shape, ridge, exponent, dampings)
+        model.steps = self.epochs * -(-len(ratings.user) // int(batch))
+        if float(model.fold_in.mean):
+            model.start_biases(*biases(ratings, shape, *dampings))
+        # H events of a history are (1 + negatives) H ratings.
+        typical = len(ratings.user) / len(np.unique(ratings.user))
+        own = max(ridge * typical ** (1 - exponent) * (1 + negatives) ** exponent, FOLD_IN_FLOOR)
+        precision_d = torch.full((self.dim + 1,), own)
+        precision_d[-1] = max(user_damping, FOLD_IN_FLOOR)
+        model.fold_in.precision.copy_(torch.diag(precision_d))
+        model.fold_in.growth.copy_(torch.tensor([exponent, 0.0]))

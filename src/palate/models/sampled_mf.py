@@ -42,6 +42,7 @@ from palate.models.dot_product import EVENLY, DotProductModel, Events, FoldIn, R
 from palate.models.scale import Scale
 from palate.training import trainer as training
 from palate.training.negative_sampling import epoch_rng
+from palate.training.optimizers import decaying
 
 # L2 per event over the noise of the data (``Scale.noise``), chosen on validation rows of ml-100k and Amazon Music
 # and on generated worlds, wide to dense; three times as much is clearly worse on most, and a third of it on some.
@@ -306,16 +307,8 @@ class SampledMF(Recipe[DotProductModel]):
         """Fused Adam, users and items at learning rates of their own that fall linearly to nearly zero."""
         steps = self.epochs * -(-module.user_table.num_embeddings // (self.batch_users or MOST_USERS))
         groups = ((module.user_table, self.user_learning_rate), (module.item_table, self.item_learning_rate))
-        adam = torch.optim.Adam([{"params": t.parameters(), "lr": r, "initial_lr": r} for t, r in groups], fused=True)
-
-        def decay(optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
-            # A step from the present rate rather than a function of a step count: Lightning restores the rate of each
-            # group with the optimizer's state, so a resumed run decays on.
-            for group in optimizer.param_groups:
-                group["lr"] = max(group["lr"] - group["initial_lr"] / (steps + 1), 0.0)
-
-        adam.register_step_post_hook(decay)
-        return [adam]
+        adam = torch.optim.Adam([{"params": table.parameters(), "lr": rate} for table, rate in groups], fused=True)
+        return [decaying(adam, steps)]
 
 
 @dataclass(frozen=True)

@@ -2,15 +2,16 @@
 
     rating(u, i) = mean + b_u + b_i + q_i . (p_u + |N(u)|^-1/2 sum_{j in N(u)} y_j)            (eq. 15)
 
-    sum over ratings of e^2 + l (b_u^2 + b_i^2 + |p_u|^2 + |q_i|^2 + |N(u)|^-1 sum_j |y_j|^2)
+    sum over ratings of e^2, plus L2 of p, q and b as in ``mf``, twice as strong for p, plus 2 l_j |y_j|^2 for each
+    item, l_j being the mean L2 in ``mf`` of the users who touched j
 
 N(u) are the items that the user touched: the training rows, and rows without a rating where they are given (of the
-anime data the rows rated -1, watched but not rated). The penalty of y is spread over the items of N(u), so that it does
-not grow with their number. Trained by Adam; the sum over N(u) is taken once per user of a batch. The fitted user vector
-has the sum in it, and scoring is a dot product.
+anime data the rows rated -1, watched but not rated). With its L2, |N(u)|^-1/2 times the sum of y varies as much as p_u,
+also where each item has one user: with less, users with many rare items overfit. Trained by Adam; the sum over N(u) is
+taken once per user of a batch. The fitted user vector has the sum in it, and scoring is a dot product.
 
-Implicit data are learned as ratings of 1 against n unseen items drawn as ratings of 0. These vary by n / (1 + n)^2
-alone, and l is multiplied by that: the l of ratings would leave little of the vectors.
+The strengths, the size of the batches and the learning rate are taken from the data unless they are set, as in ``mf``
+(see ``rating_prior``). Implicit data are learned as ratings of 1 against n unseen items drawn as ratings of 0.
 
 Fold-in of a new user: p_u and b_u by ridge regression on the item vectors, around the sum of y over the user's history
 (see ``rating_factors``). On implicit data the trained users end with the same regression: it weighs the zeros of the
@@ -32,13 +33,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from palate.base import Batch, DataSpec, Recipe, TrainOptions, as_dataset, overflow_explained
-from palate.bounds import Count, NonNegative, Positive, Rounds, Width
+from palate.base import Batch, DataSpec, TrainOptions, as_dataset, overflow_explained
 from palate.data.dataset import Dataset, History, Interactions
 from palate.errors import ModelError
-from palate.models.rating_factors import RatingFactors, RidgeFoldIn, rating_batches, ratings_of
+from palate.models.rating_factors import RatingFactors, RatingRecipe, RidgeFoldIn, rating_batches, ratings_of
+from palate.models.rating_prior import MOST_BATCH, RATE, Floats
 from palate.training import trainer as training
 from palate.training.negative_sampling import report_users_without_negatives
+from palate.training.optimizers import decaying
+
+PARTS = 2.0  # p_u and the sum of y share the prior variance that p_u has alone in ``mf``
 
 
 class _BagSums(torch.autograd.Function):
@@ -71,17 +75,22 @@ class SVDppModel(RatingFactors):
     """
 
     def __init__(self, spec: DataSpec, dim: int) -> None:
-        super().__init__(spec, dim, RidgeFoldIn(spec, dim, per_event=True, linked=True))
+        super().__init__(spec, dim, RidgeFoldIn(spec, dim, linked=True))
         self.own = nn.Parameter(self.user_table.weight.detach().clone())
         # Composed of the two parts in each step, never learned itself.
         self.user_table.requires_grad_(False)
         self.touched = nn.Parameter(0.01 * torch.randn(spec.items, dim))
-        # While training: N(u), and l for ratings like these.
+        # While training: N(u), and the users of each item in it, (I, 1).
         self.history: History | None = None
-        self.strength = 0.0
+        self.shared_I1 = torch.ones(spec.items, 1)
+
+    def start_biases(self, user_bias: Floats, item_bias: Floats) -> None:
+        """Set the biases that training starts from."""
+        super().start_biases(user_bias, item_bias)
+        self.own.data[:, self.width] = torch.from_numpy(user_bias)
 
     def compose(self, users: Tensor) -> tuple[Tensor, Tensor]:
-        """User vectors (G, d), and the mean squared length of y over each N(u), (G,)."""
+        """User vectors (G, d), and the sum of |y_j|^2 over each N(u), each shared by its users, (G,)."""
         if self.history is None:
             raise ModelError("SVD++ is trained with the items that each user touched: use SVDpp.fit")
         chosen = self.history.select(users.cpu().numpy())
@@ -89,42 +98,26 @@ class SVDppModel(RatingFactors):
         offsets = torch.from_numpy(chosen.offsets).to(users.device)
         count_G1 = offsets.diff().clamp(min=1)[:, None]
         # As one more column of the table, so that one pass over the bags sums vectors and lengths.
-        squared_I1 = self.touched.square().sum(1, keepdim=True)
+        squared_I1 = self.touched.square().sum(1, keepdim=True) / self.shared_I1
         table_IE = torch.cat([self.touched, squared_I1], 1)
         sum_GE = cast(Tensor, _BagSums.apply(table_IE, items, offsets))  # type: ignore[no-untyped-call]
         vector_Gd = self.own[users] + F.pad(sum_GE[:, :-1] / count_G1.sqrt(), (0, 1))
-        length_G = sum_GE[:, -1] / count_G1.squeeze(1)
+        length_G = sum_GE[:, -1]
         with torch.no_grad():
             self.user_table.weight[users] = vector_Gd
         return vector_Gd, length_G
 
 
 @dataclass(frozen=True)
-class SVDpp(Recipe[SVDppModel]):
-    """Matrix factorization of ratings with implicit feedback.
-
-    Args:
-        dim: width K of the vectors.
-        epochs: passes over the ratings.
-        batch_size: ratings per step.
-        learning_rate: of Adam.
-        regularization: l, for ratings; implicit data take the fraction of it given in the module's docstring.
-        negatives: unseen items drawn per row of implicit data.
-    """
+class SVDpp(RatingRecipe[SVDppModel]):
+    """Matrix factorization of ratings with implicit feedback; its fields are those of ``RatingRecipe``."""
 
     name: ClassVar[str] = "svdpp"
 
-    dim: Width = 16
-    epochs: Rounds = 12
-    batch_size: Count = 512
-    learning_rate: Positive = 0.002
-    regularization: NonNegative = 0.2
-    negatives: Count = 4
-
     @classmethod
     def fast(cls) -> Self:
-        """Wider, in larger steps."""
-        return cls(dim=32, epochs=12, batch_size=2048, learning_rate=0.005)
+        """Fewer epochs."""
+        return cls(epochs=12)
 
     def build(self, spec: DataSpec) -> SVDppModel:
         """Random vectors of the right sizes, zero biases."""
@@ -141,41 +134,40 @@ class SVDpp(Recipe[SVDppModel]):
             unrated: rows without a rating, of the same maps: they count as implicit feedback.
         """
         whole = as_dataset(train)
-        train = self.training_rows(whole)
+        rows = self.training_rows(whole)
+        with overflow_explained(self.name, rows):
+            model = self._for_rows(rows)._trained(rows, options, unrated)
+        model.trained_on = whole.fingerprint
+        return model
+
+    def _trained(self, train: Dataset, options: TrainOptions, unrated: Interactions | None) -> SVDppModel:
         with torch.random.fork_rng():
             torch.manual_seed(options.seed)
             model = self.build(DataSpec(train.n_users, train.n_items))
         if not train.explicit:
             report_users_without_negatives(train, self.name, options.progress)
-        model.set_scale(ratings_of(train, self.negatives, options.seed))
-        model.strength = self.regularization
-        if not train.explicit:
-            model.strength *= self.negatives / (1 + self.negatives) ** 2
+        ratings = ratings_of(train, self.negatives, options.seed)
+        model.set_scale(ratings)
+        self.begin(model, ratings, 0 if train.explicit else self.negatives)
         model.history = _touched(train, unrated)
-        with overflow_explained(self.name, train):
-            training.fit(self, train, options, model)
+        counts = np.bincount(model.history.items, minlength=train.n_items)
+        model.shared_I1 = torch.from_numpy(np.maximum(counts, 1).astype(np.float32))[:, None]
+        training.fit(self, train, options, model)
         with torch.no_grad():
             for users in torch.arange(train.n_users).split(1 << 14):
                 model.compose(users)
             assert model.fold_in.link is not None
             model.fold_in.link[:, 0] = F.pad(model.touched, (0, 1))
-        # The floor is that of ``mf``: a history of one rating must not be fitted fully.
-        model.fold_in.precision.copy_(max(model.strength, 0.02) * torch.eye(self.dim + 1))
         model.history = None
         model.settle(train, self.negatives)
         model.fold_in.center.copy_(model.own[model.trained].mean(0).detach())
         if not train.explicit:
             model.refold(train)
-        model.trained_on = whole.fingerprint
         return model
-
-    def training_rows(self, train: Dataset) -> Dataset:
-        """All rows of ratings; of implicit feedback the positive ones."""
-        return train if train.explicit else train.positives()
 
     def batches(self, train: Dataset, seed: int, epoch: int) -> Iterator[Batch]:
         """Ratings in random order: user, item and target (N,); negatives are redrawn in each epoch."""
-        return rating_batches(train, self.negatives, self.batch_size, seed, epoch)
+        return rating_batches(train, self.negatives, self.batch_size or MOST_BATCH, seed, epoch)
 
     def loss(self, module: Any, batch: Batch) -> Tensor:
         """Mean squared error of the batch plus the L2 of the vectors behind each rating."""
@@ -184,14 +176,15 @@ class SVDpp(Recipe[SVDppModel]):
         vector_Gd, length_G = module.compose(users)
         user_Nd, item_NE = vector_Gd[member_N], module.item_table(batch.item)
         rating_N = module.fold_in.mean + (user_Nd[:, :k] * item_NE[:, :k]).sum(1) + user_Nd[:, k] + item_NE[:, k + 1]
-        own_G = module.own[users].square().sum(1) + length_G
-        penalty_N = own_G[member_N] + item_NE[:, :k].square().sum(1) + item_NE[:, k + 1].square()
-        return cast(Tensor, ((rating_N - batch.target).square() + module.strength * penalty_N).mean())
+        own_N = PARTS * (module.own[users, :k].square().sum(1) + length_G)[member_N]
+        item_N = item_NE[:, :k].square().sum(1)
+        penalty_N = module.weighted(batch.user, batch.item, own_N, user_Nd[:, k], item_N, item_NE[:, k + 1])
+        return cast(Tensor, ((rating_N - batch.target).square() + penalty_N).mean())
 
-    def optimizers(self, module: nn.Module) -> list[torch.optim.Optimizer]:
+    def optimizers(self, module: Any) -> list[torch.optim.Optimizer]:
         """Fused Adam over everything but the composed user table."""
         learned = [parameter for parameter in module.parameters() if parameter.requires_grad]
-        return [torch.optim.Adam(learned, self.learning_rate, fused=True)]
+        return [decaying(torch.optim.Adam(learned, self.learning_rate or RATE, fused=True), module.steps)]
 
 
 def _touched(train: Dataset, unrated: Interactions | None) -> History:
