@@ -23,8 +23,9 @@ SYSTEMS = {
     "ml-100k-rmse": "ml_100k_rmse",
     "ml-1m-next": "ml_1m_next",
     "ncf-ml-1m": "ncf_ml_1m",
+    "beyond": "beyond",
 }
-LONGEST_FIRST = ("ncf-ml-1m", "ml-1m-next", "D", "C", "ml-100k-rmse", "A", "B", "E")
+LONGEST_FIRST = ("beyond", "ncf-ml-1m", "ml-1m-next", "D", "C", "ml-100k-rmse", "A", "B", "E")
 
 
 def run(system: str, options: Options) -> Iterator[Row]:

@@ -36,13 +36,16 @@ def table(rows: Sequence[Row]) -> str:
     for row in rows:
         lines.setdefault((row.role, row.model, row.request), {})[metric_name(row)] = row
     head = ["role", "model", *(["request time"] if asked else []), *metrics, "users"]
-    right = len(metrics) + 1
+    head += ["training, s", "memory, MB"] if (costs := any(row.memory for row in rows)) else []
+    right = len(metrics) + (3 if costs else 1)
     found = ["| " + " | ".join(head) + " |", "|" + "---|" * (len(head) - right) + "---:|" * right]
     for (role, model, request), cells in lines.items():
         first = next(iter(cells.values()))
         users = "" if first.users is None else f"{first.users:,}"
         values = [cell(cells[metric]) if metric in cells else "" for metric in metrics]
-        found.append("| " + " | ".join([role, model, *([request or ""] if asked else []), *values, users]) + " |")
+        cost = ["" if one is None else f"{one:,.0f}" for one in (first.seconds, first.memory)] if costs else []
+        cells_ = [role, model, *([request or ""] if asked else []), *values, users, *cost]
+        found.append("| " + " | ".join(cells_) + " |")
     candidates = next((row.candidates for row in rows if row.candidates), None)
     fingerprints = shared_fingerprints(rows)
     about = [f"Candidates: {candidates}."] if candidates else []

@@ -44,6 +44,7 @@ class Row:
             model reads none.
         seeds: number of fits that ``value`` is the mean of.
         least, most: range of the metric over the seeds; None for a single one.
+        memory: peak of the process in training, in MB; None where it was not measured.
     """
 
     system: str
@@ -65,6 +66,7 @@ class Row:
     seeds: int = 1
     least: float | None = None
     most: float | None = None
+    memory: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """The row for JSON."""
