@@ -22,6 +22,8 @@ FILES = {
 }
 TRAIN = "train gmf clicks.csv"
 MISTAKES = {
+    "serve": "Missing argument 'bundles': palate serve --help has an example",
+    "bundle sign": "palate bundle sign --help has an example",
     "quickstart nothing.csv": "nothing.csv: no such file, saved split or named data set",
     "quickstart ml100k": "did you mean ml-100k?",
     "data info movielens1m": "did you mean 'ml-1m'",

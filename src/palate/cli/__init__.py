@@ -113,6 +113,10 @@ def _run() -> None:
             message = (
                 f"{found[1]} is no option: an id that begins with - goes behind all options and after --: -- {found[1]}"
             )
+        context = getattr(error, "ctx", None)
+        if message.startswith("Missing") and context is not None:
+            command = context.command_path.removeprefix(context.find_root().command_path)
+            message = f"{message.rstrip('.')}: palate{command} --help has an example"
         bare = message.startswith("Usage:")
         console(stderr=True).print(
             message if bare else f"error: {message}", style=None if bare else "red", markup=False, soft_wrap=True
