@@ -65,7 +65,7 @@ def test_the_table_says_what_and_what_to_do(messy):
     flat = re.sub(r"[│\s]+", " ", shown)
     assert "1 row has the value -1 in rating, far from the others (1 to 5)" in flat
     assert "-> Pass --sentinel VALUE to drop such rows" in flat
-    assert "dropped: no id in column 'item_id': 1 row" in flat
+    assert "(such as no id in column 'item_id': 1 row" in flat
     assert "ok: " in flat
     assert "not checked, the items have no titles: equal-items" in flat
     assert "█" in shown

@@ -127,13 +127,17 @@ def test_ratings_are_measured_where_the_data_are_ratings_and_the_recipe_predicts
     assert "predicted ratings" in palate("evaluate", "b", "stars.csv", "--split", "random").ok().out
 
 
-def test_session_logs_are_trained_and_the_split_that_measures_them_is_named(tmp_path):
+def test_session_logs_are_trained_with_the_split_that_measures_them(tmp_path):
     path = tmp_path / "log.csv"
     rows = [f"s{s},{(s + e) % 20},{1_700_000_000 + 60 * s + e}" for s in range(400) for e in range(1 + s % 3)]
     path.write_text("\n".join(["session_id,item,time", *rows]))
-    assert "--split leave-one-out), which suits session logs" in palate("train", "item-knn", path).err
+    assert (
+        "--split leave-one-out), which suits session logs" in palate("train", "item-knn", path, "--split", "time").err
+    )
+    done = palate("train", "item-knn", path, "--out", tmp_path / "first").ok()
+    assert "latest row is held out: a split by time measures only 0 of 400 users: 266 rows" in done.err
     path.write_text("\n".join(["session_id,item,time", *rows, "s0,7,1700090000"]))  # one session that comes back
-    done = palate("train", "item-knn", path, "--out", tmp_path / "a").ok()
+    done = palate("train", "item-knn", path, "--out", tmp_path / "a", "--split", "time").ok()
     assert re.search(r"test rows of only \d of \d+ users; --split leave-one-out measures more", done.err)
     done = palate("train", "item-knn", path, "--split", "leave-one-out", "--out", tmp_path / "b").ok()
     assert "measures more" not in done.err

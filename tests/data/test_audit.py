@@ -177,6 +177,33 @@ def test_weights_may_be_far_apart_but_not_negative():
     assert audit(read(below)).of("sentinels").count == 1
 
 
+def test_returns_labels_and_events_are_no_codes():
+    third = pl.int_range(pl.len()) % 3 == 0
+    bare = CLEAN.drop("rating")
+    returned = audit(read(bare.with_columns(qty=pl.when(third).then(-1).otherwise(1 + pl.int_range(pl.len()) % 4))))
+    assert (returned.of("sentinels").severity, returned.of("not-positive").severity) == ("ok", "warning")
+    events = bare.with_columns(event=pl.when(third).then(pl.lit("hide")).otherwise(pl.lit("view")))
+    hidden = audit(read(events, event="event"))
+    assert (hidden.of("sentinels").severity, hidden.of("not-positive").severity) == ("ok", "info")
+    liked = audit(read(bare.with_columns(liked=third.cast(pl.Int8))))
+    assert (liked.of("sentinels").severity, liked.of("not-positive").severity) == ("ok", "info")
+    assert not [one for one in liked.findings if one.severity in ("warning", "problem")]
+
+
+def test_repeated_visits_without_a_time_are_no_copies_but_a_file_joined_twice_is():
+    visits = CLEAN.select("user_id", "item_id")
+    found = audit(read(pl.concat([visits, visits.head(30), visits.head(9)])))
+    assert (found.of("equal-rows").severity, found.of("equal-rows").count) == ("info", 39)
+    assert found.of("duplicates").severity == "info"
+    assert audit(read(pl.concat([visits, visits]))).of("equal-rows").severity == "problem"
+
+
+def test_dropped_rows_are_named_once():
+    finding = audit(read(PLANTED["dropped-rows"][0])).of("dropped-rows")
+    assert finding.what == "2 rows of 2,002 dropped while reading, all because of a missing or unreadable value"
+    assert finding.examples == ("no id in column 'user_id': 1 row", "no rating in column 'rating': 1 row")
+
+
 def test_impossible_times_and_a_day_that_holds_most_rows():
     ahead = plus(CLEAN, (3, 39, 4.0, int(time.time()) + 90 * DAY))
     assert audit(read(ahead)).of("activity").count == 1

@@ -36,6 +36,9 @@ STEPS = np.arange
         ([3, 3], None),  # one value tells of no scale
         ([-1, *range(1, 11)], 8),  # a code below the scale
         ([0, *STEPS(0.5, 5.1, 0.5)], 4),
+        ([1, 2, 3, 4, 5] * 20 + [55], 4),  # a mistyped 55 is no end of the scale
+        ([1, 2, 3, 4, 5] * 20 + [-999] * 5, 4),
+        ([1, 2, 3, 4, 5] * 20 + [99] * 90, 75),  # too many to be left out
     ],
 )
 def test_threshold_of_a_scale(ratings, expected):
@@ -61,6 +64,28 @@ def test_rules():
         "any rating",
         "weight above 0",
     ]
+
+
+def test_a_positive_rating_below_zero_is_no_dislike():
+    ratings = pl.DataFrame({"user": [1, 1, 1, 2, 2], "item": [1, 2, 3, 1, 4], "rating": [-3.0, 4.0, 2.0, -5.0, 5.0]})
+    data = palate.from_frame(ratings, min_rating="any")
+    assert data.positives(dislikes=True).interactions.weight.tolist() == [1, 4, 2, 1, 5]
+    assert data.history.positives(dislikes=True).weights.tolist() == [1, 4, 2, 1, 5]
+    assert data.interactions.weight.tolist() == [-3, 4, 2, -5, 5], "recipes of ratings read them as they are"
+    some = palate.from_frame(ratings, min_rating=-3)
+    assert some.positives(dislikes=True).interactions.weight.tolist() == [1, 4, 2, 5]
+
+
+def test_a_rating_far_from_the_others_is_pointed_out():
+    stars = [1, 2, 3, 4, 5] * 20 + [55]
+    frame = pl.DataFrame({"user": range(101), "item": [n % 7 for n in range(101)], "rating": stars})
+    data = palate.from_frame(frame)
+    assert data.feedback.min_rating == 4
+    text = "rating 55 is far from the others (1 to 5), which give the scale; sentinels=(55,) (--sentinel 55) drops it"
+    assert [note.rows for note in data.notes if note.text.startswith(text)] == [1]
+    assert palate.from_frame(frame, sentinels=(55,)).notes[0].rows == 1
+    tens = frame.with_columns(rating=pl.Series([n and 1 + n % 10 for n in range(101)]))
+    assert palate.from_frame(tens).notes == (), "0 is on a scale from 0 to 10"
 
 
 def test_min_rating_as_text_and_its_errors():

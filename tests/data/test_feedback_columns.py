@@ -299,3 +299,38 @@ def test_more_usual_names(names, expected):
 def test_two_plausible_columns_are_never_guessed(names):
     with pytest.raises(DataError, match="could all be"):
         find_columns(names)
+
+
+# --- columns that hold no numbers
+
+
+@pytest.mark.parametrize(("yes", "no"), [("Y", "N"), ("true", "false"), ("yes", "no"), ("1.0", "0.0")])
+def test_words_of_truth_are_labels(yes, no):
+    given = from_frame(rows(clicked=[yes, no] * (N // 2)))
+    assert given.feedback.kind == "label"
+    assert given.interactions.weight.tolist() == [1.0, 0.0] * (N // 2)
+
+
+def test_durations_are_seconds():
+    watched = rows(watch_time=pl.int_range(1, N + 1, eager=True) * 60_000)
+    given = from_frame(watched.with_columns(pl.col("watch_time").cast(pl.Duration("ms"))))
+    assert given.feedback.kind == "quantity"
+    assert given.interactions.weight[:2].tolist() == [60.0, 120.0]
+
+
+def test_a_column_that_holds_no_ratings_gets_a_remedy_that_works():
+    thumbs = rows(rating=["like", "dislike"] * (N // 2))
+    with pytest.raises(
+        DataError, match=r"'like', .*name it as event types with event='rating' \(--event rating\)"
+    ) as e:
+        from_frame(thumbs)
+    assert "--drop-invalid" not in str(e.value), "no row would be left"
+    given = from_frame(thumbs, event="rating")
+    assert set(given.interactions.weight.tolist()) == {5.0, -1.0}
+    with pytest.raises(DataError, match=r'correct them, or leave the column out with rating="" \(--rating ""\)$'):
+        from_frame(rows(rating=["60%", "80%"] * (N // 2)))
+    assert from_frame(rows(rating=["60%", "80%"] * (N // 2)), rating="").feedback.kind == "none"
+    with pytest.raises(DataError, match=r'leave the column out with timestamp="" \(--time ""\)$'):
+        from_frame(rows(time=["12:30:01", "12:30:02"] * (N // 2)))
+    with pytest.raises(DataError, match=r"3 rows: .*: correct them, or pass drop_invalid=True \(--drop-invalid\)$"):
+        from_frame(rows(rating=["?"] * 3 + ["4"] * (N - 3)))

@@ -15,6 +15,7 @@ from palate.data.readers import read_interactions
 from palate.errors import DataError
 
 MISSING = ["nan", "NaN", "NULL", "null", "None", "NA", "n/a", "N/A", r"\N", "<NA>", "undefined", " nan ", "\u200bnull"]
+MISSING += ["(not set)", "unknown", "Anonymous", "-", "?"]
 
 
 def of(users, **options):

@@ -50,7 +50,38 @@ def test_times_that_can_be_read_in_one_way_are_converted_with_a_note(values, exp
 SPELLED = [
     "2021-09-13 22:45:01 UTC", "Mon, 13 Sep 2021 22:45:01 +0000", "13/Sep/2021:22:45:01 +0000", "20210913T224501Z",
     "Mon Sep 13 22:45:01 +0000 2021", "2021-09-13 10:45:01 PM", "Sep 13, 2021 22:45:01", "2021-09-13 22:45:01,000",
+    "September 13, 2021 22:45:01", "13 September 2021 22:45:01", "Mon Sep 13 2021 22:45:01 GMT+0000 (UTC)",
 ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("texts", "expected"),
+    [
+        (["May 1, 2021", "September 13, 2021"], [1619827200, DAY]),
+        (["09 3, 2021", "09 13, 2021"], [DAY - 10 * 86400, DAY]),  # as Amazon writes the time of a review
+        (["2021-09-13 22", "2021-09-13 23"], [NOW - 2701, NOW + 899]),
+        (["3.9.2021", "4.9.2021"], [DAY - 10 * 86400, DAY - 9 * 86400]),  # with points the day is first
+        (["9.13.2021", "9.3.2021"], [DAY, DAY - 10 * 86400]),
+    ],
+)
+def test_more_spellings(texts, expected):
+    assert read(texts) == (expected, [])
+
+
+def test_months_are_their_first_day_and_noted():
+    seconds, notes = read(["2021-09", "2021-10"])
+    assert seconds == [1630454400, 1633046400]
+    assert notes == ["times in column 'time' read as months"]
+
+
+def test_the_order_of_day_and_month_can_be_given():
+    dates = ["3/4/2021", "5/4/2021 10:00"]
+    with pytest.raises(DataError, match=r"unclear which number is the month: .*--time-unit dmy"):
+        read(dates)
+    assert read(dates, unit="dmy")[0] == [1617408000, 1617616800]
+    assert read(dates, unit="mdy")[0] == [1614816000, 1620122400]
+    with pytest.raises(DataError, match="both orders occur"):
+        read(["13/4/2021"], unit="mdy")
 
 
 @pytest.mark.parametrize("text", SPELLED)

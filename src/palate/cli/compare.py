@@ -40,7 +40,7 @@ def compare(
         typer.Option("--lists", help="name=file.csv: finished lists of another system (user_id, item_id, rank)."),
     ] = None,
     split: Annotated[
-        str | None, typer.Option("--split", help="leave-one-out, time or random. Default: time, else random.")
+        str | None, typer.Option("--split", help="leave-one-out, time or random. Default: time, or as the data allow.")
     ] = None,
     test_size: options.TestSize = 0.2,
     negatives: Annotated[

@@ -147,8 +147,11 @@ ValidIds = Annotated[
     typer.Option("--valid-id", help="An id that looks like a missing value but is none, such as NA; may be repeated."),
 ]
 Unit = Annotated[
-    Literal["auto", "s", "ms", "us", "ns"],
-    typer.Option("--time-unit", help="Unit of times that are numbers; times of any year are then taken."),
+    Literal["auto", "s", "ms", "us", "ns", "dmy", "mdy"],
+    typer.Option(
+        "--time-unit",
+        help="Unit of times that are numbers, of any year then; dmy or mdy: the order of dates such as 3/4/2015.",
+    ),
 ]
 Relevant = Annotated[
     str,
@@ -353,7 +356,8 @@ class Source:
 def split_rows(source: Source, how: str | None, test_size: float, seed: int) -> Split:
     """The split of the options; by default by time, or at random where the rows have no time.
 
-    Where times are the order of the rows of each user, the default is leave one out.
+    Where times are the order of the rows of each user, or a split by time would leave test rows of hardly any user, as
+    in session logs, the default is leave one out.
     """
     from palate.data.dataset import Note
     from palate.data.splits import strategies
@@ -364,9 +368,8 @@ def split_rows(source: Source, how: str | None, test_size: float, seed: int) -> 
         return ready
     dataset = source.dataset()
     if how is None:
-        how = "time" if dataset.comparable_times else "leave-one-out"
-        how = "random" if dataset.interactions.time is None else how
-    if how == "leave-one-out":
+        made = _default_split(dataset, test_size, seed)
+    elif how == "leave-one-out":
         made = strategies.leave_one_out(dataset)
     elif how == "time":
         made = strategies.by_time(dataset, test_size=test_size)
@@ -381,6 +384,28 @@ def split_rows(source: Source, how: str | None, test_size: float, seed: int) -> 
     for line in made.notes:
         note(f"  {line}")
     return made
+
+
+def _default_split(dataset: Dataset, test_size: float, seed: int) -> Split:
+    from palate.data.dataset import Note
+    from palate.data.splits import strategies
+    from palate.experiment.validation import MEASURED_USERS
+
+    strategies.check_fraction(test_size, "test_size")
+    if dataset.interactions.time is None:
+        return strategies.at_random(dataset, test_size=test_size, seed=seed)
+    if not dataset.comparable_times:
+        return strategies.leave_one_out(dataset)
+    try:
+        made = strategies.by_time(dataset, test_size=test_size)
+        measured = len(made.test_users)
+    except DataError:  # every later row is of a new user
+        measured = 0
+    if measured >= MEASURED_USERS * dataset.n_users:
+        return made
+    made = strategies.leave_one_out(dataset)
+    few = f"each user's latest row is held out: a split by time measures only {measured:,} of {dataset.n_users:,} users"
+    return replace(made, notes=(*made.notes, Note(few, len(made.test))))
 
 
 def make_run(seed: int, device: str, threads: int | None, **more: Any) -> TrainOptions:

@@ -118,11 +118,12 @@ class History:
         kept = self.positive
         if dislikes:
             kept = kept | self.feedback.disliked(self.weights)
+        weights = self.feedback.as_learned(self.weights)
         if kept.all():
-            return self
+            return self if weights is self.weights else replace(self, weights=weights)
         offsets = np.concatenate([[0], np.cumsum(kept)])[self.offsets]
         times = None if self.times is None else self.times[kept]
-        return History(offsets, self.items[kept], self.weights[kept], times, self.feedback)
+        return History(offsets, self.items[kept], weights[kept], times, self.feedback)
 
 
 @dataclass(frozen=True)
@@ -312,7 +313,11 @@ class Dataset:
         kept = self.positive
         if dislikes:
             kept = kept | self.feedback.disliked(self.interactions.weight)
-        return self if kept.all() else replace(self, interactions=self.interactions.take(kept))
+        rows = self.interactions
+        weight = self.feedback.as_learned(rows.weight)
+        rows = rows if weight is rows.weight else replace(rows, weight=weight)
+        rows = rows if kept.all() else rows.take(kept)
+        return self if rows is self.interactions else replace(self, interactions=rows)
 
     def feedback_record(self) -> dict[str, Any]:
         """The rule for positive rows and their number, ready for JSON."""

@@ -24,6 +24,7 @@ MinRating = float | Literal["auto", "any"]
 
 POSITION = 0.75  # of the threshold between the ends of the scale
 SCALES = {5.0: 1.0, 10.0: 1.0, 100.0: 0.0}  # highest and lowest rating of common scales
+RARE = 0.1  # of the rows, values far off the scale at most; more of them may be its other half
 FEW = 101  # distinct ratings of a scale with steps, at most; above, it is continuous
 
 
@@ -85,6 +86,11 @@ class Feedback:
         """Which weights are dislikes rather than ratings or counts: those below 0, or below the scale."""
         return weights < self.lowest
 
+    def as_learned(self, weights: NDArray[Any]) -> NDArray[Any]:
+        """Weights in which only dislikes are below 0: a positive rating on a scale that goes below 0 is made 1."""
+        liked = (weights < 0) & self.positive(weights) if self.kind == "rating" else np.zeros(len(weights), np.bool_)
+        return np.where(liked, np.float32(1), weights) if liked.any() else weights
+
     @property
     def rule(self) -> str:
         """The rule in words: "rating at least 4"."""
@@ -99,6 +105,46 @@ class Feedback:
 
 
 NO_WEIGHTS = Feedback()
+
+
+def far_off(values: NDArray[Any], counts: NDArray[Any]) -> NDArray[np.bool_]:
+    """Mask of the values at both ends beyond a gap wider than the range of the values with most of the rows.
+
+    Args:
+        values: (V,) distinct values, ascending.
+        counts: (V,) rows of each.
+    """
+    low, high = 0, len(values)
+    # Codes may be at both ends (-999 and 99), so the widest gap is cut repeatedly, keeping the side with more rows.
+    while high - low > 3:
+        gaps = np.diff(values[low:high])
+        cut = low + int(np.argmax(gaps)) + 1
+        below = counts[low:cut].sum() > counts[cut:high].sum()
+        bulk = slice(low, cut) if below else slice(cut, high)
+        if gaps.max() <= np.ptp(values[bulk]) or bulk.stop - bulk.start < 3:
+            break
+        low, high = bulk.start, bulk.stop
+    place = np.arange(len(values))
+    return (place < low) | (place >= high)
+
+
+def zero_code(values: NDArray[Any], counts: NDArray[Any]) -> NDArray[np.bool_]:
+    """Mask of 0 if it is the most frequent rating or not on the scale of the others: a code for "not rated"."""
+    above = values[values > 0]
+    if 0 not in values or len(above) < 3:
+        return np.zeros(len(values), np.bool_)
+    steps = np.diff(above.astype(np.float64)) / np.diff(above).min()
+    if len(values) > FEW or not np.allclose(steps, np.round(steps), atol=0.01):
+        return np.zeros(len(values), np.bool_)  # a continuous scale: 0 is a value like any other
+    # On a scale of half stars the lowest rating is one step above 0, so a 0 would be on the scale.
+    uneven = not np.isclose(above[0], np.diff(above).min())
+    return np.asarray((values == 0) & (uneven or counts[values == 0][0] == counts.max()))
+
+
+def codes(values: NDArray[Any], counts: NDArray[Any]) -> NDArray[np.bool_]:
+    """Mask of the rare values that are no part of the scale: a 99 or a mistyped 55 among ratings from 1 to 5."""
+    far = far_off(values, counts)
+    return far if far.any() and counts[far].sum() <= RARE * counts.sum() else np.zeros(len(values), np.bool_)
 
 
 def as_min_rating(value: object) -> MinRating:
@@ -124,8 +170,10 @@ def threshold(ratings: NDArray[Any]) -> float | None:
     The scale reaches from the lowest to the highest rating. Ratings that end at 5, 10 or 100 are taken as a scale from
     1, 1 or 0, because the low end may be missing. The threshold is rounded up to a step of the scale, at most 1.
     """
-    distinct = pl.Series(ratings).unique().to_numpy().astype(np.float64)  # first, since there may be many rows
-    values = np.unique(np.round(distinct[np.isfinite(distinct)], 4))
+    counted = pl.Series("value", ratings).value_counts().sort("value")  # first, since there may be many rows
+    distinct, counts = counted["value"].to_numpy().astype(np.float64), counted["count"].to_numpy()
+    known = np.isfinite(distinct)
+    values = np.unique(np.round(distinct[known & ~codes(distinct, counts)], 4))
     if not len(values) or (len(values) == 1 and values[0] not in SCALES):
         return None
     # -1 or 0 alone below a half or one is a code for "not rated", or rare enough not to be the end of the scale.

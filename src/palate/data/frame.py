@@ -24,9 +24,9 @@ from palate.data.events import EventWeights, read_events
 from palate.data.feedback import Feedback, MinRating
 from palate.data.id_columns import read_ids
 from palate.data.ids import IdMap
-from palate.data.kinds import Judged, as_truth, kind_of
+from palate.data.kinds import Judged, as_truth, kind_of, suspects
 from palate.data.order import renumbered
-from palate.data.parsing import Flaw, Parsed, Source, of_lists, read_ratings, settle, unlisted
+from palate.data.parsing import Flaw, Parsed, Source, of_lists, read_ratings, settle, unlisted, with_way_out
 from palate.data.times import TimeUnit, read_times
 from palate.errors import DataError
 
@@ -119,7 +119,7 @@ def from_frame(
     judged = _judged(rows["weight"], columns, explicit, bool(weight), origin.name)
     notes += lists + judged.notes
     if judged.kind == "rating" and not sentinels:
-        notes += _suspect(rows["weight"])
+        notes += suspects(rows["weight"])
     _require_two(users, columns.user_id, len(rows), origin)
     _require_two(items, columns.item_id, len(rows), origin)
     if keep_cold_items:
@@ -245,9 +245,9 @@ def _parse(
     if columns.event is not None:
         parsed["weight"], event_types = read_events(table.pop(columns.event), event_weights, source)
     elif columns.rating is not None:
-        parsed["weight"] = read_ratings(as_truth(table.pop(columns.rating)), source)
+        parsed["weight"] = with_way_out(read_ratings(as_truth(table.pop(columns.rating)), source), "rating")
     if columns.timestamp is not None:
-        parsed["time"] = read_times(table.pop(columns.timestamp), source, time_unit)
+        parsed["time"] = with_way_out(read_times(table.pop(columns.timestamp), source, time_unit), "time")
     flaws = header + [flaw for column in parsed.values() for flaw in column.flaws]
     keep, dropped = settle(flaws, source, n_left, drop_invalid)
     rows = pl.DataFrame({role: column.values for role, column in parsed.items()})
@@ -317,17 +317,6 @@ def _repeated_header(table: dict[str, pl.Series], columns: Columns) -> list[Flaw
             return []
         named &= (text.str.strip_chars() == name).fill_null(False).to_numpy()
     return [Flaw(table[columns.user_id], "the names of the columns once more", named)] if named.any() else []
-
-
-def _suspect(ratings: pl.Series) -> list[Note]:
-    """A note where -1 or 0 stands alone below a scale that starts at a half or at one."""
-    if ratings.min() not in (-1.0, 0.0):
-        return []
-    values = ratings.unique().sort().to_list()
-    if len(values) < 4 or not (values[1] >= 0.5 and values[-1] <= 10):
-        return []
-    text = f"rating {values[0]:g} looks like a sentinel, not a rating; pass sentinels=({values[0]:g},) to drop it"
-    return [Note(text, int((ratings == values[0]).sum()))]
 
 
 def _not_chosen(feedback: Feedback, weight: NDArray[np.float32]) -> list[Note]:

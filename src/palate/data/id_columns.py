@@ -19,7 +19,11 @@ from palate.data.parsing import DATAFRAME, Flaw, Parsed, Source, flaws_of
 from palate.errors import DataError
 
 # Written for a missing value by pandas, R, SQL dumps, JavaScript and spreadsheets, in any case; the others as they are.
-MISSING = ("nan", "-nan", "null", "(null)", "none", "na", "n/a", "#n/a", "#na", "\\n", "<na>", "undefined")
+MISSING = (
+    *("nan", "-nan", "null", "(null)", "none", "(none)", "na", "n/a", "#n/a", "#na", "\\n", "<na>", "undefined"),
+    # Web analytics and logs write these for a visitor whom they do not know.
+    *("(not set)", "not set", "unknown", "(unknown)", "anonymous", "(anonymous)", "-", "--", "?"),
+)
 SPELLINGS = (
     *(case(text) for text in MISSING for case in (str, str.upper, str.capitalize)),
     "NaN",

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from palate.data.columns import is_weight
 from palate.data.dataset import Note
-from palate.data.feedback import Kind
+from palate.data.feedback import Kind, codes, zero_code
 
 TAIL = 4.0  # times the median that the 99 % quantile of quantities reaches at least; of ratings it is below 3
 BEYOND = 100.0  # the largest end of common rating scales
@@ -82,9 +82,27 @@ def _by_values(name: str, values: NDArray[np.float32], counts: NDArray[np.intege
     return Judged("rating", [])
 
 
+def suspects(ratings: pl.Series) -> list[Note]:
+    """Notes on ratings that look like codes: -1 or 0 alone below a scale, and rare values far from the others."""
+    counted = ratings.alias("value").value_counts().sort("value")
+    values, counts = counted["value"].to_numpy(), counted["count"].to_numpy()
+    odd = codes(values, counts)
+    scale = values[~odd]
+    notes = [
+        Note(f"rating {value:g} is far from the others ({scale[0]:g} to {scale[-1]:g}), which give the scale; "
+             f"sentinels=({value:g},) (--sentinel {value:g}) drops it if it is none", int(rows))
+        for value, rows in zip(values[odd], counts[odd], strict=True)
+    ]  # fmt: skip
+    first = len(scale) >= 4 and scale[0] in (-1, 0) and scale[1] >= 0.5 and scale[-1] <= 10
+    if first and (scale[0] == -1 or zero_code(scale, counts[~odd])[0]):
+        text = f"rating {scale[0]:g} looks like a sentinel, not a rating; pass sentinels=({scale[0]:g},) "
+        notes.append(Note(f"{text}(--sentinel {scale[0]:g}) to drop it", int(counts[~odd][0])))
+    return notes[:5]
+
+
 def as_truth(column: pl.Series) -> pl.Series:
     """Text that is only true and false, or yes and no, as 1 and 0; any other column unchanged."""
-    words = {"true": 1, "false": 0, "yes": 1, "no": 0, "t": 1, "f": 0}
+    words = {"true": 1, "false": 0, "yes": 1, "no": 0, "t": 1, "f": 0, "y": 1, "n": 0}
     # Most columns are told by their first values, and are not read to the end.
     for part in (column.head(100), column) if column.dtype == pl.String else ():
         folded = part.str.strip_chars().str.to_lowercase()

@@ -7,9 +7,10 @@ drops the rows and counts them.
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
-from typing import NamedTuple
+from dataclasses import dataclass, replace
+from typing import Literal, NamedTuple
 
 import numpy as np
 import polars as pl
@@ -18,6 +19,8 @@ from numpy.typing import NDArray
 from palate.data.columns import shortened
 from palate.data.dataset import Note
 from palate.errors import DataError
+
+FEW = 12  # distinct words of a column that may hold event types
 
 
 @dataclass(frozen=True)
@@ -92,8 +95,11 @@ def settle(
     found = [flaw for flaw in flaws if flaw.bad.any()]
     if found and not drop_invalid:
         facts = "; ".join(flaw.describe(source) for flaw in found)
-        others = "".join(f"{flaw.remedy}, " for flaw in found if flaw.remedy)
-        raise DataError(f"{source.name}: {facts}: correct them, {others}or pass drop_invalid=True (--drop-invalid)")
+        others = list(dict.fromkeys(flaw.remedy for flaw in found if flaw.remedy))
+        if not np.logical_or.reduce([flaw.bad for flaw in found]).all():  # else no row would be left
+            others.append("pass drop_invalid=True (--drop-invalid)")
+        remedies = ", ".join(["correct them", *others[:-1]]) + "".join(f", or {one}" for one in others[-1:])
+        raise DataError(f"{source.name}: {facts}: {remedies}")
     notes = []
     for flaw in found:
         text = f"dropped: {flaw.fact} in column {flaw.column.name!r}"
@@ -103,7 +109,9 @@ def settle(
 
 
 def read_ratings(column: pl.Series, source: Source = DATAFRAME) -> Parsed:
-    """Ratings or weights as Float32; text that spells a number counts as one."""
+    """Ratings or weights as Float32; text that spells a number counts as one, durations are seconds."""
+    if column.dtype == pl.Duration:
+        column = column.dt.total_microseconds().cast(pl.Float64) / 1e6
     if not (column.dtype.is_numeric() or column.dtype in (pl.String, pl.Boolean, pl.Null)):
         raise DataError(f"{source.name}: column {column.name!r} holds {column.dtype}: ratings must be numbers")
     wide = numbers_of(column) if column.dtype == pl.String else column.cast(pl.Float64)
@@ -119,6 +127,21 @@ def read_ratings(column: pl.Series, source: Source = DATAFRAME) -> Parsed:
         ],
     )
     return Parsed(values, flaws, [])
+
+
+def with_way_out(parsed: Parsed, role: Literal["rating", "time"]) -> Parsed:
+    """The column with a better remedy than dropping rows, for flaws of half of the rows: it may not be of that role."""
+    flaws = []
+    for flaw in parsed.flaws:
+        remedy, column = flaw.remedy, flaw.column
+        if not remedy and 2 * flaw.bad.sum() >= len(flaw.bad):
+            remedy = f'leave the column out with {"rating" if role == "rating" else "timestamp"}="" (--{role} "")'
+            values = column.unique().drop_nulls() if column.dtype == pl.String else column.clear()
+            if role == "rating" and 2 <= len(values) <= FEW and not values.cast(pl.String).str.contains(r"\d").any():
+                events = f"name it as event types with event={column.name!r} (--event {shlex.quote(column.name)})"
+                remedy = f"{events}, {remedy}"
+        flaws.append(replace(flaw, remedy=remedy))
+    return parsed._replace(flaws=flaws)
 
 
 def numbers_of(text: pl.Series) -> pl.Series:

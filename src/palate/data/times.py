@@ -18,15 +18,16 @@ from palate.data.dataset import Note
 from palate.data.parsing import DATAFRAME, Flaw, Parsed, Source, flaws_of, numbers_of
 from palate.errors import DataError
 
-TimeUnit = Literal["auto", "s", "ms", "us", "ns"]
+TimeUnit = Literal["auto", "s", "ms", "us", "ns", "dmy", "mdy"]
 EARLIEST = 315_532_800.0  # 1980-01-01: no log is older
 UNITS = {"s": 1.0, "ms": 1e3, "us": 1e6, "ns": 1e9}
 NAMES = {"s": "seconds", "ms": "milliseconds", "us": "microseconds", "ns": "nanoseconds"}
 COMPACT = {8: "dates such as {}", 12: "dates with minutes such as {}", 14: "dates with seconds such as {}"}
+ORDERS = ("dmy", "mdy")  # of dates with the year last
 SHORT = {4: "years", 6: "months"}  # small numbers, taken for dates only where every value is one
-DATES = ("%Y-%m-%d", "%Y%m%d", "%d %b %Y", "%b %d %Y", "%d-%b-%Y")
+DATES = ("%Y-%m-%d", "%Y%m%d", "%d %B %Y", "%B %d %Y", "%d-%B-%Y")  # %B reads short names too
 CLOCKS = ("%H:%M:%S%.f", "%H:%M", "%I:%M:%S %p", "%I:%M %p", "%H%M%S")
-OTHERS = ("%d/%b/%Y:%H:%M:%S %z", "%b %d %H:%M:%S %z %Y", "%b %d %H:%M:%S %Y")
+OTHERS = ("%d/%B/%Y:%H:%M:%S %z", "%B %d %H:%M:%S %z %Y", "%B %d %H:%M:%S %Y", "%m %d, %Y")
 ZONES = ("%#z", " %#z")
 PROBED = 1000  # values that a format is tried on first
 
@@ -38,12 +39,14 @@ def read_times(column: pl.Series, source: Source = DATAFRAME, unit: TimeUnit = "
     20150402235347): each value as the one that lies in the years 1980 to next year. Numbers that are all smaller than
     any of these are steps from an unknown start. Text is ISO 8601 in its usual spellings ("2015-04-02 23:53:47",
     "2015-04-02T23:53+02:00", "2015/04/02"), a date with the name of the month, a number, or a date with the year last
-    ("12/31/2015") where some value shows whether the day or the month comes first.
+    ("12/31/2015") where some value shows whether the day or the month comes first; with points ("31.12.2015") it is
+    the day.
 
     Args:
         column: one value per row.
         source: where the rows come from.
-        unit: of numbers; with a unit, times of any year are taken. Default: "auto", found as above.
+        unit: of numbers ("s", "ms", "us", "ns"), whose times are then taken of any year; or the order of dates with
+            the year last, "dmy" or "mdy". Default: "auto", found as above.
 
     Raises:
         DataError: the type cannot be a time, or dates with the year last could be read both ways.
@@ -51,6 +54,8 @@ def read_times(column: pl.Series, source: Source = DATAFRAME, unit: TimeUnit = "
     if unit not in get_args(TimeUnit):
         raise DataError(f"time_unit={unit!r}: must be one of {', '.join(get_args(TimeUnit))}")
     notes: list[Note] = []
+    order = unit if unit in ORDERS else ""
+    unit = "auto" if order else unit
     missing = column.is_null()
     if column.dtype in (pl.Date, pl.Datetime):
         seconds = _seconds(column)
@@ -66,7 +71,7 @@ def read_times(column: pl.Series, source: Source = DATAFRAME, unit: TimeUnit = "
         written = numbers.is_null() & ~missing
         seconds, notes = _numeric(numbers.to_numpy(), column.name, unit, relative=not written.any())
         if written.any():
-            dates, zones = _spelled(column.set(~written, None), source)
+            dates, zones = _spelled(column.set(~written, None), source, order)
             seconds, notes = np.where(written.to_numpy(), dates, seconds), notes + zones
             if not numbers.is_null().all():
                 mixed = f"times in column {column.name!r} are both numbers and written dates: each read as what it is"
@@ -155,12 +160,15 @@ def _seconds(dates: pl.Series) -> NDArray[np.float64]:
     return np.asarray(dates.dt.timestamp("us").cast(pl.Float64).to_numpy() / 1e6)
 
 
-def _spelled(column: pl.Series, source: Source) -> tuple[NDArray[np.float64], list[Note]]:
+def _spelled(column: pl.Series, source: Source, order: str) -> tuple[NDArray[np.float64], list[Note]]:
     """Seconds from written dates; each format is tried only where those before it did not fit."""
     text = column.str.strip_chars()
     if text.str.contains(r"^\d{1,2}[/.-]\d{1,2}[/.-]\d{4}").any():
-        text = _year_first(text, column.name, source)
+        text = _year_first(text, column.name, source, order)
+    text = text.str.replace(r"\s*\([^)]*\)$", "").str.replace(r"(?:UTC|GMT)([+-]\d)", "$1")  # as JavaScript writes it
     text = text.str.replace(r"^(\d{4})[/.](\d{1,2})[/.](\d{1,2})", "$1-$2-$3").str.replace(r"^(\S{8,10})T", "$1 ")
+    months = text.str.contains(r"^\d{4}-\d{1,2}$").fill_null(False)
+    text = text.str.replace(r"^(\d{4}-\d{1,2})$", "$1-01").str.replace(r"^(\d{4}-\d\d?-\d\d? \d\d)$", "$1:00")
     text = text.str.replace(r"\s*(UTC|GMT)$", "Z").str.replace(r"(:\d\d),(\d+)", "$1.$2")
     text = text.str.replace(r"^(?i:mon|tue|wed|thu|fri|sat|sun)[a-z]*,?\s+", "").str.replace(r"^(\D+ \d+),", "$1")
     clocks = [f"{date} {clock}" for date in DATES for clock in CLOCKS]
@@ -180,24 +188,31 @@ def _spelled(column: pl.Series, source: Source) -> tuple[NDArray[np.float64], li
         zoned += int(fits.sum()) if "z" in spelling else 0
         left = left[~fits]
     unzoned = int(np.isfinite(seconds).sum()) - zoned
+    notes = [Note(f"times in column {column.name!r} read as months", int(months.sum()))] if months.any() else []
     if not (zoned and unzoned):
-        return seconds, []
+        return seconds, notes
     mixed = f"times in column {column.name!r} without a zone, among others with one: taken as UTC"
-    return seconds, [Note(mixed, unzoned)]
+    return seconds, [*notes, Note(mixed, unzoned)]
 
 
 def _parsed(text: pl.Series, spelling: str) -> pl.Series:
     return text.str.to_datetime(spelling, strict=False, time_unit="us", ambiguous="null")
 
 
-def _year_first(text: pl.Series, column: str, source: Source) -> pl.Series:
+def _year_first(text: pl.Series, column: str, source: Source, order: str) -> pl.Series:
     """Dates with the year last, rewritten with the year first once it is clear which number is the month."""
-    parts = text.str.extract_groups(r"^(?<a>\d{1,2})[/.-](?<b>\d{1,2})[/.-](?<year>\d{4})").struct.unnest()
-    day_first = bool((parts["a"].cast(pl.Int32) > 12).any())
-    month_first = bool((parts["b"].cast(pl.Int32) > 12).any())
+    parts = text.str.extract_groups(r"^(?<a>\d{1,2})(?<mark>[/.-])(?<b>\d{1,2})[/.-](?<year>\d{4})").struct.unnest()
+    points = bool((parts["mark"].drop_nulls() == ".").all())  # nobody writes the month first with points
+    day_first = order == "dmy" or bool((parts["a"].cast(pl.Int32) > 12).any())
+    month_first = order == "mdy" or bool((parts["b"].cast(pl.Int32) > 12).any())
+    day_first = day_first or (points and not month_first)
     if day_first == month_first:
         example = text.filter(parts["year"].is_not_null())[0]
         fact = "both orders occur" if day_first else "it is unclear which number is the month"
-        raise DataError(f"{source.name}: dates like {example!r} in column {column!r}: {fact}: write them as 2015-12-31")
-    order = "$3-$2-$1" if day_first else "$3-$1-$2"
-    return text.str.replace(r"^(\d{1,2})[/.-](\d{1,2})[/.-](\d{4})", order)
+        known = 'pass time_unit="dmy" or "mdy" (--time-unit dmy: the day is first), or '
+        raise DataError(
+            f"{source.name}: dates like {example!r} in column {column!r}: {fact}: {'' if day_first else known}"
+            "write them as 2015-12-31"
+        )
+    groups = "$3-$2-$1" if day_first else "$3-$1-$2"
+    return text.str.replace(r"^(\d{1,2})[/.-](\d{1,2})[/.-](\d{4})", groups)

@@ -10,11 +10,12 @@ from numpy.typing import NDArray
 
 from palate.data.audit.finding import Outcome, Severity, graded, many
 from palate.data.audit.subject import Subject, pairs
+from palate.data.columns import is_weight
+from palate.data.feedback import far_off, zero_code
 from palate.data.ids import IdMap, plain_text
 
 ENOUGH = 5  # fewest rows of users that are compared: equal sets of fewer rows occur by chance
 RARE = 1000  # a rating given so many times less than usual is off the scale: a 6 among 1 to 5
-CONTINUOUS = 101  # distinct values above which a scale has no steps
 FEW = 20  # with fewer rows, ids that are all different are no sign of an error
 
 
@@ -28,8 +29,8 @@ def dropped_rows(subject: Subject) -> Outcome:
         return Outcome("ok", f"all {many(whole, 'row')} could be read")
     what = f"{many(count, 'row')} of {whole:,} dropped while reading"
     if refused:
-        what += f", {refused:,} because of a missing or unreadable value"
-    examples = [str(note) for note in left[:3]]
+        what += f", {'all' if refused == count else f'{refused:,}'} because of a missing or unreadable value"
+    examples = [str(note).removeprefix("dropped: ") for note in left[:3]]
     return Outcome("warning" if refused else "info", what, count, count / whole, examples)
 
 
@@ -43,8 +44,11 @@ def equal_rows(subject: Subject) -> Outcome:
     again = subject.frame.filter(subject.frame.is_duplicated()).unique(maintain_order=True)
     what = f"{many(count, 'row', 'repeats', 'repeat')} an earlier row {columns}"
     share = count / len(subject.frame)
-    # Rows that are equal in some columns only may be two purchases at different prices.
-    severity = "info" if narrow else graded(share, problem=0.01)
+    # Rows that are equal in some columns only may be two purchases at different prices, and rows of a user and an item
+    # alone two visits; but no visits are all repeated equally often.
+    bare = subject.rows.interactions.time is None and subject.rows.feedback.kind == "none"
+    visits = bare and np.gcd.reduce(subject.pair_counts) == 1
+    severity = "info" if narrow or visits else graded(share, problem=0.01)
     return Outcome(severity, what, count, share, _events(subject, again) if len(again) <= count else ())
 
 
@@ -66,7 +70,9 @@ def duplicates(subject: Subject) -> Outcome:
         what += f"; {many(different, 'pair')} with different values of {subject.weight_name}"
     share = count / len(frame)
     # Users who buy or play an item again are behavior, not an error; two ratings of one item are a question.
-    severity: Severity = "warning" if subject.rows.explicit or count == subject.copies else "info"
+    bare = subject.rows.interactions.time is None and subject.rows.feedback.kind == "none"
+    copied = count == subject.copies and not (bare and np.gcd.reduce(subject.pair_counts) == 1)
+    severity: Severity = "warning" if subject.rows.explicit or copied else "info"
     return Outcome(severity, what, count, share, _events(subject, first))
 
 
@@ -78,7 +84,7 @@ def missing_ids(subject: Subject) -> Outcome:
         return Outcome("ok", "no id stands for a missing value")
     share = count / (len(subject.rows) + count)
     what = f"{many(count, 'row')} with a text such as nan or NULL for an id, dropped while reading"
-    return Outcome("problem", what, count, share, [str(note) for note in notes[:3]])
+    return Outcome("problem", what, count, share, [str(note).removeprefix("dropped: ") for note in notes[:3]])
 
 
 def alike_ids(subject: Subject) -> Outcome:
@@ -193,11 +199,15 @@ def sentinels(subject: Subject) -> Outcome | str:
     values, counts = np.unique(subject.rows.interactions.weight, return_counts=True)
     if len(values) < 2:
         return "the rows have no ratings or weights"
+    kind = subject.rows.feedback.kind
+    if kind in ("event", "label"):
+        return Outcome("ok", f"the values are those of a {kind}")
     odd = (values < 0) & bool((values < 0).sum() <= 2 < len(values))  # a scale with negative ratings has more of them
+    odd &= (values != -1) | (kind == "rating") | (counts < counts.sum() / RARE)  # else -1 pieces were returned
     zero = np.zeros_like(odd)
     if subject.rows.explicit:
-        odd |= _far_off(values, counts) | (counts < np.median(counts) / RARE)
-        zero = _zero(values, counts)
+        odd |= far_off(values, counts) | (counts < np.median(counts) / RARE)
+        zero = zero_code(values, counts)
     severity: Severity = "problem" if odd.any() else "warning"
     odd |= zero
     if not odd.any():
@@ -231,7 +241,11 @@ def not_positive(subject: Subject) -> Outcome:
         )
         if found.any()
     ]
-    return Outcome("warning", "; ".join(parts), count, share)
+    # Labels and events are made to say so; among quantities such rows are easily taken for positives.
+    known = about.kind == "event" or (
+        about.kind == "label" and about.column is not None and not is_weight(about.column)
+    )
+    return Outcome("info" if known else "warning", "; ".join(parts), count, share)
 
 
 def row_number_ids(subject: Subject) -> Outcome | str:
@@ -264,35 +278,6 @@ def _rising(ids: IdMap, numbers: NDArray[np.int32]) -> str:
         if (steps > 0).all()
         else ""
     )
-
-
-def _zero(values: NDArray[np.float32], counts: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Mask of 0 if it is the most frequent rating or not on the scale of the others: a code for "not rated"."""
-    above = values[values > 0]
-    if 0 not in values or len(above) < 3:
-        return np.zeros(len(values), np.bool_)
-    steps = np.diff(above.astype(np.float64)) / np.diff(above).min()
-    if len(values) > CONTINUOUS or not np.allclose(steps, np.round(steps), atol=0.01):
-        return np.zeros(len(values), np.bool_)  # a continuous scale: 0 is a value like any other
-    # On a scale of half stars the lowest rating is one step above 0, so a 0 would be on the scale.
-    uneven = not np.isclose(above[0], np.diff(above).min())
-    return np.asarray((values == 0) & (uneven or counts[values == 0][0] == counts.max()))
-
-
-def _far_off(values: NDArray[np.float32], counts: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Mask of the values at both ends beyond a gap wider than the range of the values with most of the rows."""
-    low, high = 0, len(values)
-    # Codes may be at both ends (-999 and 99), so the widest gap is cut repeatedly, keeping the side with more rows.
-    while high - low > 3:
-        gaps = np.diff(values[low:high])
-        cut = low + int(np.argmax(gaps)) + 1
-        below = counts[low:cut].sum() > counts[cut:high].sum()
-        bulk = slice(low, cut) if below else slice(cut, high)
-        if gaps.max() <= np.ptp(values[bulk]) or bulk.stop - bulk.start < 3:
-            break
-        low, high = bulk.start, bulk.stop
-    place = np.arange(len(values))
-    return (place < low) | (place >= high)
 
 
 def _events(subject: Subject, frame: pl.DataFrame) -> list[str]:
