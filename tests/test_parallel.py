@@ -26,16 +26,50 @@ if __name__ == "__main__":
 
 
 FORK = """
-import os, palate, polars as pl
+import multiprocessing, os, signal, sys
+import torch, palate, polars as pl
+from concurrent.futures import ProcessPoolExecutor
+
+signal.alarm(200)  # children that wait without end are ended with their parent, by the test
 log = pl.DataFrame({"user": ["u", "u", "v", "v", "w"], "item": ["a", "d", "b", "c", "b"]})
 train = palate.from_frame(log)
-recommender = palate.Recommender.of(palate.Popularity().fit(train), train)
-recommender.recommend(["u"], k=2)
-pid = os.fork()
-if pid == 0:
-    print(recommender.recommend(["u"], k=2)["item_id"].to_list(), flush=True)
-    os._exit(0)
-assert os.waitpid(pid, 0)[1] == 0
+recipe = palate.ItemKNN()
+bundle = palate.Bundle.of(recipe, recipe.fit(train), train)
+bundle.save("bundle")
+recommender = bundle.recommender
+
+def ask(number=0):
+    recommender.recommend(["u", "v"] * 20_000, k=2)  # enough for several threads of torch
+    return recommender.recommend(["u"], k=2)["item_id"].to_list()
+
+class Rows(torch.utils.data.Dataset):
+    def __len__(self):
+        return 2
+    def __getitem__(self, row):
+        return ask()
+
+def fork():
+    pid = os.fork()
+    if pid == 0:
+        signal.alarm(200)
+        print(ask())
+        for refused in (lambda: recommender.recommend(["u"], k=2, reasons=1), lambda: palate.Bundle.load("bundle")):
+            try:
+                refused()
+            except palate.errors.ModelError as error:
+                print(str(error).count("start processes by spawn"))
+        sys.stdout.flush()
+        os._exit(0)
+    return os.waitpid(pid, 0)[1]
+
+if __name__ == "__main__":
+    torch.set_num_threads(4)
+    ask(), pl.DataFrame({"a": range(10**5)}).group_by("a").len()
+    assert fork() == 0
+    print(list(torch.utils.data.DataLoader(Rows(), batch_size=None, num_workers=2)))
+    for how in ("fork", "spawn"):  # the latter pickles the recommender, as joblib's loky does
+        with ProcessPoolExecutor(1, multiprocessing.get_context(how)) as pool:
+            print(pool.submit(recommender.recommend, ["u"], 2).result()["item_id"].to_list())
 """
 
 
@@ -87,11 +121,21 @@ def test_they_end_when_their_parent_is_killed(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="os.fork is POSIX")
-def test_a_recommender_answers_in_a_forked_child() -> None:
+def test_a_recommender_answers_in_other_processes_or_says_what_to_do(tmp_path: Path) -> None:
     # In a process of its own: forking the test runner, which has threads, would test pytest as well. The fork comes
     # after polars and torch have started theirs, as with a server that loads a model and then forks its workers.
-    done = subprocess.run([sys.executable, "-W", "ignore", "-c", FORK], capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stdout) == (0, "['b', 'c']\n"), done.stderr
+    (tmp_path / "forks.py").write_text(FORK)
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "forks.py"],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=tmp_path,
+        env={**os.environ, "OMP_NUM_THREADS": "4"},
+    )
+    answer = "['b', 'c']"
+    lines = [answer, "1", "1", f"[{answer}, {answer}]", answer, answer]
+    assert (done.returncode, done.stdout.splitlines()) == (0, lines), done.stderr
 
 
 def _alive(pid: int) -> bool:

@@ -39,6 +39,7 @@ from palate.data.dataset import Dataset, Fingerprint, History
 from palate.data.feedback import Feedback
 from palate.data.ids import IdMap
 from palate.errors import BundleError, DataError, PalateError, RecipeError
+from palate.parallel import needs_polars
 from palate.signature import SIGNATURE, check_signature, private_key, public_keys, sign_manifest
 
 # torch is imported when a model is loaded or saved: reading a manifest must stay light.
@@ -197,7 +198,9 @@ class Bundle:
         Raises:
             BundleError: the folder is missing, no bundle, incomplete, changed, made by a newer Palate, or not signed.
             DataError: ``trusted_key`` holds no public key, or ``cryptography`` is not installed.
+            ModelError: this process was forked from one in which polars has run: it would wait without end.
         """
+        needs_polars("loading a bundle needs")
         folder = Path(path)
         if trusted_key is not None:
             # A copy of its own: who can write the folder could change a file between the check and its use.

@@ -22,6 +22,7 @@ AGAIN = "save the bundle again"
 # Columns of equal values are tiny files. What is beyond these is no table of interactions.
 ROWS_PER_BYTE, UNPACKED_PER_BYTE, SPARE = 512, 512, 1 << 24
 NUMBERS = {"BOOL": "bool", "U8": "uint8", "I8": "int8", "I16": "int16", "I32": "int32", "I64": "int64"}
+FLOATS = ("float16", "float32", "float64")
 NUMBERS |= {"F16": "float16", "BF16": "bfloat16", "F32": "float32", "F64": "float64"}
 
 
@@ -43,6 +44,7 @@ def _fields() -> dict[str, Any]:
         "versions": dict[str, str],
         "index": dict[str, str | float | int | dict[str, float | int]] | None,
         "cold": dict[str, Any],
+        "feedback": dict[str, str | float | int | None],
         "files": dict[str, record],
     }
     return {name: TypeAdapter(kind, config=ConfigDict(strict=True)) for name, kind in kinds.items()}
@@ -62,6 +64,8 @@ def check_manifest(manifest: Mapping[str, Any]) -> None:
         raise BundleError(f"the bundle is malformed (its manifest: {error}): {AGAIN}") from None
     for name, kind in _fields().items():
         if name not in manifest:
+            if name == "feedback":
+                continue
             raise BundleError(f"the bundle is malformed (its manifest lacks {name}): {AGAIN}")
         try:
             kind.validate_python(manifest[name])
@@ -69,14 +73,17 @@ def check_manifest(manifest: Mapping[str, Any]) -> None:
             first = error.errors()[0]
             place = ".".join(map(str, (name, *first["loc"])))
             raise BundleError(f"the bundle is malformed ({place}: {first['msg']}): {AGAIN}") from None
-    needed: dict[str, dict[str, type]] = {
+    needed: dict[str, dict[str, Any]] = {
         "recipe": {"name": str, "fields": dict},
         "sizes": {"users": int, "items": int},
+        "feedback": {"kind": str, "lowest": int | float, "min_rating": int | float | None},
         "trained_on": {"rows": int, "digest": str, "users": int, "items": int, "ids": str},
     }
     for name, keys in needed.items():
-        found = manifest[name]
-        wrong = [] if found is None else [key for key, kind in keys.items() if not isinstance(found.get(key), kind)]
+        found = manifest.get(name)
+        if found is None:  # bundles of older versions have no feedback
+            continue
+        wrong = [key for key, kind in keys.items() if key not in found or not isinstance(found[key], kind)]
         if wrong:
             state = "is of another type" if wrong[0] in found else "is missing"
             raise BundleError(f"the bundle is malformed ({name}.{wrong[0]} {state}): {AGAIN}")
@@ -179,8 +186,8 @@ def check_weights(path: Path, recipe: str, built: Mapping[str, Any], own: tuple[
         (shape, kind), (its_shape, its_kind) = found[name], wanted[name]
         if name.endswith("_extra_state"):  # of any length
             shape, its_shape = shape[:-1], its_shape[:-1]
-        # A model may be kept in doubles or halves, as a whole.
-        same = kind == its_kind or ("float" in kind and "float" in its_kind and floats.get(its_kind, kind) == kind)
+        # A model may be kept in doubles or halves, as a whole; NumPy has no bfloat16.
+        same = kind == its_kind or (kind in FLOATS and its_kind in FLOATS and floats.get(its_kind, kind) == kind)
         if shape != its_shape or not same:
             raise BundleError(
                 f"{path.name} does not fit the recipe {recipe} ({name} has shape {shape}, {kind} "

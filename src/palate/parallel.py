@@ -1,20 +1,70 @@
-"""Worker processes: spawned, with one thread per library, and ended with the process that started them."""
+"""Worker processes: spawned, with one thread per library, and ended with the process that started them; and forks.
+
+A child of ``os.fork`` (gunicorn --preload, a DataLoader, joblib's "multiprocessing") has none of the threads that its
+parent had, but the libraries go on waiting for them. torch is told to use one thread there, so models answer. The pool
+of polars cannot be told: functions that need it raise an error in such a child, in place of waiting without end.
+"""
 
 from __future__ import annotations
 
 import multiprocessing
 import os
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from palate import signals
+from palate.errors import ModelError
 
-__all__ = ["cores", "pool"]
+__all__ = ["cores", "needs_polars", "pool"]
 
 ONE_THREAD = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "POLARS_MAX_THREADS")
+
+
+_lost = [False, False]  # whether the threads of polars ran before the fork, and are not here
+
+
+def needs_polars(what: str) -> None:
+    """Refuse in a forked child in which the threads of polars are missing.
+
+    Args:
+        what: begins the message, such as "reasons need".
+
+    Raises:
+        ModelError: this is such a child.
+    """
+    if _lost[1]:
+        raise ModelError(
+            f"{what} the threads of polars, which a forked process does not have: start processes by spawn "
+            '(multiprocessing.get_context("spawn"), joblib\'s "loky"), or load the bundle after the fork'
+        )
+
+
+def _before_fork() -> None:
+    _lost[0] = _lost[1] or _polars_runs()
+
+
+def _after_fork() -> None:
+    _lost[1] = _lost[0]
+    if torch := sys.modules.get("torch"):
+        torch.set_num_threads(1)
+
+
+def _polars_runs() -> bool:
+    """Whether polars has started its threads; where the system does not tell, whether it was imported."""
+    try:
+        names = [path.read_text() for path in Path("/proc/self/task").glob("*/comm")]
+    except OSError:
+        names = []
+    return any(name.startswith("polars") for name in names) if names else "polars" in sys.modules
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_before_fork, after_in_child=_after_fork)
 
 
 def cores() -> int:

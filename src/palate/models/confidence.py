@@ -45,6 +45,14 @@ class Confidence(nn.Module):
         if weighting != "none":  # mode, median, mean
             self.register_buffer("scale", torch.tensor([0.0, 1.0, 1.0], dtype=torch.float64))
 
+    def state_problem(self) -> str | None:
+        """A scale that no measure gives, in words, or None."""
+        if self.weighting == "none":
+            return None
+        mode, median, mean = self.scale.tolist()
+        fine = mode in range(len(MODES)) and median > 0 and mean > 0
+        return None if fine else f"the scale of the confidence is {mode:g}, {median:g}, {mean:g}"
+
     def measure(self, train: Dataset) -> Confidence:
         """Take mode, median and mean from the training rows."""
         if self.weighting == "none":

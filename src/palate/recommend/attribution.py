@@ -29,6 +29,7 @@ from torch import Tensor
 from palate.base import Explains, Model, Query
 from palate.data.dataset import History
 from palate.data.ids import IdMap
+from palate.parallel import needs_polars
 
 LONGEST = 100  # items of a history that are left out one by one, the latest
 LEFT_OUT_EVENTS = 500_000  # events of the histories scored at once: 12 MB, and the intermediate tensors of the model
@@ -213,6 +214,7 @@ class Explainer:
             personal: (B,) whether the model itself answers; the reason of other rows is the popularity of the item.
             top: supporting items named for each row, the largest share first; only items that raise the score.
         """
+        needs_polars("reasons need")
         # Few calls of polars: each costs a third of a millisecond, and a request of a server has one user.
         asked = np.flatnonzero(personal[who])
         best = self._best(query, who[asked], item[asked], top)
@@ -240,6 +242,7 @@ class Explainer:
 
     def explain(self, query: Query, item: int) -> Explanation:
         """All effects of one user's history on one item, for and against it."""
+        needs_polars("an explanation needs")
         candidate = torch.tensor([[item]], device=query.user.device)
         found = effects(self.model, query, candidate)
         columns = (found.item, found.weight, found.effect[:, 0].double())

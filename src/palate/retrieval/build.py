@@ -179,6 +179,9 @@ def index_of_record(record: Mapping[str, Any], model: Model, codes: Path | None)
         info = IndexInfo(**record)
     except TypeError as error:
         raise BundleError(f"the bundle's index cannot be read ({error}): upgrade palate or save it again") from None
+    for name, value in info.parameters.items():
+        if not 0 <= value < 1 << 31:
+            raise BundleError(f"the bundle's index has {name}={value:g}, outside of 0 to 2^31: save it again")
     exact = _exact(model)
     if info.kind == "exact":
         return exact
