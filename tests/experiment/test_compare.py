@@ -18,6 +18,7 @@ from palate.data.splits.split import Split
 from palate.errors import EvaluationError, RecipeError
 from palate.evaluation.evaluate import evaluate
 from palate.experiment import CompareOptions, Entry, compare
+from palate.experiment.results import advice
 from palate.models import make_recipe
 from palate.models.popularity import Popularity
 from palate.progress import ProgressEvent
@@ -290,3 +291,23 @@ def test_names_are_recipes_and_the_result_is_a_table():
     assert found.winner == "ease"
     assert repr(found).splitlines()[1].startswith("ease        NDCG@5 ")
     assert "<td>popularity" in found._repr_html_()
+
+
+def test_without_a_winner_the_advice_names_the_cheapest_and_the_users_that_would_decide():
+    test = {"model": "a", "difference": 0.01, "low": -0.01, "high": 0.03, "better": None}
+    winner = {"name": None, "tests": [{**test, "baseline": "b"}, {**test, "baseline": "c", "better": True}]}
+    models = [
+        {"name": name, "train_seconds": train, "score_seconds": 1.0}
+        for name, train in (("a", 90.0), ("b", 4.0), ("c", 0.0))
+    ]
+    text = advice(winner, models, 250)
+    # The half width is twice the difference: four times the users.
+    assert text == (
+        "Of these 2 take b, the cheapest (5 seconds to train and score). "
+        "A difference of 0.0100 would show with about 1,000 test users."
+    )
+    assert advice({**winner, "name": "a"}, models, 250) is None
+    untested = {"name": None, "tests": [{**test, "low": None, "high": None, "baseline": "b"}]}
+    assert advice(untested, models, 250) == "Of these 2 take b, the cheapest (5 seconds to train and score)."
+    lists = [{**one, "train_seconds": None} for one in models]
+    assert advice(winner, lists, 250) is None

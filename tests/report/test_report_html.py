@@ -70,7 +70,7 @@ def test_every_number_of_the_main_table_is_there_with_its_interval(made: dict[st
 
 def test_full_and_sampled_numbers_stand_in_groups_of_their_own(text: str) -> None:
     main = text[text.index("All models on the same") : text.index("</thead>")]
-    groups = re.findall(r'scope="colgroup" colspan="(\d+)"[^>]*>([^<:]*)', main)
+    groups = re.findall(r'scope="colgroup" colspan="(\d+)"[^>]*><span>([^<:]*)', main)
     assert [name for _, name in groups] == ["Full ranking", "Sampled", "Cost"]
     labels = re.findall(r'scope="col" [^>]*>([^<]*)<', main)
     full, sampled = int(groups[0][0]), int(groups[1][0])

@@ -260,15 +260,50 @@ def _document(found: Comparison) -> dict[str, Any]:
     collapsed = [f"{one['name']}: {line}" for one in facts["models"] for line in one["findings"]]
     standings = [one.standing(options.k) for one in found.outcomes]
     order = significance.order_remark(standings, options.k)
+    winner = significance.winner(standings, options.k, options.resamples)
+    if more := advice(winner, facts["models"], len(split.test_users)):
+        winner = {**winner, "why": f"{winner['why']} {more}"}
     return {
         **facts,
         "protocol": protocol(facts),
         "tests": significance.against_baseline(standings, options.k, options.resamples),
-        "winner": significance.winner(standings, options.k, options.resamples),
+        "winner": winner,
         "remarks": [*found.remarks, *collapsed, *timed, *([order] if order else [])],
         "failed": found.failed,
         "audit": audit(split).to_dict(),
     }
+
+
+def advice(winner: Mapping[str, Any], models: Sequence[Mapping[str, Any]], users: int) -> str | None:
+    """A sentence for a comparison without a winner: the model to take, and the number of users that would decide.
+
+    Args:
+        winner: of ``significance.winner``.
+        models: the entries of the document.
+        users: number of test users.
+    """
+    unclear = [row for row in winner["tests"] if not row["better"]]
+    if winner["name"] is not None or not unclear:
+        return None
+    tied = {unclear[0]["model"], *(row["baseline"] for row in unclear)}
+    costs = {
+        one["name"]: one["train_seconds"] + (one["score_seconds"] or 0.0)
+        for one in models
+        if one["name"] in tied and one["train_seconds"] is not None
+    }
+    if not costs:
+        return None
+    cheapest = min(costs, key=lambda name: costs[name])
+    cost = "under a second" if costs[cheapest] < 1 else f"{costs[cheapest]:,.0f} seconds"
+    text = f"Of these {len(tied)} take {cheapest}, the cheapest ({cost} to train and score)."
+    closest = unclear[0]
+    if closest["low"] is None or not closest["difference"] > 0:
+        return text
+    # The width of an interval shrinks with the root of the users.
+    times = ((closest["high"] - closest["low"]) / 2 / closest["difference"]) ** 2
+    digits = 10 ** max(0, len(str(round(users * times))) - 2)
+    needed = max(users, digits * -(-round(users * times) // digits))
+    return f"{text} A difference of {closest['difference']:.4f} would show with about {needed:,} test users."
 
 
 def protocol(facts: Mapping[str, Any]) -> list[str]:

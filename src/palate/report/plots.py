@@ -18,8 +18,14 @@ from palate.report.cells import measure, shown
 from palate.report.figure import GRAY, AnyChart, Figure, diagonal, figure
 
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#767676", "#A89600")
+STAR = "M0,-1.5L.33,-.46L1.42,-.46L.54,.18L.89,1.22L0,.57L-.89,1.22L-.54,.18L-1.42,-.46L-.33,-.46Z"
+CROSSING = "M-1.22,-.68L-.68,-1.22L0,-.54L.68,-1.22L1.22,-.68L.54,0L1.22,.68L.68,1.22L0,.54L-.68,1.22L-1.22,.68L-.54,0Z"
+HEXAGON = "M0,-1.1L.96,-.55L.96,.55L0,1.1L-.96,.55L-.96,-.55Z"
+PENTAGON = "M0,-1.15L1.09,-.36L.68,.93L-.68,.93L-1.09,-.36Z"
+# As many as the models of most comparisons, so that a printed page in gray tells them apart.
 SHAPES = (
     ("circle", "●"), ("square", "■"), ("triangle-up", "▲"), ("diamond", "◆"), ("cross", "✚"), ("triangle-down", "▼"),
+    ("triangle-right", "▶"), (STAR, "★"), (CROSSING, "✖"), ("triangle-left", "◀"), (HEXAGON, "⬢"), (PENTAGON, "⬟"),
 )  # fmt: skip
 SMALL = 200  # height, in the units of the width
 LETTER = 6.8  # width of a letter in a wide font
@@ -67,7 +73,9 @@ class Plots:
         if not rows:
             return None
         named = [{**row, "label": fold(row["model"])} for row in rows]
-        chart = self._intervals(named, f"{metric}@{self.k}")
+        # The same axis for both rankings, which stand side by side.
+        every = [row for one in RANKING for row in self._rows(one, metric, self.k)]
+        chart = self._intervals(named, f"{metric}@{self.k}", every)
         title = f"{metric}@{self.k}, {RANKING[ranking]}"
         lines = max(row["label"].count("\n") + 1 for row in named)
         return figure(title, chart, _in_words(rows), height=54 + (12 + 13 * lines) * len(rows))
@@ -100,6 +108,7 @@ class Plots:
     def segments(self, metric: str = "NDCG") -> Iterator[Figure]:
         """A metric by segment of users and of items."""
         found = [(one["name"], part) for one in self.models for part in one["full"].get("segments", ())]
+        every = [_span(one) for _, part in found if (one := measure(part, metric, self.k)) is not None]
         for by in dict.fromkeys(part["by"] for _, part in found):
             size = "users" if by.startswith("user") else "rows"
             rows = [
@@ -108,7 +117,7 @@ class Plots:
                 if part["by"] == by and (value := measure(part, metric, self.k)) is not None
             ]
             if rows:
-                chart = self._intervals(rows, f"{metric}@{self.k}", offset=True)
+                chart = self._intervals(rows, f"{metric}@{self.k}", every, offset=True)
                 height = 54 + len({row["label"] for row in rows}) * max(48, 12 * len(self.models))
                 yield figure(f"{metric}@{self.k} by {by}", chart, _in_words(rows), height=height)
 
@@ -181,8 +190,10 @@ class Plots:
         found = [(one["name"], measure(one[ranking], metric, k)) for one in self.models]
         return [{"model": name, **_span(value)} for name, value in found if value is not None]
 
-    def _intervals(self, rows: list[dict[str, Any]], title: str, *, offset: bool = False) -> AnyChart:
-        """Values with intervals side by side, one line or group of lines per label."""
+    def _intervals(
+        self, rows: list[dict[str, Any]], title: str, every: list[dict[str, Any]], *, offset: bool = False
+    ) -> AnyChart:
+        """Values with intervals side by side, one line or group of lines per label; the axis holds ``every`` value."""
         labels = list(dict.fromkeys(row["label"] for row in rows))
         # A fixed width for the labels, with room for wide fonts: Vega measures with a font that the reader may lack.
         room = LETTER * max(len(line) for label in labels for line in label.split("\n"))
@@ -192,7 +203,9 @@ class Plots:
         if offset:
             base = base.encode(yOffset=alt.YOffset("model:N", sort=[one["name"] for one in self.models]))
         # Not from 0: intervals are to be compared, and would shrink to dots.
-        x = alt.X("value:Q", title=title, scale=alt.Scale(zero=False, padding=6), axis=alt.Axis(tickCount=4))
+        ends = [min(row["low"] for row in every), max(row["high"] for row in every)]
+        scale = alt.Scale(zero=False, padding=6, domain=ends) if ends[0] < ends[1] else alt.Scale(zero=False, padding=6)
+        x = alt.X("value:Q", title=title, scale=scale, axis=alt.Axis(tickCount=4))
         rule = base.mark_rule(strokeWidth=2).encode(x=alt.X("low:Q", title=title), x2="high:Q")
         return alt.layer(rule, base.mark_point(filled=True, size=55, opacity=1).encode(self._shape, x=x))
 

@@ -92,16 +92,19 @@ def tests_table(comparison: dict[str, Any]) -> Table:
     """The paired tests: each model against a baseline, with Holm's correction."""
     numbers = [Column("Difference"), Column("p"), Column("p, corrected")]
     columns = [*_text("Model", "Against", "Metric", "Ranking"), *numbers, *_text("Verdict")]
+    # What all tests have in common stands once under the table: a narrow cell would be six lines high.
+    common = {one["test"].rpartition(", ")[0] for one in comparison["tests"]}
+    note = f"Test: {common.pop()}." if len(common) == 1 and "" not in common else ""
     rows = [
         [
             Cell(one["model"]), Cell(one["baseline"]), Cell(f"{one['metric']}@{one['k']}"), Cell(one["ranking"]),
             Cell("–" if one["difference"] is None else f"{one['difference']:+.4f}", interval(one)),
             Cell(_p(one["p"])), Cell(_p(one["p_holm"])),
-            _verdict(one),
+            _verdict(one, one["test"].rpartition(", ")[2] if note else one["test"]),
         ]
         for one in comparison["tests"]
     ]  # fmt: skip
-    return _table("Each model against the best baseline, user by user", columns, rows)
+    return _table("Each model against the best baseline, user by user", columns, rows, note)
 
 
 def beyond_table(comparison: dict[str, Any]) -> Table | None:
@@ -238,11 +241,11 @@ def _measures(models: Sequence[dict[str, Any]], ranking: str, metric: str, k: in
     return cells(found, lower=BETTER[metric] == "lower", mark=BETTER[metric] != "depends", digits=digits)
 
 
-def _verdict(test: dict[str, Any]) -> Cell:
+def _verdict(test: dict[str, Any], detail: str) -> Cell:
     if test["better"] is None:
-        return Cell("no difference shown", test["test"])
+        return Cell("no difference shown", detail)
     word = "better" if test["better"] else "worse"
-    return Cell(word, test["test"], kind=word)
+    return Cell(word, detail, kind=word)
 
 
 def _p(value: float | None) -> str:
