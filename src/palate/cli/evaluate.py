@@ -11,8 +11,11 @@ import typer
 
 from palate.cli import options
 from palate.cli.console import console, note, print_json, table
+from palate.errors import DataError
 
 if TYPE_CHECKING:
+    from palate.data.feedback import MinRating
+    from palate.data.splits.split import Split
     from palate.evaluation.rating_prediction import RatingsReport
     from palate.evaluation.report import Report
     from palate.models.two_stage import TwoStageModel
@@ -24,8 +27,14 @@ SEGMENT_METRICS = ("HitRate", "NDCG", "Recall")  # measured for users and for it
 
 @options.reads_rows
 def evaluate(
-    bundle: Annotated[Path, typer.Argument(help="Folder of a bundle.")],
+    bundle: Annotated[Path, typer.Argument(help="Folder of a bundle; omit it with --lists.", metavar="[BUNDLE]")],
     data: options.Data = "",
+    lists: Annotated[
+        Path | None,
+        typer.Option(
+            "--lists", help="Measure finished lists in place of a bundle: user_id, item_id, rank; or a run file."
+        ),
+    ] = None,
     split: Annotated[
         str | None,
         typer.Option("--split", help="leave-one-out, time or random: measure on that part of DATA. Default: all rows."),
@@ -64,10 +73,24 @@ def evaluate(
     counted and left out.
 
     Example: palate evaluate bundles/mlp new-clicks.csv -k 5 -k 10 --segments --memory 512MB
+
+    Example for the lists of another system: palate evaluate clicks.csv --split leave-one-out --lists theirs.csv
     """
     from palate.bundle import Bundle
     from palate.data.feedback import as_min_rating
 
+    if lists is not None:
+        if data or negatives or not exclude_seen:
+            raise DataError("--lists measures given lists: give DATA alone, no bundle, --negatives or --include-seen")
+        rows = options.split_rows(reading.of(str(bundle)), split, test_size, seed)
+        reports = [_measure_lists(lists, rows, k or [10], as_min_rating(relevant), memory)]
+        if json:
+            print_json([report.to_dict() for report in reports])
+            return
+        show_reports(reports)
+        if segments:
+            show_segments(reports)
+        return
     loaded = Bundle.load(bundle)
     source = reading.of(data)
     rows = source.ready_made()
@@ -110,6 +133,16 @@ def evaluate(
             *stages.cells(),
             caption="\n".join(stages.lifts()),
         )
+
+
+def _measure_lists(lists: Path, rows: Split, k: list[int], relevant: MinRating, memory: str | None) -> Report:
+    """The report of finished lists, with the notes of both their reading and their measurement."""
+    from palate.evaluation.evaluate import evaluate_lists
+    from palate.experiment.external_lists import read_lists
+
+    given, notes = read_lists(lists, rows, max(k))
+    report = evaluate_lists(given, rows, k=k, name=lists.stem, relevant=relevant, memory=memory)
+    return replace(report, notes=(*notes, *report.notes))
 
 
 def show_ratings(reports: Sequence[RatingsReport]) -> None:

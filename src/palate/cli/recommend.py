@@ -14,6 +14,8 @@ from palate.cli.request import Request, asks
 from palate.errors import DataError
 
 if TYPE_CHECKING:
+    import polars as pl
+
     from palate.recommend import Recommender
 
 REASONS = 3  # items of the history that --why names with each row
@@ -26,7 +28,9 @@ def recommend(
     bundle: Folder,
     users: Annotated[list[str] | None, typer.Argument(help="User ids; unknown ones get popular items.")] = None,
     all_: Annotated[bool, typer.Option("--all", help="Every user of the training data, streamed to --out.")] = False,
-    out: Annotated[Path | None, typer.Option("--out", help="A Parquet or CSV file instead of the terminal.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="A file instead of the terminal: .parquet, .csv or .trec (a run file).")
+    ] = None,
     request: Request = Request(),
     why: Annotated[bool, typer.Option("--why", help="Name the items of the history that support each row.")] = False,
     k: options.K = 10,
@@ -59,19 +63,29 @@ def recommend(
     if why and not json and (out is None or out.suffix == ".csv"):
         frame = frame.drop("because")  # a column of lists; ``why`` has the same in words
     if out is not None:
-        try:
-            if not out.parent.is_dir():  # a slip of a letter must not make folders
-                raise FileNotFoundError(f"there is no folder {out.parent}")
-            with storage.replacing(out) as temporary:
-                frame.write_csv(temporary) if out.suffix == ".csv" else frame.write_parquet(temporary)
-        except OSError as error:
-            raise DataError(f"cannot write {out} ({error}): give a file in an existing, writable folder") from None
+        _write(frame, out)
         note(f"{len(frame):,} rows written to {out}")
     elif json:
         left = [{"user_id": user, "item_id": None, "note": _nothing_left(request)} for user in empty]
         print_json([*frame.to_dicts(), *left])
     else:
         frame_table(f"Recommendations from {bundle}", frame)
+
+
+def _write(lists: pl.DataFrame, out: Path) -> None:
+    """The lists as a file, whose ending selects the format."""
+    from palate.evaluation.run_files import ENDINGS, write_run
+
+    try:
+        if not out.parent.is_dir():  # a slip of a letter must not make folders
+            raise FileNotFoundError(f"there is no folder {out.parent}")
+        if out.suffix in ENDINGS:
+            write_run(lists, out)
+            return
+        with storage.replacing(out) as temporary:
+            lists.write_csv(temporary) if out.suffix == ".csv" else lists.write_parquet(temporary)
+    except OSError as error:
+        raise DataError(f"cannot write {out} ({error}): give a file in an existing, writable folder") from None
 
 
 def _nothing_left(request: Request) -> str:

@@ -13,6 +13,7 @@ from palate.data.readers import read_table
 from palate.data.splits.split import Split
 from palate.errors import DataError
 from palate.evaluation.rankings import Lists
+from palate.evaluation.run_files import read_run
 
 RANKS = ("rank", "position", "place")
 
@@ -24,7 +25,8 @@ def read_lists(table: str | Path | pl.DataFrame, split: Split, length: int) -> t
     keeps its place in the list, as a miss (-1).
 
     Args:
-        table: a CSV, TSV or Parquet file or a dataframe with user, item and, unless the rows are in order, rank.
+        table: a CSV, TSV or Parquet file or a dataframe with user, item and, unless the rows are in order, rank; or a
+            run file of TREC or ranx.
         split: whose ids the lists use.
         length: places kept.
 
@@ -32,7 +34,8 @@ def read_lists(table: str | Path | pl.DataFrame, split: Split, length: int) -> t
         DataError: the file cannot be read, a column is missing, ranks are no numbers, or no test user has a list.
     """
     source = "lists" if isinstance(table, pl.DataFrame) else Path(table).name
-    frame = table if isinstance(table, pl.DataFrame) else read_table(table)
+    frame = table if isinstance(table, pl.DataFrame) else read_run(Path(table))
+    frame = read_table(table) if frame is None else frame
     columns = find_columns(frame.columns, rating="", timestamp="", source=source)
     user = split.train.users.rows(frame[columns.user_id])
     item = split.train.items.rows(frame[columns.item_id])
