@@ -82,8 +82,8 @@ def evaluate(
     if lists is not None:
         if data or negatives or not exclude_seen:
             raise DataError("--lists measures given lists: give DATA alone, no bundle, --negatives or --include-seen")
-        rows = options.split_rows(reading.of(str(bundle)), split, test_size, seed)
-        reports = [_measure_lists(lists, rows, k or [10], as_min_rating(relevant), memory)]
+        held = options.split_rows(reading.of(str(bundle)), split, test_size, seed)
+        reports = [_measure_lists(lists, held, k or [10], as_min_rating(relevant), memory)]
         if json:
             print_json([report.to_dict() for report in reports])
             return

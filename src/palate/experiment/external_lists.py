@@ -34,8 +34,7 @@ def read_lists(table: str | Path | pl.DataFrame, split: Split, length: int) -> t
         DataError: the file cannot be read, a column is missing, ranks are no numbers, or no test user has a list.
     """
     source = "lists" if isinstance(table, pl.DataFrame) else Path(table).name
-    frame = table if isinstance(table, pl.DataFrame) else read_run(Path(table))
-    frame = read_table(table) if frame is None else frame
+    frame = table if isinstance(table, pl.DataFrame) else _read(Path(table))
     columns = find_columns(frame.columns, rating="", timestamp="", source=source)
     user = split.train.users.rows(frame[columns.user_id])
     item = split.train.items.rows(frame[columns.item_id])
@@ -62,6 +61,11 @@ def read_lists(table: str | Path | pl.DataFrame, split: Split, length: int) -> t
         (int((placed["item"] < 0).sum()), "places hold an item the split does not know: each counts as a miss"),
     )
     return Lists(users.astype(np.int32), items), [f"{count:,} {text}" for count, text in notes if count]
+
+
+def _read(path: Path) -> pl.DataFrame:
+    run = read_run(path)
+    return read_table(path) if run is None else run
 
 
 def lists_of(users: NDArray[np.int32], lists: Lists, length: int) -> NDArray[np.int32]:
