@@ -14,7 +14,7 @@ export OMP_NUM_THREADS ?= 1
 # Processes that share the tests; each has its own torch and about a gigabyte.
 TESTERS ?= 2
 
-.PHONY: venv runtime demo test check docs format bench bench-serve reproduce browser services serve kills fuzz fuzz-bundles fuzz-serve generality properties clean help
+.PHONY: venv runtime demo test check docs format bench bench-serve reproduce browser services serve kills fuzz fuzz-bundles fuzz-serve generality properties mutants clean help
 
 help:            ## list the targets
 	@grep -hE '^[a-z-]+: .*##|^[a-z-]+:  *##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | sort
@@ -77,7 +77,12 @@ properties: venv ## the property tests with new random examples, where `make tes
 fuzz-serve: venv ## thousands of requests made from the description of the API: no 5xx, no answer it does not describe
 	PALATE_FUZZ=100 $(BIN)/python -m pytest -rs --timeout 3600 tests/serve/test_description.py
 
-reproduce: venv  ## every published table again (about an hour): rows in runs/reproduce.json
+mutants: venv    ## change the code of figures and lists a little, thousands of times (hours): tests that do not notice are listed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --target .mutmut mutmut==3.8.1
+	PYTHONPATH=.mutmut $(BIN)/python -m mutmut run --max-children $(TESTERS) $(MUTANTS)
+	PYTHONPATH=.mutmut $(BIN)/python -m mutmut results
+
+reproduce: venv  ## every published table again (hours): rows in runs/reproduce.json, for docs/make_reproductions.py
 	@mkdir -p runs
 	$(BIN)/palate reproduce --json runs/reproduce.json --markdown runs/reproduce.md
 
