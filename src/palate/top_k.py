@@ -150,7 +150,11 @@ def candidate_ranks(positive_BP: Tensor, negative_BC: Tensor, duplicate_BC: Tens
     beaten = negative_BC.unsqueeze(1) >= positive_BP.unsqueeze(2)
     if duplicate_BC is not None:
         beaten &= ~duplicate_BC.unsqueeze(1)
-    rank = 1 + beaten.sum(2) + _ahead_among_relevant(positive_BP)
+    # Among the relevant items of a user, those with a higher score come first, and the earlier of equal ones.
+    higher = positive_BP.unsqueeze(1) > positive_BP.unsqueeze(2)
+    column = torch.arange(positive_BP.shape[1], device=positive_BP.device)
+    earlier_tie = (positive_BP.unsqueeze(1) == positive_BP.unsqueeze(2)) & (column[None, :] < column[:, None])
+    rank = 1 + beaten.sum(2) + (higher | earlier_tie).sum(2)
     return torch.where(positive_BP.isnan(), torch.inf, rank.to(torch.float32))
 
 
@@ -204,10 +208,3 @@ def _later_relevant_ties(row_N: Tensor, item_N: Tensor, own_N: Tensor) -> Tensor
     result = torch.empty_like(own_N)
     result[order] = later.to(own_N.dtype)
     return result
-
-
-def _ahead_among_relevant(positive_BP: Tensor) -> Tensor:
-    higher = positive_BP.unsqueeze(1) > positive_BP.unsqueeze(2)
-    column = torch.arange(positive_BP.shape[1], device=positive_BP.device)
-    earlier_tie = (positive_BP.unsqueeze(1) == positive_BP.unsqueeze(2)) & (column[None, :] < column[:, None])
-    return (higher | earlier_tie).sum(2)

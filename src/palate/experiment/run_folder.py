@@ -83,7 +83,12 @@ class RunFolder:
         """
         if fresh or not (self.path / RUN).exists():
             # Without its settings a run was killed before its first result: what it left is of no use.
-            self._clear()
+            for name in filter(_ours, os.listdir(self.path)):
+                path = self.path / name
+                if path.is_dir():
+                    shutil.rmtree(path)
+                else:
+                    path.unlink()
             return False
         try:
             before = storage.read_manifest(self.path / RUN, KIND, VERSION)["settings"]
@@ -159,14 +164,6 @@ class RunFolder:
         if slug != name:
             slug += f"-{hashlib.blake2b(name.encode(), digest_size=3).hexdigest()}"
         return self.path / RESULTS / f"{slug}-{rest}"
-
-    def _clear(self) -> None:
-        for name in filter(_ours, os.listdir(self.path)):
-            path = self.path / name
-            if path.is_dir():
-                shutil.rmtree(path)
-            else:
-                path.unlink()
 
 
 def _ours(name: str) -> bool:

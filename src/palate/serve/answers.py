@@ -138,7 +138,10 @@ class Answers:
             row["rank"] = rank
         versions = tuple(one.deployment.version for one in lists)
         listed = _listed(lists, rows, page)
-        self._remember(name, Page(asked, versions, listed, first + len(rows), time.time(), trial))
+        self.pages[name] = Page(asked, versions, listed, first + len(rows), time.time(), trial)
+        self.pages.move_to_end(name)
+        if len(self.pages) > PAGES:
+            self.pages.popitem(last=False)
         explore = lists[0].ask.options.cold.explore
         self.exposure.add(rows)
         self.impressions.add(name, first, user, " + ".join(versions), asked.scenario, rows, explore, trial)
@@ -318,12 +321,6 @@ class Answers:
             self.pages.pop(name, None)
             raise Problem(410, f"recommendation_id {name[:40]!r} is unknown or has expired: ask for a new list")
         return page
-
-    def _remember(self, name: str, page: Page) -> None:
-        self.pages[name] = page
-        self.pages.move_to_end(name)
-        if len(self.pages) > PAGES:
-            self.pages.popitem(last=False)
 
 
 def _drafted(lists: Sequence[Made], trial: Trial) -> list[dict[str, Any]]:

@@ -75,7 +75,9 @@ def compare(refit: Refit, test_size: float = 0.2, k: int = 10) -> tuple[Comparis
     merged = merge(refit.base, log, refit.rows(before))
     data = merged.data
     new = Deployment(merged.bundle(refit.old.recipe, refit.old, refit.training), refit.path, "new")
-    old = Deployment(_copy(refit.old), refit.path, "old")
+    # A deployment counts live events in tables of its own recommender.
+    mine = replace(refit.old, recommender=replace(refit.old.recommender, index=None))
+    old = Deployment(mine, refit.path, "old")
     new.trained_seq = EVERYTHING  # the events before the cut; the live state holds no others
     test, unlisted = _test_rows(refit, after, before, data, old)
     users = np.unique(test.user)
@@ -110,11 +112,6 @@ def compare(refit: Refit, test_size: float = 0.2, k: int = 10) -> tuple[Comparis
 
 def _unclear(k: int, why: str) -> Comparison:
     return Comparison(None, f"Whether to switch cannot be said: {why}.", k)
-
-
-def _copy(bundle: Bundle) -> Bundle:
-    """The bundle with tables of its own: a deployment counts live events in them."""
-    return replace(bundle, recommender=replace(bundle.recommender, index=None))
 
 
 def _test_rows(

@@ -214,7 +214,11 @@ class Edge:
         if self.hosts is not None and name not in self.hosts:
             raise Problem(421, f"this server does not answer for host {host[:100]!r}: add it to allowed_hosts")
         if scope["method"] not in ("GET", "HEAD", "OPTIONS"):
-            self._check_origin(headers, host)
+            # A page of another site must not change anything here through the browser of a visitor.
+            origin = headers.get(b"origin")
+            other = origin is not None and urlsplit(origin).netloc.lower() != host
+            if other or headers.get(b"sec-fetch-site", "same-origin") not in ("same-origin", "none"):
+                raise Problem(403, "a page of another origin may not do this")
         client = (scope.get("client") or ("?",))[0]
         scope["role"] = "admin"
         role = role_needed(scope["method"], scope["path"])
@@ -233,13 +237,6 @@ class Edge:
             raise Problem(400, "Content-Length is not a number")
         if int(length) > self._most(scope["path"]):
             raise Problem(413, f"a body of {int(length):,} bytes: at most {self._most(scope['path']):,}")
-
-    def _check_origin(self, headers: Mapping[bytes, str], host: str) -> None:
-        """A page of another site must not change anything here through the browser of a visitor."""
-        origin = headers.get(b"origin")
-        other = origin is not None and urlsplit(origin).netloc.lower() != host
-        if other or headers.get(b"sec-fetch-site", "same-origin") not in ("same-origin", "none"):
-            raise Problem(403, "a page of another origin may not do this")
 
     def _check_key(self, headers: Mapping[bytes, str], role: str) -> Key:
         scheme, _, text = headers.get(b"authorization", "").partition(" ")

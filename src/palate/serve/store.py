@@ -225,7 +225,10 @@ class Store:
         started = time.perf_counter()
         try:
             with self.engine.begin() as connection:
-                self._lock(connection)
+                if not self.is_sqlite:
+                    # Two servers on one database commit in the order of ``seq``: a reader that has seen n misses
+                    # nothing below n.
+                    connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": LOCK})
                 results = self._write(connection, group)
         except Exception as error:
             if len(group) > 1 and not isinstance(error, OperationalError | InterfaceError | PoolTimeout):
@@ -258,11 +261,6 @@ class Store:
             self._loop.call_soon_threadsafe(call)
         except RuntimeError:  # the loop has ended: no request waits any more
             logger.debug("a write ended after the server")
-
-    def _lock(self, connection: Connection) -> None:
-        # Two servers on one database commit in the order of ``seq``: a reader that has seen n misses nothing below n.
-        if not self.is_sqlite:
-            connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": LOCK})
 
     def _write(self, connection: Connection, group: list[_Write]) -> list[Any]:
         """The result of each write; runs of events are stored by one statement."""
