@@ -12,6 +12,7 @@ from palate.errors import RecipeError
 from palate.evaluation.evaluate import validation_callback
 from palate.experiment import CompareOptions, baselines, read_entries
 from palate.experiment.baselines import EASE_ITEMS, FORMS, GRIDS, as_plain, beyond, from_plain, left_out
+from palate.experiment.budget import UNLIMITED
 from palate.experiment.compare import choose_setting
 from palate.experiment.validation import validation_split
 from palate.models import RECIPES, make_recipe
@@ -54,7 +55,7 @@ def test_every_grid_is_of_a_real_recipe_and_its_fields():
 
 def test_a_grid_whose_best_setting_is_at_its_edge_grows(ml_100k_loo):
     grid = [make_recipe("ease", {"regularization": value}) for value in (5, 20)]
-    best, words = choose_setting(ml_100k_loo, grid, CompareOptions(), silent)
+    best, words = choose_setting(ml_100k_loo, grid, CompareOptions(), UNLIMITED, silent)
     assert best.regularization >= 80
     assert "beyond the edges of the grid) on validation rows" in words
 
@@ -108,7 +109,7 @@ def test_a_recipe_survives_json():
 
 def test_tuning_takes_the_best_on_validation_rows_and_says_so(ml_100k_loo):
     grid = [make_recipe("ease", {"regularization": value}) for value in (0.5, 300, 1e6)]
-    best, words = choose_setting(ml_100k_loo, grid, CompareOptions(), silent)
+    best, words = choose_setting(ml_100k_loo, grid, CompareOptions(), UNLIMITED, silent)
     inner = validation_split(ml_100k_loo)
     values = [validation_callback(inner)(one.fit(inner.train)) for one in grid]
     assert best == grid[int(np.argmax(values))] == grid[1]
@@ -117,8 +118,8 @@ def test_tuning_takes_the_best_on_validation_rows_and_says_so(ml_100k_loo):
 
 def test_a_setting_that_fails_is_passed_over(checkerboard):
     grid = [make_recipe("ease", {"max_items": 1}), make_recipe("ease")]
-    best, words = choose_setting(checkerboard, grid, CompareOptions(), silent)
+    best, words = choose_setting(checkerboard, grid, CompareOptions(), UNLIMITED, silent)
     assert best == grid[1]
     assert "1 settings could not be fitted: 40 items exceed max_items=1" in words
     with pytest.raises(RecipeError, match="none of 1 settings of ease could be fitted"):
-        choose_setting(checkerboard, grid[:1], CompareOptions(), silent)
+        choose_setting(checkerboard, grid[:1], CompareOptions(), UNLIMITED, silent)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -71,6 +72,32 @@ def test_the_document_holds_what_the_report_needs(done, split):
     data = dict(document["data"])
     assert data.pop("feedback")["min_rating"] is None
     assert data == {"name": "checkerboard", "rows": 800, "users": 40, "items": 40}
+
+
+def test_a_time_limit_takes_cheap_baselines_first_and_says_what_was_left_out(split, tmp_path):
+    options = CompareOptions(k=5, resamples=100, threads=1)
+    begun: list[str] = []
+
+    def slow(event: ProgressEvent) -> None:
+        if event.stage == "compare" and event.message:
+            begun.append(event.message)
+            if event.message.startswith("item-knn"):
+                time.sleep(3.5)  # the limit is over before ease, whatever the speed of the machine
+
+    recipes = [make_recipe("bpr", {"epochs": 1}), "popularity"]
+    found = compare(split, recipes, tmp_path, options=options, with_baselines=True, minutes=0.05, progress=slow)
+    assert begun[0].startswith("popularity: training, ")
+    assert begun[0].endswith(" s left")
+    assert {one.name for one in found.outcomes} <= {"popularity", "item-knn (tuned)"}
+    (said,) = [one for one in found.document["remarks"] if one.startswith("Left out, as 0.05 minutes were over:")]
+    assert "ials (tuned)" in said
+    assert "bpr" in said
+    # The same comparison with more time goes on with the entries that are missing.
+    later = compare(split, recipes, tmp_path, options=options, with_baselines=True, minutes=60)
+    assert {"bpr", "ials (tuned)", "popularity"} <= {one.name for one in later.outcomes}
+    assert not [one for one in later.document["remarks"] if one.startswith("Left out, as")]
+    with pytest.raises(RecipeError, match="minutes=0"):
+        compare(split, recipes, minutes=0)
 
 
 def test_who_is_told_when_people_come_back_is_said(tmp_path):

@@ -35,6 +35,10 @@ def compare(
     published: Annotated[
         bool, typer.Option("--published", help="Published settings instead of the fast presets.")
     ] = False,
+    minutes: Annotated[
+        float | None,
+        typer.Option("--minutes", min=0, help="Start no fit after so many minutes; cheap strong baselines come first."),
+    ] = None,
     lists: Annotated[
         list[str] | None,
         typer.Option("--lists", help="name=file.csv: finished lists of another system (user_id, item_id, rank)."),
@@ -113,8 +117,8 @@ def compare(
     signals.on_stop(f"the same command resumes from {folder}")
     with show_progress() as progress:
         document = run(
-            rows, entries, folder, options=settings, with_baselines=not no_baselines, lists=_named_files(lists or []),
-            fresh=fresh, progress=progress,
+            rows, entries, folder, options=settings, with_baselines=not no_baselines, minutes=minutes,
+            lists=_named_files(lists or []), fresh=fresh, progress=progress,
         ).document  # fmt: skip
     written = [] if no_report else _write_report(document, folder)
     if json:

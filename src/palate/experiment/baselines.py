@@ -39,6 +39,8 @@ GRIDS: dict[str, dict[str, tuple[Any, ...]]] = {
 FORMS = {"recent-ease": "ease", "recent-ials": "ials"}
 # The field holds multiples of the value that the data choose.
 RELATIVE = {("ials", "regularization"), ("ials", "unobserved_weight")}
+# Where time is limited: fitted before the recipes that are compared, in this order; the others after them.
+FIRST = ("popularity", "item-knn", "ease", "sparse-ease", "ials")
 MOST_ROUNDS = 4  # of settings beyond the edge of a grid
 
 
@@ -117,6 +119,18 @@ def baselines(train: Dataset, known: Sequence[Entry] = ()) -> list[Entry]:
         made.append(Entry(f"{name} (tuned)" if tuned else name, grid[0], "baseline", grid if tuned else ()))
     taken = {(one.name, one.recipe) for one in known}
     return [one for one in made if (one.name, one.recipe) not in taken]
+
+
+def cheapest_first(entries: Sequence[Entry]) -> list[Entry]:
+    """The order in which a time limit takes entries: strong cheap baselines, the models, the other baselines."""
+    names = [f"{name}{form}" for name in FIRST for form in ("", " (tuned)")]
+
+    def place(entry: Entry) -> int:
+        if entry.name in names and (entry.role == "baseline" or entry.name == "popularity"):
+            return names.index(entry.name)
+        return len(names) + (entry.role == "baseline")
+
+    return sorted(entries, key=place)
 
 
 def _setting(name: str, preset: Recipe[Any], fields: dict[str, Any]) -> Recipe[Any]:

@@ -29,11 +29,13 @@ from palate.experiment.baselines import (
     as_plain,
     baselines,
     beyond,
+    cheapest_first,
     check_names,
     differing_fields,
     from_plain,
     left_out,
 )
+from palate.experiment.budget import UNLIMITED, Budget
 from palate.experiment.examples import example_users, examples, shown
 from palate.experiment.external_lists import lists_of, read_lists
 from palate.experiment.fitting import CompareOptions, Fitted, by_gradient_descent, fit_and_measure
@@ -55,6 +57,7 @@ def compare(
     *,
     options: CompareOptions = CompareOptions(),
     with_baselines: bool = False,
+    minutes: float | None = None,
     lists: Lists | None = None,
     fresh: bool = False,
     progress: Progress = silent,
@@ -67,13 +70,15 @@ def compare(
         folder: of the comparison, resumed if it already holds it; None fits in this process and writes nothing.
         options: k, seeds and the like.
         with_baselines: add tuned baselines (``palate.experiment.baselines``).
+        minutes: after which no further fit is started. Popularity and strong cheap baselines come first, then the
+            recipes, then the other baselines; a remark names those that were left out. None: no limit.
         lists: finished lists of other systems by name: a file or dataframe of user_id, item_id, rank.
         fresh: delete the results of an earlier comparison in the folder.
         progress: called with an event for each fit, and with the events of the fits.
 
     Raises:
         EvaluationError: the folder belongs to another comparison or is in use, or nothing could be measured.
-        RecipeError: two entries of one name.
+        RecipeError: two entries of one name, or minutes that are not above 0.
     """
     # An easy mistake: options in the place of the folder, or those of a single fit.
     if not (isinstance(folder, str | Path | None) and isinstance(options, CompareOptions)):
@@ -85,8 +90,11 @@ def compare(
     entries += baselines(split.train, entries) if with_baselines else []
     check_names([*(one.name for one in entries), *(lists or {})])
     remarks = left_out(split.train) if with_baselines else []
+    budget = Budget.of(minutes)
+    if minutes is not None:
+        entries = cheapest_first(entries)
     if folder is None:
-        return _Run(split, options, progress).compared(entries, lists or {}, remarks)
+        return _Run(split, options, progress, budget).compared(entries, lists or {}, remarks)
     home = RunFolder(Path(folder))
     with home.locked():
         train, candidates = split.train, split.candidates
@@ -104,7 +112,7 @@ def compare(
             split.save(home.split)
             home.begin(identity)
         with Worker(isolated=True, threads=options.threads, log=home.log) as worker:
-            found = _Run(split, options, progress, home, worker).compared(entries, lists or {}, remarks)
+            found = _Run(split, options, progress, budget, home, worker).compared(entries, lists or {}, remarks)
         home.finish(found.document)
     return found
 
@@ -115,6 +123,7 @@ def choose(
     options: TrainOptions = TrainOptions(),
     *,
     k: int = 10,
+    budget: Budget = UNLIMITED,
     progress: Progress = silent,
 ) -> tuple[Recipe[Any], dict[int, float], list[str]]:
     """The recipe with the best NDCG@k on validation rows.
@@ -124,6 +133,7 @@ def choose(
         validation: a split of training rows (``validation_split``): test rows play no part.
         options: seed, device and the like.
         k: list length.
+        budget: after which no further one is fitted.
         progress: called with the number of recipes that are done.
 
     Returns:
@@ -137,6 +147,8 @@ def choose(
     values: dict[int, float] = {}
     reasons = []
     for number, recipe in enumerate(recipes):
+        if values and budget.over:
+            break
         progress(ProgressEvent("choose", number, len(recipes), "setting"))
         try:
             values[number] = task.measure(recipe)
@@ -149,20 +161,21 @@ def choose(
 
 
 def choose_setting(
-    rows: Split | Path, grid: Sequence[Recipe[Any]], options: CompareOptions, progress: Progress
+    rows: Split | Path, grid: Sequence[Recipe[Any]], options: CompareOptions, budget: Budget, progress: Progress
 ) -> tuple[Recipe[Any], str]:
     """The best setting of a grid on validation rows, and the choice in words; a job of a worker."""
     inner = validation_split(Split.load(rows) if isinstance(rows, Path) else rows)
     training = options.training(options.seeds[0], silent)
-    best, values, reasons = choose(grid, inner, training, k=options.k, progress=progress)
-    tried, value = list(grid), max(values.values())
+    best, values, reasons = choose(grid, inner, training, k=options.k, budget=budget, progress=progress)
+    cut = len(grid) - len(values) - len(reasons)
+    tried, value = list(grid)[: len(grid) - cut], max(values.values())
     for _ in range(MOST_ROUNDS):
-        more = beyond(best, tried)
-        if not more:
+        more = beyond(best, list(grid) + tried)
+        if not more or cut or budget.over:
             break
         tried += more
         try:
-            found, values, _ = choose(more, inner, training, k=options.k, progress=progress)
+            found, values, _ = choose(more, inner, training, k=options.k, budget=budget, progress=progress)
         except RecipeError:  # none of them can be fitted
             break
         if max(values.values()) <= value:
@@ -173,6 +186,7 @@ def choose_setting(
         f"{differing_fields(best, tried)}: best NDCG@{options.k} ({value:.4f}) of {len(tried)} settings{grown} "
         f"on validation rows, {inner.how}"
     )
+    words += f"; {cut} settings of the grid not tried for lack of time" if cut else ""
     return best, words + (f"; {len(reasons)} settings could not be fitted: {reasons[0]}" if reasons else "")
 
 
@@ -201,19 +215,28 @@ class _Run:
     split: Split
     options: CompareOptions
     progress: Progress
+    budget: Budget = UNLIMITED
     home: RunFolder | None = None
     worker: Worker | None = None
 
     def compared(self, entries: Sequence[Entry], lists: Lists, remarks: list[str]) -> Comparison:
         given = [self._external(name, table) for name, table in lists.items()]
         total = sum(len(self.options.seeds) + bool(one.grid) for one in entries)
-        outcomes, failed, done = [], [], 0
+        outcomes: list[Outcome] = []
+        failed: list[dict[str, Any]] = []
+        late: list[str] = []
+        done = 0
         for entry in entries:
+            if self.budget.over and (outcomes or failed) and not self._finished(entry):
+                late.append(entry.name)
+                continue
             try:
                 outcomes.append(self._outcome(entry, done, total))
             except _FitError as error:
                 failed.append({"name": entry.name, "why": str(error)})
             done += len(self.options.seeds) + bool(entry.grid)
+        if late:
+            remarks = [*remarks, f"Left out, as {self.budget.words} were over: {', '.join(late)}."]
         outcomes += given
         if not outcomes:
             reasons = "; ".join(f"{one['name']}: {one['why']}" for one in failed)
@@ -228,7 +251,9 @@ class _Run:
             tuned = self._stored(entry.name, "tuned", grid)
             if tuned is None:
                 who = f"{entry.name}: tuning {len(grid)} settings"
-                best, words = self._do(choose_setting, entry.grid, self.options, who=who, at=(done, total))
+                # Half of the time that is left, so that one grid cannot take that of all others.
+                choice = (entry.grid, self.options, self.budget.half)
+                best, words = self._do(choose_setting, *choice, who=who, at=(done, total))
                 tuned = {"recipe": grid, "best": as_plain(best), "words": words}
                 self._save(entry.name, "tuned", tuned, {})
             recipe, words, done = from_plain(tuned["best"]), tuned["words"], done + 1
@@ -261,6 +286,7 @@ class _Run:
 
     def _do(self, job: Callable[..., Any], *arguments: Any, who: str, at: tuple[int, int]) -> Any:
         """Run a job in the worker, or here where there is none."""
+        who += self.budget.left_in_words
         self.progress(ProgressEvent("compare", *at, "fit", who))
 
         def inside(event: ProgressEvent) -> None:
@@ -273,6 +299,16 @@ class _Run:
             return self.worker.do(job, self.home.split, *arguments, progress=inside, imports=imports)
         except PalateError as error:
             raise _FitError(str(error)) from error
+
+    def _finished(self, entry: Entry) -> bool:
+        """Whether the folder has all results of an entry."""
+        grid = [as_plain(one) for one in entry.grid]
+        tuned = self._stored(entry.name, "tuned", grid) if grid else None
+        if grid and tuned is None:
+            return False
+        recipe = from_plain(tuned["best"]) if tuned else entry.recipe
+        plain = as_plain(recipe.for_data(self.split.train))
+        return all(self._stored(entry.name, f"seed{seed}", plain) for seed in self.options.seeds)
 
     def _stored(self, name: str, stage: str, plain: Any) -> dict[str, Any] | None:
         return None if self.home is None else self.home.result(name, stage, plain)
