@@ -14,7 +14,7 @@ export OMP_NUM_THREADS ?= 1
 # Processes that share the tests; each has its own torch and about a gigabyte.
 TESTERS ?= 2
 
-.PHONY: venv runtime demo test check docs format bench bench-serve reproduce browser services serve kills fuzz fuzz-bundles fuzz-serve generality properties mutants clean help
+.PHONY: venv runtime demo test check docs format bench bench-serve reproduce browser services serve kills fuzz fuzz-bundles fuzz-serve generality properties mutants soak audit clean help
 
 help:            ## list the targets
 	@grep -hE '^[a-z-]+: .*##|^[a-z-]+:  *##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | sort
@@ -71,6 +71,15 @@ generality: venv ## presets on all generated worlds, the recipes that take secon
 fuzz-bundles: venv ## 20,000 changes of bundles under right digests: refused in one line, or a bundle that answers
 	PYTHONPATH=tests $(BIN)/python tests/bundle_fuzz.py 20000
 
+soak: venv       ## train, batch, tune, compare and serve under kill -9, a full disk and double starts for MINUTES=10
+	$(BIN)/python benchmarks/soak.py $(or $(MINUTES),10)
+
+audit:           ## known vulnerabilities of the pinned packages, by pip-audit in an environment of its own (asks the network)
+	@test -x .audit/bin/pip-audit || { $(PYTHON) -m venv .audit && .audit/bin/python -m pip install --quiet pip-audit; } || \
+		{ rm -rf .audit; echo "make audit: pip-audit cannot be installed: it needs a network" >&2; exit 2; }
+	@.audit/bin/pip-audit --strict --no-deps --disable-pip --progress-spinner off -r constraints.txt || \
+		{ echo "make audit: there are vulnerabilities, or the advisories could not be asked (see above): it needs a network" >&2; exit 1; }
+
 properties: venv ## the property tests with new random examples, where `make test` repeats the same ones
 	PALATE_RANDOM=1 $(BIN)/python -m pytest -m hypothesis -n $(TESTERS)
 
@@ -108,4 +117,4 @@ format: venv     ## rewrite the code in the house style
 	$(BIN)/ruff check --fix .
 
 clean:           ## remove the virtual environment and caches
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis dist build site
+	rm -rf $(VENV) .audit .mypy_cache .ruff_cache .pytest_cache .hypothesis dist build site

@@ -394,10 +394,8 @@ def test_every_kind_has_advice_and_is_documented():
     assert sorted(listed) == sorted(KINDS)
 
 
-def test_the_official_ncf_files_list_156_positives_and_it_is_quick(ncf_ml_1m):
-    started = time.process_time()
+def test_the_official_ncf_files_list_156_positives(ncf_ml_1m):
     found = audit(ncf_ml_1m)
-    assert time.process_time() - started < 2
     finding = found.of("listed-positives")
     assert (finding.severity, finding.count) == ("problem", 156)
     assert found.of("unknown-items").count == 2

@@ -8,7 +8,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 import zipfile
 from dataclasses import replace
 from pathlib import Path
@@ -203,9 +202,7 @@ def test_a_silent_host_is_given_up_and_the_package_is_next(cache, recbole_wheel,
     with FileServer({}) as server:
         server.stall_all = True
         entry = replace(REGISTRY["ml-100k"], remotes=(Remote(server.url("ml-100k.zip")),))
-        began = time.monotonic()
         located = locate(entry, progress=events.append, timeout=0.3)
-        assert time.monotonic() - began < 20
     assert any("no answer within 0.3 s; trying the next source" in event.message for event in events)
     assert located.source == "converted from recbole==1.2.1"
     dataset = load(entry)
