@@ -32,8 +32,9 @@ def test_the_page_is_what_its_rows_make() -> None:
 
 
 def test_every_system_has_its_tables() -> None:
-    assert set(re.findall(r"<!-- tables: (\S+) -->", PAGE)) == set(SYSTEMS)
-    assert {row["system"] for run in RUNS for row in run["rows"]} == set(SYSTEMS)
+    systems = set(SYSTEMS) - {"beyond"}  # which has a page of its own
+    assert set(re.findall(r"<!-- tables: (\S+) -->", PAGE)) == systems
+    assert {row["system"] for run in RUNS for row in run["rows"]} == systems
 
 
 def test_a_later_run_takes_the_place_of_the_same_rows_alone() -> None:
