@@ -16,7 +16,18 @@ import palate
 
 PAGE = Path(__file__).with_name("api.md")
 GROUPS = {
-    "Data": ["from_frame", "read_interactions", "load", "to_frame", "Dataset", "Interactions", "Feedback", "audit"],
+    "Data": [
+        "from_frame",
+        "from_csr",
+        "read_interactions",
+        "load",
+        "to_frame",
+        "to_csr",
+        "Dataset",
+        "Interactions",
+        "Feedback",
+        "audit",
+    ],
     "Splits": ["by_time", "leave_one_out", "at_random", "Split", "draw_candidates", "Candidates"],
     "Training": ["TrainOptions", "validation_callback", "Progress", "ProgressEvent", "Query"],
     "Recipes": ["RECIPES", "make_recipe"],  # and every recipe

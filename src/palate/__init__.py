@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from palate.data.dataset import Dataset, Interactions
     from palate.data.feedback import Feedback
     from palate.data.frame import from_frame, to_frame
+    from palate.data.matrix import from_csr, to_csr
     from palate.data.readers import read_interactions
     from palate.data.splits.split import Candidates, Split
     from palate.data.splits.strategies import at_random, by_time, leave_one_out
@@ -83,6 +84,7 @@ _NAMES = {
     "data.dataset": ("Dataset", "Interactions"),
     "data.feedback": ("Feedback",),
     "data.frame": ("from_frame", "to_frame"),
+    "data.matrix": ("from_csr", "to_csr"),
     "data.readers": ("read_interactions",),
     "data.splits.split": ("Candidates", "Split"),
     "data.splits.strategies": ("at_random", "by_time", "leave_one_out"),
@@ -190,6 +192,7 @@ __all__ = [
     "evaluate",
     "evaluate_lists",
     "evaluate_ratings",
+    "from_csr",
     "from_frame",
     "leave_one_out",
     "load",
@@ -197,6 +200,7 @@ __all__ = [
     "onboarding_items",
     "read_interactions",
     "text_vectors",
+    "to_csr",
     "to_frame",
     "tune",
     "validation_callback",
