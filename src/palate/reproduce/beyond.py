@@ -131,7 +131,7 @@ AMAZON = partial(
     metrics=NEXT,
     trivial=(Popularity(), ItemKNN()),
     defaults=(SparseEASE(), GFCF(), SASRec.fast()),
-    candidates=(*RECENT[1:], SEQUENCE),
+    candidates=(SparseEASE(regularization=30, half_life_events=2, floor=0.05), RECENT[2], SEQUENCE),
 )
 WIDE = (
     SparseEASE(neighbors=200, regularization=30),
