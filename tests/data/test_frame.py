@@ -255,6 +255,14 @@ def test_frames_that_cannot_be_used(frame, message):
         from_frame(frame)
 
 
+@pytest.mark.parametrize("index", ["user", ["user", "item"]])
+def test_ids_in_an_index_get_a_remedy_that_works(index):
+    frame = pd.DataFrame({"user": [1, 1, 2], "item": [1, 2, 2]}).set_index(index)
+    with pytest.raises(DataError, match=r"two are needed; frame.reset_index\(\) makes columns"):
+        from_frame(frame)
+    assert len(from_frame(frame.reset_index())) == 3
+
+
 def test_sentinels_are_dropped_and_counted_or_pointed_out():
     frame = pl.DataFrame({"user": [1, 2, 3, 4, 5], "item": [1, 2, 3, 4, 5], "rating": [-1, 7, 8, 9, -1]})
     kept = from_frame(frame)

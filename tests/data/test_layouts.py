@@ -117,3 +117,75 @@ def test_decimal_commas_and_thousands(tmp_path, values, decimal, expected):
     dataset = read_interactions(path, decimal=decimal)
     assert dataset.interactions.weight.tolist() == pytest.approx(expected)
     assert any("in column 'rating'" in note.text for note in dataset.notes)
+
+
+@pytest.mark.parametrize("text", ["7\t5,3,9\n8\t3\n9\t5,9\n", "7: 5 3 9\n8: 3\n9: 5 9\n", "7;5|3|9\n8;3\n9;5|9\n"])
+def test_another_mark_behind_the_user(tmp_path, text):
+    path = tmp_path / "log.txt"
+    path.write_text(text)
+    assert [row[:2] for row in rows(path, layout="lines")] == PAIRS
+
+
+def test_a_mark_inside_the_user_is_kept(tmp_path):
+    path = tmp_path / "log.txt"
+    path.write_text("shop:7 5 3 9\nshop:8 3\n")
+    assert [row[:2] for row in rows(path, layout="lines")] == [
+        ("shop:7", 5),
+        ("shop:7", 3),
+        ("shop:7", 9),
+        ("shop:8", 3),
+    ]
+
+
+def test_items_behind_another_mark_are_no_item(tmp_path):
+    path = tmp_path / "log.txt"
+    path.write_text("".join(f"u{u}\t{','.join(f'i{(u + n) % 9}' for n in range(1 + u % 4))}\n" for u in range(20)))
+    with pytest.raises(DataError, match=r"the lines have 2 to 5 fields: .* --layout lines"):
+        read_interactions(path)
+    assert len(read_interactions(path, layout="lines")) == sum(1 + u % 4 for u in range(20))
+
+
+@pytest.mark.parametrize("cell", ['"{}"'.format, "[{}]".format, '"[{}]"'.format])
+@pytest.mark.parametrize("mark", [",", " ", ";", "|"])
+def test_a_text_of_several_items_is_taken_apart(tmp_path, cell, mark):
+    lists = [[f"i{(u * n) % 11}" for n in range(1, 5)] for u in range(1, 13)]
+    if cell("") == "[]" and mark == ",":
+        mark = ";"  # a comma would need quotes
+    path = tmp_path / "baskets.csv"
+    path.write_text("user,items\n" + "".join(f"u{u},{cell(mark.join(one))}\n" for u, one in enumerate(lists)))
+    dataset = read_interactions(path, duplicates="keep")
+    assert [row[1] for row in to_frame(dataset).rows()] == [item for one in lists for item in one]
+    assert dataset.notes[0].text == "lists in a row, read as one interaction per element"
+
+
+def test_lines_of_one_length_are_offered_as_lines(tmp_path):
+    path = tmp_path / "log.txt"
+    path.write_text("".join(f"u{u} i{u % 5} i{(u + 1) % 5} i{(u + 2) % 5}\n" for u in range(20)))
+    with pytest.raises(DataError, match=r"looks like a row.*pass --layout lines .* user followed by items"):
+        read_interactions(path)
+    assert len(read_interactions(path, layout="lines")) == 60
+
+
+def test_titles_are_no_lists(tmp_path):
+    path = tmp_path / "films.csv"
+    path.write_text("user,title\n" + "".join(f"{n % 5},The Film {n % 3}\n" for n in range(15)))
+    assert set(read_interactions(path).items.ids) == {"The Film 0", "The Film 1", "The Film 2"}
+
+
+@pytest.mark.parametrize(
+    ("missing", "option"), [("NA", ""), ("?", ""), ("nan", ""), ("0", " --missing 0"), ("99", " --missing 99")]
+)
+def test_a_matrix_whose_users_have_a_name_is_offered_as_one(tmp_path, missing, option):
+    cells = [[str(1 + (u + i) % 5) if (u * i) % 4 == 1 else missing for i in range(12)] for u in range(20)]
+    path = tmp_path / "wide.csv"
+    names = ",".join(f"j{i}" for i in range(12))
+    path.write_text(f"user,{names}\n" + "".join(f"p{u},{','.join(one)}\n" for u, one in enumerate(cells)))
+    with pytest.raises(DataError, match=rf"pass --layout wide{option} \("):
+        read_interactions(path)
+    if option:
+        with pytest.raises(DataError, match=rf"of the cells.*if it means a missing rating, pass{option} "):
+            read_interactions(path, layout="wide")
+    dataset = read_interactions(path, layout="wide", missing=float(missing) if option else None)
+    assert len(dataset) == sum(one != missing for row in cells for one in row)
+    empty = [note.rows for note in dataset.notes if note.text == "cells such as NA, taken as empty"]
+    assert empty == ([] if option else [240 - len(dataset)])

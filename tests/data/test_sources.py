@@ -2,6 +2,7 @@
 
 import gzip
 import io
+import json
 import sys
 import threading
 import zipfile
@@ -179,3 +180,54 @@ def test_cloud_addresses(server, monkeypatch):
     assert rows(f"s3://bucket/log.csv{address}") == ROWS
     with pytest.raises(DataError, match=r"^none.csv: cannot be opened"):
         read_table(f"s3://bucket/none.csv{address}")
+
+
+def test_objects_in_json_are_taken_apart(tmp_path):
+    path = tmp_path / "log.jsonl"
+    rows = [
+        {"user": {"id": f"0{n % 3}"}, "what": {"sku": n % 4, "price": n}, "ts": {"$date": "2021-01-02"}}
+        for n in range(9)
+    ]
+    for text in ("\n".join(map(json.dumps, rows)), json.dumps(rows)):
+        path.write_text(text)
+        with pytest.raises(
+            DataError, match=r"no column looks like the item: .*'user.id', 'what.sku', 'what.price', 'ts'"
+        ):
+            read_interactions(path)
+        dataset = read_interactions(path, item="what.sku", duplicates="keep")
+        assert dataset.users.ids.to_list() == ["00", "01", "02"]
+        assert dataset.items.ids.to_list() == [0, 1, 2, 3]
+        assert dataset.interactions.time.tolist() == [1609545600] * 9
+
+
+@pytest.mark.parametrize("indent", [None, 1])
+def test_records_inside_one_object(tmp_path, indent):
+    path = tmp_path / "export.json"
+    rows = [{"user": n % 3, "item": n % 4} for n in range(9)]
+    path.write_text(json.dumps({"count": 9, "data": rows}, indent=indent))
+    assert to_frame(read_interactions(path, duplicates="keep"))["user_id", "item_id"].rows() == [
+        (n % 3, n % 4) for n in range(9)
+    ]
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32"])
+def test_the_encoding_that_is_named_reads_the_file(tmp_path, encoding):
+    path = tmp_path / "log.csv"
+    path.write_bytes("user,item\nZoë,a\nmax,b\n".encode(encoding))
+    with pytest.raises(DataError, match=rf"the file is UTF-..: pass .*\(--encoding {encoding}\)$"):
+        read_interactions(path)
+    assert read_interactions(path, encoding=encoding).users.ids.to_list() == ["Zoë", "max"]
+
+
+def test_comments_above_a_table_are_left_out_and_counted(tmp_path):
+    path = tmp_path / "log.txt"
+    path.write_text("# exported, by a tool\n#\n# user\titem\n7\t1\n8\t2\n")
+    dataset = read_interactions(path)
+    assert to_frame(dataset)["user_id", "item_id"].rows() == [(7, 1), (8, 2)]
+    assert [note.rows for note in dataset.notes if "begin with # or %" in note.text] == [2]
+    path.write_text("# a tool\nuser,item\nu1,a\nu2,\n")
+    with pytest.raises(DataError, match=r"no id in column 'item' in 1 row: row 2 \(line 4\)"):
+        read_interactions(path)
+    path.write_text("%%MatrixMarket matrix coordinate integer general\n2 2 2\n1 1 5\n2 2 3\n")
+    with pytest.raises(DataError, match=r"a Matrix Market file: read it with scipy.io.mmread"):
+        read_interactions(path)

@@ -21,7 +21,7 @@ def words(*lines: str) -> Groups:
 RATINGS = words(
     "rating",
     "ratings score stars rate overall ratingvalue userrating userscore starrating reviewrating reviewscore bookrating "
-    "reviewoverall grade",
+    "reviewoverall grade vote",
 )
 LABELS = words(
     "label",
@@ -46,6 +46,7 @@ SYNONYMS: dict[str, Groups] = {
         "customer visitor member reviewer client username buyer shopper viewer listener player reader subscriber "
         "guest student learner account person",
         "sessionid session cookieid cookie deviceid",
+        "email useremail emailaddress customeremail",
     ),
     "item": words(
         "itemid",
@@ -58,6 +59,7 @@ SYNONYMS: dict[str, Groups] = {
         "place course lesson post story job listing ad show podcast episode photo app album document paper beer wine",
         "itemname itemtitle movietitle moviename producttitle productname trackname artistname booktitle songname "
         "gametitle gamename videotitle title",
+        "items itemids products productids movies movieids tracks trackids songs songids articles articleids",
     ),
     "rating": RATINGS + LABELS + WEIGHTS,
     "timestamp": words(
@@ -136,6 +138,8 @@ def find_columns(
     for role in ("user", "item"):
         if found[role] is None:
             single = "two are needed; pass the mark between columns, if there are more (--separator)"
+            if source == "dataframe":
+                single = "two are needed; frame.reset_index() makes columns of the index of a pandas table"
             remedy = f"name it with {role}=... ({OPTIONS[role]})" if len(names) > 1 else single
             raise DataError(f"{source}: no column looks like the {role}: the columns are {listed(names)}: {remedy}")
     columns = Columns(str(found["user"]), str(found["item"]), found["rating"], found["timestamp"], found["event"])

@@ -67,7 +67,8 @@ def read_ids(
     elif dtype == pl.Binary:
         column = _decoded(column)
     elif dtype.is_nested() or dtype in (pl.Object, pl.Duration) or isinstance(dtype, pl.BaseExtension):
-        raise DataError(f"{source.name}: column {column.name!r} holds {dtype}: ids must be integers or strings")
+        field = ": make a field of it a column" if dtype == pl.Struct else ""
+        raise DataError(f"{source.name}: column {column.name!r} holds {dtype}: ids must be integers or strings{field}")
     if dtype.is_decimal():
         text = column.cast(pl.String)
         whole = text.str.contains(r"^-?\d+(\.0*)?$").all()

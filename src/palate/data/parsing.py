@@ -163,6 +163,27 @@ def of_lists(listed: int, empty: int) -> list[Note]:
     return [Note(text, rows) for text, rows in counts.items() if rows]
 
 
+def listed_cells(frame: pl.DataFrame, user: str, item: str) -> pl.DataFrame:
+    """The frame with lists of items where each row is another user with a text of several: "a,b" or "['a', 'b']"."""
+    users, items = frame[user], frame[item]
+    if (
+        not isinstance(items.dtype, pl.String | pl.Categorical)
+        or len(frame) < 3
+        or users.head(1000).is_duplicated().any()
+    ):
+        return frame
+    text = items.cast(pl.String).str.strip_chars("[](){} ")
+    for mark in (",", ";", "|", " "):
+        parts = text.str.split(mark).list.eval(pl.element().str.strip_chars(" '\""))
+        several = int((parts.list.len() > 1).sum())
+        # Titles with a blank share words too, but not for users who occur only once.
+        if several >= 0.8 * len(frame) and not users.is_duplicated().any():
+            flat = parts.explode()
+            if flat.n_unique() <= 0.8 * len(flat):
+                return frame.with_columns(parts)
+    return frame
+
+
 def unlisted(frame: pl.DataFrame, source: str) -> tuple[pl.DataFrame, int]:
     """One row per element where columns hold lists, and the number of rows with an empty list, which are left out.
 

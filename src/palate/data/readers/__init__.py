@@ -19,6 +19,7 @@ from palate.data.events import EventWeights
 from palate.data.feedback import MinRating
 from palate.data.frame import from_frame
 from palate.data.id_columns import integers
+from palate.data.parsing import listed_cells, of_lists, unlisted
 from palate.data.readers.numbers import Decimal, with_points
 from palate.data.readers.options import POSITION, ReadOptions, Shape
 from palate.data.readers.rows import first_rows, read_rows
@@ -131,6 +132,10 @@ def read_interactions(
 
     frame, source = read_rows(data, options, used, progress)
     used_columns = find_columns(frame.columns, source=source.name, **mapped)
+    cells = listed_cells(frame, used_columns.user_id, used_columns.item_id) if source.untyped else frame
+    if cells is not frame:
+        frame, n_empty = unlisted(cells, source.name)
+        source = replace(source, line=None, notes=(*source.notes, *of_lists(len(cells), n_empty)))
     number = used_columns.rating
     if number is not None and frame[number].dtype == pl.String:
         numbers, notes = with_points(frame[number], decimal, source.name)

@@ -26,6 +26,21 @@ def fields(line: str, separator: str) -> list[str]:
     return next(csv.reader([line], delimiter=separator), [])
 
 
+def comments(lines: Sequence[str]) -> int:
+    """How many of the first lines are comments: those that begin with # or % and have other fields than the table."""
+    below = [line for line in lines if line.strip() and line[0] not in "#%"]
+    if len(below) < 2:
+        return 0
+    separator = find_separator(below[:SAMPLE])
+    n_fields = len(fields(below[0], separator))
+    count = 0
+    for line in lines:
+        if line.strip() and (line[0] not in "#%" or len(fields(line, separator)) == n_fields):
+            break
+        count += 1
+    return count
+
+
 def find_separator(lines: Sequence[str]) -> str:
     """The separator that gives all lines the same number of fields, the most of them; the comma where none does."""
     best, most = "", 1
@@ -106,7 +121,11 @@ def no_header(source: str, rows: Sequence[Sequence[str]]) -> str:
     """The message for a file whose first line looks like data."""
     shown = ", ".join(repr(text[:30]) for text in rows[0][:5]) + (", ..." if len(rows[0]) > 5 else "")
     names = suggested_names(rows)
-    if names.count(SKIP) > 6:  # a wide table: the names would fill the screen
+    later = [set(column) for column in zip(*rows, strict=False)][1:]
+    both = [value for value in set().union(*later) if sum(value in column for column in later) > 1]
+    if len(later) > 2 and 2 * len(both) >= len(set().union(*later)):
+        remedy = 'pass --layout lines (layout="lines") where each line is a user followed by items'
+    elif names.count(SKIP) > 6:  # a wide table: the names would fill the screen
         remedy = "pass --no-header (header=False)"
     else:
         quoted = ", ".join(f'"{name}"' for name in names)

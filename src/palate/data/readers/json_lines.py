@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import chain
+from typing import Any
 
 import polars as pl
 
@@ -28,15 +29,63 @@ def open_json(file: Opened, options: ReadOptions) -> Table:
         DataError: it is not well formed, or has no records.
     """
     encoding, _ = first_lines(file, options.encoding)
-    text = recoded(file, encoding)
+    text: Iterator[bytes] = recoded(file, encoding)
     if not file.head.removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"["):
-        return JsonLines(file.name, whole_lines(text), options.names)
+        records, text = _wrapped(file, text)
+        if records is None:
+            return JsonLines(file.name, whole_lines(text), options.names)
+        text = iter([records])
     try:
         frame = pl.read_json(b"".join(text), infer_schema_length=None)
     except (pl.exceptions.PolarsError, UnicodeError) as error:
         raise DataError(f"{file.name}: not well-formed JSON ({brief(error)}): correct it") from error
+    frame = frame.select(path.alias(name) for name, path in _flat(frame.schema).items())
     frame.columns = checked_names(options.names, frame.columns, file.name)
     return FrameTable(file.name, frame)
+
+
+def _wrapped(file: Opened, text: Iterator[bytes]) -> tuple[bytes | None, Iterator[bytes]]:
+    """The records of a file that is one object with a list of records, else None; and the text again."""
+    head = file.head.removeprefix(b"\xef\xbb\xbf").strip()
+    first, _, rest = head.partition(b"\n")
+    try:
+        single = isinstance(json.loads(first), dict) and not rest
+    except (ValueError, UnicodeError):  # an object over several lines, or longer than the head
+        single = True
+    if not single:
+        return None, text
+    whole = b"".join(text)
+    try:
+        found = json.loads(whole)
+    except (ValueError, UnicodeError):
+        return None, iter([whole])
+    lists = [one for one in found.values() if isinstance(one, list) and one and isinstance(one[0], dict)]
+    return (json.dumps(lists[0]).encode() if len(lists) == 1 else None), iter([whole])
+
+
+def _flat(schema: Mapping[str, pl.DataType]) -> dict[str, pl.Expr]:
+    """The columns of a table whose objects are taken apart: {"user": {"id": 7}} has a column user.id."""
+    found: dict[str, pl.Expr] = {}
+
+    def add(name: str, dtype: pl.DataType, path: pl.Expr) -> None:
+        if not isinstance(dtype, pl.Struct):
+            found[name] = path
+            return
+        for field in dtype.fields:
+            # Extended JSON of MongoDB: {"$oid": "5f..."}, {"$date": "2021-..."}.
+            inner = name if len(dtype.fields) == 1 and field.name.startswith("$") else f"{name}.{field.name}"
+            add(inner, field.dtype, path.struct.field(field.name))  # type: ignore[arg-type]
+
+    for name, dtype in schema.items():
+        add(name, dtype, pl.col(name))
+    return found
+
+
+def _as_text(dtype: Any) -> Any:
+    """The type of a column whose values are read as text, so that ids keep their spelling."""
+    if isinstance(dtype, pl.Struct):
+        return pl.Struct([pl.Field(one.name, _as_text(one.dtype)) for one in dtype.fields])
+    return pl.List(pl.String) if isinstance(dtype, pl.List) else pl.String
 
 
 class JsonLines:
@@ -49,7 +98,8 @@ class JsonLines:
         except (pl.exceptions.PolarsError, UnicodeError) as error:
             raise DataError(_broken(name, first, 0, error)) from error
         self.name = name
-        self.names = checked_names(names, self._schema.names(), name)
+        self._columns = _flat(self._schema)
+        self.names = checked_names(names, list(self._columns), name)
         # Empty lines are no rows, so that the line of a row is not known.
         self.untyped = True
         self.line: Callable[[int], int] | None = None
@@ -57,9 +107,10 @@ class JsonLines:
 
     def batches(self, wanted: Sequence[str]) -> Iterator[pl.DataFrame]:
         """The rows with the columns of ``wanted``; a record that lacks one has a null there."""
-        stored = [self._schema.names()[self.names.index(name)] for name in wanted]
-        lists = {name for name in stored if isinstance(self._schema[name], pl.List)}
-        schema = {name: pl.List(pl.String) if name in lists else pl.String for name in stored}
+        columns = list(self._columns.values())
+        paths = [columns[self.names.index(name)].alias(name) for name in wanted]
+        roots = dict.fromkeys(root for path in paths for root in path.meta.root_names())
+        schema = {name: _as_text(self._schema[name]) for name in roots}
         done = 0
         for chunk in self._chunks:
             try:
@@ -67,8 +118,7 @@ class JsonLines:
             except (pl.exceptions.PolarsError, UnicodeError) as error:
                 raise DataError(_broken(self.name, chunk, done, error)) from error
             done += chunk.count(b"\n")
-            table.columns = list(wanted)
-            yield table
+            yield table.select(paths)
 
     def notes(self) -> list[Note]:
         """None: each record is a row."""

@@ -8,9 +8,11 @@ from collections.abc import Callable, Iterator, Sequence
 import polars as pl
 
 from palate.data.dataset import Note
+from palate.data.id_columns import MISSING
 from palate.data.readers.first_lines import (
     SAMPLE,
     check_separator,
+    comments,
     fields,
     find_separator,
     is_data,
@@ -35,8 +37,16 @@ def open_lines(file: Opened, options: ReadOptions) -> Table:
     encoding, lines = first_lines(file, options.encoding)
     sample = lines[int(options.header is True) :][:SAMPLE]
     given = None if options.separator is None else check_separator(options.separator, file.name)
-    separator = given or max(("\t", ",", ";", "|", "::", " "), key=lambda one: sum(len(fields(x, one)) for x in sample))
-    return _LinesTable(file, encoding, separator, _count_at([fields(one, separator) for one in sample]), options)
+    separator = given or _most(sample)
+    parts = [fields(line, separator) for line in sample]
+    if given is None and all(len(one) == 2 for one in parts):  # the user, then items with another mark between them
+        inner = _most([one[1] for one in parts])
+        separator = inner if any(inner in one[1].strip() for one in parts) else separator
+    mark = _user_mark(sample, separator)
+    if mark:
+        sample = [re.sub(mark, separator, line, count=1) for line in sample]
+    count_at = _count_at([fields(one, separator) for one in sample])
+    return _LinesTable(file, encoding, separator, mark, count_at, options)
 
 
 def open_wide(file: Opened, options: ReadOptions) -> Table:
@@ -56,20 +66,30 @@ def check_shape(file: Opened, options: ReadOptions) -> None:
         DataError: with the layout to pass.
     """
     _, lines = first_lines(file, options.encoding)
+    lines = lines[comments(lines) :]
     separator = (options.separator and check_separator(options.separator, file.name)) or find_separator(lines[:SAMPLE])
-    if options.chosen or options.names or usual_names(fields(lines[0], separator)):
+    named = usual_names(fields(lines[0], separator))
+    if options.chosen or options.names or named > 1:
         return
     sample = [line for line in lines[:SAMPLE] if line.strip()]
     blank = " " if len(fields(lines[0], separator)) == 1 else separator
     rows = [fields(line, blank) for line in sample]
     counts = [len(row) for row in rows]
     usual = max(map(counts.count, counts))
-    if len(set(counts)) > min(2, len(counts) // 2) and usual <= 0.8 * len(counts) and min(counts) > 0:
+    if not named and usual == len(counts) == counts.count(2):  # user, then items with another mark between them
+        marks = (mark for mark in (",", ";", "|", " ") if mark != separator)
+        listed = max(([len(fields(row[1], mark)) for row in rows] for mark in marks), key=sum)
+        counts = [1 + one for one in listed] if 2 * len(listed) <= sum(listed) else counts
+        usual = max(map(counts.count, counts))
+    if not named and len(set(counts)) > min(2, len(counts) // 2) and usual <= 0.8 * len(counts) and min(counts) > 0:
         raise DataError(
             f"{file.name}: the lines have {min(counts)} to {max(counts)} fields: if each line is a user followed by "
             'items, pass --layout lines (layout="lines")'
         )
-    numeric = [column for column in zip(*rows[1:], strict=False) if all(is_number(one) or not one for one in column)]
+    cells = (
+        ["" if one.strip().lower() in MISSING else one for one in column] for column in zip(*rows[1:], strict=False)
+    )
+    numeric = [column for column in cells if all(is_number(one) or not one for one in column)]
     if len(rows) > 2 and len(numeric) >= max(WIDE, 0.8 * counts[0]) and usual == len(counts):
         code = _likely_code([number(one) for column in numeric for one in column if one])
         missing = "" if code is None else f" --missing {code:g}"
@@ -83,7 +103,9 @@ def check_shape(file: Opened, options: ReadOptions) -> None:
 class _LinesTable:
     """The interactions of a file with one line per user."""
 
-    def __init__(self, file: Opened, encoding: str, separator: str, count_at: int | None, options: ReadOptions) -> None:
+    def __init__(
+        self, file: Opened, encoding: str, separator: str, mark: str, count_at: int | None, options: ReadOptions
+    ) -> None:
         self.name, self.untyped = file.name, True
         self.names = list(options.names or ("user", "item"))
         if len(self.names) != 2:
@@ -91,6 +113,7 @@ class _LinesTable:
         self.names.append(POSITION)
         self.line: Callable[[int], int] | None = None
         self._file, self._encoding, self._separator, self._count_at = file, encoding, separator, count_at
+        self._mark = mark
         self._skip = int(options.header is True)
         self._rows = self._alone = 0
 
@@ -101,6 +124,8 @@ class _LinesTable:
         for chunk in whole_lines(recoded(self._file, self._encoding)):
             lines = pl.Series(chunk.decode().splitlines()[self._skip :], dtype=pl.String).str.strip_chars(" \r")
             self._skip = 0
+            if self._mark:
+                lines = lines.str.replace(self._mark, self._separator)
             if self._separator == " ":
                 lines = lines.str.replace_all(" +", " ")
             parts = pl.DataFrame({"parts": lines}).with_row_index("number", above + 1).filter(pl.col("parts") != "")
@@ -149,9 +174,10 @@ class _WideTable:
         others = [number(one) for row in body for one in row[1:] if is_number(one)]
         code = _likely_code(others) if self._missing is None else None
         if code is not None:
+            far = ", far from the rest" if code else ""
             raise DataError(
-                f"{self.name}: {code:g} is in {others.count(code) / len(others):.0%} of the cells, far from the rest: "
-                f"if it means a missing rating, pass --missing {code:g} (missing={code:g}), else --missing nan"
+                f"{self.name}: {code:g} is in {others.count(code) / len(others):.0%} of the cells{far}: if it means a "
+                f"missing rating, pass --missing {code:g} (missing={code:g}), else --missing nan"
             )
         rated = [sum(self._is_rating(one) for one in row[1:]) for row in body]
         counts = all(is_number(one) and number(one) == count for one, count in zip(first, rated, strict=True))
@@ -163,7 +189,7 @@ class _WideTable:
             start = 0 if self._first == "item" else 1
             table.names = [f"column_{at + 1 - start}" for at in range(len(rows[0]))]
         self._header = header
-        self._rows = 0
+        self._rows = self._empty = 0
 
     def batches(self, wanted: Sequence[str]) -> Iterator[pl.DataFrame]:
         """One row per cell with a rating, line by line."""
@@ -180,7 +206,9 @@ class _WideTable:
             )
             value = pl.col("rating").str.strip_chars()
             rating = value.str.replace(",", ".", literal=True).cast(pl.Float64, strict=False)
-            kept = value.is_not_null() & (value != "")
+            spelled = value.str.to_lowercase().is_in(MISSING)
+            self._empty += int(long.select(spelled.sum()).item())
+            kept = value.is_not_null() & (value != "") & ~spelled
             if self._missing is not None:
                 kept &= rating.ne_missing(self._missing)
             long = long.filter(kept).sort("number", maintain_order=True)
@@ -196,10 +224,28 @@ class _WideTable:
             "item": "users are line numbers",
         }[self._first]
         items = "the names of columns" if self._header else "the numbers of columns"
-        return [Note(f"a matrix of users by items: {users}, items are {items}", self._rows), *self._table.notes()]
+        empty = [Note("cells such as NA, taken as empty", self._empty)] if self._empty else []
+        text = f"a matrix of users by items: {users}, items are {items}"
+        return [Note(text, self._rows), *empty, *self._table.notes()]
 
     def _is_rating(self, text: str) -> bool:
         return is_number(text) and number(text) != self._missing
+
+
+def _most(lines: Sequence[str]) -> str:
+    """The separator that gives the most fields."""
+    return max(("\t", ",", ";", "|", "::", " "), key=lambda one: sum(len(fields(line, one)) for line in lines))
+
+
+def _user_mark(lines: Sequence[str], separator: str) -> str:
+    """A pattern for the mark behind the user where it is not the one between items ("u1<tab>a,b", "u1: a b"), or ""."""
+    for mark in ("\t", "::", ";", r"\|", r":(?=\s|$)"):
+        found = [re.findall(mark, line) for line in lines]
+        if not re.fullmatch(mark, separator) and all(len(one) == 1 for one in found):
+            heads = [re.split(mark, line)[0] for line in lines]
+            if not any(separator in head.strip() for head in heads):
+                return rf"\s*{mark.replace('(?=', '(?:')}\s*"
+    return ""
 
 
 def _count_at(rows: Sequence[Sequence[str]]) -> int | None:
@@ -216,6 +262,8 @@ def _likely_code(values: Sequence[float]) -> float | None:
         return None
     often = max(set(values), key=values.count)
     others = [one for one in values if one != often]
+    if often == 0 and others and min(others) > 0 and len(others) <= len(values) / 2:
+        return often  # hardly anybody has had most of the items
     if values.count(often) < 0.2 * len(values) or len(set(others)) < 2:
         return None
     low, high = min(others), max(others)

@@ -13,6 +13,7 @@ from palate.data.dataset import Note
 from palate.data.readers.first_lines import (
     SAMPLE,
     check_separator,
+    comments,
     fields,
     find_separator,
     is_data,
@@ -80,10 +81,14 @@ def open_text(file: Opened, options: ReadOptions, check: bool = True) -> TextTab
     excel = re.fullmatch(r"sep=(.)", lines[0])  # the first line that Excel itself writes and understands
     above = 1 if excel else 0
     lines = lines[above:]
+    if remarks := comments(lines):
+        above, lines = above + remarks, lines[remarks:]
     separator = options.separator or (excel[1] if excel else None)
     separator = find_separator(lines[:SAMPLE]) if separator is None else check_separator(separator, file.name)
     names, header = options.names, options.header
-    notes: tuple[Note, ...] = ()
+    notes: tuple[Note, ...] = (
+        (Note("lines above the table that begin with # or %, left out", remarks),) if remarks else ()
+    )
     if len(separator) == 1 and separator != " ":
         reader = csv.reader(lines, delimiter=separator)
         found, skip = next(reader, []), reader.line_num
@@ -100,7 +105,7 @@ def open_text(file: Opened, options: ReadOptions, check: bool = True) -> TextTab
         if not header:
             how = "looks like a row and was" if shown else "may be a row or names of columns; it was"
             remedy = "" if shown else ", as names are given (--header if it holds names)"
-            notes = (Note(f"the first line {how} read as {'one' if shown else 'a row'}{remedy}", 1),)
+            notes += (Note(f"the first line {how} read as {'one' if shown else 'a row'}{remedy}", 1),)
     if not header:
         found, skip = [f"column_{number}" for number in range(1, len(found) + 1)], 0
     return TextTable(file, checked_names(names, found, file.name), separator, encoding, above + skip, notes)
@@ -113,8 +118,9 @@ def first_lines(file: Opened, encoding: str | None) -> tuple[str, list[str]]:
         DataError: the file is not text, or in another encoding.
     """
     given = encoding
-    if encoding is None and file.head[:2] in (b"\xff\xfe", b"\xfe\xff"):
-        raise DataError(f'{file.name}: the file is UTF-16: pass encoding="utf-16" (--encoding utf-16)')
+    if encoding is None and (wide := _wide_encoding(file.head)):
+        kind = wide[:6].upper()
+        raise DataError(f'{file.name}: the file is {kind}: pass encoding="{wide}" (--encoding {wide})')
     if encoding is None and b"\0" in file.head:
         raise DataError(f"{file.name}: not a text file, nor Parquet: CSV, TSV and Parquet can be read")
     try:
@@ -132,6 +138,10 @@ def first_lines(file: Opened, encoding: str | None) -> tuple[str, list[str]]:
                 f"{file.name}: not a text file, nor Parquet: text tables, JSON lines and Parquet can be read"
             ) from error
         raise DataError(_wrong_encoding(file.name, str(encoding), line)) from error
+    if text.startswith("%%MatrixMarket"):
+        raise DataError(
+            f"{file.name}: a Matrix Market file: read it with scipy.io.mmread, and pass its row, col and data"
+        )
     lines = re.split("\r\n|\r|\n", text.removeprefix("\ufeff"))
     # The last line may be cut, or empty after the last line end.
     if len(lines) > 1 and (len(file.head) >= HEAD or not lines[-1]):
@@ -141,6 +151,18 @@ def first_lines(file: Opened, encoding: str | None) -> tuple[str, list[str]]:
     if not any(map(str.strip, lines)):
         raise DataError(f"{file.name}: the file begins with empty lines only: name a file with rows")
     return encoding, lines
+
+
+def _wide_encoding(head: bytes) -> str:
+    """The encoding of text with several bytes per character, by its mark or by its zero bytes; empty if it is not."""
+    if head[:4] in (b"\xff\xfe\0\0", b"\0\0\xfe\xff"):
+        return "utf-32"
+    if head[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        return "utf-16"
+    even, odd = head[::2].count(0), head[1::2].count(0)  # nearly all characters of a table are below 256
+    if max(even, odd) < len(head) / 4 or min(even, odd):
+        return ""
+    return "utf-16-le" if odd else "utf-16-be"
 
 
 def recoded(file: Opened, encoding: str) -> Iterator[bytes]:
