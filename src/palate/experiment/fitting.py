@@ -200,7 +200,7 @@ def fit_and_measure(
         refit: fit again on all rows after early stopping.
         rankings: which to measure; "sampled" only where the split has candidates.
         name: of the model in the reports; the name of the recipe otherwise.
-        resamples: of the bootstrap intervals.
+        resamples: of intervals by bootstrap.
         memory: bound of the evaluation, such as "512MB".
         details: also keep the training loss of each epoch, and measure predicted ratings.
     """

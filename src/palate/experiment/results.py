@@ -324,7 +324,7 @@ def protocol(facts: Mapping[str, Any]) -> list[str]:
         "Ties count against the model: a relevant item stands behind every other candidate with the same score.",
         "Settings of tuned baselines were chosen on validation rows out of the training rows, then fitted on all "
         "training rows; test rows decided nothing." if tuned else "",
-        "Intervals are 95 % percentile bootstrap intervals over users.",
+        "Intervals are 95 % intervals over users: percentile bootstrap, exact where users or hits are few.",
         f"Tests: {METRIC}@{k} of each model against the best baseline, sign-flip permutation over users, two-sided, "
         "corrected for their number (Holm).",
         f"Seeds: {', '.join(map(str, facts['seeds']))}."
