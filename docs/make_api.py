@@ -27,6 +27,7 @@ GROUPS = {
         "Interactions",
         "Feedback",
         "audit",
+        "text_vectors",
     ],
     "Splits": ["by_time", "leave_one_out", "at_random", "Split", "draw_candidates", "Candidates"],
     "Training": ["TrainOptions", "validation_callback", "Progress", "ProgressEvent", "Query"],
