@@ -25,7 +25,7 @@ Shape legend: B users or positives, I items, N negatives or probes, D width.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal, Self, cast
 
 import numpy as np
@@ -47,6 +47,7 @@ from palate.training.negative_sampling import (
     rows_with_negatives,
 )
 
+LEAST_BATCH, MOST_BATCH, BATCHES = 64, 4_096, 32  # positives per step, and steps that an epoch should have
 CHUNK_ROWS = 1 << 18  # positives whose negatives are drawn at once
 
 Optimizer = Literal["adam", "adagrad", "sparse_adam", "sparse_adagrad"]
@@ -69,7 +70,8 @@ class TwoTower(Recipe[TwoTowerModel]):
         negatives_from: "unseen" excludes the user's training items, "all" draws from the whole catalog.
         epochs: passes over the training rows.
         batch_size: positives in one optimizer step. The softmax costs the product of distinct users and distinct items
-            of a batch, so large batches are cheap on small tables; data of few thousand rows want smaller ones.
+            of a batch, so large batches are cheap on small tables. None: a 32nd of the rows, from 64 to 4,096, so that
+            few rows do not mean few steps.
         optimizer: the sparse ones touch only the rows of a batch, for large tables; "sparse_adam" needs towers of
             embeddings alone.
         learning_rate: its step.
@@ -91,7 +93,7 @@ class TwoTower(Recipe[TwoTowerModel]):
     negatives: Count = 4
     negatives_from: Literal["unseen", "all"] = "unseen"
     epochs: Rounds = 20
-    batch_size: Count = 4096
+    batch_size: Count | None = None
     optimizer: Optimizer = "adam"
     learning_rate: Positive = 0.005
     accumulator: NonNegative = 0.0
@@ -106,6 +108,12 @@ class TwoTower(Recipe[TwoTowerModel]):
     def fast(cls) -> Self:
         """Features of both sides, and large batches: seconds on two cores."""
         return cls(user_features=("*",), item_features=("*",), id_dropout=0.1)
+
+    def _for_rows(self, rows: Dataset) -> Self:
+        """Batches by the number of rows."""
+        if self.batch_size is not None:
+            return self
+        return replace(self, batch_size=min(MOST_BATCH, max(LEAST_BATCH, len(rows) // BATCHES)))
 
     def build(self, spec: DataSpec) -> TwoTowerModel:
         """Untrained towers with tables of the given sizes and features."""
@@ -139,7 +147,7 @@ class TwoTower(Recipe[TwoTowerModel]):
 
     def batches(self, train: Dataset, seed: int, epoch: int) -> Iterator[Batch]:
         """Positives in random order: user (B,), item (B,) and its log share; or item and target (B, 1 + N)."""
-        rng = epoch_rng(seed, epoch)
+        rng, size = epoch_rng(seed, epoch), self.batch_size or MOST_BATCH
         rows = train.interactions
         order = rng.permutation(len(rows))
         unseen = None
@@ -151,19 +159,19 @@ class TwoTower(Recipe[TwoTowerModel]):
             # An in-batch negative is drawn in proportion to its popularity q: the loss subtracts log q from its score.
             counts = np.bincount(rows.item, minlength=train.n_items)
             log_q_I = torch.from_numpy(np.log(np.maximum(counts, 1) / len(rows)).astype(np.float32))
-            for u, i in zip(user.split(self.batch_size), item.split(self.batch_size), strict=True):
+            for u, i in zip(user.split(size), item.split(size), strict=True):
                 yield Batch(u, i, log_q_I[i])
             return
-        target = torch.zeros(self.batch_size, 1 + self.negatives)
+        target = torch.zeros(size, 1 + self.negatives)
         target[:, 0] = 1
-        chunk = max(1, CHUNK_ROWS // self.batch_size) * self.batch_size
+        chunk = max(1, CHUNK_ROWS // size) * size
         for users, positive in zip(user.split(chunk), item.split(chunk), strict=True):
             if unseen is not None:
                 drawn = unseen.draw(users.numpy(), self.negatives, rng)
             else:
                 drawn = rng.integers(0, train.n_items, (len(users), self.negatives), dtype=np.int32)
             both = torch.cat([positive[:, None], torch.from_numpy(drawn.astype(np.int64))], dim=1)
-            for u, i in zip(users.split(self.batch_size), both.split(self.batch_size), strict=True):
+            for u, i in zip(users.split(size), both.split(size), strict=True):
                 yield Batch(u, i, target[: len(u)])
 
     def loss(self, module: Any, batch: Batch) -> Tensor:
