@@ -354,6 +354,8 @@ class Bundle:
         check_tables(users, items, seen, manifest["sizes"])
         model = _model(recipe, files["weights"], manifest, device)
         about_index = manifest["index"]
+        if about_index is None and "index" in files:
+            raise BundleError(f"{MANIFEST} does not describe {files['index'].name}: save the bundle again")
         recommender = Recommender(
             model=model,
             users=IdMap(users["id"]),

@@ -180,8 +180,8 @@ def index_of_record(record: Mapping[str, Any], model: Model, codes: Path | None)
     except TypeError as error:
         raise BundleError(f"the bundle's index cannot be read ({error}): upgrade palate or save it again") from None
     for name, value in info.parameters.items():
-        if not 0 <= value < 1 << 31:
-            raise BundleError(f"the bundle's index has {name}={value:g}, outside of 0 to 2^31: save it again")
+        if not (value > 0 if name == "max_norm" else value >= 1) or value >= 1 << 31:
+            raise BundleError(f"the bundle's index has {name}={value:g}, which no search can use: save it again")
     exact = _exact(model)
     if info.kind == "exact":
         return exact
