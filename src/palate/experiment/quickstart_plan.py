@@ -143,7 +143,7 @@ RECIPES: dict[str, Estimate] = {
     "recent-popularity": lambda s: (2e-7 * s.rows, RANKING * s.measured * s.items),
     "item-knn": _neighbors(0.0),
     "sparse-ease": _neighbors(2e-4),
-    "gf-cf": _neighbors(3e-4),  # singular vectors instead of equations
+    "gf-cf": _neighbors(8e-4),  # singular vectors instead of equations
     "ease": _closed_form(4.5e-11),
     "recent-edlae": _closed_form(1e-10),
     "sasrec": _sequences,
