@@ -14,7 +14,16 @@ import palate
 from palate.base import TrainOptions
 from palate.data.feedback import Feedback
 from palate.errors import RecipeError
-from palate.experiment import Wording, hold_out, plan_quickstart, quickstart, rank_on_validation, summarize, wording
+from palate.experiment import (
+    Wording,
+    hold_out,
+    plan_quickstart,
+    quickstart,
+    rank_on_validation,
+    summarize,
+    usual_recipes,
+    wording,
+)
 from palate.experiment.quickstart import sampled_users
 from palate.models.ease import EASE
 from palate.models.popularity import Popularity
@@ -57,6 +66,22 @@ def test_popularity_comes_first_and_order_and_time_recipes_need_times():
     assert not {"sasrec", "recent-edlae", "recent-popularity"} & set(without)
     left = plan_quickstart(world(times=False)).left_out
     assert "sasrec is left out: the rows have no times." in left
+
+
+def test_a_comparison_without_names_has_the_models_that_suit_the_rows():
+    def usual(dataset: Any) -> list[str]:
+        return [one.name for one in usual_recipes(dataset)]
+
+    assert usual(world()) == ["sasrec", "neumf"]
+    assert usual(world(times=False)) == ["neumf"]
+    shelf = pl.DataFrame({"item_id": range(40), "kind": ["a", "b"] * 20})
+    rows = pl.DataFrame({"user_id": [1, 1, 2], "item_id": [1, 2, 3]})
+    assert usual(palate.from_frame(rows, item_features=shelf)) == ["two-tower", "neumf"]
+    wide = Wide(300_000, 20_000, 30_000)
+    wide.item_features = None
+    assert usual(wide) == ["sasrec", "two-tower", "gf-cf"]
+    (long, *_) = usual_recipes(world(), published=True)
+    assert long == palate.make_recipe("sasrec")
 
 
 def test_recipes_are_chosen_by_estimated_cost_and_the_line_names_a_budget_that_includes_them():

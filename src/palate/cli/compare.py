@@ -27,8 +27,13 @@ WIDE = 106  # columns of a terminal that full and sampled metrics need side by s
 def compare(
     data: options.Data = "",
     recipes: Annotated[
-        str, typer.Option("--recipes", help="Names of recipes, and TOML files with recipe = NAME and its fields.")
-    ] = "neumf,two-tower",
+        str | None,
+        typer.Option(
+            "--recipes",
+            help="Names of recipes, and TOML files with recipe = NAME and its fields. Default: two or three by the "
+            "data, such as sasrec where there are times.",
+        ),
+    ] = None,
     no_baselines: Annotated[
         bool, typer.Option("--no-baselines", help="Leave out the tuned baselines: popularity, kNN, EASE, iALS.")
     ] = False,
@@ -103,16 +108,20 @@ def compare(
 
     Example: palate compare clicks.csv --recipes neumf,bpr --seeds 3 --out runs/first
     """
-    from palate.experiment import CompareOptions, read_entries
+    from palate.experiment import CompareOptions, Entry, read_entries, usual_recipes
     from palate.experiment import compare as run
 
     source = reading.of(data, items)
-    entries = read_entries([name.strip() for name in recipes.split(",") if name.strip()], published=published)
+    names = [name.strip() for name in (recipes or "").split(",") if name.strip()]
+    entries = read_entries(names, published=published)  # before the data are read: a name may be misspelled
     settings = CompareOptions(
         k=k, seeds=_seeds(seeds, seed), patience=patience, refit=not no_refit, resamples=resamples, memory=memory,
         precision=precision, device=device, threads=options.make_run(seed, device, threads).threads,
     )  # fmt: skip
     rows = _candidates(options.split_rows(source, split, test_size, seed), negatives, seed)
+    if recipes is None:
+        entries = [Entry.of(one) for one in usual_recipes(rows.train, published=published)]
+        note(f"no recipes named: {', '.join(one.name for one in entries)} beside the baselines (--recipes chooses)")
     folder = out or Path("runs") / f"compare-{Path(rows.train.name).stem}"
     signals.on_stop(f"the same command resumes from {folder}")
     with show_progress() as progress:

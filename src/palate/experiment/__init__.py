@@ -5,7 +5,7 @@ from palate.experiment.baselines import Entry, baselines, read_entries
 from palate.experiment.compare import choose, compare
 from palate.experiment.fitting import CompareOptions, Fitted, fit_and_measure, fit_timed, fit_until_worse
 from palate.experiment.quickstart import Quickstart, quickstart, rank_on_validation
-from palate.experiment.quickstart_plan import Plan, plan_quickstart
+from palate.experiment.quickstart_plan import Plan, plan_quickstart, usual_recipes
 from palate.experiment.recipe_file import read_toml, recipe_toml
 from palate.experiment.results import Comparison
 from palate.experiment.search_space import SPACES, default_space, parse_space
@@ -47,6 +47,7 @@ __all__ = [
     "recipe_toml",
     "summarize",
     "tune",
+    "usual_recipes",
     "validation_parts",
     "validation_split",
     "wording",

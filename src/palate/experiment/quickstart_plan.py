@@ -192,6 +192,23 @@ def plan_quickstart(dataset: Dataset, minutes: float = 3.0) -> Plan:
     return Plan(tuple(kept), tuple(left_out), seconds)
 
 
+def usual_recipes(train: Dataset, *, published: bool = False) -> list[Recipe[Any]]:
+    """The models beside the baselines of a comparison that names none: a sequence model where the rows have times.
+
+    Two towers where there is something for them, item features or a wide catalog; graph filtering on a wide one; and
+    a pair network where nothing else suits.
+    """
+    size, wide = Size.of(train), train.n_items >= WIDE_ITEMS
+    names = [] if train.interactions.time is None else ["sasrec"]
+    if wide or train.item_features is not None:
+        names.append("two-tower")
+    if wide:
+        names.append("gf-cf")
+    if len(names) < 2:
+        names.append("neumf")
+    return [make_recipe(name) if published else _recipe(name, size) for name in names]
+
+
 def _recipe(name: str, size: Size) -> Recipe[Any]:
     """The fast preset; a sequence model with as many passes as ``_epochs`` allows."""
     if name != "sasrec":
