@@ -40,12 +40,15 @@ check: venv      ## format, lint, types, import rules
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-test: venv       ## set-up, checks, then the whole test suite
-	@$(MAKE) --no-print-directory check
-	$(BIN)/python -m pytest -rs -n $(TESTERS) --dist worksteal
+# The checks take one core for a minute while the tests begin; what they say stands at the end.
+test: venv       ## set-up, then checks and the whole test suite side by side
+	@$(MAKE) --no-print-directory check > $(VENV)/check.log 2>&1 & checks=$$!; \
+	$(BIN)/python -m pytest -rs -n $(TESTERS) --dist worksteal; tests=$$?; \
+	wait $$checks; checked=$$?; cat $(VENV)/check.log; exit $$((tests | checked))
 
 docs: venv       ## the documentation as a site in site/, strictly: a broken link is an error
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --site-dir site
+	PALATE_SITE=site $(BIN)/python -m pytest -q tests/test_docs.py -k site_has_all_public_names
 
 browser:         ## install Debian's Chromium for the tests that look at the report's page (needs root)
 	@command -v chromium >/dev/null || (apt-get update -qq && apt-get install -qq -y chromium)

@@ -9,7 +9,6 @@ import re
 import runpy
 import shlex
 import shutil
-import subprocess
 import sys
 import tomllib
 from pathlib import Path
@@ -217,16 +216,13 @@ def test_relative_links_resolve(page):
         assert not anchor or anchor in anchors(to), f"{page.name}: {target}"
 
 
-def test_the_site_builds_strictly_and_fetches_nothing(tmp_path):
-    pytest.importorskip("mkdocs", reason="the site needs the docs extra")
-    build = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path / "site")]
-    environment = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}
-    done = subprocess.run(build, capture_output=True, text=True, check=False, cwd=ROOT, env=environment)
-    assert done.returncode == 0, done.stderr + done.stdout
-    reference = (tmp_path / "site" / "reference" / "index.html").read_text()
+@pytest.mark.skipif("PALATE_SITE" not in os.environ, reason="make docs builds the site and looks at it")
+def test_the_site_has_all_public_names_and_fetches_nothing():
+    site = ROOT / os.environ["PALATE_SITE"]
+    reference = (site / "reference" / "index.html").read_text()
     missing = [name for name in palate._MODULE if f".{name}" not in reference and f'id="{name}"' not in reference]
     assert not missing
-    for page in (tmp_path / "site").rglob("*.html"):
+    for page in site.rglob("*.html"):
         assert not re.findall(r'(?:src|href)="https?://[^"]*\.(?:js|css|woff2?)', page.read_text()), page
 
 

@@ -184,7 +184,7 @@ def test_new_items_that_do_not_fit_are_refused(table: pl.DataFrame, message: str
 
 
 def test_a_model_without_an_item_tower_says_that_it_cannot_rank_new_items() -> None:
-    with pytest.raises(ModelError, match=r"EASEModel has no item tower.*use the recipe two-tower"):
+    with pytest.raises(ModelError, match=r"EASEModel has no item tower.*use the recipe feature-ials"):
         ease().with_items(NEW)
     plain = replace(RECIPE, item_features=(), epochs=1).fit(colors(), TrainOptions(device="cpu"))
     with pytest.raises(ModelError, match="reads no item features"):

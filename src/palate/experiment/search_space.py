@@ -102,7 +102,7 @@ SPACES: dict[str, dict[str, str]] = {
     "two-tower": {
         "epochs": "3:40",
         "dim": "16,32,64,128",
-        "batch_size": "256,512,1024,2048,4096",
+        "batch_size": "64,128,256,512,1024,2048,4096",
         "learning_rate": "0.0005:0.05:log",
         "id_dropout": "0.0:0.5",
     },
