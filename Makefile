@@ -31,7 +31,7 @@ $(LIGHT): pyproject.toml constraints.txt scripts/install.py
 	$(PYTHON) scripts/install.py runtime
 	@touch $@
 
-demo: runtime    ## MovieLens 100K, four models, one table, recommendations: a minute, and two of set-up once
+demo: runtime    ## MovieLens 100K, four models, one table, recommendations: a minute, and one of set-up once
 	$(BIN)/palate demo
 
 check: venv      ## format, lint, types, import rules

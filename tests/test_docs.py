@@ -216,6 +216,11 @@ def test_relative_links_resolve(page):
         assert not anchor or anchor in anchors(to), f"{page.name}: {target}"
 
 
+def test_every_page_is_in_the_navigation_of_the_site():
+    navigation = (ROOT / "mkdocs.yml").read_text().partition("\nnav:")[2]
+    assert [page.name for page in (ROOT / "docs").glob("*.md") if f": {page.name}\n" not in navigation] == []
+
+
 @pytest.mark.skipif("PALATE_SITE" not in os.environ, reason="make docs builds the site and looks at it")
 def test_the_site_has_all_public_names_and_fetches_nothing():
     site = ROOT / os.environ["PALATE_SITE"]
