@@ -6,7 +6,7 @@
     items-<sha>.parquet         id, popularity, title, features
     seen-<sha>.parquet          item, weight, time of every training row, grouped by user, oldest first
     index-<sha>.faiss           the codes of an approximate index over the item vectors, if there is one
-    signature.json              of the manifest, if somebody has signed it (``palate bundle sign``)
+    signature.json              of the manifest, if it is signed (``palate bundle sign``)
     .lock                       held by the process that saves
 
 A save writes new files beside the old ones and then replaces ``manifest.json``: that single step turns the old bundle

@@ -1,8 +1,8 @@
 """Worker processes: spawned, with one thread per library, and ended with the process that started them; and forks.
 
 A child of ``os.fork`` (gunicorn --preload, a DataLoader, joblib's "multiprocessing") has none of the threads that its
-parent had, but the libraries go on waiting for them. torch is told to use one thread there, so models answer. The pool
-of polars cannot be told: functions that need it raise an error in such a child, in place of waiting without end.
+parent had, but the libraries go on waiting for them. torch is set to one thread there, so models answer. The pool
+of polars has no such setting: functions that need it raise an error in such a child, in place of waiting without end.
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ from palate.errors import DataError
 # Written for a missing value by pandas, R, SQL dumps, JavaScript and spreadsheets, in any case; the others as they are.
 MISSING = (
     *("nan", "-nan", "null", "(null)", "none", "(none)", "na", "n/a", "#n/a", "#na", "\\n", "<na>", "undefined"),
-    # Web analytics and logs write these for a visitor whom they do not know.
+    # Web analytics and logs write these for an unknown visitor.
     *("(not set)", "not set", "unknown", "(unknown)", "anonymous", "(anonymous)", "-", "--", "?"),
 )
 SPELLINGS = (

@@ -202,7 +202,7 @@ def _parsed(text: pl.Series, spelling: str) -> pl.Series:
 def _year_first(text: pl.Series, column: str, source: Source, order: str) -> pl.Series:
     """Dates with the year last, rewritten with the year first once it is clear which number is the month."""
     parts = text.str.extract_groups(r"^(?<a>\d{1,2})(?<mark>[/.-])(?<b>\d{1,2})[/.-](?<year>\d{4})").struct.unnest()
-    points = bool((parts["mark"].drop_nulls() == ".").all())  # nobody writes the month first with points
+    points = bool((parts["mark"].drop_nulls() == ".").all())  # dates with points have the day first
     day_first = order == "dmy" or bool((parts["a"].cast(pl.Int32) > 12).any())
     month_first = order == "mdy" or bool((parts["b"].cast(pl.Int32) > 12).any())
     day_first = day_first or (points and not month_first)

@@ -75,7 +75,7 @@ def paired(a_U: Floats, b_U: Floats, *, resamples: int = 10_000, seed: int = 0) 
     mean = float(difference_U.mean()) if len(difference_U) else float("nan")
     low, high = interval(difference_U, resamples=resamples, seed=seed)
     if not difference_U.any():
-        low = -high  # nobody differs: either model could still be the better one
+        low = -high  # no user differs: either model could still be the better one
     # Flipping a 0 changes no sum: most users tie, and leaving them out spares most of the time.
     p, test = _sign_flip(difference_U[difference_U != 0], resamples, seed)
     if len(difference_U) < 2:

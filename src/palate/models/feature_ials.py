@@ -187,7 +187,7 @@ class FeatureIALS(IALS):
             return
         map_FD = state.map(state.item_ID)
         model.feature_weight.copy_(torch.from_numpy(map_FD))
-        # The objective shrinks what nobody has had; a new item was not there to be had.
+        # The objective shrinks items without events; a new item could not have any.
         unknown_I = state.count_I == 0
         vectors: Any = state.design[unknown_I] @ map_FD
         model.item_table.weight[torch.from_numpy(unknown_I)] = torch.from_numpy(vectors)

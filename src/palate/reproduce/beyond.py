@@ -308,7 +308,7 @@ def label(recipe: Recipe[Any]) -> str:
 
 
 def forget_peak() -> None:
-    """Start the count of the most memory held anew, so that each row has its own; ignored where the system cannot."""
+    """Reset the count of the most memory held, so that each row has its own; ignored where the system cannot."""
     with contextlib.suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
 

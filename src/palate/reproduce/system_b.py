@@ -5,7 +5,7 @@ MLP 0.6013, 0.3294. The faithful rows follow that repository: embeddings start a
 starts them; four negatives of each positive are drawn once, before training; all rows are shuffled one by one; of
 equally late rows the last is held out; the 100 test negatives are drawn with replacement and repeats count once; and
 the figures are those of the best epoch by HR@10 **on the test rows**. Beside them stand the same fits at their last
-epoch, and fits whose negatives are drawn anew in each epoch.
+epoch, and fits with new negatives in each epoch.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class TutorialMLP(MLP):
     """The tutorial's network, and how its repository trains it.
 
     Args:
-        redraw: draw the negatives anew in each epoch. The repository draws them once, before training.
+        redraw: draw new negatives in each epoch. The repository draws them once, before training.
     """
 
     name: ClassVar[str] = "mlp-tutorial"
@@ -137,7 +137,7 @@ def run(options: Options) -> Iterator[Row]:
 def tutorial_rows(
     parts: Split, options: Options, protocol: str, recipe: TutorialMLP | None = None, seeds: int = SEEDS
 ) -> Iterator[Row]:
-    """The tutorial's network at its best epoch on the test rows, at its last, and one fit with negatives drawn anew."""
+    """The tutorial's network at its best epoch on the test rows, at its last, and one with new negatives each epoch."""
     once = recipe or TutorialMLP()
     label = f"MLP {'-'.join(map(str, once.layers))}, batch {once.batch_size}, {once.epochs} epochs"
     anew = replace(once, redraw=True)

@@ -32,7 +32,7 @@ class Models:
     Args:
         settings: the settings.
         store: keeps what was loaded and activated.
-        store_name: tells which events a refitted bundle was trained on.
+        store_name: of the log whose events a refitted bundle was trained on.
         given: the bundles of the start; the first one answers.
         answers: of the server; ``loaded`` becomes the bundles.
     """

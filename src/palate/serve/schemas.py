@@ -233,7 +233,7 @@ def _feedback_kind(value: Any) -> str:
     return "SegmentTrack" if value.get("type") == "track" else "FeedbackEvent"
 
 
-# By what tells the forms apart, so that an error is about the one that was meant.
+# By the keys that differ between the forms, so that an error is about the one that was meant.
 Feedback = Annotated[
     Annotated[FeedbackEvent, Tag("FeedbackEvent")]
     | Annotated[FeedbackBatch, Tag("FeedbackBatch")]

@@ -65,7 +65,7 @@ def _about(recipe: Trainable, train: Dataset, options: TrainOptions) -> dict[str
 @contextlib.contextmanager
 def _threads(count: int | None) -> Iterator[None]:
     before = torch.get_num_threads()
-    # torch takes every core unless it is told: two fits side by side then wait for each other, several times slower.
+    # torch takes every core by default: two fits side by side then wait for each other, several times slower.
     if count is None and before == TORCH_THREADS and not os.environ.get("OMP_NUM_THREADS"):
         count = 1
     if count is not None:

@@ -263,7 +263,7 @@ def _likely_code(values: Sequence[float]) -> float | None:
     often = max(set(values), key=values.count)
     others = [one for one in values if one != often]
     if often == 0 and others and min(others) > 0 and len(others) <= len(values) / 2:
-        return often  # hardly anybody has had most of the items
+        return often  # hardly any user has had most of the items
     if values.count(often) < 0.2 * len(values) or len(set(others)) < 2:
         return None
     low, high = min(others), max(others)
