@@ -61,7 +61,9 @@ def reproduce(
     unknown = [one for one in wanted if one not in SYSTEMS]
     if unknown:
         raise DataError(f"unknown system {unknown[0]!r}: there are {', '.join(SYSTEMS)}")
-    roles = _roles(role)
+    if wrong := set(role or ()) - set(ROLES):
+        raise DataError(f"--role {', '.join(sorted(wrong))}: choose from {', '.join(ROLES)}")
+    roles: list[Role] = [one for one in ROLES if not role or one in role]
     for option, path in (("--json", json), ("--markdown", markdown)):
         if path is not None and not path.parent.is_dir():
             raise DataError(f"{option} {path}: there is no folder {path.parent}: make it first")
@@ -95,13 +97,6 @@ def reproduce(
 
         with storage.replacing(markdown) as temporary:
             temporary.write_text(as_markdown(rows, command), encoding="utf-8")
-
-
-def _roles(names: list[str] | None) -> list[Role]:
-    """The requested roles, or all."""
-    if unknown := set(names or ()) - set(ROLES):
-        raise DataError(f"--role {', '.join(sorted(unknown))}: choose from {', '.join(ROLES)}")
-    return [one for one in ROLES if not names or one in names]
 
 
 def _show(system: str, rows: list[Row]) -> None:

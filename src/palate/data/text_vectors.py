@@ -78,10 +78,9 @@ def text_vectors(
         raise DataError(
             f"the encoder gave {vectors.shape} for {len(known):,} texts: a row of finite numbers each is needed"
         )
-    made: list[Any] = [None] * len(table)
-    for place, vector in zip(np.flatnonzero(there), vectors, strict=True):
-        made[place] = vector.tolist()
-    return table.with_columns(pl.Series(name, made, dtype=pl.List(pl.Float32)))
+    found = pl.Series(name, vectors).cast(pl.List(pl.Float32)) if known else pl.Series(name, [], pl.List(pl.Float32))
+    place = pl.Series(np.cumsum(there) - 1).set(pl.Series(~there), None)
+    return table.with_columns(found.gather(place))
 
 
 def _encoder(encoder: Any) -> Callable[[list[str]], Any]:

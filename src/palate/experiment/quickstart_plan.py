@@ -182,10 +182,11 @@ def plan_quickstart(dataset: Dataset, minutes: float = 3.0) -> Plan:
         one = Candidate(_recipe(name, size), *estimate(size))
         needed = _total([*kept, one])
         if name != "popularity" and needed > seconds:
-            more = np.ceil(needed * SLOWDOWN / 60)
+            more, fit = np.ceil(needed * SLOWDOWN / 60), one.fit * SLOWDOWN
+            duration = f"{fit:.0f} seconds" if fit < 100 else f"{fit / 60:,.0f} minutes"
             left_out.append(
                 f"{name} is left out: a fit on {size.rows:,} rows and {size.items:,} items may take "
-                f"{_duration(one.fit * SLOWDOWN)} (--minutes {more:g} includes it)."
+                f"{duration} (--minutes {more:g} includes it)."
             )
             continue
         kept.append(one)
@@ -235,7 +236,3 @@ def _reason(name: str, dataset: Dataset) -> str:
     if name == "two-tower" and dataset.n_items < WIDE_ITEMS:
         return f"it suits wide catalogs, and {dataset.n_items:,} items are few"
     return ""
-
-
-def _duration(seconds: float) -> str:
-    return f"{seconds:.0f} seconds" if seconds < 100 else f"{seconds / 60:,.0f} minutes"

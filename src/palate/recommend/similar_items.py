@@ -50,7 +50,13 @@ class SimilarItems:
         """
         row = self.row(item)
         if self.unit_items is None:
-            source, score_I = "co-occurrence", self._shared_users(row)
+            # The cosine with every item over their users.
+            by_user, by_item = self._incidence
+            both = np.bincount(by_user[by_item[[row]].indices].indices, minlength=len(self.items))
+            users_I: NDArray[np.float64] = np.diff(by_item.indptr).astype(np.float64)
+            cosine_I = both / np.sqrt(np.maximum(users_I * users_I[row], 1.0))
+            source = "co-occurrence"
+            score_I = torch.from_numpy(np.where(both > 0, cosine_I, -np.inf).astype(np.float32))
         else:
             source, score_I = "model", self.unit_items @ self.unit_items[row]
         score_I[row] = -torch.inf
@@ -103,14 +109,6 @@ class SimilarItems:
             return None
         with torch.inference_mode():
             return nn.functional.normalize(self.model.item_vectors().to(torch.float32), dim=1)
-
-    def _shared_users(self, row: int) -> Tensor:
-        """Cosine of item ``row`` with every item over their users, (I,); -inf without a common user."""
-        by_user, by_item = self._incidence
-        both = np.bincount(by_user[by_item[[row]].indices].indices, minlength=len(self.items))
-        users_I: NDArray[np.float64] = np.diff(by_item.indptr).astype(np.float64)
-        scale = np.sqrt(np.maximum(users_I * users_I[row], 1.0))
-        return torch.from_numpy(np.where(both > 0, both / scale, -np.inf).astype(np.float32))
 
     @cached_property
     def _incidence(self) -> tuple[sparse.csr_array, sparse.csr_array]:

@@ -85,7 +85,7 @@ def is_data(first: Sequence[str], rows: Sequence[Sequence[str]]) -> bool | None:
         values = [value for value in below if value]
         if not values or not text:
             continue
-        for kind in (is_number, _is_date, _has_digit):
+        for kind in (is_number, _is_date, lambda one: any(map(str.isdigit, one))):
             if all(map(kind, values)):
                 if not kind(text):
                     return False
@@ -152,7 +152,3 @@ def _is_date(text: str) -> bool:
 
 def _is_time(text: str) -> bool:
     return _is_date(text) or re.fullmatch(r"\d{9,10}(\d{3}){0,3}(\.\d+)?", text) is not None
-
-
-def _has_digit(text: str) -> bool:
-    return any(map(str.isdigit, text))

@@ -179,7 +179,7 @@ class _WideTable:
                 f"{self.name}: {code:g} is in {others.count(code) / len(others):.0%} of the cells{far}: if it means a "
                 f"missing rating, pass --missing {code:g} (missing={code:g}), else --missing nan"
             )
-        rated = [sum(self._is_rating(one) for one in row[1:]) for row in body]
+        rated = [sum(is_number(one) and number(one) != self._missing for one in row[1:]) for row in body]
         counts = all(is_number(one) and number(one) == count for one, count in zip(first, rated, strict=True))
         ids = len(set(first)) == len(first) and all(
             one and not (is_number(one) and re.search("[.,]", one)) for one in first
@@ -227,9 +227,6 @@ class _WideTable:
         empty = [Note("cells such as NA, taken as empty", self._empty)] if self._empty else []
         text = f"a matrix of users by items: {users}, items are {items}"
         return [Note(text, self._rows), *empty, *self._table.notes()]
-
-    def _is_rating(self, text: str) -> bool:
-        return is_number(text) and number(text) != self._missing
 
 
 def _most(lines: Sequence[str]) -> str:

@@ -108,7 +108,7 @@ def read_rows(
                 remarks[note.text] = note if before is None else replace(note, rows=before.rows + note.rows)
     frame = pl.DataFrame({one: column.take() for one, column in wanted.items()})
     pa.default_memory_pool().release_unused()  # Arrow keeps what its batches took
-    name = parts[0][1] if len(parts) == 1 else _common_name(data, len(parts))
+    name = parts[0][1] if len(parts) == 1 else (short_name(data) if isinstance(data, str) else f"{len(parts)} files")
     remarks |= {note.text: note for note in of_lists(listed_rows, empty)}
     if len(parts) > 1:
         remarks["files"] = Note(f"{len(parts):,} files read as one table", rows)
@@ -144,7 +144,3 @@ def _require_same(names: list[str], source: str, expected: list[str], first: str
             f"{source} has the columns {listed(names)}, {first} has {listed(expected)}: files that are read as one "
             "table need the same columns: name the files that belong together"
         )
-
-
-def _common_name(data: Data, count: int) -> str:
-    return short_name(data) if isinstance(data, str) else f"{count} files"
