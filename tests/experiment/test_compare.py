@@ -89,7 +89,7 @@ def test_a_time_limit_takes_cheap_baselines_first_and_says_what_was_left_out(spl
     assert begun[0].startswith("popularity: training, ")
     assert begun[0].endswith(" s left")
     assert {one.name for one in found.outcomes} <= {"popularity", "item-knn (tuned)"}
-    (said,) = [one for one in found.document["remarks"] if one.startswith("Left out, as 0.05 minutes were over:")]
+    (said,) = [one for one in found.document["remarks"] if one.startswith("Left out after 0.05 minutes:")]
     assert "ials (tuned)" in said
     assert "bpr" in said
     # The same comparison with more time goes on with the entries that are missing.

@@ -236,7 +236,7 @@ class _Run:
                 failed.append({"name": entry.name, "why": str(error)})
             done += len(self.options.seeds) + bool(entry.grid)
         if late:
-            remarks = [*remarks, f"Left out, as {self.budget.words} were over: {', '.join(late)}."]
+            remarks = [*remarks, f"Left out after {self.budget.words}: {', '.join(late)}."]
         outcomes += given
         if not outcomes:
             reasons = "; ".join(f"{one['name']}: {one['why']}" for one in failed)
