@@ -61,7 +61,7 @@ def evaluate(
         bool, typer.Option("--segments", help="Also show results by user activity and item popularity.")
     ] = False,
     memory: Annotated[
-        str | None, typer.Option("--memory", help="Bound on the memory beyond model and data, such as 512MB.")
+        str | None, typer.Option("--memory", help="Bound on the memory beyond model and data, such as 512MB or 2GiB.")
     ] = None,
     seed: options.Seed = 0,
     json: options.Json = False,

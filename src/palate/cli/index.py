@@ -26,7 +26,8 @@ def index(
         typer.Option("--kind", help="auto: exact up to 100,000 items, then ivf. none removes the index."),
     ] = "auto",
     recall: Annotated[
-        float, typer.Option("--recall", min=0, max=1, help="Share of the exact best 100 that must be found.")
+        float,
+        typer.Option("--recall", min=0, max=1, help="Share of the exact best 100 that must be found, for known users."),
     ] = 0.98,
     seed: options.Seed = 0,
     json: options.Json = False,

@@ -27,7 +27,9 @@ def quickstart(
     data: options.Data = "",
     reading: options.Reading = options.Reading(),
     items: options.ItemFeatures = None,
-    out: Annotated[Path, typer.Option("--out", help="Folder for the bundle.")] = Path("bundles/quickstart"),
+    out: Annotated[Path, typer.Option("--out", help="Folder for the bundle; an existing bundle is replaced.")] = Path(
+        "bundles/quickstart"
+    ),
     minutes: Annotated[
         float, typer.Option("--minutes", help="Time budget: recipes that would take longer are left out.")
     ] = 3.0,

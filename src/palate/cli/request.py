@@ -26,7 +26,11 @@ class Request:
     """The options of a request, apart from its users: a command that takes one gets these options by ``asks``."""
 
     history: Annotated[
-        str | None, typer.Option("--history", help="Comma-separated item ids, oldest first, that the one USER touched.")
+        str | None,
+        typer.Option(
+            "--history",
+            help="Comma-separated item ids, oldest first, that the one USER touched; after the known history.",
+        ),
     ] = None
     exclude_seen: Annotated[
         bool, typer.Option("--exclude-seen/--include-seen", help="Leave out the items that the user has had, or not.")

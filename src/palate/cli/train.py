@@ -42,16 +42,26 @@ def train(
         bool, typer.Option("--published", help="Published defaults instead of the fast preset.")
     ] = False,
     split: Annotated[
-        str | None, typer.Option("--split", help="leave-one-out, time, random, or none to train on all rows.")
+        str | None,
+        typer.Option(
+            "--split",
+            help="leave-one-out, time, random, or none to train on all rows. Default: time, or random without times.",
+        ),
     ] = None,
     test_size: options.TestSize = 0.2,
-    save_split: Annotated[Path | None, typer.Option("--save-split", help="Keep the split in this folder.")] = None,
+    save_split: Annotated[
+        Path | None, typer.Option("--save-split", help="Keep the split in this folder, for train and evaluate.")
+    ] = None,
     negatives: Annotated[
         int, typer.Option("--negatives", min=0, help="Also measure against this many sampled candidates.")
     ] = 0,
     patience: Annotated[
         int | None,
-        typer.Option("--patience", min=1, help="Stop after so many epochs without a better NDCG on validation rows."),
+        typer.Option(
+            "--patience",
+            min=1,
+            help="Stop after so many epochs without a better NDCG on validation rows; then fit all rows as long.",
+        ),
     ] = None,
     no_refit: Annotated[
         bool,

@@ -30,7 +30,8 @@ def tune(
     recipe: Annotated[str, typer.Argument(help="A recipe: ease, ials, neumf, blend, ...")],
     data: options.Data = "",
     out: Annotated[
-        Path | None, typer.Option("--out", help="Folder of the study; resumed if it already exists.")
+        Path | None,
+        typer.Option("--out", help="Folder of the study; resumed if it already exists. Default: studies/RECIPE."),
     ] = None,
     trials: Annotated[
         int, typer.Option("--trials", min=1, help="Number of trials, those of earlier runs counted.")
@@ -78,8 +79,12 @@ def tune(
     sample: Annotated[
         float, typer.Option("--sample", help="Share of the users whose training rows are used, drawn with --seed.")
     ] = 1.0,
-    workers: Annotated[int, typer.Option("--workers", min=1, help="Processes, one thread each.")] = 1,
-    no_prune: Annotated[bool, typer.Option("--no-prune", help="Train every trial to its last epoch.")] = False,
+    workers: Annotated[
+        int, typer.Option("--workers", min=1, help="Processes that run trials side by side, one thread each.")
+    ] = 1,
+    no_prune: Annotated[
+        bool, typer.Option("--no-prune", help="Train every trial to its last epoch, on every part.")
+    ] = False,
     reading: options.Reading = options.Reading(),
     items: options.ItemFeatures = None,
     seed: options.Seed = 0,
