@@ -360,14 +360,7 @@ class Bundle:
             model=model,
             users=IdMap(users["id"]),
             items=IdMap(items["id"]),
-            seen=History(
-                np.concatenate([[0], np.cumsum(users["seen"].to_numpy())]).astype(np.int64),
-                seen["item"].to_numpy(writable=True),
-                seen["weight"].to_numpy(writable=True),
-                seen["time"].to_numpy(writable=True) if "time" in seen.columns else None,
-                # A bundle of an older version has no rule: its model took every row as positive.
-                _feedback(manifest.get("feedback", {})),
-            ),
+            seen=history_of(users, seen, manifest),
             popularity=items["popularity"].to_numpy(writable=True),
             titles=items["title"] if "title" in items.columns else None,
             user_features=_features(users),
@@ -380,6 +373,18 @@ class Bundle:
             recommender.fallback(recommender.cold)  # a policy that does not fit the tables shows here
         about = {key: manifest[key] for key in ("split", "candidates", "versions", "created")}
         return cls(recipe, recommender, tuple(manifest["metrics"]), **about, refit=manifest.get("refit"))
+
+
+def history_of(users: pl.DataFrame, seen: pl.DataFrame, manifest: Mapping[str, Any]) -> History:
+    """The training rows of a bundle, from two of its tables and its manifest."""
+    return History(
+        np.concatenate([[0], np.cumsum(users["seen"].to_numpy())]).astype(np.int64),
+        seen["item"].to_numpy(writable=True),
+        seen["weight"].to_numpy(writable=True),
+        seen["time"].to_numpy(writable=True) if "time" in seen.columns else None,
+        # A bundle of an older version has no rule: its model took every row as positive.
+        _feedback(manifest.get("feedback", {})),
+    )
 
 
 # Files.

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from palate import signals, storage
-from palate.cli import options
+from palate.cli import options, without_torch
 from palate.cli.console import frame_table, note, print_json, show_progress
 from palate.cli.request import Request, asks
 from palate.errors import DataError
@@ -45,19 +46,23 @@ def recommend(
     --at matters to rules that count days and to models that read the time of the request. Left out, rules count from
     the latest training row.
     """
-    recommender = request.recommender(bundle)
-    if all_:
-        if out is None or users:
-            raise DataError("--all writes one file for every user: give --out lists.parquet and no user ids")
-        if why:
-            raise DataError("--all gives no reasons: ask for some users with --why, or palate explain for one item")
-        _write_all(recommender, out, request, k, json)
-        return
-    if not users:
-        raise DataError("no users given: palate recommend BUNDLE USER [USER ...], or --all --out lists.parquet")
-    arguments = request.arguments(recommender, users)
-    frame = recommender.recommend(users, k, **arguments, reasons=REASONS if why else 0)
-    empty = [user for user in dict.fromkeys(users) if user not in set(frame["user_id"])]
+    frame = None
+    if users and not (all_ or why) and replace(request, exclude_seen=True) == Request():
+        frame = without_torch.lists(bundle, users, k, exclude_seen=request.exclude_seen)
+    if frame is None:
+        recommender = request.recommender(bundle)
+        if all_:
+            if out is None or users:
+                raise DataError("--all writes one file for every user: give --out lists.parquet and no user ids")
+            if why:
+                raise DataError("--all gives no reasons: ask for some users with --why, or palate explain for one item")
+            _write_all(recommender, out, request, k, json)
+            return
+        if not users:
+            raise DataError("no users given: palate recommend BUNDLE USER [USER ...], or --all --out lists.parquet")
+        arguments = request.arguments(recommender, users)
+        frame = recommender.recommend(users, k, **arguments, reasons=REASONS if why else 0)
+    empty = [user for user in dict.fromkeys(users or ()) if user not in set(frame["user_id"])]
     for user in empty:
         note(f"user {user}: {_nothing_left(request)}")
     if why and not json and (out is None or out.suffix == ".csv"):

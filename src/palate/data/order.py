@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import coo_array
 
 
 def grouped(
@@ -21,6 +20,8 @@ def grouped(
         Start of each user's rows and the end of the last, shape (n_users + 1,); the values and the times in the new
         order, shape (N,).
     """
+    from scipy.sparse import coo_array  # takes a tenth of the time of `palate recommend`, which groups no rows
+
     key, low, bits = np.arange(len(user)), None, len(user).bit_length()
     if time is not None and not (time[1:] >= time[:-1]).all():
         low, high = float(time.min()), float(time.max())
