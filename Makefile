@@ -11,10 +11,13 @@ export PALATE_DATA := $(abspath $(PALATE_DATA))
 endif
 # Two OpenMP threads on two busy cores can be many times slower than one.
 export OMP_NUM_THREADS ?= 1
+# Compiled test files and libraries are kept, also where the environment of a container forbids it: the tests start
+# hundreds of processes.
+unexport PYTHONDONTWRITEBYTECODE
 # Processes that share the tests; each has its own torch and about a gigabyte.
 TESTERS ?= 2
 
-.PHONY: venv runtime demo test check docs format bench bench-serve reproduce browser services serve kills fuzz fuzz-bundles fuzz-serve generality properties mutants soak audit clean help
+.PHONY: venv runtime demo test check docs format bench bench-serve reproduce browser services serve slow kills fuzz fuzz-bundles fuzz-serve generality properties mutants soak audit clean help
 
 help:            ## list the targets
 	@grep -hE '^[a-z-]+: .*##|^[a-z-]+:  *##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | sort
@@ -61,6 +64,9 @@ services:        ## install PostgreSQL, nginx and Debian's Chromium for the test
 serve: venv      ## the page and the API on http://127.0.0.1:8000, with the demo's bundle
 	@test -d bundles/demo || $(BIN)/palate demo --out bundles/demo
 	$(BIN)/palate serve bundles/demo
+
+slow: venv       ## the tests that `make test` leaves out because each takes ten seconds or more
+	PALATE_SLOW=1 $(BIN)/python -m pytest -rs -m slow
 
 kills: venv      ## kill a server under load 25 times on SQLite and on PostgreSQL: no acknowledged event may be lost
 	PALATE_KILLS=25 $(BIN)/python -m pytest -rs tests/serve/test_durability.py

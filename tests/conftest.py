@@ -25,6 +25,11 @@ if "PALATE_RANDOM" not in os.environ:
     hypothesis.settings.load_profile("suite")
 
 
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.get_closest_marker("slow") and "PALATE_SLOW" not in os.environ:
+        pytest.skip("takes many seconds, and quicker tests cover most of it: `make slow` runs it")
+
+
 @pytest.fixture(scope="session")
 def ml_100k() -> Dataset:
     """The real MovieLens 100K, from whichever source answers; skipped and counted where none does."""

@@ -96,6 +96,7 @@ def test_mistakes(words, said):
     assert said in mistake(palate("compare", "clicks.csv", *FAST, *words))
 
 
+@pytest.mark.slow
 def test_a_killed_comparison_goes_on_where_it_was(tmp_path):
     command = ("compare", "clicks.csv", "--recipes", "popularity,long.toml", "--negatives", 5, *FAST)
     process = start(*command, "--out", "killed", folder=tmp_path)

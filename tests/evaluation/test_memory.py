@@ -67,6 +67,7 @@ print(json.dumps(found))
 
 
 @pytest.mark.skipif(not os.access("/proc/self/clear_refs", os.W_OK), reason="no /proc/self/clear_refs to measure with")
+@pytest.mark.slow
 def test_the_bound_is_honoured_and_used_at_100_000_items(tmp_path: Path) -> None:
     bounds = {"100MB": 100e6, "300MB": 300e6}
     script = tmp_path / "measure.py"

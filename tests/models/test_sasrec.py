@@ -510,6 +510,7 @@ def test_histories_of_one_event_teach_nothing_and_say_so() -> None:
         QUICK.fit(Dataset("single", ids, ids, rows), RUN)
 
 
+@pytest.mark.slow
 def test_a_few_epochs_beat_popularity_on_real_data(ml_100k_loo: Split) -> None:
     model = replace(SASRec.fast(), epochs=3).fit(ml_100k_loo.train, RUN)
     ours = evaluate(model, ml_100k_loo, resamples=0).value("NDCG", 10)

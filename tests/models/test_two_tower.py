@@ -123,6 +123,7 @@ def test_nobody_gets_the_mean_user() -> None:
         model.item_vectors(pl.DataFrame({"color": ["white"]}))
 
 
+@pytest.mark.slow
 def test_folded_in_users_keep_nine_tenths_of_their_ndcg(ml_100k_loo: Split) -> None:
     recipe = TwoTower(dim=16, epochs=3, batch_size=256, learning_rate=0.01)
     train = ml_100k_loo.train

@@ -103,7 +103,6 @@ def test_two_writers_of_one_file_are_refused(tmp_path: Path) -> None:
     assert [file.name for file in tmp_path.iterdir()] == ["all.parquet"]
 
 
-@pytest.mark.slow
 def test_all_users_of_ml_1m_get_a_list(tmp_path: Path) -> None:
     from palate.datasets.registry import load
 

@@ -322,6 +322,7 @@ print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) >> 10)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss counts kilobytes on Linux only")
+@pytest.mark.slow
 def test_all_users_take_bounded_memory(tmp_path: Path) -> None:
     """40 million scores are 153 MiB at once and several times that with sort keys; in chunks they stay below."""
     done = subprocess.run(

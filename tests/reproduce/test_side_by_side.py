@@ -20,6 +20,7 @@ def without_seconds(rows: list[Row]) -> list[Row]:
     return [replace(row, seconds=None) for row in rows]
 
 
+@pytest.mark.slow
 def test_the_rows_are_those_of_one_after_the_other(ml_100k: Dataset) -> None:
     stages: list[str] = []
     heard = replace(TRIVIAL, training=TrainOptions(progress=lambda event: stages.append(event.stage)))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import shutil
-import subprocess
 import sys
 import threading
 import time
+from unittest.mock import patch
 from urllib.parse import quote
 
 import httpx
@@ -16,6 +18,7 @@ import pytest
 from conftest import start
 from palate.base import TrainOptions
 from palate.bundle import Bundle
+from palate.cli import main
 from palate.errors import DataError
 from palate.models.popularity import Popularity
 from palate.serve.metrics import Metrics
@@ -25,11 +28,20 @@ from palate.signature import make_keys
 
 
 def palate(*arguments, cwd, code=0):
-    done = subprocess.run(
-        [sys.executable, "-m", "palate", *map(str, arguments)], capture_output=True, text=True, cwd=cwd, check=False
-    )
-    assert done.returncode == code, done.stderr
-    return done.stdout if code == 0 else done.stderr
+    """Run a command in this process: each new one would import the libraries again."""
+    out, err, ended = io.StringIO(), io.StringIO(), 0
+    with (
+        contextlib.chdir(cwd),
+        patch.object(sys, "argv", ["palate", *map(str, arguments)]),
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+    ):
+        try:
+            main()
+        except SystemExit as end:
+            ended = end.code or 0
+    assert ended == code, err.getvalue()
+    return out.getvalue() or err.getvalue()
 
 
 def test_other_machines_need_a_key_with_a_role(serving, bundle, tmp_path):
@@ -248,20 +260,9 @@ def test_settings_are_checked_and_named(bundle, tmp_path, monkeypatch):
         with pytest.raises(DataError, match=message):
             Settings.read(path)
     path.write_text("[scenarios.home]\nrules = { caps = { kind = 1 } }\n")
-    assert "settings are right" in palate_check(bundle, path, tmp_path)
+    assert "settings are right" in palate("serve", bundle, "--config", path, "--check", cwd=tmp_path)
     path.write_text("[scenarios.home]\nrules = { caps = { kinds = 1 } }\n")
     assert "did you mean 'kind'" in palate("serve", bundle, "--config", path, "--check", cwd=tmp_path, code=2)
-
-
-def palate_check(bundle, path, cwd):
-    done = subprocess.run(
-        [sys.executable, "-m", "palate", "serve", str(bundle), "--config", str(path), "--check"],
-        capture_output=True,
-        text=True,
-        cwd=cwd,
-        check=True,
-    )
-    return done.stderr
 
 
 def test_the_history_has_every_slot_and_leaves_out_who_looks_on():

@@ -25,8 +25,7 @@ from palate.serve.live import Live
 from palate.serve.schemas import RecommendRequest
 from palate.serve.settings import Settings
 
-SLOW = {"two-stage", "ensemble", "bidirectional-sasrec", "bmf", "svdpp", "mf"}
-NAMES = [pytest.param(name, marks=pytest.mark.slow) if name in SLOW else name for name in sorted(RECIPES)]
+NAMES = sorted(RECIPES)
 
 
 class Silent:
