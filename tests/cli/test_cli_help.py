@@ -28,7 +28,7 @@ EVERY = list(commands(typer.main.get_command(app)))
 def test_the_commands_of_the_specification_are_there():
     names = {path[0] for path in EVERY}
     assert names >= {"quickstart", "data", "train", "evaluate", "recommend", "similar", "reproduce", "demo"}
-    assert {path[1] for path in EVERY if path[0] == "data"} == {"list", "fetch", "info"}
+    assert {path[1] for path in EVERY if path[0] == "data"} == {"list", "fetch", "info", "synth"}
 
 
 @pytest.mark.parametrize("path", EVERY, ids=" ".join)

@@ -1,19 +1,20 @@
-"""``palate data``: named data sets: list, download and describe them."""
+"""``palate data``: named data sets: list, download, describe and imitate them."""
 
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from palate.cli.console import print_json, show_progress, table
-from palate.cli.options import Json
+from palate.cli.console import console, print_json, show_progress, table
+from palate.cli.options import Json, Seed
 
 if TYPE_CHECKING:
     from palate.data.dataset import Dataset
 
-app = typer.Typer(help="Named data sets: list, download and describe them.", no_args_is_help=True)
+app = typer.Typer(help="Named data sets: list, download, describe and imitate them.", no_args_is_help=True)
 
 
 @app.command("list")
@@ -95,6 +96,28 @@ def info(
         return
     shown = [[key.replace("_", " "), _shown(key, value)] for key, value in facts.items()]
     table(entry.name, ["", ""], shown)
+
+
+@app.command()
+def synth(
+    out: Annotated[Path, typer.Option("--out", help="The Parquet file to write.")],
+    like: Annotated[str, typer.Option("--like", help="The data set whose statistics are imitated: ml-1m.")] = "ml-1m",
+    scale: Annotated[float, typer.Option("--scale", help="Times as many users and rows.")] = 1.0,
+    seed: Seed = 0,
+    as_json: Json = False,
+) -> None:
+    """Write a generated log of any size that has the statistics of a data set: activity, popularity, drift, ties.
+
+    Example: palate data synth --like ml-1m --scale 0.1 --out synth.parquet
+    """
+    from palate.datasets.synth import synthesize
+
+    with show_progress() as progress:
+        rows = synthesize(out, like, scale, seed, progress)
+    if as_json:
+        print_json({"path": str(out), "like": like, "scale": scale, "seed": seed, "rows": rows})
+        return
+    console().print(f"{rows:,} rows like {like} x {scale:g} are in {out}", markup=False, soft_wrap=True)
 
 
 def _measured(dataset: Dataset) -> dict[str, Any]:
