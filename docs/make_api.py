@@ -20,6 +20,7 @@ GROUPS = {
         "from_frame",
         "from_csr",
         "read_interactions",
+        "prepare",
         "load",
         "to_frame",
         "to_csr",

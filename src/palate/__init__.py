@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from palate.data.feedback import Feedback
     from palate.data.frame import from_frame, to_frame
     from palate.data.matrix import from_csr, to_csr
+    from palate.data.prepare import prepare
     from palate.data.readers import read_interactions
     from palate.data.splits.split import Candidates, Split
     from palate.data.splits.strategies import at_random, by_time, leave_one_out
@@ -85,6 +86,7 @@ _NAMES = {
     "data.feedback": ("Feedback",),
     "data.frame": ("from_frame", "to_frame"),
     "data.matrix": ("from_csr", "to_csr"),
+    "data.prepare": ("prepare",),
     "data.readers": ("read_interactions",),
     "data.splits.split": ("Candidates", "Split"),
     "data.splits.strategies": ("at_random", "by_time", "leave_one_out"),
@@ -198,6 +200,7 @@ __all__ = [
     "load",
     "make_recipe",
     "onboarding_items",
+    "prepare",
     "read_interactions",
     "text_vectors",
     "to_csr",

@@ -24,6 +24,7 @@ from palate.cli import (
     index,
     keys,
     onboard,
+    prepare,
     quickstart,
     recipes,
     recommend,
@@ -58,7 +59,7 @@ def _show_version(wanted: bool) -> None:
 
 
 @app.callback()
-def options(
+def global_options(
     version: Annotated[
         bool, typer.Option("--version", is_eager=True, callback=_show_version, help="Print the version and exit.")
     ] = False,
@@ -74,6 +75,7 @@ app.command("quickstart")(quickstart.quickstart)
 app.command("demo")(demo.demo)
 app.add_typer(data.app, name="data")
 app.command("check")(check.check)
+app.command("prepare")(prepare.prepare)
 app.command("recipes")(recipes.recipes)
 app.command("train")(train.train)
 app.command("tune")(tune.tune)

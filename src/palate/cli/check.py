@@ -51,6 +51,7 @@ def check(
     Example: palate check clicks.csv --split leave-one-out --fail-on leak,duplicates
     """
     from palate.data.audit import audit
+    from palate.data.row_store import is_store
 
     wanted = _wanted(fail_on)
     source = reading.of(data, items)
@@ -62,7 +63,8 @@ def check(
         found = audit(ready)
     elif split is not None:
         raw = _raw_rows(source)
-        made = options.split_rows(_reading(source, drop_invalid=True), split, test_size, seed)
+        valid = source if is_store(source.data) else _reading(source, drop_invalid=True)
+        made = options.split_rows(valid, split, test_size, seed)
         found = audit(made, raw=raw, known_copies=_copies(source, raw))
     else:
         raw = _raw_rows(source)
@@ -79,6 +81,7 @@ def check(
 
 def _raw_rows(source: options.Source) -> Dataset:
     """The rows with their duplicates and sentinels; unreadable rows are dropped and counted instead of refused."""
+    from palate.data.row_store import is_store
     from palate.datasets import registry
     from palate.datasets.formats import read_anime
 
@@ -86,6 +89,8 @@ def _raw_rows(source: options.Source) -> Dataset:
         entry = replace(registry.REGISTRY["anime"], read=partial(read_anime, keep_unrated=True))
         with show_progress() as progress:
             return registry.load(entry, progress=progress)
+    if is_store(source.data):
+        return source.dataset()  # its rows are judged already
     strip = source.reading.strip or False  # ids that differ in blanks only are a finding, not an error
     return _reading(source, duplicates="keep", drop_invalid=True, strip=strip).dataset()
 
@@ -94,9 +99,15 @@ def _copies(source: options.Source, raw: Dataset) -> int | None:
     """How many rows of a file repeat an earlier one in all columns; None where the rows hold all of them."""
     from palate.data.audit.subject import Subject
     from palate.data.readers import read_table
+    from palate.data.row_store import is_store
 
     how = source.reading
-    if "not used:" not in raw.columns or source.data == "-" or Subject(raw).distinct == len(raw):
+    if (
+        "not used:" not in raw.columns
+        or source.data == "-"
+        or is_store(source.data)
+        or Subject(raw).distinct == len(raw)
+    ):
         return None  # most files have no repeated pair, and are not read once more
     table = read_table(
         [source.data, *how.more] if how.more else source.data, separator=how.separator, encoding=how.encoding,

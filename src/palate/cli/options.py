@@ -6,7 +6,7 @@ import inspect
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
-from functools import wraps
+from functools import partial, wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, cast, get_type_hints
 
@@ -273,9 +273,10 @@ class Source:
     reading: Reading = Reading()
     item_features: Path | None = None
 
-    def dataset(self) -> Dataset:
-        """The rows, with a line on stderr about each thing that was dropped or changed."""
+    def dataset(self, store: Path | None = None) -> Dataset:
+        """The rows, with a line on stderr about each thing that was dropped or changed; with ``store`` from there."""
         from palate.data.feedback import as_min_rating
+        from palate.data.prepare import prepare
         from palate.data.readers import read_interactions
         from palate.data.readers.sources import exists
         from palate.datasets import registry
@@ -288,13 +289,18 @@ class Source:
                 )
         min_rating = as_min_rating(self.reading.min_rating)
         if self.data in registry.names():
+            if store is not None:
+                raise DataError(
+                    f"{self.data} is a named data set: give the path of a log (palate prepare LOG --out ...)"
+                )
             with show_progress() as progress:
                 dataset = registry.load(self.data, min_rating=min_rating, progress=progress)
         elif exists(self.data):
             how = self.reading
             names = None if how.columns is None else [name.strip() for name in how.columns.split(",")]
+            read = read_interactions if store is None else partial(prepare, out=store)
             with show_progress() as progress:
-                dataset = read_interactions(
+                dataset = read(
                     [self.data, *how.more] if how.more else self.data,
                     user=how.user, item=how.item, rating=how.rating, timestamp=how.time,
                     separator=how.separator, header=how.header, names=names, encoding=how.encoding,

@@ -193,33 +193,33 @@ def _overlap(known: NDArray[np.uint64], other: NDArray[np.uint64]) -> tuple[int,
     return int(np.isin(checkable, known).sum()), len(checkable)
 
 
-def _sketch(hashes: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """The smallest hashes, ascending."""
-    size = min(SKETCH_ROWS, len(hashes))
-    return np.sort(np.partition(hashes, size - 1)[:size]) if size else hashes
+def _lowest(known: NDArray[np.uint64], more: NDArray[np.uint64], size: int = SKETCH_ROWS) -> NDArray[np.uint64]:
+    """The smallest hashes of a sketch and of further rows, ascending, at most ``size``."""
+    new = more if len(known) < SKETCH_ROWS else more[more < known[-1]]
+    return np.sort(np.concatenate([known, new]))[:size]
 
 
 def fingerprint(rows: Interactions, users: IdMap, items: IdMap) -> Fingerprint:
     """Fingerprint of rows under their external ids: sums of row hashes, so order does not matter."""
     step = np.uint64(STEP)
     hash_U, hash_I = mix(users.hashes + step), items.hashes
-    events, pairs = np.empty(len(rows), dtype=np.uint64), np.empty(0, np.uint64)
+    events = pairs = np.empty(0, np.uint64)
     lanes = [0, 0]
     # In parts that stay in the cache: eight passes over all rows are memory-bound.
     for first in range(0, len(rows), PART):
         part = slice(first, first + PART)
-        time = np.full(len(events[part]), -1.0) if rows.time is None else rows.time[part].astype(np.float64)
+        time = np.full(len(rows.user[part]), -1.0) if rows.time is None else rows.time[part].astype(np.float64)
         pair = mix(hash_U[rows.user[part]] ^ hash_I[rows.item[part]])
         event = mix(pair ^ mix(time.view(np.uint64) + step))
         whole = mix(event ^ mix(rows.weight[part].astype(np.float64).view(np.uint64) + step))
-        events[part] = event
+        events = _lowest(events, event)
         # Repeats of one pair are merged before the sketch is cut, or they would fill it.
-        lowest = np.sort(np.concatenate([pairs, pair if len(pairs) < SKETCH_ROWS else pair[pair < pairs[-1]]]))
+        lowest = _lowest(pairs, pair, 2 * SKETCH_ROWS)
         pairs = lowest[np.diff(lowest, prepend=lowest[:1] + np.uint64(1)) != 0][:SKETCH_ROWS]
         lanes = [lanes[0] + int(whole.sum(dtype=np.uint64)), lanes[1] + int(mix(whole + step).sum(dtype=np.uint64))]
     digest = "".join(f"{lane % 2**64:016x}" for lane in lanes)
     ids = users.digest + items.digest
-    return Fingerprint(len(rows), digest, _sketch(events), len(users), len(items), ids, pairs)
+    return Fingerprint(len(rows), digest, events, len(users), len(items), ids, pairs)
 
 
 # refused: a value is missing or cannot be read. dropped: left out by choice, or merged with another row. unknown-user,

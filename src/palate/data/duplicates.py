@@ -53,7 +53,8 @@ def deduplicate(
     # The rows of one user are in one part, and a part is small: the temporary columns would take twice the memory of
     # the rows themselves.
     n_parts = min(-(-len(rows) // PART), 64)
-    part_of = (rows["user"].to_numpy() % n_parts).astype(np.uint8)
+    part_of = np.empty(len(rows), np.uint8)
+    np.remainder(rows["user"].to_numpy(), n_parts, out=part_of, casting="unsafe")
     for number in range(n_parts):
         part = np.flatnonzero(part_of == number)
         table = rows[part].with_columns(
@@ -83,9 +84,16 @@ def deduplicate(
     if weight is not None:
         rows = rows.with_columns(weight=pl.Series(weight))
     del weight
-    kept, names = pl.Series(keep), rows.columns
+    kept, names, spill = pl.Series(keep), rows.columns, source.spill
+
+    def left(column: pl.Series) -> pl.Series:
+        if spill is None:
+            return column.filter(kept)
+        starts = range(0, len(column), PART)
+        return spill.keep(column.slice(first, PART).filter(kept.slice(first, PART)) for first in starts)
+
     # The columns are replaced one by one, in place, so that there is never a second copy of all.
-    return pl.DataFrame({name: rows.drop_in_place(name).filter(kept) for name in names}), [
+    return pl.DataFrame({name: left(rows.drop_in_place(name)) for name in names}), [
         Note(TEXTS[policy], extra, "dropped")
     ]
 

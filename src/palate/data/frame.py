@@ -27,6 +27,7 @@ from palate.data.ids import IdMap
 from palate.data.kinds import Judged, as_truth, kind_of, suspects
 from palate.data.order import renumbered
 from palate.data.parsing import Flaw, Parsed, Source, of_lists, read_ratings, settle, unlisted, with_way_out
+from palate.data.row_store import Spill, kept
 from palate.data.times import TimeUnit, read_times
 from palate.errors import DataError
 
@@ -237,7 +238,7 @@ def _parse(
     parsed, maps = dict[str, Parsed](), list[IdMap]()
     for role, name in (("user", columns.user_id), ("item", columns.item_id)):
         ids = read_id(table.pop(name), source)
-        found, row_numbers = _numbered(ids.values)
+        found, row_numbers = _numbered(ids.values, source.spill)
         maps.append(found)
         parsed[role] = ids._replace(values=row_numbers)
         del ids
@@ -248,6 +249,9 @@ def _parse(
         parsed["weight"] = with_way_out(read_ratings(as_truth(table.pop(columns.rating)), source), "rating")
     if columns.timestamp is not None:
         parsed["time"] = with_way_out(read_times(table.pop(columns.timestamp), source, time_unit), "time")
+    for role, column in parsed.items():
+        if source.spill is not None and role in ("weight", "time") and not column.values.null_count():
+            parsed[role] = column._replace(values=source.spill.keep([column.values]))
     flaws = header + [flaw for column in parsed.values() for flaw in column.flaws]
     keep, dropped = settle(flaws, source, n_left, drop_invalid)
     rows = pl.DataFrame({role: column.values for role, column in parsed.items()})
@@ -292,18 +296,19 @@ def _compacted(rows: pl.DataFrame, maps: Sequence[IdMap]) -> tuple[pl.DataFrame,
     return rows, left
 
 
-def _numbered(ids: pl.Series) -> tuple[IdMap, pl.Series]:
+def _numbered(ids: pl.Series, spill: Spill | None) -> tuple[IdMap, pl.Series]:
     """The map of a column of ids and the row number of each, -1 where there is none."""
     if not isinstance(ids.dtype, pl.Categorical):
         found = IdMap.of(ids)
-        return found, pl.Series(found.rows(ids))
+        return found, kept(spill, ids, lambda part: pl.Series(found.rows(part)))
     distinct = ids.unique().drop_nulls()
     texts, codes = distinct.cast(pl.String), distinct.to_physical().to_numpy()
     found = IdMap.of(texts)
     # One place more, to which the codes of nulls point.
     row_of = np.full(int(codes.max(initial=0)) + 2, -1, np.int32)
     row_of[codes] = found.rows(texts)
-    return found, pl.Series(row_of[ids.to_physical().fill_null(len(row_of) - 1).to_numpy()])
+    last = len(row_of) - 1
+    return found, kept(spill, ids, lambda part: pl.Series(row_of[part.to_physical().fill_null(last).to_numpy()]))
 
 
 def _repeated_header(table: dict[str, pl.Series], columns: Columns) -> list[Flaw]:

@@ -74,6 +74,8 @@ def read_ids(
         whole = text.str.contains(r"^-?\d+(\.0*)?$").all()
         values = integers(text.str.replace(r"\.0*$", "") if whole else text)
     elif dtype.is_integer():
+        if source.spill is not None and not column.null_count() and column.dtype == pl.Int32:
+            return Parsed(source.spill.keep(part.cast(pl.Int64) for part in column.get_chunks()), [], [])
         values = column.cast(pl.Int64, strict=False)
         values = values if values.null_count() == column.null_count() else column.cast(pl.String)
     else:

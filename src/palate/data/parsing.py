@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from palate.data.columns import shortened
 from palate.data.dataset import Note
+from palate.data.row_store import Spill
 from palate.errors import DataError
 
 FEW = 12  # distinct words of a column that may hold event types
@@ -33,6 +34,7 @@ class Source:
         notes: remarks on how the rows were read.
         untyped: whether every column came as text, as from a text file: integers among ids are then found by spelling.
         owned: whether the frame of the rows is nobody else's, so that its columns are freed while they are read.
+        spill: keeps finished columns in files; None keeps them in memory.
     """
 
     name: str = "dataframe"
@@ -40,6 +42,7 @@ class Source:
     notes: tuple[Note, ...] = ()
     untyped: bool = False
     owned: bool = False
+    spill: Spill | None = None
 
     def place(self, row: int) -> str:
         """The 1-based row, and the line of the file where it is known, for a 0-based row number."""
@@ -110,6 +113,8 @@ def settle(
 
 def read_ratings(column: pl.Series, source: Source = DATAFRAME) -> Parsed:
     """Ratings or weights as Float32; text that spells a number counts as one, durations are seconds."""
+    if column.dtype == pl.Float32 and not column.null_count() and column.is_finite().all():
+        return Parsed(column, [], [])  # most files: no wider copy is made
     if column.dtype == pl.Duration:
         column = column.dt.total_microseconds().cast(pl.Float64) / 1e6
     if not (column.dtype.is_numeric() or column.dtype in (pl.String, pl.Boolean, pl.Null)):

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from palate.data.dataset import Note
 from palate.data.parsing import DATAFRAME, Flaw, Parsed, Source, flaws_of, numbers_of
+from palate.data.row_store import kept
 from palate.errors import DataError
 
 TimeUnit = Literal["auto", "s", "ms", "us", "ns", "dmy", "mdy"]
@@ -60,7 +61,8 @@ def read_times(column: pl.Series, source: Source = DATAFRAME, unit: TimeUnit = "
     if column.dtype in (pl.Date, pl.Datetime):
         seconds = _seconds(column)
     elif column.dtype.is_numeric() or column.dtype == pl.Null:
-        values = column.cast(pl.Float64)
+        spill = None if column.null_count() else source.spill
+        values = kept(spill, column, lambda part: part.cast(pl.Float64))
         factor = _only_unit(values) if unit == "auto" else None
         if factor is not None:  # most columns: no further ones of the same length are made
             return Parsed(values if factor == 1 else values / factor, [], [])

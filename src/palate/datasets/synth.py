@@ -311,7 +311,8 @@ def _times(
     # Users who would go on beyond the end of the log have shorter pauses.
     longest = np.maximum.reduceat(offset, begin)
     offset *= np.minimum(1, room / np.maximum(longest, 1))[user]
-    return np.floor(about.first + start[user] + offset)
+    times: NDArray[np.float64] = np.floor(about.first + start[user] + offset)
+    return times
 
 
 def _quantiles(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import polars as pl
 
@@ -25,7 +26,9 @@ from palate.data.readers.options import POSITION, ReadOptions, Shape
 from palate.data.readers.rows import first_rows, read_rows
 from palate.data.readers.sources import Data, Place, places, short_name
 from palate.data.readers.typed import Role
+from palate.data.row_store import Spill, is_store, load_store
 from palate.data.times import TimeUnit
+from palate.errors import DataError
 from palate.progress import Progress, silent
 
 
@@ -100,6 +103,7 @@ def read_interactions(
     item_features: Data | None = None,
     titles: str | None = None,
     progress: Progress = silent,
+    spill: Spill | None = None,
 ) -> Dataset:
     """Interactions of a file, several files, a URL or a database, with feature files, as a validated Dataset.
 
@@ -111,10 +115,32 @@ def read_interactions(
             number of items), "wide" for a matrix of users by items; None for one row per interaction.
         missing: the value that means no rating in a matrix, such as 99.
         decimal: the decimal mark of ratings and weights; None finds it.
+        spill: files that hold the columns instead of memory: see ``palate.prepare``.
+
+    The folder of a row store (``palate.prepare``) is read as it was prepared: of the arguments that say how rows are
+    read, only ``min_rating`` and ``name`` apply.
 
     Raises:
         DataError: the fact, its place (file, row, line, column, value) and a remedy.
     """
+    if is_store(data):
+        given = {
+            "user": user, "item": item, "rating": rating, "timestamp": timestamp, "weight": weight, "event": event,
+            "event_weights": event_weights, "separator": separator, "encoding": encoding, "header": header,
+            "names": names, "query": query, "table": table, "layout": layout, "missing": missing, "decimal": decimal,
+            "explicit": explicit, "duplicates": None if duplicates == "auto" else duplicates,
+            "sentinels": sentinels or None, "drop_invalid": drop_invalid or None, "strip": strip,
+            "valid_ids": valid_ids or None, "time_unit": None if time_unit == "auto" else time_unit,
+            "user_features": user_features, "item_features": item_features, "titles": titles,
+        }  # fmt: skip
+        if applied := [name for name, value in given.items() if value is not None]:
+            raise DataError(
+                f"{data} is a row store, whose rows are read already: {', '.join(applied)} cannot change them: prepare "
+                "the log again with these options (palate prepare LOG --out STORE)"
+            )
+        store = load_store(Path(str(data)))
+        store = store if name is None else replace(store, name=name)
+        return store if min_rating == "auto" else store.with_min_rating(min_rating)
     mapped = {"user": user, "item": item, "rating": rating, "timestamp": timestamp, "weight": weight, "event": event}
     chosen = [one for one in mapped.values() if one]
     options = ReadOptions(separator, encoding, header, names, query, table, layout, missing, True, chosen)
@@ -130,7 +156,7 @@ def read_interactions(
         roles |= {columns.rating: "number", columns.timestamp: "time"}
         return {one: roles.get(one, "any") for one in found if one in columns.used}
 
-    frame, source = read_rows(data, options, used, progress)
+    frame, source = read_rows(data, options, used, progress, spill)
     used_columns = find_columns(frame.columns, source=source.name, **mapped)
     cells = listed_cells(frame, used_columns.user_id, used_columns.item_id) if source.untyped else frame
     if cells is not frame:

@@ -21,6 +21,7 @@ from palate.data.readers.options import SKIP, ReadOptions, Table
 from palate.data.readers.sources import Data, Place, is_url, opened, places, short_name
 from palate.data.readers.text import open_text
 from palate.data.readers.typed import Role, TypedColumn
+from palate.data.row_store import SHARD, Spill
 from palate.errors import DataError
 from palate.progress import Progress, silent
 
@@ -62,6 +63,7 @@ def read_rows(
     options: ReadOptions,
     choose: Callable[[list[str], str], Mapping[str, Role]],
     progress: Progress = silent,
+    spill: Spill | None = None,
 ) -> tuple[pl.DataFrame, Source]:
     """The rows of all files that ``data`` stands for, and where they come from.
 
@@ -70,6 +72,7 @@ def read_rows(
         options: how they are read.
         choose: the columns in use and their roles, of all columns and the name of the source.
         progress: called while files are read.
+        spill: keeps the rows in shards; those of a killed run are not made again.
 
     Raises:
         DataError: a file cannot be read, or has other columns than the first one.
@@ -95,17 +98,24 @@ def read_rows(
             else:
                 columns = names
                 wanted = {name: TypedColumn(name, role) for name, role in choose(names, table.name).items()}
+                for frame, texts in spill.shards() if spill else ():
+                    for one, column in wanted.items():
+                        column.map(frame[one], texts.get(one))
             parts.append((rows, table.name, table.line))
             untyped = untyped or table.untyped
             for batch in table.batches(list(wanted)):
                 flat, n_empty = unlisted(batch, table.name)
                 listed_rows, empty = listed_rows + (len(batch) if flat is not batch else 0), empty + n_empty
                 rows += len(flat)
+                if spill is not None and rows <= spill.rows:
+                    continue
                 for one, column in wanted.items():
                     column.add(flat[one], table.untyped)
+                _write_shard(wanted, spill, rows, SHARD)
             for note in table.notes():
                 before = remarks.get(note.text)
                 remarks[note.text] = note if before is None else replace(note, rows=before.rows + note.rows)
+    _write_shard(wanted, spill, rows, 1)
     frame = pl.DataFrame({one: column.take() for one, column in wanted.items()})
     pa.default_memory_pool().release_unused()  # Arrow keeps what its batches took
     name = parts[0][1] if len(parts) == 1 else (short_name(data) if isinstance(data, str) else f"{len(parts)} files")
@@ -119,7 +129,18 @@ def read_rows(
         return where if len(parts) == 1 else f"{file} {where}".strip()
 
     has_lines = len(parts) > 1 or parts[0][2] is not None
-    return frame, Source(name, line if has_lines else None, tuple(remarks.values()), untyped, owned=True)
+    return frame, Source(name, line if has_lines else None, tuple(remarks.values()), untyped, owned=True, spill=spill)
+
+
+def _write_shard(columns: Mapping[str, TypedColumn], spill: Spill | None, rows: int, least: int) -> None:
+    """Write the rows since the last shard, of ``rows`` that were read, if there are ``least``."""
+    if spill is None or rows - spill.rows < least:
+        return
+    parts = {name: column.shard() for name, column in columns.items()}
+    texts = {name: text for name, (_, text) in parts.items() if text is not None}
+    frame = spill.add({name: column for name, (column, _) in parts.items()}, texts)
+    for name, column in columns.items():
+        column.map(frame[name], texts.get(name))
 
 
 def first_rows(data: Data, options: ReadOptions, names: Sequence[str], n_rows: int) -> pl.DataFrame:

@@ -25,10 +25,14 @@ class TypedColumn:
 
     def __init__(self, name: str, role: Role) -> None:
         self._name, self._role = name, role
+        self._shards: list[pl.Series] = []
         self._parts: list[pl.Series] = []
         self._coded = False
         # One dictionary for all batches of this column, and for no other column.
         self._codes = pl.Categorical(pl.Categories.random())
+        # Polars forgets the dictionary when no column uses it.
+        self._holder = pl.Series([], dtype=self._codes)
+        self._n_saved = 0  # texts that shards have
 
     def add(self, values: pl.Series, untyped: bool) -> None:
         """Take the next batch; ``untyped`` values are texts that may spell numbers."""
@@ -40,9 +44,30 @@ class TypedColumn:
             values = _as_times(values)
         self._parts.append(values)
 
+    def shard(self) -> tuple[pl.Series, pl.Series | None]:
+        """The batches since the last shard, texts as codes; and the texts that no shard has, in the order of codes."""
+        shards, self._shards = self._shards, []
+        column, self._shards = self.take(), shards
+        if not self._coded:
+            return column, None
+        # With the first text, integers of earlier shards have become texts too.
+        several = [column] if self._n_saved else [column, *shards]
+        distinct = pl.concat([one.alias("").unique() for one in several]).unique().drop_nulls()
+        table = pl.DataFrame({"code": distinct.to_physical(), "text": distinct.cast(pl.String)})
+        return column.to_physical(), table.filter(pl.col("code") >= self._n_saved).sort("code")["text"]
+
+    def map(self, column: pl.Series, texts: pl.Series | None) -> None:
+        """Take back what ``shard`` has given, from a file."""
+        if texts is not None:
+            texts.cast(self._codes)  # the same order gives the same codes
+            self._n_saved += len(texts)
+            self._start_codes()
+            column = column.cat.to(self._codes)
+        self._shards.append(column)
+
     def take(self) -> pl.Series:
         """The whole column; it is not kept here."""
-        parts, self._parts = self._parts, []
+        parts, self._shards, self._parts = [*self._shards, *self._parts], [], []
         if not parts:
             return pl.Series(self._name, [], pl.String)
         dtypes = {part.dtype for part in parts}
@@ -65,12 +90,17 @@ class TypedColumn:
             values = values.cast(pl.String)
         if values.dtype != pl.String:
             return values
-        if not self._coded:
-            self._coded = True
-            self._parts = [
-                part.cast(pl.String).cast(self._codes) if part.dtype.is_integer() else part for part in self._parts
-            ]
+        self._start_codes()
         return values.cast(self._codes)
+
+    def _start_codes(self) -> None:
+        if self._coded:
+            return
+        self._coded = True
+        self._shards, self._parts = (
+            [part.cast(pl.String).cast(self._codes) if part.dtype.is_integer() else part for part in parts]
+            for parts in (self._shards, self._parts)
+        )
 
 
 def _as_numbers(values: pl.Series) -> pl.Series:
