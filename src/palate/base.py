@@ -417,8 +417,8 @@ class Recipe(Generic[M_co]):
     def for_data(self, train: Dataset | Any) -> Self:
         """The recipe with a value in every field that ``None`` leaves to the data; fields with a value keep it.
 
-        ``fit`` calls it. The values are functions of the numbers of rows, users and items of the training rows, never
-        of a fit. A recipe without such fields returns itself.
+        ``fit`` calls it. The values are functions of the training rows, mostly of the numbers of rows, users and items,
+        never of a fit. A recipe without such fields returns itself.
 
         Args:
             train: the training rows, as for ``fit``.

@@ -12,6 +12,8 @@ from palate.data.ids import IdMap
 from palate.errors import RecipeError
 from palate.models.ials import IALS, WALS, Alternation
 from palate.models.least_squares import leading_vectors
+from palate.models.scale import taste
+from worlds import World
 
 
 def dataset(user, item, weight=None, n_users=None, n_items=None) -> Dataset:
@@ -109,6 +111,38 @@ def test_a_half_step_is_the_exact_minimum(data, dim, weighting):
         np.testing.assert_allclose(state.user_UD[user], np.linalg.solve(system, mine.T @ w), rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.parametrize("weighting", ["none", "linear"])
+@pytest.mark.parametrize("dim", [8, 24])
+def test_short_and_long_rows_are_solved_alike(dim, weighting):
+    """Users have 0 to 40 items: short rows are solved in batches, others one by one, as n x n or D x D."""
+    rng = np.random.default_rng(0)
+    user = np.repeat(np.arange(41), np.arange(41))
+    data = dataset(user, np.concatenate([rng.permutation(50)[:n] for n in range(41)]), rng.integers(1, 6, len(user)))
+    recipe = IALS(dim=dim, unobserved_weight=0.2, regularization=0.3, weighting=weighting, init_std=1.0)
+    state = Alternation(recipe, data, seed=0)
+    state.solve_users()
+    item, rows = state.item_ID.astype(np.float64), data.interactions
+    assert not state.user_UD[0].any()
+    for one in range(1, 41):
+        mine = item[rows.item[rows.user == one]]
+        w = rows.weight[rows.user == one] / rows.weight.mean() if weighting == "linear" else np.ones(len(mine))
+        system = 0.2 * item.T @ item + (mine.T * w) @ mine + 0.3 * (w.sum() + 0.2 * 50) * np.eye(dim)
+        np.testing.assert_allclose(state.user_UD[one], np.linalg.solve(system, mine.T @ w), rtol=1e-3, atol=1e-4)
+
+
+def test_where_only_popularity_can_be_learned_more_is_shrunk():
+    """Worlds of equal size with tastes and without; rows in another order hardly matter."""
+    strengths = {}
+    for amount in (0.0, 0.6):
+        data = World(1_000, 600, 12, 0.5, 5, amount).dataset()
+        found = taste(data, 0.05)
+        assert (found < 1.05) if amount == 0 else (found > 1.3)
+        order = np.random.default_rng(1).permutation(len(data))
+        assert taste(data.with_rows(data.interactions.take(order)), 0.05) == pytest.approx(found, rel=0.03)
+        strengths[amount] = IALS().for_data(data).regularization
+    assert strengths[0.0] > 2 * strengths[0.6]
+
+
 def test_learns_the_checkerboard_and_so_do_blocks():
     data = checkerboard()
     for recipe in (IALS(dim=8), IALS.fast(), IALS(dim=8, block=3)):
@@ -133,9 +167,9 @@ def test_blocks_reach_the_objective_of_exact_solves():
 @pytest.mark.parametrize("weighting", ["none", "linear"])
 def test_the_start_is_made_of_the_leading_singular_vectors(weighting):
     rng = np.random.default_rng(1)
-    taste = rng.standard_normal((50, 3)) @ rng.standard_normal((3, 40)) + 0.1 * rng.standard_normal((50, 40))
-    user, item = np.nonzero(taste > 0)
-    data = dataset(user, item, 1 + taste[user, item], 50, 41)  # nobody touched the last item
+    liking = rng.standard_normal((50, 3)) @ rng.standard_normal((3, 40)) + 0.1 * rng.standard_normal((50, 40))
+    user, item = np.nonzero(liking > 0)
+    data = dataset(user, item, 1 + liking[user, item], 50, 41)  # nobody touched the last item
     state = Alternation(IALS(dim=3, weighting=weighting), data, seed=0)
     dense = np.zeros((50, 41))
     weight = data.interactions.weight

@@ -13,11 +13,12 @@ Benchmarks", eq. 3 to 5, after Hu, Koren & Volinsky 2008).
 By default IALS takes a and l from the data. With n and m the mean events per user and per item,
 
     a = min(1, c density),   c = 10                unobserved cells weigh ten times as much as observed ones
-    l = f (n^1/2 + m^1/2) (n + a I)^-v/2 (m + a U)^-v/2,   f = 0.7
+    l = f (n^1/2 + m^1/2) (n + a I)^-v/2 (m + a U)^-v/2,   f = 0.7, up to 2 where tastes are no more than noise
 
 The ridges of a mean user and a mean item shrink the singular values of the observed matrix by about their geometric
 mean, which is then f (n^1/2 + m^1/2): a fixed part of the largest singular value of random rows, which is noise (see
-``benchmarks/ials_defaults.py`` for the study that chose c and f). The published a = 0.1, l = 0.003 on ML-20M, 0.02 and
+``benchmarks/ials_defaults.py`` for the study that chose c and f). Where no direction but popularity stands out of noise
+(see ``scale.taste``), f rises to 2, which leaves popularity alone. The published a = 0.1, l = 0.003 on ML-20M, 0.02 and
 0.002 on MSD are c = 28 and 14, f = 0.5 and 0.2 in these terms; on a catalog ten times as wide with fewer events per
 user the same numbers shrink all that is personal away.
 
@@ -57,12 +58,14 @@ from palate.errors import RecipeError
 from palate.models.confidence import Confidence, Weighting
 from palate.models.dot_product import EVENLY, DotProductModel, Events, FoldIn, Recency, events_of, positive_events
 from palate.models.least_squares import Floats, Rows, diagonal, leading_vectors, solve_rows, solved_parts
-from palate.models.scale import Scale
+from palate.models.scale import Scale, taste
 from palate.progress import ProgressEvent, silent
 
 LOSS_CELLS = 4_000_000  # numbers gathered at once by ``Alternation.loss``
 # c and f of the module's docstring.
 UNOBSERVED_SHARE, SHRINKAGE = 10.0, 0.7
+TASTE, NO_TASTE_SHRINKAGE = (1.03, 1.1), 2.0  # below, between and above: all noise is shrunk away, some, a part
+EXACT_WIDTH, BLOCK = 128, 64  # beyond this width blocks reach the same objective in less time
 
 
 class LeastSquares(FoldIn):
@@ -224,8 +227,9 @@ class Alternation:
 
     def _solve(self, other_ND: Floats, rows: Rows, start_RD: Floats, prior_RD: Floats | None = None) -> Floats:
         penalty = np.float32(self.recipe.strengths[0]) * self.spectrum_D
-        # A block sweep only improves its start, and zeros are no start: the first step is exact.
-        block = self.recipe.block if start_RD.any() else None
+        block = self.recipe.block or (BLOCK if self.recipe.dim > EXACT_WIDTH else None)
+        if not start_RD.any():  # a block sweep only improves its start, and zeros are no start
+            block = None
         solved = solve_rows(other_ND, penalty, rows, start_RD, block, prior_RD)
         if not np.isfinite(solved).all():
             raise RecipeError("a least squares solution is not finite: raise regularization, or check the weights")
@@ -259,7 +263,8 @@ class _Als(Recipe[ALSModel]):
         unobserved_weight: a, the weight of every squared score; None: by the density of the data.
         regularization: l; None: by the events per user and per item.
         exponent: v; 1 scales the regularization by the amount of data of a row, 0 not at all.
-        block: width b of the coordinate blocks, None for exact solves; pays for D above 128.
+        block: width b of the coordinate blocks; rows with at most b entries are solved exactly, all rows where b is D.
+            None: 64 for D above 128, else exact.
         init_std: standard deviation of the first item vectors' length, apart from the singular vectors.
         half_life_events: history events after which an event counts half in its user's vector; None counts all alike.
         floor: the least weight of an event there, however old, as a fraction of the latest.
@@ -294,7 +299,8 @@ class _Als(Recipe[ALSModel]):
         if regularization is None:
             # All rows and columns of the tables count in ``ridge``, also those without events.
             amounts = (scale.per_user + a * rows.n_items) * (scale.per_item + a * rows.n_users)
-            shrinkage = SHRINKAGE * scale.noise * (scale.per_user * scale.per_item) ** 0.5
+            part = float(np.interp(taste(rows, a), TASTE, (NO_TASTE_SHRINKAGE, SHRINKAGE)))
+            shrinkage = part * scale.noise * (scale.per_user * scale.per_item) ** 0.5
             regularization = shrinkage * amounts ** (-self.exponent / 2)
         return replace(self, unobserved_weight=a, regularization=regularization)
 

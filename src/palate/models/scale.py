@@ -5,8 +5,12 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
+from scipy.sparse import csr_array, diags_array
+from scipy.sparse.linalg import svds
 
 from palate.data.dataset import Dataset
+
+LEAST_SIZE = 200  # users and items from which ``taste`` can tell
 
 
 class Scale(NamedTuple):
@@ -32,3 +36,34 @@ class Scale(NamedTuple):
         in proportion to this number shrinks the same part of the noise on any data.
         """
         return float(self.per_user**-0.5 + self.per_item**-0.5)
+
+
+def taste(rows: Dataset, unobserved_weight: float) -> float:
+    """How far tastes stand out of noise: about 1 where nothing but popularity can be learned, from 1.1 on elsewhere.
+
+    The second singular value of the matrix of positive rows, over that of the same matrix with its items shuffled,
+    which keeps only how active users and how popular items are (Horn 1965, "A Rationale and Test for the Number of
+    Factors in Factor Analysis"). The first one is popularity. A row counts 1 over the root of the amounts of its user
+    and item. Infinite below 200 users or items, where a single user could decide.
+
+    Args:
+        rows: of which there is at least one.
+        unobserved_weight: of each cell in the amounts, in which a row has 1; above 0.
+    """
+    kept = rows.interactions.weight > 0
+    user, item = rows.interactions.user[kept], rows.interactions.item[kept]
+    users, items = rows.n_users, rows.n_items
+    if min(users, items) < LEAST_SIZE:
+        return np.inf
+    scale_U, scale_I = (
+        diags_array((np.bincount(side, minlength=size) + unobserved_weight * others).astype(np.float32) ** -0.5)
+        for side, size, others in ((user, users, items), (item, items, users))
+    )
+    start, second = np.ones(min(users, items), np.float32), []
+    for column in (item, np.random.default_rng(0).permutation(item)):
+        matrix_UI = csr_array((np.ones(len(user), np.float32), (user, column)), shape=(users, items))
+        matrix_UI.data[:] = 1  # pairs that occur twice
+        matrix_UI = scale_U @ matrix_UI @ scale_I
+        # To a thousandth, which takes a few dozen products.
+        second.append(float(svds(matrix_UI, k=2, tol=1e-3, v0=start, return_singular_vectors=False).min()))
+    return second[0] / max(second[1], float(np.finfo(np.float32).tiny))
