@@ -19,10 +19,12 @@ from palate.cli import (
     data,
     demo,
     doctor,
+    drift,
     evaluate,
     explain,
     index,
     keys,
+    off_policy,
     onboard,
     prepare,
     quickstart,
@@ -87,6 +89,8 @@ app.command("explain")(explain.explain)
 app.command("why-not")(why_not.why_not)
 app.command("onboard")(onboard.onboard)
 app.command("cold-start")(cold_start.cold_start)
+app.command("drift")(drift.drift)
+app.command("off-policy")(off_policy.off_policy)
 app.command("index")(index.index)
 app.command("report")(report.report)
 app.command("reproduce")(reproduce.reproduce)
