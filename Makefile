@@ -24,13 +24,13 @@ help:            ## list the targets
 
 venv: $(STAMP)   ## .venv with every extra and the tools of development, once
 
-$(STAMP): pyproject.toml constraints.txt scripts/install.py
+$(STAMP): pyproject.toml constraints.txt scripts/install.py scripts/hashes.txt
 	$(PYTHON) scripts/install.py all
 	@touch $(LIGHT) $@
 
 runtime: $(LIGHT) ## .venv with the library and its command line alone, once
 
-$(LIGHT): pyproject.toml constraints.txt scripts/install.py
+$(LIGHT): pyproject.toml constraints.txt scripts/install.py scripts/hashes.txt
 	$(PYTHON) scripts/install.py runtime
 	@touch $@
 

@@ -4,6 +4,9 @@
     python scripts/install.py serve,rank  the same with these extras
     python scripts/install.py all         every extra and the tools of development: what `make test` needs
 
+A file that differs from its digest in scripts/hashes.txt is refused. PyTorch's CPU build has no digest there: it comes
+from an index of its own.
+
 Uses the standard library alone, so that any Python 3.11 or newer runs it, also on Windows where there is no make.
 """
 
@@ -16,6 +19,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -32,6 +36,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("what", help="runtime, all, or extras with commas between them")
     parser.add_argument("--venv", type=Path, default=ROOT / ".venv", help="folder of the environment (default: .venv)")
+    parser.add_argument("--no-hashes", action="store_true", help="install by version alone, without digests")
     arguments = parser.parse_args()
     if sys.version_info < (3, 11):  # noqa: UP036, an older Python starts this file too
         sys.exit(
@@ -42,16 +47,33 @@ def main() -> None:
     if not python.exists():
         say(f"environment {folder} for Python {platform.python_version()}")
         subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
-    if wants_cpu_build() and not installed(python, "torch"):
+    gpu = shutil.which("nvidia-smi") or Path("/dev/nvidiactl").exists()
+    if platform.system() == "Linux" and not gpu and not version(python, "torch"):
         say("PyTorch for the CPU: there is no GPU here")
         # Without its requirements: they come from the plain index with the rest.
-        pip(python, "--index-url", CPU_BUILDS, "--no-deps", "torch", needed=False)
-    extras = {"runtime": "", "all": f"[{every_extra()}]"}.get(arguments.what, f"[{arguments.what}]")
+        pip(python, "--no-deps", *cpu_build(), needed=False)
+    import tomllib  # here: an older Python is told its version instead
+
+    about = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    optional = about["project"]["optional-dependencies"]
+    what = {"runtime": [], "all": list(optional)}.get(arguments.what, arguments.what.split(","))
+    if unknown := set(what) - set(optional):
+        sys.exit(f"no extra {', '.join(sorted(unknown))}: the extras are {', '.join(optional)}")
+    needs = about["build-system"]["requires"] + about["project"]["dependencies"]
+    needs += [one for extra in what for one in optional[extra]]
     say(
         "Palate and its libraries"
         + (", with every extra and the tools of development" if arguments.what == "all" else "")
     )
-    pip(python, "-e", f"{ROOT}{extras}")
+    with tempfile.TemporaryDirectory() as temporary:
+        path = Path(temporary) / "requirements.txt"
+        # PyTorch's CPU build needs no CUDA, of which the list has several GB.
+        path.write_text(with_hashes(needs, cuda="+cpu" not in version(python, "torch")), encoding="utf-8")
+        hashed = not arguments.no_hashes and pip(python, "--require-hashes", "-r", str(path), needed=False)
+    if not hashed:
+        say("  versions are held by constraints.txt alone, without digests")
+    # A folder such as Palate's own has no digest; by now it needs nothing else.
+    pip(python, *(("--no-deps", "--no-build-isolation") if hashed else ()), "-e", f"{ROOT}[{','.join(what)}]")
     remove_test_programs(folder)
     say("compiling what a first start imports")
     compile_imported(python)
@@ -59,37 +81,39 @@ def main() -> None:
     say(f"done: {size / 1e9:.2f} GB in {folder.name}")
 
 
-def every_extra() -> str:
-    """The names of all extras, with commas between them."""
-    import tomllib  # here: an older Python is told its version instead
-
-    return ",".join(tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"])
-
-
-def wants_cpu_build() -> bool:
-    """Linux without a GPU, where the plain index would bring several GB of CUDA libraries, and the index answers."""
-    gpu = shutil.which("nvidia-smi") or Path("/dev/nvidiactl").exists()
-    if platform.system() != "Linux" or gpu:
-        return False
+def cpu_build() -> list[str]:
+    """What pip has to install for PyTorch's CPU build: from its index, or from the one that pip is set to."""
+    (pinned,) = re.findall(r"^torch==\S+", (ROOT / "constraints.txt").read_text(encoding="utf-8"), re.M)
     try:
         with urllib.request.urlopen(f"{CPU_BUILDS}/torch/", timeout=5):
-            return True
+            return ["--index-url", CPU_BUILDS, pinned]
     except (urllib.error.URLError, TimeoutError, OSError):
-        say("the index of PyTorch's CPU builds does not answer: PyTorch comes from the index that pip is set to")
-        return False
+        say("the index of PyTorch's CPU builds does not answer: looking in the index that pip is set to")
+        return [f"{pinned}+cpu"]
 
 
-def installed(python: Path, name: str) -> bool:
-    """Whether the environment has a package of this name, in the version that the constraints hold."""
-    pinned = next(line for line in (ROOT / "constraints.txt").read_text().splitlines() if line.startswith(f"{name}=="))
-    version = pinned.partition("==")[2].split()[0]
+def with_hashes(needs: list[str], cuda: bool) -> str:
+    """The lines of hashes.txt for these requirements and all that they need, by its notes on what is there via what."""
+    text = (ROOT / "scripts/hashes.txt").read_text(encoding="utf-8")
+    blocks = re.findall(r"^(([\w.-]+)==.*(?:\n +--hash.*)+)\n +# via (.*)", text, re.M)
+    found, more = set[str](), {re.split(r"[^\w.-]", one)[0].lower() for one in needs}
+    while more:
+        found |= more
+        more = {name for _, name, via in blocks if name not in found and not found.isdisjoint(via.split(", "))}
+        more = {name for name in more if cuda or not name.startswith(("nvidia-", "cuda-", "triton"))}
+    return "\n".join(block for block, name, _ in blocks if name in found)
+
+
+def version(python: Path, name: str) -> str:
+    """The version of a package in the environment if it is the one of the constraints, else ""."""
     code = f"from importlib.metadata import version; print(version({name!r}))"
     found = subprocess.run([python, "-c", code], capture_output=True, text=True, check=False).stdout.strip()
-    return found.partition("+")[0] == version
+    held = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    return found if f"{name}=={found.partition('+')[0]}" in held else ""
 
 
-def pip(python: Path, *arguments: str, needed: bool = True) -> None:
-    """Run pip; of its lines, those about large downloads, installation and errors are shown."""
+def pip(python: Path, *arguments: str, needed: bool = True) -> bool:
+    """Whether pip could install; of its lines, those about large downloads, installation and errors are shown."""
     command = [str(python), "-m", "pip", "install", "--disable-pip-version-check", "--no-compile"]
     command += ["-c", str(ROOT / "constraints.txt"), *arguments]
     lines: list[str] = []
@@ -102,11 +126,14 @@ def pip(python: Path, *arguments: str, needed: bool = True) -> None:
                 say(f"  {line.strip()[:120]}")
             elif line.startswith("Installing collected packages"):
                 say(f"  installing {line.count(',') + 1} packages")
-    if process.returncode:
-        if not needed:
-            say("  not installed from there: it comes with the rest")
-            return
+    if process.returncode and any("DO NOT MATCH THE HASHES" in line for line in lines):
+        sys.exit(
+            f"{''.join(lines[-20:])}\na file differs from its digest in scripts/hashes.txt: it was damaged or changed "
+            "on its way. If your index builds its own files, add --no-hashes"
+        )
+    if process.returncode and needed:
         sys.exit(f"{''.join(lines[-20:])}\npip could not install what Palate needs: read its last lines above")
+    return process.returncode == 0
 
 
 def remove_test_programs(folder: Path) -> None:

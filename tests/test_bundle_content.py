@@ -131,7 +131,7 @@ def test_trees_are_checked_before_lightgbm_reads_them(tmp_path: Path) -> None:
 
 
 def test_random_changes_end_in_a_bundle_error_or_a_bundle_that_a_save_would_write() -> None:
-    counts = bundle_fuzz.run(range(300))
+    counts = bundle_fuzz.run(range(400))
     assert counts["refused"] > 150
     assert counts["as before"] > 30
     assert counts["another bundle"] > 5

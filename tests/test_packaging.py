@@ -6,6 +6,7 @@ requires, and those that they require, and nothing else: as after ``pip install 
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import re
@@ -14,6 +15,7 @@ import sys
 import tarfile
 import tomllib
 import zipfile
+from collections.abc import Collection
 from importlib import metadata
 from pathlib import Path
 
@@ -45,19 +47,18 @@ def packages(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return sdist, wheel
 
 
-def required(name: str = "palate") -> set[str]:
-    """The distributions that one requires without extras, directly or not."""
-    found, todo = set[str](), [name]
+def required(extras: Collection[str] = ()) -> set[str]:
+    """The distributions that this one requires with these extras, directly or not."""
+    found = set[tuple[str, str]]()  # name and extra
+    todo = [("palate", extra) for extra in ("", *extras)]
     while todo:
-        one = canonicalize_name(todo.pop())
-        if one in found:
-            continue
-        found.add(one)
-        for text in metadata.requires(one) or []:
-            need = Requirement(text)
-            if need.marker is None or need.marker.evaluate({"extra": ""}):
-                todo.append(need.name)
-    return found
+        name, extra = todo.pop()
+        found.add((name, extra))
+        for need in map(Requirement, metadata.requires(name) or []):
+            if need.marker is None or need.marker.evaluate({"extra": extra}):
+                ones = {(canonicalize_name(need.name), one) for one in ("", *need.extras)}
+                todo += ones - found
+    return {name for name, _ in found}
 
 
 @pytest.fixture(scope="module")
@@ -179,3 +180,26 @@ def test_the_first_command_installs_the_library_alone() -> None:
     makefile = (ROOT / "Makefile").read_text()
     assert "\ndemo: runtime " in makefile
     assert "\ntest: venv " in makefile
+
+
+@pytest.mark.parametrize(
+    "extras", [[], ["serve"], list(PROJECT["optional-dependencies"])], ids=["none", "serve", "all"]
+)
+def test_the_set_up_has_a_digest_for_each_library(extras: list[str]) -> None:
+    spec = importlib.util.spec_from_file_location("install", ROOT / "scripts" / "install.py")
+    assert spec is not None
+    assert spec.loader is not None
+    install = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(install)
+    needs = PROJECT["dependencies"] + [one for extra in extras for one in PROJECT["optional-dependencies"][extra]]
+    lines = install.with_hashes(needs, cuda=False)
+    # Some libraries have several versions, each for some versions of Python.
+    pinned = re.findall(r"^([\w.-]+==\S+) .*\\\n +--hash=sha256:[0-9a-f]{64}", lines, re.M)
+    names = {one.partition("==")[0] for one in pinned}
+    assert len(pinned) == len(re.findall("^[^ ]", lines, re.M))
+    # At least what this machine needs, in the versions of the constraints, and without any library of CUDA.
+    assert required(extras) - {"palate"} <= names
+    assert set(pinned) <= {line.partition(" ")[0] for line in (ROOT / "constraints.txt").read_text().splitlines()}
+    assert not [name for name in names if name.startswith(("nvidia", "cuda"))]
+    if not extras:
+        assert not {"fastapi", "faiss-cpu", "pytest"} & names

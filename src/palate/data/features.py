@@ -20,6 +20,7 @@ from typing import Any, Literal, NamedTuple, Self, cast, get_args
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
+from pydantic import TypeAdapter, ValidationError
 from scipy import sparse
 
 from palate.data.dataset import Dataset
@@ -228,12 +229,13 @@ class FeatureSchema:
         Raises:
             DataError: not a feature schema.
         """
-        from pydantic import TypeAdapter, ValidationError
-
         try:
-            return TypeAdapter(cls).validate_python(plain)
+            return ADAPTER.validate_python(plain)
         except ValidationError as error:
             raise DataError(f"no feature schema ({error.errors()[0]['msg']}): fit the model again") from None
+
+
+ADAPTER = TypeAdapter(FeatureSchema)  # made once: it takes as long as the rest of loading a small bundle
 
 
 def indicators(table: pl.DataFrame) -> list[sparse.csr_array]:

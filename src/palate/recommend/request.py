@@ -115,9 +115,9 @@ def as_k(k: Any) -> int:
         DataError: it is below 1, or not an integer.
     """
     number = _integer(k)
-    if number is None:
+    if number is None or isinstance(k, bool):
         raise DataError(f"k={k!r}: must be an integer, the number of items of a list")
-    if isinstance(k, bool) or number < 1:
+    if number < 1:
         raise DataError(f"k={k}: ask for at least 1 item")
     return number
 
@@ -195,7 +195,7 @@ def _events(names: list[str], histories: Any, default_weight: float = 1.0) -> _E
     for user in lists.keys() - set(names):
         raise DataError(f"histories names user {user!r}, who is not asked for: add the id to users")
     for name, events in lists.items():
-        if isinstance(events, str) or not isinstance(events, Iterable):
+        if isinstance(events, str | Mapping) or not isinstance(events, Iterable):
             raise DataError(f"the history of user {name!r} is {events!r}: put the item ids into a list")
     # A generator can be read only once, and has no length.
     per_user: list[Any] = [
