@@ -75,11 +75,6 @@ DRAWS = (
 )
 
 
-def _versions() -> dict[str, str]:
-    found = {name: version(name) for name in ("palate", "torch", "numpy", "polars")}
-    return {**found, "python": platform.python_version()}
-
-
 @dataclass(frozen=True, eq=False)
 class Bundle:
     """A fitted model with its recipe, ids, metrics and origin.
@@ -99,7 +94,12 @@ class Bundle:
     metrics: tuple[dict[str, Any], ...] = ()
     split: str | None = None
     candidates: str | None = None
-    versions: Mapping[str, str] = field(default_factory=_versions)
+    versions: Mapping[str, str] = field(
+        default_factory=lambda: {
+            **{name: version(name) for name in ("palate", "torch", "numpy", "polars")},
+            "python": platform.python_version(),
+        }
+    )
     created: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
     refit: Mapping[str, Any] | None = None
 

@@ -83,7 +83,12 @@ def move_into_place(temporary: Path, path: Path) -> None:
     """Give a finished file of the same folder its name; its bytes are on the disk before the name is."""
     sync(temporary)
     # Libraries that make their file with mkstemp (safetensors) leave mode 0600, whatever the umask.
-    mode = path.stat().st_mode & 0o777 if path.exists() else 0o666 & ~_umask()
+    if path.exists():
+        mode = path.stat().st_mode & 0o777
+    else:
+        mask = os.umask(0o077)  # it cannot be read without being set
+        os.umask(mask)
+        mode = 0o666 & ~mask
     temporary.chmod(mode)
     os.replace(temporary, path)
     sync(path.parent)
@@ -296,10 +301,3 @@ def _system_errors(temporary: Path, path: Path) -> Iterator[None]:
 def _temporary(path: Path) -> Path:
     # Beside the target: a rename between two file systems is a copy, which a crash can cut in half.
     return path.with_name(f"{TEMPORARY}{secrets.token_hex(4)}-{path.name}")
-
-
-def _umask() -> int:
-    # There is no way to read the umask without setting it.
-    mask = os.umask(0o077)
-    os.umask(mask)
-    return mask

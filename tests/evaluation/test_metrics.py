@@ -28,7 +28,9 @@ EXPECTED = {
 
 @pytest.mark.parametrize("name", METRICS)
 def test_hand_worked_fractions(name: str) -> None:
-    assert METRICS[name](HITS, RELEVANT)[:, -1].tolist() == pytest.approx([float(x) for x in EXPECTED[name]])
+    value = METRICS[name](HITS, RELEVANT)
+    assert value[:, -1].tolist() == pytest.approx([float(x) for x in EXPECTED[name]])
+    assert value.dtype == torch.float64  # means over many users do not lose digits
 
 
 @pytest.mark.parametrize("name", METRICS)

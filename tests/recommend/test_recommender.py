@@ -216,6 +216,7 @@ def test_unknown_history_items_are_counted() -> None:
         ),
         (lambda r: r.recommend([0], histories={0: [("i1", 1, "5")]}), "the time '5': give a finite number"),
         (lambda r: r.recommend([0], histories={0: 3}), "put the item ids into a list"),
+        (lambda r: r.recommend([0], histories={0: {"i1": 0.5}}), "put the item ids into a list"),
         (lambda r: r.recommend([0, 2**63]), "does not fit into 64 bits"),
         (lambda r: r.recommend(np.array([2**63], np.uint64)), "does not fit into 64 bits"),
         (lambda r: r.similar(np.uint64(2**63)), "does not fit into 64 bits"),

@@ -39,10 +39,10 @@ def list_sets(as_json: Json = False) -> None:
     licenses: dict[str, list[str]] = {}
     for entry in REGISTRY.values():
         licenses.setdefault(entry.license, []).append(entry.name)
-    shown = [
-        [row["name"], *(f"{row[key]:,}" for key in ("rows", "users", "items")), _megabytes(row["bytes"]), row["where"]]
-        for row in rows
-    ]
+    shown = []
+    for row in rows:
+        download = "by hand" if row["bytes"] is None else f"{row['bytes'] / 1e6:.1f} MB"
+        shown.append([row["name"], *(f"{row[key]:,}" for key in ("rows", "users", "items")), download, row["where"]])
     caption = "\n".join(f"{', '.join(names)}: {license}" for license, names in licenses.items())
     table("Data sets", ["name", "rows", "users", "items", "download", "where"], shown, caption)
 
@@ -154,7 +154,3 @@ def _shown(key: str, value: Any) -> str:
     if isinstance(value, list):
         return ("\n" if key == "notes" else ", ").join(value) or "none"
     return f"{value:,}" if isinstance(value, int) else str(value)
-
-
-def _megabytes(size: int | None) -> str:
-    return "by hand" if size is None else f"{size / 1e6:.1f} MB"

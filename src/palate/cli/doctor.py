@@ -46,6 +46,8 @@ def _found() -> dict[str, dict[str, Any]]:
     import torch
 
     imported = time.process_time() - began
+    from palate.datasets.download import cache_folder
+
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     one, several = _seconds(1), _seconds(torch.get_num_threads())
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
@@ -73,7 +75,7 @@ def _found() -> dict[str, dict[str, Any]]:
             "modules are compiled": Path(importlib.util.cache_from_source(torch.__file__)).exists(),
             "ms to reach the disk": round(1000 * _write_seconds(), 1),
         },
-        "data": {"PALATE_DATA": os.environ.get("PALATE_DATA", "not set"), "cache": str(_cache())},
+        "data": {"PALATE_DATA": os.environ.get("PALATE_DATA", "not set"), "cache": str(cache_folder())},
         "extras": _extras(),
     }
 
@@ -127,12 +129,6 @@ def _write_seconds() -> float:
             return time.perf_counter() - began
     except OSError:
         return float("nan")
-
-
-def _cache() -> Path:
-    from palate.datasets.download import cache_folder
-
-    return cache_folder()
 
 
 def _extras() -> dict[str, str]:

@@ -223,7 +223,7 @@ class FeatureSchema:
         return asdict(self)
 
     @classmethod
-    def from_dict(cls, plain: Mapping[str, Any]) -> Self:
+    def from_dict(cls, plain: Mapping[str, Any]) -> FeatureSchema:
         """The schema of a ``to_dict`` result, also after a round trip through JSON.
 
         Raises:

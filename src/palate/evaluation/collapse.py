@@ -19,7 +19,6 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from palate.base import Model, Query, device_of, reads_ratings
 from palate.data.dataset import Dataset
@@ -93,14 +92,9 @@ def _look(model: Model, train: Dataset, users: NDArray[np.int64], k: int) -> _Lo
         score_BI[torch.from_numpy(owner), torch.from_numpy(history.items.astype(np.int64))] = -torch.inf
         best = score_BI.topk(min(k + 1, train.n_items))
         lists.append(best.indices[:, :k].where(torch.isfinite(best.values[:, :k]), -1))
-        equal += int((torch.isfinite(best.values).all(1) & _same(best.values)).sum())
+        same_B = (best.values == best.values[:, :1]).all(1) & torch.isfinite(best.values).all(1)
+        equal += int(same_B.sum()) if best.values.shape[1] > 1 else 0
     return _Look(torch.cat(lists).numpy(), torch.cat(plain).numpy(), bad, equal, personal)
-
-
-def _same(value_BK: Tensor) -> Tensor:
-    return (
-        (value_BK.max(1).values == value_BK.min(1).values) if value_BK.shape[1] > 1 else torch.zeros(len(value_BK)) > 0
-    )
 
 
 def _on_lists(look: _Look, n_items: int) -> Iterator[str]:

@@ -119,13 +119,6 @@ def _zero_inflated(values_U: Floats, level: float, largest: float) -> tuple[floa
     return share * mean, float(max(share * mean - down, 0.0)), float(min(share * mean + up, largest))
 
 
-def _few(values_UM: Floats) -> NDArray[np.bool_]:
-    """(M,) which columns are too few users for the bootstrap, see ``FEW_USERS``."""
-    away_M = np.minimum((values_UM != 0).sum(0), (values_UM != values_UM.max(0)).sum(0))
-    few_M: NDArray[np.bool_] = (away_M < FEW_VALUES) | (len(values_UM) < FEW_USERS)
-    return few_M
-
-
 @overload
 def intervals(
     values: Mapping[str, Floats], *, level: float = ..., resamples: int = ..., seed: int = ...
@@ -174,7 +167,8 @@ def _intervals(values_UM: Floats, level: float, resamples: int, seed: int) -> ND
     if users < 2 or not metrics:
         return np.full((metrics, 2), np.nan)
     values_UM = np.asarray(values_UM, dtype=np.float64)
-    few_M = _few(values_UM)
+    away_M = np.minimum((values_UM != 0).sum(0), (values_UM != values_UM.max(0)).sum(0))
+    few_M = (away_M < FEW_VALUES) | (users < FEW_USERS)  # too few users for the bootstrap
     bounds_M2 = np.empty((metrics, 2))
     for column in np.flatnonzero(few_M):
         bounds_M2[column] = mover_interval(values_UM[:, column], level)

@@ -162,17 +162,14 @@ def fit_until_worse(
 
     model = recipe.fit(inner.train, replace(options, validation_callback=watched, patience=patience))
     best = int(np.argmax(values)) + 1 if values else None
-    counted = best is not None and _counts_epochs(recipe)
+    # The n-th value is that of a fit with epochs=n, but for descent, which measures every fiftieth iteration.
+    by_epoch = hasattr(recipe, "epochs") and getattr(recipe, "optimizer", None) != "descent"
+    counted = best is not None and by_epoch
     if not refit or not (counted or best is None):
         return Stopped(model, inner, best, max(values, default=None), False)
     again = replace(options, folder=None if options.folder is None else options.folder / "all-rows")
     chosen = replace(recipe, epochs=best) if counted else recipe  # type: ignore[call-arg]
     return Stopped(chosen.fit(train, again), inner, best, max(values, default=None), True)
-
-
-def _counts_epochs(recipe: Recipe[Any]) -> bool:
-    """Whether the n-th value is that of a fit with ``epochs=n``: descent measures every fiftieth iteration."""
-    return hasattr(recipe, "epochs") and getattr(recipe, "optimizer", None) != "descent"
 
 
 def fit_and_measure(

@@ -180,7 +180,10 @@ def plan_quickstart(dataset: Dataset, minutes: float = 3.0) -> Plan:
             left_out.append(f"{name} is left out: {reason}.")
             continue
         one = Candidate(_recipe(name, size), *estimate(size))
-        needed = _total([*kept, one])
+        # All are tried; the most expensive and popularity are measured on test rows, and it is fitted on all rows.
+        tried = [*kept, one]
+        most = max(tried, key=lambda one: one.fit)
+        needed = START_SECONDS + sum(one.tried for one in tried) + most.fit + most.measured + tried[0].measured
         if name != "popularity" and needed > seconds:
             more, fit = np.ceil(needed * SLOWDOWN / 60), one.fit * SLOWDOWN
             duration = f"{fit:.0f} seconds" if fit < 100 else f"{fit / 60:,.0f} minutes"
@@ -216,13 +219,6 @@ def _recipe(name: str, size: Size) -> Recipe[Any]:
         return make_recipe(name, fast=True)
     objective = "sampled-softmax" if size.items >= WIDE_ITEMS else "softmax"
     return make_recipe(name, {"epochs": _epochs(size), "objective": objective}, fast=True)
-
-
-def _total(candidates: Sequence[Candidate]) -> float:
-    """Seconds to try all, and to measure the most expensive and popularity on test rows and fit it on all rows."""
-    most = max(candidates, key=lambda one: one.fit)
-    tried = sum(one.tried for one in candidates)
-    return START_SECONDS + tried + most.fit + most.measured + candidates[0].measured
 
 
 def _reason(name: str, dataset: Dataset) -> str:

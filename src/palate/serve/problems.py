@@ -61,11 +61,6 @@ def answer(
     return Response(orjson.dumps(body), status, dict(headers or {}), MEDIA_TYPE)
 
 
-def _is_alternative(part: str | int) -> bool:
-    """Whether a part of the place of an error names a type that was tried there and no field."""
-    return isinstance(part, str) and (part in SCALARS or "[" in part or part[:1].isupper())
-
-
 def add_handlers(app: FastAPI) -> None:
     """Answer every exception with a problem document."""
 
@@ -79,7 +74,12 @@ def add_handlers(app: FastAPI) -> None:
         # Without the input: it may be large, and is not ours to repeat.
         found: dict[str, list[str]] = {}
         for one in error.errors():
-            at = ".".join(str(part) for part in one["loc"] if not _is_alternative(part))
+            # Some parts of a place name a type that was tried there, and no field.
+            at = ".".join(
+                part
+                for part in map(str, one["loc"])
+                if part not in SCALARS and "[" not in part and not part[:1].isupper()
+            )
             texts = found.setdefault(at, [])
             if (text := one["msg"].removeprefix("Value error, ")) not in texts:
                 texts.append(text)

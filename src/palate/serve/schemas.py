@@ -75,13 +75,10 @@ class HistoryEvent(Strict):
     time: Moment | None = None
 
 
-def _history_kind(value: Any) -> str:
-    return "HistoryEvent" if isinstance(value, dict | HistoryEvent) else "Id"
-
-
 # By the kind of value, so that an error is about the one that was meant.
 HistoryItem = Annotated[
-    Annotated[Id, Tag("Id")] | Annotated[HistoryEvent, Tag("HistoryEvent")], Discriminator(_history_kind)
+    Annotated[Id, Tag("Id")] | Annotated[HistoryEvent, Tag("HistoryEvent")],
+    Discriminator(lambda value: "HistoryEvent" if isinstance(value, dict | HistoryEvent) else "Id"),
 ]
 
 

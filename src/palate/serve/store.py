@@ -238,7 +238,13 @@ class Store:
             failure = unavailable(error) if isinstance(error, DBAPIError | PoolTimeout) else error
             self.available = not isinstance(failure, StoreUnavailableError)
             logger.warning("%d writes failed: %s", len(group), failure)
-            self._tell(lambda: _fail(group, failure))
+
+            def refuse() -> None:
+                for one in group:
+                    if one.done is not None and not one.done.done():
+                        one.done.set_exception(failure)
+
+            self._tell(refuse)
             return
         self.available = True
         self.commits += 1
@@ -346,12 +352,6 @@ def unavailable(error: BaseException) -> StoreUnavailableError:
     """The error of a database in one line."""
     reason = str(getattr(error, "orig", None) or error).strip().partition("\n")[0]
     return StoreUnavailableError(f"the database does not take it ({reason}): nothing was stored, try again later")
-
-
-def _fail(group: list[_Write], error: BaseException) -> None:
-    for one in group:
-        if one.done is not None and not one.done.done():
-            one.done.set_exception(error)
 
 
 def last_seq(connection: Connection) -> int:

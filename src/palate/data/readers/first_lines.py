@@ -15,6 +15,7 @@ SEPARATORS = ("::", "\t", ";", ",", "|")
 WORDS = {"tab": "\t", r"\t": "\t", "blank": " ", "space": " ", "comma": ",", "semicolon": ";", "bar": "|"}
 SAMPLE = 100
 DATE = re.compile(r"\d{4}[-/.]\d{1,2}[-/.]\d{1,2}")
+UNIX_TIME = re.compile(r"\d{9,10}(\d{3}){0,3}(\.\d+)?")
 
 
 def fields(line: str, separator: str) -> list[str]:
@@ -106,7 +107,7 @@ def suggested_names(rows: Sequence[Sequence[str]]) -> list[str]:
     names = []
     left = ["user", "item"]
     for values in zip(*rows, strict=False):
-        if all(map(_is_time, values)) and "time" not in names:
+        if all(_is_date(one) or UNIX_TIME.fullmatch(one) for one in values) and "time" not in names:
             names.append("time")
         elif left:
             names.append(left.pop(0))
@@ -148,7 +149,3 @@ def number(text: str) -> float:
 
 def _is_date(text: str) -> bool:
     return DATE.match(text) is not None
-
-
-def _is_time(text: str) -> bool:
-    return _is_date(text) or re.fullmatch(r"\d{9,10}(\d{3}){0,3}(\.\d+)?", text) is not None
