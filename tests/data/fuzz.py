@@ -309,9 +309,12 @@ def _csv(random: Random, columns: Columns) -> tuple[bytes, int | None, dict[str,
     else:
         out = io.StringIO()
         quoting = random.choice([csv.QUOTE_MINIMAL, csv.QUOTE_MINIMAL, csv.QUOTE_ALL])
-        csv.writer(out, delimiter=separator, lineterminator=end, quoting=quoting).writerows(lines)
+        mark = random.choice(['"', '"', '"', "'"]) if quoting == csv.QUOTE_ALL else '"'
+        csv.writer(out, delimiter=separator, lineterminator=end, quoting=quoting, quotechar=mark).writerows(lines)
         text = out.getvalue() + random.choice(["", end])
-        countable = not any(set(value) & set("\r\n") for row in lines for value in row)
+        countable = mark == '"' and not any(set(value) & set("\r\n") for row in lines for value in row)
+    if countable and random.random() < 0.1:
+        text = text.replace(end, end * random.choice([2, 3]))
     encoding = random.choice(ENCODINGS) if random.random() < 0.25 else "utf-8"
     if encoding not in ("utf-8", "utf-8-sig"):
         options["encoding"] = encoding

@@ -246,7 +246,7 @@ def test_one_line_says_what_was_read(tmp_path, form):
     start, _, rest = line.partition(" · not used: ")
     assert start == "columns: user=user item=item weight=qty (quantity) time=event_time (UTC)"
     event, mode, country, price = rest.split("), ")
-    of = r"( of the first [\d,]+ rows)?" if "gz" in form else ""
+    of = r"( in [\d,]+ sampled rows)?" if "gz" in form else ""
     assert pl.Series([event]).str.contains(
         rf"^event \(3 values{of}: view 8\d %, cart 1\d %, purchase [678] % — use --event event$"
     )[0]

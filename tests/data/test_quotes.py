@@ -117,3 +117,104 @@ def test_any_chunks_give_the_rows_of_the_csv_module():
         assert sum(block.rows for block in blocks) == len(rows)
         got = list(csv.reader(io.StringIO(b"".join(block.data for block in blocks).decode(), newline="")))
         assert got == rows
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+@pytest.mark.parametrize("separator", [",", "\t", "::", " "])
+def test_lines_without_values_are_left_out_and_counted(tmp_path, separator, end):
+    rows = [f"u{i % 9},i{i % 7},{i % 5 + 1}" for i in range(60)]
+    lines = ["user,item,rating", ""]
+    for i, row in enumerate(rows):
+        lines += [row] + [["", "  ", ",,"][i % 3]] * (i % 4)
+    path = tmp_path / "log.csv"
+    path.write_bytes(end.join(lines).replace(",", separator).encode())
+    table = read_table(path)
+    assert table["user"].to_list() == [row.split(",")[0] for row in rows]
+    assert table["rating"].to_list() == [i % 5 + 1 for i in range(60)]
+    while lines[-1] != rows[-1]:  # the file ends with a row
+        lines.pop()
+    path.write_bytes(end.join(lines).replace(",", separator).encode())
+    dataset = read_interactions(path, duplicates="keep")
+    noted = next(note for note in dataset.notes if "without any value" in note.text)
+    assert "the first is line 2" in noted.text
+    assert noted.rows == len(lines) - 61
+    # The line of a row counts those that are no rows.
+    lines[100] = "u4,i5,bad"
+    path.write_bytes(end.join(lines).replace(",", separator).encode())
+    with pytest.raises(DataError, match=rf"\(line {lines.index('u4,i5,bad') + 1}\): 'bad'"):
+        read_interactions(path)
+
+
+def test_lines_without_values_keep_the_lines_of_rows_in_any_chunks():
+    rng = random.Random(1)
+    for _ in range(100):
+        text, expected, line = "", [], 1
+        for i in range(rng.randint(1, 12)):
+            empty = rng.choices(["", " ", ",", "\r"], k=rng.choice([0, 0, 1, 3]))
+            row = rng.choice([f"u{i},x", f'u{i},"a ""b"""', f'u{i},"two\n\nlines"', f'u{i},5"'])
+            line += len(empty)
+            expected.append((line, row.removeprefix(f"u{i},")))
+            text += "".join(f"{one}\n" for one in empty) + row + "\n"
+            line += row.count("\n") + 1
+        reader = RowReader("x", b",", 2)
+        size, content = rng.choice([1, 3, 7, 50, 1000]), text.encode()
+        blocks = list(reader.blocks(content[at : at + size] for at in range(0, len(content), size)))
+        found = [fields for block in blocks for fields in csv.reader(io.StringIO(block.data.decode(), newline=""))]
+        assert [one[0] for one in found] == [f"u{i}" for i in range(len(expected))]
+        assert [reader.line(i) for i in range(len(expected))] == [line for line, _ in expected]
+
+
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+@pytest.mark.parametrize("header", ["user,item,title,rating", "'user','item','title','rating'"])
+def test_single_quotation_marks_are_taken_off(tmp_path, separator, header):
+    titles = ["plain", "it''s", 'a "name"', "x,y;z\tw", "two\nlines", ""]
+    lines = [header, *(f"'u{i % 9}','i{i % 7}','{titles[i % 6]}',{i % 5 + 1}" for i in range(60))]
+    # Separators inside a title stay as they are.
+    text = "\n".join(line.replace("',", f"'{separator}").replace(",'", f"{separator}'") for line in lines)
+    path = tmp_path / "log.csv"
+    path.write_text(text.replace(header, header.replace(",", separator)))
+    table = read_table(path)
+    assert table.columns == ["user", "item", "title", "rating"]
+    assert table["user"].to_list() == [f"u{i % 9}" for i in range(60)]
+    assert table["title"].to_list()[:5] == ["plain", "it's", 'a "name"', "x,y;z\tw", "two\nlines"]
+    assert table["rating"].to_list() == [i % 5 + 1 for i in range(60)]
+    notes = list(map(str, read_interactions(path, duplicates="keep").notes))
+    assert "log.csv: fields in single quotation marks, which were taken off: 60 rows" in notes
+
+
+def test_apostrophes_are_no_quotation_marks(tmp_path):
+    path = tmp_path / "log.csv"
+    path.write_text("user,item\n" + "".join(f"'u{i},it's {i % 7}'\n" for i in range(20)))
+    assert read_table(path).row(1) == ("'u1", "it's 1'")
+
+
+@pytest.mark.parametrize("separator", [", ", " | ", "; ", " ;", " :: ", "\t "])
+def test_blanks_around_separators_are_taken_off(tmp_path, separator):
+    path = tmp_path / "log.csv"
+    rows = [
+        (f"u{i % 9}", f"i {i % 7}", f'"a, b | c; {i}"' if ":" not in separator else "t", f"{i % 5 + 1}")
+        for i in range(60)
+    ]
+    path.write_text("\n".join(separator.join(row) for row in [("user", "item", "title", "rating"), *rows]))
+    table = read_table(path)
+    assert table.columns == ["user", "item", "title", "rating"]
+    assert table.select("user", "item").rows() == [row[:2] for row in rows]
+    assert table["title"][7] == rows[7][2].strip('"')
+    assert table["rating"].to_list() == [i % 5 + 1 for i in range(60)]
+    assert any("blanks around the separator" in str(note) for note in read_interactions(path, duplicates="keep").notes)
+
+
+def test_blanks_that_are_not_next_to_every_separator_are_kept(tmp_path):
+    path = tmp_path / "log.csv"
+    path.write_text("user,item,rating\nu1, i1, 5\nu2,i2,4\nu2,i3,4\n")
+    dataset = read_interactions(path)
+    assert " i1" in dataset.items.external(range(len(dataset.items)))
+    assert any("have blanks" in note.text for note in dataset.notes)
+
+
+@pytest.mark.parametrize("separator", ["::", " "])
+def test_a_separator_inside_quotes_is_kept_as_it_is(tmp_path, separator):
+    path = tmp_path / "log.txt"
+    rows = [(f'"u{separator}{i % 9}"', f"i{i % 7}") for i in range(40)]
+    path.write_text("\n".join(separator.join(row) for row in [("user", "item"), *rows]))
+    assert read_table(path)["user"].to_list() == [f"u{separator}{i % 9}" for i in range(40)]

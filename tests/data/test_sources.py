@@ -50,8 +50,14 @@ def parquet():
         zipped(log_csv=CSV),
         gzip.compress(parquet(), mtime=0),
         zipped(log_parquet=parquet()),
+        zipped(log_csv_gz=gzip.compress(CSV, mtime=0)),
+        zipped(log_zip=zipped(log_csv=CSV)),
+        gzip.compress(gzip.compress(CSV, mtime=0), mtime=0),
     ],
-    ids=["json lines", "bom, blank lines", "json array", "json gz", "zip", "parquet gz", "parquet zip"],
+    ids=[
+        *("json lines", "bom, blank lines", "json array", "json gz", "zip", "parquet gz", "parquet zip", "gz in a zip"),
+        *("zip in a zip", "gz twice"),
+    ],
 )
 def test_formats_by_content(tmp_path, content):
     (tmp_path / "log.bin").write_bytes(content)
@@ -103,6 +109,34 @@ def test_several_files_are_one_table(tmp_path, monkeypatch):
         read_interactions(folder)
     with pytest.raises(DataError, match="no file matches the pattern"):
         read_interactions("log/none-*.csv")
+
+
+def test_folders_of_partitions_are_one_table_with_their_columns(tmp_path):
+    frame = pl.DataFrame({"user": [f"u{i % 9}" for i in range(60)], "sku": [i % 7 for i in range(60)]})
+    values = [("view", "2021-09-13"), ("view", "2021-09-14"), ("buy%20now", "2021-09-13")]
+    for event, day in values:
+        folder = tmp_path / "log" / f"event={event}" / f"date={day}"
+        folder.mkdir(parents=True)
+        frame.write_parquet(folder / "part-0.parquet")
+    (tmp_path / "log" / "_SUCCESS").write_bytes(b"")
+    weights = {"view": 1, "buy now": 10}
+    for data in (tmp_path / "log", str(tmp_path / "log/event=*/*/*.parquet")):
+        dataset = read_interactions(data, duplicates="keep")
+        assert len(dataset) == 180
+        assert "time=date (UTC)" in dataset.columns  # of all files, not of the first one
+        assert "event (2 values: view 67 %, buy now 33 % — use --event event)" in dataset.columns
+        assert sorted({one % 86_400 for one in dataset.interactions.time.tolist()}) == [0]
+        weighted = read_interactions(data, event="event", event_weights=weights, duplicates="keep")
+        assert sorted(weighted.interactions.weight.tolist()) == [1] * 120 + [10] * 60
+    # The name of a folder above the one that was given is no column.
+    inside = read_interactions(tmp_path / "log/event=view", duplicates="keep")
+    assert (len(inside), "event" in inside.columns) == (120, False)
+    single = read_interactions(tmp_path / "log/event=view/date=2021-09-13/part-0.parquet")
+    assert single.columns == "columns: user=user item=sku"
+    for day in ("2021", "2022"):
+        (tmp_path / "plain" / day).mkdir(parents=True)
+    with pytest.raises(DataError, match=r"no files of interactions: name one of its folders \('2021', '2022'\)"):
+        read_interactions(tmp_path / "plain")
 
 
 def test_standard_input(monkeypatch):

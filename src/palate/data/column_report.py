@@ -52,7 +52,7 @@ def unused_columns(table: pl.DataFrame, rows: int) -> str:
     """The second part of the line: the unused columns, with the values of those that may hold event types.
 
     Args:
-        table: the unused columns, at least their first ``SAMPLE`` rows.
+        table: the unused columns, or ``SAMPLE`` rows of them.
         rows: number of rows of the source; shares of a part of them are called so.
     """
     if not table.columns:
@@ -66,6 +66,8 @@ def unused_columns(table: pl.DataFrame, rows: int) -> str:
 def _described(column: pl.Series, rows: int) -> str:
     name = column.name or "''"
     text = column.dtype in (pl.String, pl.Categorical, pl.Enum)
+    if not len(column) and plain(name) in EVENTS:  # from a pipe, whose rows are read once
+        return f"{name} (event types? use --event {name})"
     if not (text or (column.dtype.is_integer() and plain(name) in EVENTS)) or not len(column):
         return name
     counts = column.cast(pl.String).drop_nulls().rename("value").value_counts(sort=True, name="n")
@@ -79,7 +81,7 @@ def _described(column: pl.Series, rows: int) -> str:
         f"{value[:30]} {share:.0%}".replace("%", " %")
         for value, share in zip(values, counts["n"] / counts["n"].sum(), strict=True)
     )
-    part = f" of the first {len(column):,} rows" if len(column) < rows else ""
+    part = f" in {len(column):,} sampled rows" if len(column) < rows else ""
     hint = "" if plain(name) in ABOUT else f" — use --event {name}" if known else f" — event types? use --event {name}"
     return f"{name} ({len(values)} values{part}: {listed}{hint})"
 

@@ -24,7 +24,22 @@ def fields(line: str, separator: str) -> list[str]:
         line = re.sub(" +", " ", line.strip(" "))
     if len(separator) > 1:
         return line.split(separator)
-    return next(csv.reader([line], delimiter=separator), [])
+    return next(csv.reader([line], delimiter=separator, skipinitialspace=True), [])
+
+
+def is_single_quoted(lines: Sequence[str]) -> bool:
+    """Whether most lines below the first have a field in single quotation marks, and none has one in double ones."""
+    rows = [line for line in lines[1:] if line.strip()]
+    pattern = r"(?:^|[,;|:\s])\s*{0}[^{0}]*{0}\s*(?:[,;|:\s]|$)"
+    single, double = (re.compile(pattern.format(mark)) for mark in "'\"")
+    return 2 * sum(map(bool, map(single.search, rows))) > len(rows) and not any(map(double.search, lines))
+
+
+def has_blanks(lines: Sequence[str], separator: str) -> bool:
+    """Whether there are blanks around each separator outside of quoted fields, as in "u1, i1, 5"."""
+    bare = re.compile(rf"(?<! ){re.escape(separator)}(?! |\r?$)")
+    rows = [re.sub('"[^"]*"', '""', line) for line in lines if line.strip()]
+    return separator != " " and bool(rows) and all(separator in row and not bare.search(row) for row in rows)
 
 
 def comments(lines: Sequence[str]) -> int:
@@ -45,6 +60,7 @@ def comments(lines: Sequence[str]) -> int:
 def find_separator(lines: Sequence[str]) -> str:
     """The separator that gives all lines the same number of fields, the most of them; the comma where none does."""
     best, most = "", 1
+    lines = [line for line in lines if line.strip()] or lines
     for separator in SEPARATORS:
         counts = {len(fields(line, separator)) for line in lines}
         if len(counts) == 1 and max(counts) > most:

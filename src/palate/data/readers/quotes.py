@@ -8,7 +8,7 @@ next mark as one field. So each block of lines is checked before it is parsed:
 3. A line that is not closed is joined with the lines after it where this gives a well-formed row. If each of these
    lines would be a row by itself, or if no well-formed row comes out, the marks are text.
 
-Lines of the third kind are rewritten, so that one parser reads the whole block.
+Lines of the third kind are rewritten, so that one parser reads the whole block. Lines without any value are no rows.
 """
 
 from __future__ import annotations
@@ -54,19 +54,22 @@ class RowReader:
         separator: one byte.
         n_fields: fields of a row.
         first_line: 1-based number of the first line of the text in its file.
+        keep_empty: whether lines without any value are rows.
     """
 
     source: str
     separator: bytes
     n_fields: int
     first_line: int = 1
+    keep_empty: bool = False
     rows: int = 0
     _lines: int = 0
-    # (row, lines above it beyond one per row), one pair per row that spans lines.
+    # (row, lines above it beyond one per row), one pair per row that spans lines and per line that is no row.
     _jumps: array[int] = field(default_factory=lambda: array("q"))
     _spanning: tuple[int, int] = (0, 0)  # rows, line of the first
     _literal: tuple[int, int] = (0, 0)
     _short: tuple[int, int] = (0, 0)
+    _empty: tuple[int, int] = (0, 0)
 
     def line(self, row: int) -> int:
         """The 1-based number of the line on which a 0-based row begins."""
@@ -80,6 +83,7 @@ class RowReader:
             "rows with a quoted field that spans lines, the first in line {}": self._spanning,
             "rows with an unclosed or misplaced quotation mark, read as text, the first in line {}": self._literal,
             "rows with fewer fields than columns, the rest taken as empty, the first in line {}": self._short,
+            "lines without any value, which are no rows, left out, the first is line {}": self._empty,
         }
         return [Note(f"{self.source}: {text.format(line)}", rows) for text, (rows, line) in texts.items() if rows]
 
@@ -137,10 +141,25 @@ class RowReader:
                 break
             rewritten.append((line, free, row))
             extra[line:free] = 0
+        empty = np.empty(0, np.int64)
+        if self.n_fields > 1 and not self.keep_empty:
+            inside = (np.arange(first, after) for first, after, _ in rewritten)
+            empty = _without_values(text, ends, extra, self.separator, self.n_fields)
+            empty = np.setdiff1d(empty[empty < last], np.concatenate([*inside, empty[:0]]), assume_unique=True)
+            extra[empty] = 0
+        if len(empty):
+            self._empty = _more(self._empty, self._number(int(empty[0])), len(empty))
         self._check_fields(extra[:last], text, ends)
         start = 0 if last == 0 else int(ends[last - 1]) + 1
-        data = _replaced(text[: min(start, len(text))], ends, rewritten)
-        rows = last - sum(after - first - 1 for first, after, _ in rewritten)
+        data = _replaced(text[: min(start, len(text))], ends, rewritten, empty)
+        # Lines from which on there are more lines than rows above, and how many more.
+        spanning = [(first + 1, after - first - 1) for first, after, _ in rewritten if after - first > 1]
+        jumps_JC = np.array(spanning, np.int64).reshape(-1, 2)
+        jumps_JC = np.concatenate((jumps_JC, np.column_stack((empty, np.ones_like(empty)))))
+        at_J, more_J = jumps_JC[np.argsort(jumps_JC[:, 0])].T
+        sums_J = (self._jumps[-1] if self._jumps else 0) + more_J.cumsum()
+        self._jumps.frombytes(np.column_stack((self._lines + at_J - sums_J + more_J, sums_J)).tobytes())
+        rows = last - int(more_J.sum())
         self._lines += last
         self.rows += rows
         return Block(data, rows, quoted), min(start, len(text))
@@ -165,8 +184,6 @@ class RowReader:
         if len(fields) == self.n_fields and not (n_lines > 1 and self._are_rows(apart)):
             if n_lines > 1:
                 self._spanning = _more(self._spanning, self._number(line))
-                above = self._jumps[-1] if self._jumps else 0
-                self._jumps.extend((self._lines + line - above + 1, above + n_lines - 1))
             return line + n_lines, _quoted(fields, separator)
         for found in (apart[0].split(separator), _lenient(apart[0], separator)):
             if len(found) == self.n_fields:
@@ -182,7 +199,7 @@ class RowReader:
 
         Columns with a quotation mark in them are not compared, since a mark makes a number a text.
         """
-        rows = [_lenient(line, self.separator.decode()) for line in lines]
+        rows = [_lenient(line, self.separator.decode()) for line in lines if line.strip()]
         if any(len(fields) != self.n_fields for fields in rows):
             return False
         columns = [column for column in zip(*rows, strict=True) if not any('"' in text for text in column)]
@@ -249,6 +266,17 @@ def _check_marks(
     return doubtful, separators[(marks_before - marks_above) % 2 == 0]
 
 
+def _without_values(
+    text: bytes, ends: NDArray[np.int64], extra: NDArray[np.int64], separator: bytes, n_fields: int
+) -> NDArray[np.int64]:
+    """The lines with nothing but blanks and separators; some may be inside a quoted field."""
+    starts, nothing = np.append(0, ends[:-1] + 1), b"\r\n " + separator
+    likely = np.isin(np.frombuffer(text, np.uint8)[starts], list(nothing))
+    lines = np.flatnonzero(likely & ((extra == 1 - n_fields) | (ends - starts <= n_fields)))
+    spans = zip(starts[lines].tolist(), ends[lines].tolist(), strict=True)
+    return lines[np.array([not text[start:end].strip(nothing) for start, end in spans], np.bool_)]
+
+
 def _line(text: bytes, ends: NDArray[np.int64], number: int) -> str:
     start = int(ends[number - 1]) + 1 if number else 0
     # Bytes that are not UTF-8 pass unchanged: the parser complains about them, with the line.
@@ -281,15 +309,25 @@ def _quoted(fields: list[str], separator: str) -> bytes:
     return separator.join(quoted).encode(errors="surrogateescape") + b"\n"
 
 
-def _replaced(text: bytes, ends: NDArray[np.int64], rows: list[tuple[int, int, bytes]]) -> bytes:
-    """The text with some of its lines replaced."""
-    if not rows:
+def _replaced(
+    text: bytes, ends: NDArray[np.int64], rows: list[tuple[int, int, bytes]], empty: NDArray[np.int64]
+) -> bytes:
+    """The text with some of its lines replaced, and without others."""
+    if not rows and not len(empty):
         return text
+    buffer, kept = np.frombuffer(text, np.uint8), np.ones(len(text), np.bool_)
+    if len(empty):
+        starts = np.append(0, ends[:-1] + 1)[empty]
+        change = np.zeros(len(text) + 1, np.int8)
+        change[starts] += 1
+        change[np.minimum(ends[empty] + 1, len(text))] -= 1
+        kept = change[: len(text)].cumsum(dtype=np.int8) == 0
     parts, at = [], 0
-    for first, after, row in rows:
-        parts += [text[at : int(ends[first - 1]) + 1 if first else 0], row]
+    for first, after, row in [*rows, (len(ends), len(ends), b"")]:
+        end = min(int(ends[first - 1]) + 1 if first else 0, len(text))
+        parts += [buffer[at:end][kept[at:end]].tobytes(), row]
         at = int(ends[after - 1]) + 1
-    return b"".join([*parts, text[at:]])
+    return b"".join(parts)
 
 
 def _more(seen: tuple[int, int], line: int, rows: int = 1) -> tuple[int, int]:

@@ -18,7 +18,7 @@ from palate.data.readers.arrow import IPC, PARQUET, open_arrow
 from palate.data.readers.json_lines import is_json, open_json
 from palate.data.readers.layouts import check_shape, open_lines, open_wide
 from palate.data.readers.options import SKIP, ReadOptions, Table
-from palate.data.readers.sources import Data, Place, is_url, opened, places, short_name
+from palate.data.readers.sources import Data, Place, is_url, opened, partition, places, short_name
 from palate.data.readers.text import open_text
 from palate.data.readers.typed import Role, TypedColumn
 from palate.data.row_store import SHARD, Spill
@@ -86,8 +86,12 @@ def read_rows(
     rows = empty = listed_rows = 0
     untyped = False
     for place in found:
+        values = partition(data, place)
         with open_table(place, options, progress) as table:
             names = [name for name in table.names if name != SKIP]
+            # Some programs write a partition's column into its files, too.
+            values = {name: value for name, value in values.items() if name not in names}
+            names += values
             if any("\0" in name for name in names):
                 raise DataError(
                     f"{table.name}: a column name holds a NUL character ({listed(names)}): correct the first line, or "
@@ -103,14 +107,16 @@ def read_rows(
                         column.map(frame[one], texts.get(one))
             parts.append((rows, table.name, table.line))
             untyped = untyped or table.untyped
-            for batch in table.batches(list(wanted)):
-                flat, n_empty = unlisted(batch, table.name)
-                listed_rows, empty = listed_rows + (len(batch) if flat is not batch else 0), empty + n_empty
+            constants = [pl.lit(value, pl.String).alias(one) for one, value in values.items()]
+            for batch in table.batches([one for one in wanted if one not in values]):
+                whole = batch.with_columns(constants) if constants else batch
+                flat, n_empty = unlisted(whole, table.name)
+                listed_rows, empty = listed_rows + (len(whole) if flat is not whole else 0), empty + n_empty
                 rows += len(flat)
                 if spill is not None and rows <= spill.rows:
                     continue
                 for one, column in wanted.items():
-                    column.add(flat[one], table.untyped)
+                    column.add(flat[one], table.untyped or one in values)
                 _write_shard(wanted, spill, rows, SHARD)
             for note in table.notes():
                 before = remarks.get(note.text)
@@ -144,19 +150,25 @@ def _write_shard(columns: Mapping[str, TypedColumn], spill: Spill | None, rows: 
 
 
 def first_rows(data: Data, options: ReadOptions, names: Sequence[str], n_rows: int) -> pl.DataFrame:
-    """Some columns of the first rows of the first file; no rows where they can be read only once, as from a pipe."""
-    place, rows = places(data)[0], pl.DataFrame(schema=dict.fromkeys(names, pl.String))
-    if not names or is_url(place) or not Path(place).is_file():
-        return rows
+    """Some columns of the first rows of up to ten files; no rows where they can be read only once, as from a pipe."""
+    found, frames = places(data), [pl.DataFrame(schema=dict.fromkeys(names, pl.String))]
+    chosen = found[:: -(-len(found) // 10)]
+    if not names or any(is_url(one) or not Path(one).is_file() for one in chosen):
+        return frames[0]
     try:
-        with open_table(place, options) as table:
-            for batch in table.batches(names):
-                rows = batch if rows.is_empty() else pl.concat([rows, batch], how="vertical_relaxed")
-                if len(rows) >= n_rows:
-                    break
-    except DataError:  # the columns in use could be read, and the others are only described
-        rows = rows.clear()
-    return rows.head(n_rows)
+        for place in chosen:
+            values, left = partition(data, place), n_rows // len(chosen)
+            with open_table(place, options) as table:
+                stored = [one for one in names if one in table.names]
+                constants = [pl.lit(values.get(one), pl.String).alias(one) for one in names if one not in stored]
+                for batch in table.batches(stored or table.names[:1]):
+                    frames.append(batch.head(left).with_columns(constants).select(names))
+                    left -= len(frames[-1])
+                    if not left:
+                        break
+        return pl.concat([one for one in frames if len(one)] or frames, how="vertical_relaxed")
+    except (DataError, pl.exceptions.PolarsError):  # the columns in use could be read: the others are only described
+        return frames[0]
 
 
 def _require_same(names: list[str], source: str, expected: list[str], first: str) -> None:

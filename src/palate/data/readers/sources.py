@@ -16,13 +16,14 @@ import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, BinaryIO, cast
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 import pyarrow as pa
 
-from palate.data.columns import one_line
+from palate.data.columns import listed, one_line
 from palate.errors import DataError
 from palate.progress import Progress, ProgressEvent, silent
 
@@ -30,6 +31,7 @@ HEAD = 65_536
 CHUNK = 1 << 23
 STDIN = "-"
 WEB, CLOUD = ("http", "https"), ("s3", "gs", "gcs")
+PARTITION = re.compile("[^=]+=")  # a folder that holds the rows with one value of a column: country=US
 NO_DATA = ("readme", "license", "licence", "copying", "changelog")  # left out of a folder
 TIMEOUT = 60.0  # seconds without an answer from a web server
 # What the decompressors raise for a damaged or truncated file.
@@ -111,11 +113,10 @@ def places(data: Data) -> list[Place]:
         return [data]
     path = Path(data)
     if path.is_dir():
-        # Names that begin with a dot or an underline are marks of other programs, such as _SUCCESS.
-        inside = (one for one in path.iterdir() if one.is_file() and one.name[0] not in "._")
-        files = [one for one in inside if one.stem.lower() not in NO_DATA]
+        files, folders = _inside(path)
         if not files:
-            raise DataError(f"{data}: the folder has no files: name a file, or a folder with files of interactions")
+            remedy = f"name one of its folders ({listed(folders)})" if folders else "name a file or a folder with files"
+            raise DataError(f"{data}: the folder has no files of interactions: {remedy}")
         return [*sorted(files, key=_by_number)]
     if not path.exists() and re.search(r"[*?\[]", str(data)):
         found = [one for one in map(Path, glob.glob(str(data), recursive=True)) if one.is_file()]
@@ -123,6 +124,18 @@ def places(data: Data) -> list[Place]:
             raise DataError(f"{data}: no file matches the pattern: check the path")
         return [*sorted(found, key=_by_number)]
     return [path]
+
+
+def partition(data: Data, place: Place) -> dict[str, str | None]:
+    """The columns in the names of folders below the one that was given: log/country=US/date=2021-09-13/part.parquet."""
+    if isinstance(place, str):
+        return {}
+    given = [Path(one) for one in ([data] if isinstance(data, str | Path) else data) if not is_url(one)]
+    # A pattern has its parts of the path from the first one with a wildcard on.
+    fixed = (Path(*takewhile(lambda part: not re.search(r"[*?\[]", part), one.parts)) for one in given)
+    below = [place.relative_to(root) for root in fixed if root != place and place.is_relative_to(root)]
+    pairs = (part.split("=", 1) for part in (below[0].parts[:-1] if below else ()) if PARTITION.match(part))
+    return {name: None if value == "__HIVE_DEFAULT_PARTITION__" else unquote(value) for name, value in pairs}
 
 
 def short_name(place: Place) -> str:
@@ -156,6 +169,17 @@ def opened(place: Place, progress: Progress = silent) -> Iterator[Opened]:
 def brief(error: Exception) -> str:
     """The first line of an error, for a message of one line."""
     return one_line(str(error).strip().splitlines()[0][:120]) if str(error).strip() else type(error).__name__
+
+
+def _inside(folder: Path) -> tuple[list[Path], list[str]]:
+    """Files of interactions in a folder and in its partitions (country=US), and the names of other folders."""
+    # Names that begin with a dot or an underline are marks of other programs, such as _SUCCESS.
+    inside = [one for one in folder.iterdir() if one.name[0] not in "._" and one.stem.lower() not in NO_DATA]
+    files, folders = [one for one in inside if one.is_file()], [one for one in inside if one.is_dir()]
+    for one in folders:
+        if PARTITION.match(one.name):
+            files += _inside(one)[0]
+    return files, sorted(one.name for one in folders if not PARTITION.match(one.name))
 
 
 def _by_number(path: Path) -> list[Any]:
@@ -242,7 +266,7 @@ class _Stream(io.RawIOBase):
 def _unpacked(file: io.BufferedReader, name: str, stack: ExitStack) -> BinaryIO:
     start = file.peek(8)[:8]
     if start.startswith(b"\x1f\x8b"):
-        return cast(BinaryIO, gzip.GzipFile(fileobj=file))
+        return _unpacked(cast(io.BufferedReader, gzip.GzipFile(fileobj=file, mode="rb")), name, stack)
     if start.startswith(b"BZh"):
         return cast(BinaryIO, bz2.BZ2File(file))
     if start.startswith(b"\xfd7zXZ\x00"):
@@ -271,7 +295,7 @@ def _only_member(file: io.BufferedReader, name: str, stack: ExitStack) -> Binary
         names = ", ".join(one.filename for one in members[:5])
         more = ", ..." if len(members) > 5 else ""
         raise DataError(f"{name}: the zip archive has {len(members)} files ({names}{more}): unpack it and name one")
-    return cast(BinaryIO, archive.open(members[0]))
+    return _unpacked(cast(io.BufferedReader, archive.open(members[0])), name, stack)
 
 
 def _read(stream: BinaryIO, size: int) -> bytes:

@@ -16,7 +16,9 @@ from palate.data.readers.first_lines import (
     comments,
     fields,
     find_separator,
+    has_blanks,
     is_data,
+    is_single_quoted,
     no_header,
     usual_names,
 )
@@ -29,41 +31,82 @@ from palate.errors import DataError
 UNIT = b"\x1f"
 # Hardly any text of any encoding holds these; random or packed bytes have one in nine.
 CONTROL = re.compile(rb"[\x01-\x08\x0e-\x1f\x7f]")
+# Text in single quotation marks is read with the two kinds of marks exchanged.
+EXCHANGED = str.maketrans("\"'", "'\"")
 
 
 class TextTable:
-    """The rows of a delimited text file, from the line after ``skip`` lines on, as columns of text."""
+    """The rows of a delimited text file, from the line after ``skip`` lines on, as columns of text.
+
+    Args:
+        file: the file.
+        names: of its columns.
+        separator: a mark between fields, of any length.
+        encoding: of the file.
+        skip: lines above the first row.
+        single: whether fields are in single quotation marks.
+        blanks: whether blanks around separators are no part of the fields.
+        keep_empty: whether lines without any value are rows.
+        remarks: on the first lines.
+    """
 
     def __init__(
-        self, file: Opened, names: list[str], separator: str, encoding: str, skip: int, remarks: Sequence[Note] = ()
+        self,
+        file: Opened,
+        names: list[str],
+        separator: str,
+        encoding: str,
+        skip: int,
+        single: bool = False,
+        blanks: bool = False,
+        keep_empty: bool = False,
+        remarks: Sequence[Note] = (),
     ) -> None:
         self.name, self.names, self.separator = file.name, names, separator
-        self._file, self.separator, self._encoding, self._skip, self._remarks = (
-            file,
-            separator,
-            encoding,
-            skip,
-            remarks,
-        )
+        self._file, self._encoding, self._skip, self._remarks = file, encoding, skip, remarks
+        self._single, self._blanks = single, blanks
         self._byte = UNIT if len(separator) > 1 or separator == " " else separator.encode()
-        self._reader = RowReader(file.name, self._byte, len(names), skip + 1)
+        self._reader = RowReader(file.name, self._byte, len(names), skip + 1, keep_empty)
         self.untyped = True
         self.line: Callable[[int], int] | None = self._reader.line
 
     def batches(self, wanted: Sequence[str]) -> Iterator[pl.DataFrame]:
         """The rows with the columns of ``wanted``."""
         text = _without_lines(recoded(self._file, self._encoding), self._skip)
+        if self._single:
+            text = (part.translate(bytes.maketrans(b"\"'", b"'\"")) for part in text)
         if self._byte != self.separator.encode():
             text = (_single(part, self.separator, self.name) for part in whole_lines(text))
+        if self._blanks:  # a mark opens a field only next to a separator
+            mark = re.escape(self._byte)
+            before, after = (
+                re.compile(rb'(^|%b) +"' % mark, re.MULTILINE),
+                re.compile(rb'" +(%b|\r?$)' % mark, re.MULTILINE),
+            )
+            text = (
+                after.sub(rb'"\1', before.sub(rb'\1"', part)) if b'"' in part else part for part in whole_lines(text)
+            )
         columns = [f"c{self.names.index(name)}" for name in wanted]
         for block in self._reader.blocks(text):
             table = _parsed(block, self._byte.decode(), columns, self._reader)
             table.columns = list(wanted)
+            if self._byte == UNIT and block.quoted:  # a separator inside a quoted field
+                table = table.with_columns(pl.all().str.replace_all(UNIT.decode(), self.separator, literal=True))
+            if self._single:
+                table = table.with_columns(pl.all().str.replace_many(["'", '"'], ['"', "'"]))
+            if self._blanks:
+                stripped = table.select(pl.all().str.strip_chars(" "))
+                table = stripped.select(pl.when(pl.col(one) != "").then(pl.col(one)).alias(one) for one in wanted)
             yield table
 
     def notes(self) -> list[Note]:
         """Remarks on the header and on rows that were not one plain line each."""
-        return [*self._remarks, *self._reader.notes()]
+        forms = {
+            "fields in single quotation marks, which were taken off": self._single,
+            f"blanks around the separator {self.separator!r}, taken off": self._blanks,
+        }
+        said = [Note(f"{self.name}: {text}", self._reader.rows) for text, found in forms.items() if found]
+        return [*self._remarks, *said, *self._reader.notes()]
 
 
 def open_text(file: Opened, options: ReadOptions, check: bool = True) -> TextTable:
@@ -72,7 +115,7 @@ def open_text(file: Opened, options: ReadOptions, check: bool = True) -> TextTab
     Args:
         file: the file.
         options: what is known about it.
-        check: refuse a first line that looks like a row where no names are given.
+        check: refuse a first line that looks like a row where no names are given, and leave out lines without values.
 
     Raises:
         DataError: the file is not text, or in another encoding, or its names cannot be used.
@@ -81,21 +124,25 @@ def open_text(file: Opened, options: ReadOptions, check: bool = True) -> TextTab
     excel = re.fullmatch(r"sep=(.)", lines[0])  # the first line that Excel itself writes and understands
     above = 1 if excel else 0
     lines = lines[above:]
-    if remarks := comments(lines):
-        above, lines = above + remarks, lines[remarks:]
+    notes: tuple[Note, ...] = ()
+    if head := comments(lines):
+        remarks = sum(bool(line.strip()) for line in lines[:head])
+        notes = (Note("lines above the table that begin with # or %, left out", remarks),) if remarks else ()
+        above, lines = above + head, lines[head:]
+    if single := is_single_quoted(lines[:SAMPLE]):
+        lines = [line.translate(EXCHANGED) for line in lines]
     separator = options.separator or (excel[1] if excel else None)
     separator = find_separator(lines[:SAMPLE]) if separator is None else check_separator(separator, file.name)
+    blanks = has_blanks(lines[1:SAMPLE], separator)
     names, header = options.names, options.header
-    notes: tuple[Note, ...] = (
-        (Note("lines above the table that begin with # or %, left out", remarks),) if remarks else ()
-    )
     if len(separator) == 1 and separator != " ":
-        reader = csv.reader(lines, delimiter=separator)
+        reader = csv.reader(lines, delimiter=separator, skipinitialspace=blanks)
         found, skip = next(reader, []), reader.line_num
     else:
         found, skip = fields(lines[0], separator), 1
+    found = [(name.translate(EXCHANGED) if single else name).strip(" ") for name in found]
     if header is None:
-        rows = [fields(line, separator) for line in lines[skip : skip + SAMPLE]]
+        rows = [fields(line, separator) for line in lines[skip : skip + SAMPLE] if line.strip()]
         shown = is_data(found, rows)
         # Names for all columns are given for files without a header: without a sign of one, no row is taken for it.
         row = names is not None and not usual_names(found) if shown is None else shown
@@ -108,7 +155,8 @@ def open_text(file: Opened, options: ReadOptions, check: bool = True) -> TextTab
             notes += (Note(f"the first line {how} read as {'one' if shown else 'a row'}{remedy}", 1),)
     if not header:
         found, skip = [f"column_{number}" for number in range(1, len(found) + 1)], 0
-    return TextTable(file, checked_names(names, found, file.name), separator, encoding, above + skip, notes)
+    found = checked_names(names, found, file.name)
+    return TextTable(file, found, separator, encoding, above + skip, single, blanks, not check, notes)
 
 
 def first_lines(file: Opened, encoding: str | None) -> tuple[str, list[str]]:
