@@ -1,7 +1,8 @@
-"""Pictures of the page for the documentation, and of every view for a look, from the shop of examples/data.
+"""Pictures of the page and of a report for the documentation, and of every view for a look, from examples/data.
 
     python scripts/screenshots.py                  # docs/img/*.png
     python scripts/screenshots.py --all FOLDER     # every view at 390 and 1280 px, light and dark
+    python scripts/screenshots.py --report [--all FOLDER]     # the report alone
 
 Needs the extras client, dev and serve, Pillow, and Debian's Chromium (`make browser`). A picture is made of a fresh
 server with the same clicks each time; its colors are reduced, so that it stays below 200 kB.
@@ -115,7 +116,7 @@ def still(page: Page) -> None:
 def save(page: Page, path: Path, full: bool = False) -> None:
     """A picture with 128 colors: the page has few, and the file becomes a third as large."""
     picture = Image.open(io.BytesIO(page.screenshot(full_page=full))).convert("RGB")
-    picture.quantize(128, dither=Image.Dither.NONE).save(path, optimize=True)
+    picture.quantize(128, method=Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE).save(path, optimize=True)
     print(f"{path.name}: {path.stat().st_size / 1000:.0f} kB")
 
 
@@ -125,6 +126,24 @@ def like(page: Page, title: str) -> None:
     page.get_by_role("button", name=f"Like {title}").first.click()
     page.locator(".toast").wait_for()
     still(page)
+
+
+def report(browser: Any, everything: Path | None) -> None:
+    """The top of the report of a comparison for the documentation, or all of it at two widths in two themes."""
+    out = everything or ROOT / "docs" / "img"
+    out.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory() as folder:
+        options = ["--recipes", "item-knn,ease,ials,popularity", "--no-baselines", "--split", "leave-one-out"]
+        command = [sys.executable, "-m", "palate", "compare", str(DATA / "clicks.csv"), *options, "--out", folder]
+        environment = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1"}
+        subprocess.run(command, check=True, capture_output=True, env=environment)
+        for width in (390, 1280) if everything else (1280,):
+            for scheme in ("light", "dark") if everything else ("light",):
+                page = browser.new_page(viewport={"width": width, "height": 1300}, color_scheme=scheme)
+                page.goto((Path(folder) / "report.html").as_uri())
+                name = f"report-{width}-{scheme}.png" if everything else "report.png"
+                save(page, out / name, full=everything is not None)
+                page.close()
 
 
 def for_docs(browser: Any, url: str, out: Path) -> None:
@@ -184,8 +203,16 @@ def main() -> None:
     """Train, serve, click, save."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--all", type=Path, metavar="FOLDER", help="every view, into this folder")
-    everything = parser.parse_args().all
+    parser.add_argument("--report", action="store_true", help="the report alone, without a server")
+    arguments = parser.parse_args()
+    everything: Path | None = arguments.all
     browser_path = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=browser_path, args=FLAGS)
+        report(browser, everything)
+        browser.close()
+    if arguments.report:
+        return
     with tempfile.TemporaryDirectory() as folder, serving(Path(folder)) as url, sync_playwright() as playwright:
         traffic(url, 60)
         browser = playwright.chromium.launch(executable_path=browser_path, args=FLAGS)
