@@ -73,7 +73,12 @@ def main() -> None:
     if not hashed:
         say("  versions are held by constraints.txt alone, without digests")
     # A folder such as Palate's own has no digest; by now it needs nothing else.
-    pip(python, *(("--no-deps", "--no-build-isolation") if hashed else ()), "-e", f"{ROOT}[{','.join(what)}]")
+    pip(
+        python,
+        *(("--no-deps", "--no-build-isolation") if hashed else ()),
+        "-e",
+        f"{ROOT}[{','.join(what)}]" if what else str(ROOT),
+    )
     remove_test_programs(folder)
     say("compiling what a first start imports")
     compile_imported(python)

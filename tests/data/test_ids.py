@@ -78,11 +78,11 @@ def test_one_hash_is_the_hash_of_many(texts, skipped):
     assert hashes.tolist() == [module._hash_one(text) for text in texts[skipped:]]
 
 
-def test_hashes_do_not_depend_on_how_many_are_computed_at_once(monkeypatch):
-    texts = pl.Series("id", [str(number) * (number % 5) for number in range(1000)])
-    expected = module._hash_texts(texts)
-    monkeypatch.setattr(module, "PART", 7)
-    assert module._hash_texts(texts).tolist() == expected.tolist()
+def test_hashes_do_not_depend_on_how_many_are_computed_at_once():
+    texts = pl.Series("id", [str(number) + "x" * (number % 5) for number in range(40_000)])
+    assert len(texts) > 2 * module.PART
+    expected = np.concatenate([IdMap(texts.slice(first, 1000)).hashes for first in range(0, len(texts), 1000)])
+    assert IdMap(texts).hashes.tolist() == expected.tolist()
 
 
 def test_hashes_are_those_of_other_machines():
