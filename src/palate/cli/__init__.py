@@ -20,6 +20,7 @@ from palate.cli import (
     demo,
     doctor,
     drift,
+    estimate,
     evaluate,
     explain,
     index,
@@ -79,6 +80,7 @@ app.add_typer(data.app, name="data")
 app.command("check")(check.check)
 app.command("prepare")(prepare.prepare)
 app.command("recipes")(recipes.recipes)
+app.command("estimate")(estimate.estimate)
 app.command("train")(train.train)
 app.command("tune")(tune.tune)
 app.command("compare")(compare.compare)

@@ -20,8 +20,8 @@ def prepare(data: Data, out: str | os.PathLike[str], *, progress: Progress = sil
     """Write the rows of a log to a row store and return its data set, the rows mapped into memory.
 
     Rows, ids, notes and fingerprint are those of ``read_interactions`` with the same arguments. Columns are kept in
-    files beside ``out`` while they are read, so memory holds the ids, one column at most, and two bytes per row where
-    rows of the same user and item are merged. A run that is killed resumes behind the last part that it has written
+    files beside ``out`` while they are read, so memory holds the ids and what judging one column takes, about a dozen
+    bytes per row. A run that is killed resumes behind the last part that it has written
     (four million rows) if log and arguments are the same; the store appears when it is whole.
 
     Args:
