@@ -145,3 +145,14 @@ def alive(process):
         return Path(f"/proc/{process}/stat").read_text().split()[2] != "Z"
     except (ProcessLookupError, FileNotFoundError):
         return False
+
+
+def test_windows_and_folds_are_compared_on_several_splits(tmp_path):
+    command = ("compare", "clicks.csv", "--recipes", "popularity", "--no-baselines", "--negatives", 0, "-k", 5)
+    result = palate(*command, "--resamples", 100, "--windows", 2, "--out", "w").ok()
+    assert "fold 2" in result.out
+    assert "window 2 of 2" in result.err
+    stored = json.loads((tmp_path / "w" / "folds.json").read_text())
+    assert len(stored["models"][0]["full"]["by_fold"]) == 2
+    assert "give one of them" in mistake(palate(*command, "--windows", 2, "--folds", 2))
+    assert "give one of them" in mistake(palate(*command, "--folds", 2, "--split", "time"))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from palate import signals
+from palate import signals, storage
 from palate.cli import options
 from palate.cli.console import console, note, print_json, show_progress, table
 from palate.errors import DataError, PalateError, RecipeError
@@ -52,6 +52,13 @@ def compare(
         str | None, typer.Option("--split", help="leave-one-out, time or random. Default: time, or as the data allow.")
     ] = None,
     test_size: options.TestSize = 0.2,
+    folds: Annotated[
+        int | None, typer.Option("--folds", min=2, help="Cross-validation: so many splits, each row tested once.")
+    ] = None,
+    windows: Annotated[
+        int | None,
+        typer.Option("--windows", min=2, help="So many windows of time, each tested by models of all rows before it."),
+    ] = None,
     negatives: Annotated[
         int | None,
         typer.Option(
@@ -106,9 +113,15 @@ def compare(
     The same command resumes a comparison that was killed. Exit code 1: some model failed, the results of the others
     are kept.
 
+    --windows 3 cuts the latest rows into three windows of time, --folds 5 deals the rows of each user out to five
+    splits; models are trained, tuned and measured on each, and paired by user and split.
+
     Example: palate compare clicks.csv --recipes neumf,bpr --seeds 3 --out runs/first
+
+    Example of three weeks in a row: palate compare clicks.csv --recipes bpr --windows 3
     """
-    from palate.experiment import CompareOptions, Entry, read_entries, usual_recipes
+    from palate.data.splits.strategies import k_folds, rolling_windows
+    from palate.experiment import CompareOptions, Entry, compare_folds, read_entries, usual_recipes
     from palate.experiment import compare as run
 
     source = reading.of(data, items)
@@ -118,12 +131,38 @@ def compare(
         k=k, seeds=_seeds(seeds, seed), patience=patience, refit=not no_refit, resamples=resamples, memory=memory,
         precision=precision, device=device, threads=options.make_run(seed, device, threads).threads,
     )  # fmt: skip
-    rows = _candidates(options.split_rows(source, split, test_size, seed), negatives, seed)
+    parts = []
+    if folds or windows:
+        if (folds and windows) or split is not None or lists:
+            raise DataError("--folds and --windows make splits of their own: give one of them, no --split, no --lists")
+        if source.ready_made() is not None:
+            raise DataError(f"{data} is split already: --folds and --windows take rows")
+        dataset = source.dataset()
+        cut = (
+            k_folds(dataset, folds, seed=seed) if folds else rolling_windows(dataset, windows or 0, test_size=test_size)
+        )
+        parts = [_candidates(one, negatives, seed) for one in cut]
+        for one in parts:
+            note(f"{one.how}: {len(one.train):,} training rows, {len(one.test):,} test rows")
+    rows = parts[0] if parts else _candidates(options.split_rows(source, split, test_size, seed), negatives, seed)
     if recipes is None:
         entries = [Entry.of(one) for one in usual_recipes(rows.train, published=published)]
         note(f"no recipes named: {', '.join(one.name for one in entries)} beside the baselines (--recipes chooses)")
     folder = out or Path("runs") / f"compare-{Path(rows.train.name).stem}"
     signals.on_stop(f"the same command resumes from {folder}")
+    if parts:
+        with show_progress() as progress:
+            folded = compare_folds(
+                parts, entries, folder, options=settings, with_baselines=not no_baselines, minutes=minutes,
+                fresh=fresh, progress=progress,
+            ).document  # fmt: skip
+        storage.write_json(folder / "folds.json", folded)
+        if json:
+            print_json(folded)
+        else:
+            _show_folds(folded, folder / "folds.json")
+        _failures(folded["failed"])
+        return
     with show_progress() as progress:
         document = run(
             rows, entries, folder, options=settings, with_baselines=not no_baselines, minutes=minutes,
@@ -135,10 +174,47 @@ def compare(
         print_json({**document, "columns": rows.train.columns, "reports": reports})
     else:
         _show(document, [folder / "comparison.json", *written])
-    for one in document["failed"]:
-        console(stderr=True).print(f"failed: {one['name']}: {one['why']}", style="red", markup=False, soft_wrap=True)
-    if document["failed"]:
+    _failures(document["failed"])
+
+
+def _failures(failed: Sequence[Mapping[str, Any]]) -> None:
+    """A line for each entry that could not be fitted, and exit code 1 if there is one."""
+    for one in failed:
+        where = f" (fold {one['fold']})" if "fold" in one else ""
+        line = f"failed: {one['name']}{where}: {one['why']}"
+        console(stderr=True).print(line, style="red", markup=False, soft_wrap=True)
+    if failed:
         sys.exit(1)
+
+
+def _show_folds(document: Mapping[str, Any], file: Path) -> None:
+    """Means and intervals over all splits, the value on each, and the tests."""
+    metric = f"{document['metric']}@{document['k']}"
+    for ranking, name in (("full", "full ranking"), ("sampled", "sampled candidates")):
+        rows = [
+            [
+                _named(one["name"], one["role"]),
+                f"{one[ranking]['value']:.4f}\n" + _bounds(one[ranking]),
+                *(f"{value:.4f}" for value in one[ranking]["by_fold"]),
+            ]
+            for one in document["models"]
+            if ranking in one
+        ]
+        numbers = [f"fold {number}" for number in range(1, len(document["folds"]) + 1)]
+        if rows:
+            title = (
+                f"{document['data']}, {name}: {metric}, mean over {len(numbers)} splits of {document['users']:,} users"
+            )
+            table(title, ["model", "all", *numbers], rows)
+    _show_tests(document)
+    to = console()
+    for line in (document["winner"]["why"], *document["remarks"], *document["protocol"]):
+        to.print(line, markup=False, soft_wrap=True)
+    to.print(f"Written: {file}", style="dim", markup=False, soft_wrap=True)
+
+
+def _bounds(one: Mapping[str, Any]) -> str:
+    return "" if one["low"] is None else f"{one['low']:.3f}-{one['high']:.3f}"
 
 
 def _seeds(text: str | None, seed: int) -> tuple[int, ...]:
@@ -245,7 +321,7 @@ def _with_interval(report: Mapping[str, Any] | None, metric: str, k: int) -> str
     if report is None:
         return None
     one = next(m for m in report["measures"] if (m["metric"], m["k"]) == (metric, k))
-    return f"{one['value']:.4f}" + ("" if one["low"] is None else f"\n{one['low']:.3f}-{one['high']:.3f}")
+    return "\n".join(filter(None, (f"{one['value']:.4f}", _bounds(one))))
 
 
 def _show_ratings(models: Sequence[Mapping[str, Any]]) -> None:

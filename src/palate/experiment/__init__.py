@@ -4,6 +4,7 @@ from palate.evaluation.tables import check_comparable, comparability_line
 from palate.experiment.baselines import Entry, baselines, read_entries
 from palate.experiment.compare import choose, compare
 from palate.experiment.fitting import CompareOptions, Fitted, fit_and_measure, fit_timed, fit_until_worse
+from palate.experiment.folds import FoldedComparison, compare_folds
 from palate.experiment.quickstart import Quickstart, quickstart, rank_on_validation
 from palate.experiment.quickstart_plan import Plan, plan_quickstart, usual_recipes
 from palate.experiment.recipe_file import read_toml, recipe_toml
@@ -21,6 +22,7 @@ __all__ = [
     "Comparison",
     "Entry",
     "Fitted",
+    "FoldedComparison",
     "Metric",
     "Plan",
     "Quickstart",
@@ -33,6 +35,7 @@ __all__ = [
     "choose",
     "comparability_line",
     "compare",
+    "compare_folds",
     "default_space",
     "fit_and_measure",
     "fit_timed",

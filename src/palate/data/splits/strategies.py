@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import UTC, datetime
+from itertools import pairwise
 from typing import Literal
 
 import numpy as np
@@ -153,6 +154,68 @@ def at_random(
         in_test[rng.permutation(n)[cut:]] = True
     how = f"random: {test_size:.4g} of {'the rows of each user' if per_user else 'all rows'}, seed {seed}"
     return _cut(dataset, in_test, how, cold, notes=notes, asked=f"test_size={test_size:g} over {n:,} rows")
+
+
+def k_folds(dataset: Dataset, folds: int = 5, *, seed: int = 0) -> list[Split]:
+    """Cross-validation: the rows of each user are dealt out at random, and each fold is the test rows of one split.
+
+    Every row is a test row once. A model then sees the future of the rows it is tested on: prefer ``rolling_windows``
+    where there are times. Cold test rows are kept.
+
+    Args:
+        dataset: the rows.
+        folds: number of splits, at least 2. Default: 5.
+        seed: of the random generator.
+
+    Raises:
+        DataError: ``folds`` is below 2, or more than there are rows.
+    """
+    _check_dataset(dataset, "k_folds")
+    _check_parts("folds", folds, len(dataset))
+    rng = np.random.default_rng(seed)
+    # In the order of the users, so that one deal gives each user's rows to as many folds as there are.
+    order = group_by_user(dataset.interactions.user, rng.random(len(dataset)))
+    fold = np.empty(len(dataset), np.int64)
+    fold[order] = np.arange(len(dataset)) % folds
+    return [
+        _cut(dataset, fold == number, f"fold {number + 1} of {folds}: rows of each user at random, seed {seed}", "keep")
+        for number in range(folds)
+    ]
+
+
+def rolling_windows(dataset: Dataset, windows: int = 3, *, test_size: float = 0.2) -> list[Split]:
+    """The latest rows in windows of equal numbers of rows, each tested by a model of all rows before it.
+
+    Args:
+        dataset: rows with times.
+        windows: number of splits, at least 2. Default: 3.
+        test_size: fraction of the time-sorted rows that all windows hold together. Default: 0.2.
+
+    Raises:
+        DataError: no times, times of one user only, or ``windows`` below 2 or more than there are rows to test.
+    """
+    _check_dataset(dataset, "rolling_windows")
+    if not dataset.comparable_times:
+        raise DataError(f"{dataset.name}: times of different users cannot be compared: use k_folds (--folds)")
+    order = np.argsort(_times(dataset), kind="stable")
+    first = _cut_index(len(order), test_size, "test_size")
+    _check_parts("windows", windows, len(order) - first)
+    place = np.empty(len(order), np.int64)
+    place[order] = np.arange(len(order))
+    ends = np.linspace(first, len(order), windows + 1).round().astype(np.int64)
+    splits = []
+    for number, (start, end) in enumerate(pairwise(ends.tolist()), 1):
+        until = place < end
+        known = dataset.with_rows(dataset.interactions.take(until))
+        begin = _iso(_times(dataset)[order[start]])
+        how = f"window {number} of {windows}: {end - start:,} rows from {begin} on, trained on all rows before"
+        splits.append(_cut(known, place[until] >= start, how, "drop"))
+    return splits
+
+
+def _check_parts(name: str, parts: int, rows: int) -> None:
+    if not (isinstance(parts, int) and 2 <= parts <= rows):
+        raise DataError(f"{name}={parts!r}: give 2 to {rows:,}, as many as there are rows to test")
 
 
 def _cut(
