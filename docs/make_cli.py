@@ -118,7 +118,7 @@ def meaning(parameter: Any) -> str:
         text += f" One of {', '.join(f'`{one}`' for one in choices)}."
     if parameter.param_type_name == "option" and parameter.multiple and "repeated" not in text:
         text = f"{text.rstrip('.')}. May be repeated."
-    value = r"\w+=(?:\[[^]]*\]|[\w=,.:-]*\w)"
+    value = r"[\w-]+=(?:\[[^]]*\]|[\w=,.:-]*\w)"
     text = re.sub(rf"(?<![\w`-])(--[a-z][a-z-]*(?: {value})?|{value})", r"`\1`", text)
     return text.replace("|", r"\|").replace("<", "&lt;")
 
