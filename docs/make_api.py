@@ -24,6 +24,7 @@ GROUPS = {
         "load",
         "to_frame",
         "to_csr",
+        "to_rectools",
         "Dataset",
         "Interactions",
         "Feedback",
@@ -43,7 +44,15 @@ GROUPS = {
         "CompareOptions",
         "tune",
     ],
-    "Recommendations": ["Recommender", "ColdStart", "Rules", "onboarding_items", "Bundle"],
+    "Recommendations": [
+        "Recommender",
+        "ColdStart",
+        "Rules",
+        "onboarding_items",
+        "Bundle",
+        "export_vectors",
+        "export_onnx",
+    ],
     "Errors and version": ["PalateError", "__version__"],
 }
 VALUES = {

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from palate.data.dataset import Dataset, Interactions
     from palate.data.feedback import Feedback
     from palate.data.frame import from_frame, to_frame
-    from palate.data.matrix import from_csr, to_csr
+    from palate.data.matrix import from_csr, to_csr, to_rectools
     from palate.data.prepare import prepare
     from palate.data.readers import read_interactions
     from palate.data.splits.split import Candidates, Split
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from palate.experiment.compare import compare
     from palate.experiment.fitting import CompareOptions
     from palate.experiment.tune import tune
+    from palate.export import export_onnx, export_vectors
     from palate.models import (
         BMF,
         BPR,
@@ -85,7 +86,7 @@ _NAMES = {
     "data.dataset": ("Dataset", "Interactions"),
     "data.feedback": ("Feedback",),
     "data.frame": ("from_frame", "to_frame"),
-    "data.matrix": ("from_csr", "to_csr"),
+    "data.matrix": ("from_csr", "to_csr", "to_rectools"),
     "data.prepare": ("prepare",),
     "data.readers": ("read_interactions",),
     "data.splits.split": ("Candidates", "Split"),
@@ -99,6 +100,7 @@ _NAMES = {
     "experiment.compare": ("compare",),
     "experiment.fitting": ("CompareOptions",),
     "experiment.tune": ("tune",),
+    "export": ("export_onnx", "export_vectors"),
     "models": (
         "RECIPES",
         "make_recipe",
@@ -194,6 +196,8 @@ __all__ = [
     "evaluate",
     "evaluate_lists",
     "evaluate_ratings",
+    "export_onnx",
+    "export_vectors",
     "from_csr",
     "from_frame",
     "leave_one_out",
@@ -205,6 +209,7 @@ __all__ = [
     "text_vectors",
     "to_csr",
     "to_frame",
+    "to_rectools",
     "tune",
     "validation_callback",
 ]

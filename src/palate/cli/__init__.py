@@ -23,6 +23,7 @@ from palate.cli import (
     estimate,
     evaluate,
     explain,
+    export,
     index,
     keys,
     off_policy,
@@ -94,6 +95,7 @@ app.command("cold-start")(cold_start.cold_start)
 app.command("drift")(drift.drift)
 app.command("off-policy")(off_policy.off_policy)
 app.command("index")(index.index)
+app.command("export")(export.export)
 app.command("report")(report.report)
 app.command("reproduce")(reproduce.reproduce)
 app.command("serve")(serve.serve)

@@ -1,4 +1,4 @@
-"""Data sets from and to sparse matrices, in which implicit and many programs of one's own keep interactions."""
+"""Data sets from and to the forms of other libraries: sparse matrices (implicit) and the dataframes of RecTools."""
 
 from __future__ import annotations
 
@@ -51,3 +51,27 @@ def to_csr(dataset: Dataset) -> sparse.csr_array:
     rows = dataset.interactions
     shape = (dataset.n_users, dataset.n_items)
     return sparse.csr_array((rows.weight, (rows.user, rows.item)), shape=shape, dtype=np.float32)
+
+
+def to_rectools(dataset: Dataset) -> Any:
+    """The rows as a pandas dataframe for ``Dataset.construct`` of RecTools: user_id, item_id, weight, datetime.
+
+    RecTools demands a datetime: it is 1970-01-01 where the rows have no times.
+
+    Raises:
+        DataError: pandas is not installed.
+    """
+    rows = dataset.interactions
+    time = np.zeros(len(rows)) if rows.time is None else rows.time
+    frame = pl.DataFrame(
+        {
+            "user_id": dataset.users.ids.gather(rows.user),
+            "item_id": dataset.items.ids.gather(rows.item),
+            "weight": rows.weight,
+            "datetime": pl.from_epoch(pl.Series((time * 1e6).astype(np.int64)), time_unit="us"),
+        }
+    )
+    try:
+        return frame.to_pandas()
+    except ModuleNotFoundError as error:
+        raise DataError(f"RecTools takes pandas tables, which need {error.name}: pip install {error.name}") from None

@@ -64,10 +64,18 @@ def _wrapped(file: Opened, text: Iterator[bytes]) -> tuple[bytes | None, Iterato
 
 
 def _flat(schema: Mapping[str, pl.DataType]) -> dict[str, pl.Expr]:
-    """The columns of a table whose objects are taken apart: {"user": {"id": 7}} has a column user.id."""
+    """The columns of a table whose objects are taken apart: {"user": {"id": 7}} has a column user.id.
+
+    A list of objects, such as the items of an order, gives a list for each of their fields.
+    """
     found: dict[str, pl.Expr] = {}
 
     def add(name: str, dtype: pl.DataType, path: pl.Expr) -> None:
+        if isinstance(dtype, pl.List) and isinstance(dtype.inner, pl.Struct):
+            for field in dtype.inner.fields:
+                if not isinstance(field.dtype, pl.List | pl.Struct):
+                    found[f"{name}.{field.name}"] = path.list.eval(pl.element().struct.field(field.name))
+            return
         if not isinstance(dtype, pl.Struct):
             found[name] = path
             return
@@ -85,7 +93,7 @@ def _as_text(dtype: Any) -> Any:
     """The type of a column whose values are read as text, so that ids keep their spelling."""
     if isinstance(dtype, pl.Struct):
         return pl.Struct([pl.Field(one.name, _as_text(one.dtype)) for one in dtype.fields])
-    return pl.List(pl.String) if isinstance(dtype, pl.List) else pl.String
+    return pl.List(_as_text(dtype.inner)) if isinstance(dtype, pl.List) else pl.String
 
 
 class JsonLines:

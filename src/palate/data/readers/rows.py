@@ -15,6 +15,7 @@ from palate.data.dataset import Note
 from palate.data.parsing import Source, of_lists, unlisted
 from palate.data.readers import databases
 from palate.data.readers.arrow import IPC, PARQUET, open_arrow
+from palate.data.readers.exports import recognized
 from palate.data.readers.json_lines import is_json, open_json
 from palate.data.readers.layouts import check_shape, open_lines, open_wide
 from palate.data.readers.options import SKIP, ReadOptions, Table
@@ -87,7 +88,8 @@ def read_rows(
     untyped = False
     for place in found:
         values = partition(data, place)
-        with open_table(place, options, progress) as table:
+        with open_table(place, options, progress) as given:
+            table = recognized(given, options.chosen) if options.interactions else given
             names = [name for name in table.names if name != SKIP]
             # Some programs write a partition's column into its files, too.
             values = {name: value for name, value in values.items() if name not in names}
@@ -158,7 +160,8 @@ def first_rows(data: Data, options: ReadOptions, names: Sequence[str], n_rows: i
     try:
         for place in chosen:
             values, left = partition(data, place), n_rows // len(chosen)
-            with open_table(place, options) as table:
+            with open_table(place, options) as given:
+                table = recognized(given, options.chosen) if options.interactions else given
                 stored = [one for one in names if one in table.names]
                 constants = [pl.lit(values.get(one), pl.String).alias(one) for one in names if one not in stored]
                 for batch in table.batches(stored or table.names[:1]):
