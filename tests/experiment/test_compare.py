@@ -96,6 +96,30 @@ def test_a_time_limit_takes_cheap_baselines_first_and_says_what_was_left_out(spl
         compare(split, recipes, minutes=0)
 
 
+def test_the_same_settings_are_fitted_once_under_each_name(split, tmp_path):
+    begun = []
+    recipes = [
+        Entry("one", KNN),
+        Entry("two", replace(KNN)),
+        Entry("one", KNN),
+        Entry("three", make_recipe("popularity")),
+    ]
+
+    def said(event: ProgressEvent) -> None:
+        if event.stage == "compare" and event.message:
+            begun.append(event.message)
+
+    for folder in (None, tmp_path / "run"):
+        begun.clear()
+        found = compare(split, recipes, folder, options=OPTIONS, progress=said)
+        assert [text.split(",")[0] for text in begun[:-1]] == ["one", "one", "three", "three"]  # once per seed
+        one, two, three = (named(found.document, name) for name in ("one", "two", "three"))
+        assert one["full"]["measures"] == two["full"]["measures"] != three["full"]["measures"]
+        assert (one["full"]["model"], two["full"]["model"]) == ("one", "two")
+    with pytest.raises(RecipeError, match="one stands twice"):
+        compare(split, [*recipes, Entry("one", replace(KNN, neighbors=4))])
+
+
 @pytest.mark.slow
 def test_a_comparison_that_ran_out_of_time_goes_on_with_the_entries_that_are_missing(split, tmp_path):
     options = CompareOptions(k=5, resamples=100, threads=1)

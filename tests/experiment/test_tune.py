@@ -414,8 +414,16 @@ def test_two_runs_in_one_folder_do_not_mix(halves: Split, tmp_path: Path) -> Non
 def test_time_is_kept(halves: Split, tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="before the first trial"):
         tune(ease_task(halves), tmp_path, trials=5, minutes=0)
-    found = tune(ease_task(halves), tmp_path, trials=100_000, minutes=0.01)
+    said: list[str] = []
+    found = tune(
+        ease_task(halves), tmp_path, trials=100_000, minutes=0.01, progress=lambda event: said.append(event.message)
+    )
     assert 1 <= len(found.trials) < 1000
+    assert all(text.endswith(" s left") for text in said)  # that of the limit, not of 100,000 trials
+    more: list[str] = []
+    tune(ease_task(halves), tmp_path, trials=len(said) + 2, progress=lambda event: more.append(event.message))
+    assert " left" in more[0]
+    assert " left" not in more[-1]
 
 
 def test_without_optuna_the_extra_is_named(halves: Split, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

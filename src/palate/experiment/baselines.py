@@ -73,13 +73,13 @@ def read_entries(names: Sequence[str], *, published: bool = False) -> list[Entry
     """One entry per recipe name (its fast preset, or the published settings) or TOML file.
 
     A file ``best.toml`` becomes "neumf (best)". It holds ``recipe = "neumf"`` and fields as ``palate train --config``
-    reads them; fields that it omits are those of the preset.
+    reads them; fields that it omits are those of the preset. A name that is given twice makes one entry.
 
     Raises:
-        RecipeError: an unknown recipe, a file that cannot be read, or a name given twice.
+        RecipeError: an unknown recipe, a file that cannot be read, or two files of one name and recipe.
     """
     made = []
-    for name in names:
+    for name in dict.fromkeys(names):
         if not name.endswith(".toml"):
             made.append(Entry(name, make_recipe(name, fast=not published)))
             continue

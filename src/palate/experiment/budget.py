@@ -58,10 +58,12 @@ class Budget:
     @property
     def left_in_words(self) -> str:
         """The time that is left, to be put behind a step; nothing without a limit."""
-        if self.minutes is None:
-            return ""
-        left = self.seconds
-        return f", {left:.0f} s left" if left < 100 else f", {left / 60:.0f} min left"
+        return "" if self.minutes is None else f", {in_words(self.seconds)} left"
+
+
+def in_words(seconds: float) -> str:
+    """Seconds or minutes, whichever reads better."""
+    return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"
 
 
 UNLIMITED = Budget()

@@ -9,8 +9,9 @@ its own, the folder keeps the split and every finished result, and a comparison 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -66,7 +67,8 @@ def compare(
 
     Args:
         split: shared by all; with candidates, sampled metrics are measured too.
-        recipes: recipes or their names, or entries with a name of their own.
+        recipes: recipes or their names, or entries with a name of their own. Entries with the same settings, those of a
+            tuned baseline included, are fitted once.
         folder: of the comparison, resumed if it already holds it; None fits in this process and writes nothing.
         options: k, seeds and the like.
         with_baselines: add tuned baselines (``palate.experiment.baselines``).
@@ -88,6 +90,7 @@ def compare(
         )
     entries = [Entry.of(one) for one in recipes]
     entries += baselines(split.train, entries) if with_baselines else []
+    entries = [one for place, one in enumerate(entries) if one not in entries[:place]]
     check_names([*(one.name for one in entries), *(lists or {})])
     remarks = left_out(split.train) if with_baselines else []
     budget = Budget.of(minutes)
@@ -218,6 +221,7 @@ class _Run:
     budget: Budget = UNLIMITED
     home: RunFolder | None = None
     worker: Worker | None = None
+    fits: dict[str, tuple[Fitted, list[dict[str, Any]]]] = field(default_factory=dict)  # by settings and seed
 
     def compared(self, entries: Sequence[Entry], lists: Lists, remarks: list[str]) -> Comparison:
         given = [self._external(name, table) for name, table in lists.items()]
@@ -266,9 +270,17 @@ class _Run:
             stage = f"seed{seed}"
             result = self._stored(entry.name, stage, plain)
             if result is None or self.home is None:
-                who = f"{entry.name}, seed {seed}: training" if len(seeds) > 1 else f"{entry.name}: training"
-                job = (recipe, entry.name, seed, self.options)
-                fitted, lists = self._do(fit_entry, *job, who=who, at=(done + number, total))
+                key = json.dumps([plain, seed])
+                if key not in self.fits:
+                    who = f"{entry.name}, seed {seed}: training" if len(seeds) > 1 else f"{entry.name}: training"
+                    job = (recipe, entry.name, seed, self.options)
+                    fitted, lists = self._do(fit_entry, *job, who=who, at=(done + number, total))
+                    # Only the models of the first seed are handed out.
+                    self.fits[key] = (fitted if not number else replace(fitted, model=None)), lists
+                fitted, lists = self.fits[key]
+                reports = {ranking: replace(report, model=entry.name) for ranking, report in fitted.reports.items()}
+                ratings = fitted.ratings and replace(fitted.ratings, model=entry.name)
+                fitted = replace(fitted, reports=reports, ratings=ratings)
                 models.append(fitted)
                 result = _as_result(fitted, plain, seed, lists)
                 frames = {ranking: self._per_user(report) for ranking, report in fitted.reports.items()}

@@ -20,6 +20,7 @@ import numpy as np
 
 from palate import storage
 from palate.errors import PalateError, RecipeError, StorageError
+from palate.experiment.budget import Budget, in_words
 from palate.experiment.recipe_file import write_recipe
 from palate.experiment.search_space import plain
 from palate.experiment.task import Task
@@ -53,7 +54,7 @@ def tune(
         trials: number of finished trials.
         minutes: after which no further trial is started.
         workers: processes that run trials side by side, one thread each.
-        progress: called after each trial with its value and the best one so far.
+        progress: called after each trial with its value, the best one so far and the time that is left.
 
     Raises:
         RecipeError: Optuna is not installed, the folder holds another study, or the preset itself fails.
@@ -63,18 +64,22 @@ def tune(
         raise RecipeError(f"trials={trials}, workers={workers}: must be at least 1")
     place = Path(folder)
     place.mkdir(parents=True, exist_ok=True)
-    deadline = time.monotonic() + 60 * minutes if minutes is not None else float("inf")
+    # Above 0, so that a limit of 0 ends with the sentence below.
+    budget = Budget.of(None if minutes is None else max(minutes, 1e-9))
+    begun, seconds = 0, time.monotonic()
     with _alone_in(place):
         study = open_study(task, place)
         _requeue(study, task)
-        for number in _numbers(task, place, study, trials, workers, deadline):
+        for number in _numbers(task, place, study, trials, workers, budget):
             so_far = _tuned(study, task, place)
             trial = next(one for one in so_far.trials if one.number == number)
             if trial.preset and trial.state == "failed":
                 raise RecipeError(f"the preset, which is the first trial, failed: {trial.error}")
             if so_far.best.number == number:
                 _write_best(so_far)
-            progress(_event(trial, so_far, trials))
+            begun += 1
+            left = (time.monotonic() - seconds) / begun * (trials - len(so_far.trials))
+            progress(_event(trial, so_far, trials, min(left, budget.seconds)))
         found = _tuned(study, task, place)
         if not any(trial.preset for trial in found.trials):
             raise RecipeError(f"minutes={minutes:g} were over before the first trial: give more time")
@@ -145,13 +150,11 @@ def run_trial(task: Task, study: optuna.Study, ticket: int) -> int:
     return trial.number
 
 
-def _numbers(
-    task: Task, folder: Path, study: optuna.Study, trials: int, workers: int, deadline: float
-) -> Iterator[int]:
+def _numbers(task: Task, folder: Path, study: optuna.Study, trials: int, workers: int, budget: Budget) -> Iterator[int]:
     """Numbers of trials as they end, until there are enough or time is over."""
     first = sum(trial.state.name != "WAITING" for trial in study.get_trials(deepcopy=False))
     tickets = iter(range(first, first + trials - len(_ended(study))))
-    before = (ticket for ticket in tickets if time.monotonic() < deadline)
+    before = (ticket for ticket in tickets if not budget.over)
     if workers == 1:
         yield from (run_trial(task, study, ticket) for ticket in before)
     else:
@@ -200,12 +203,14 @@ def _error(trial: Any) -> str | None:
     return text
 
 
-def _event(trial: Trial, so_far: Tuned, trials: int) -> ProgressEvent:
+def _event(trial: Trial, so_far: Tuned, trials: int, left: float) -> ProgressEvent:
     best = so_far.best
     value = trial.state if trial.value is None else f"{trial.value:.4f}"
     words = (
         f"{value}{' (stopped early)' if trial.state == 'pruned' else ''}; best {best.value:.4f} in trial {best.number}"
     )
+    if len(so_far.trials) < trials:
+        words += f"; about {in_words(left)} left"
     values = {"value": trial.value, "best": best.value}
     numbers = {name: number for name, number in values.items() if number is not None}
     return ProgressEvent("tune", len(so_far.trials), trials, "trial", words, {**numbers, "number": trial.number})
