@@ -24,6 +24,7 @@ from palate.models import RECIPES
 ROOT = Path(__file__).parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 BLOCK = re.compile(r"^```(?P<kind>[^\n]*)\n(?P<text>.*?)^```", re.MULTILINE | re.DOTALL)
+SLOW = re.compile("palate compare .*(--recipes bpr|--windows)")
 QUICKSTART = "$ palate quickstart examples/data/clicks.csv --items examples/data/items.csv"
 
 
@@ -50,7 +51,11 @@ def quickstart(tmp_path_factory):
 
 def commands(kind: str) -> list:
     found = [(page, text) for page in PAGES for text in blocks(page, kind)]
-    return [pytest.param(text, id=f"{page.name}-{number}") for number, (page, text) in enumerate(found)]
+    # The README compares with tuned baselines, too.
+    return [
+        pytest.param(text, id=f"{page.name}-{number}", marks=pytest.mark.slow if SLOW.search(text) else ())
+        for number, (page, text) in enumerate(found)
+    ]
 
 
 def run_all(text: str, made: Path | None = None) -> None:

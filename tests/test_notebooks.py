@@ -44,7 +44,8 @@ def test_the_notebook_of_a_shop_runs(tmp_path: Path) -> None:
 
 @pytest.mark.timeout(1200)
 @pytest.mark.usefixtures("ml_100k")
-@pytest.mark.parametrize("letters", ["ace", pytest.param("bd", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("letters", ["ace", "bd"])
 def test_the_tutorials_run(letters: str, tmp_path: Path) -> None:
     try:
         palate.load("anime")

@@ -17,6 +17,7 @@ def log(tmp_path_factory):
     return path
 
 
+@pytest.mark.slow
 def test_the_estimate_is_near_the_cost(log, monkeypatch):
     monkeypatch.setattr(estimate, "SIZES", (5_000, 20_000))
     found = palate("estimate", log, "--recipe", "item-knn", "--json").ok().json

@@ -56,6 +56,7 @@ def test_given_validation_rows_choose_the_epochs_and_all_training_rows_are_train
     assert "the validation rows are not used" in unused.err
 
 
+@pytest.mark.slow
 def test_given_validation_rows_choose_the_recipe_and_the_settings_of_baselines():
     words = ("--train", "train.csv", "--test", "test.csv", "--validation", "validation.csv")
     chosen = palate("train", *words).ok()

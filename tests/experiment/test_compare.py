@@ -304,6 +304,7 @@ def only_child(process: int) -> int:
     return int(child)
 
 
+@pytest.mark.slow
 def test_patience_stops_what_is_trained_by_gradients_and_leaves_the_others_all_rows(split, tmp_path):
     slow = make_recipe("gmf", {"epochs": 50, "learning_rate": 1e-9})
     settings = CompareOptions(patience=1, resamples=100, k=5)

@@ -432,6 +432,7 @@ def test_without_optuna_the_extra_is_named(halves: Split, tmp_path: Path, monkey
         tune(ease_task(halves), tmp_path, trials=1)
 
 
+@pytest.mark.slow
 def test_side_by_side_each_trial_is_run_once(halves: Split, tmp_path: Path) -> None:
     task = ease_task(halves)
     threads = os.environ.get("POLARS_MAX_THREADS")

@@ -63,6 +63,7 @@ def kill(process: subprocess.Popen[str]) -> None:
     process.communicate()
 
 
+@pytest.mark.slow
 def test_a_killed_call_goes_on_where_it_was(tmp_path: Path) -> None:
     path = tmp_path / "all.parquet"
     first = start(path, 0.3)

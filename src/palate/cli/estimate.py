@@ -14,13 +14,11 @@ from math import log
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
-import polars as pl
 import typer
 
 from palate.cli import options
 from palate.cli.console import console, print_json, table
 from palate.errors import DataError
-from palate.parallel import pool
 
 SIZES = (50_000, 200_000)  # rows of the two runs
 GROUP = 1000  # users whose lists are made at a time
@@ -61,6 +59,7 @@ def estimate(
     """
     from palate.cli.train import recipe_and_fields
     from palate.models import make_recipe
+    from palate.parallel import pool
 
     name, fields = recipe_and_fields(recipe, None, set_ or [])
     chosen = make_recipe(str(name), fields, fast=True)
@@ -120,6 +119,8 @@ def count_rows(data: str) -> int:
 
 def write_head(data: str, n_rows: int, folder: Path) -> Path:
     """The first rows as a file of their own, in a format that is read in the same way."""
+    import polars as pl
+
     from palate.data.readers import read_interactions
     from palate.data.readers.arrow import PARQUET
     from palate.data.readers.sources import opened, places

@@ -69,18 +69,19 @@ class SparseEASE(Recipe[ItemKNNModel]):
 
     def _for_rows(self, rows: Dataset) -> SparseEASE:
         """Neighbors by the number of items."""
+        return replace(self, neighbors=self._width(rows.n_items))
+
+    def _width(self, n_items: int) -> int:
         if self.neighbors is not None:
-            return self
+            return self.neighbors
         # A regression takes time in proportion to the third power of its neighbors.
-        width = round(MOST_NEIGHBORS * (NARROW_ITEMS / max(NARROW_ITEMS, rows.n_items)) ** (1 / 3))
-        return replace(self, neighbors=max(MOST_NEIGHBORS // 2, width))
+        share = float((NARROW_ITEMS / max(NARROW_ITEMS, n_items)) ** (1 / 3))
+        return max(MOST_NEIGHBORS // 2, round(MOST_NEIGHBORS * share))
 
     def build(self, spec: DataSpec) -> ItemKNNModel:
         """No weights yet, ready for ``load_state_dict``; never more neighbors than other items."""
-        if self.neighbors is None:
-            raise RecipeError(f"recipe {self.name} leaves neighbors to the data: take recipe.for_data(train)")
         recency = Recency(self.half_life_events, self.floor)
-        return ItemKNNModel(spec.items, max(1, min(self.neighbors, spec.items - 1)), recency=recency)
+        return ItemKNNModel(spec.items, max(1, min(self._width(spec.items), spec.items - 1)), recency=recency)
 
     def training_rows(self, train: Dataset) -> Dataset:
         """The positive rows, and the dislikes."""
