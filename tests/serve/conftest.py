@@ -19,6 +19,7 @@ import numpy as np
 import polars as pl
 import pytest
 
+from forked import Forked
 from palate.base import TrainOptions
 from palate.bundle import Bundle
 from palate.data.dataset import Dataset, Interactions
@@ -68,7 +69,7 @@ def bundle(shop: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
 class Server:
     """A server process and a client for it."""
 
-    def __init__(self, process: subprocess.Popen[str], url: str, log: Path) -> None:
+    def __init__(self, process: subprocess.Popen[bytes] | Forked, url: str, log: Path) -> None:
         self.process, self.url, self.log = process, url, log
         self.client = httpx.Client(base_url=url, timeout=60)
 
@@ -94,15 +95,14 @@ class Server:
 def start(*arguments: str, folder: Path, prefix: Sequence[str] = (), **environment: str) -> Server:
     """Start ``palate serve`` on a free port, perhaps by another command, and wait until it is ready."""
     log = folder / f"serve-{time.monotonic_ns()}.log"
+    command, environment = ["serve", *arguments, "--port", "0"], {**os.environ, **environment}
+    process: subprocess.Popen[bytes] | Forked
     with log.open("w") as stream:
-        process = subprocess.Popen(
-            [*prefix, sys.executable, "-m", "palate", "serve", *arguments, "--port", "0"],
-            stdout=stream,
-            stderr=stream,
-            cwd=folder,
-            env={**os.environ, **environment},
-            text=True,
-        )
+        if prefix:
+            words = [*prefix, sys.executable, "-m", "palate", *command]
+            process = subprocess.Popen(words, stdout=stream, stderr=stream, cwd=folder, env=environment)
+        else:
+            process = Forked(command, folder, environment, log)
     deadline = time.monotonic() + 240
     while time.monotonic() < deadline:
         found = re.search(r"listens on (http://\S+)", log.read_text())
