@@ -100,9 +100,15 @@ def test_off_policy_of_a_server(shop):
 
 
 def test_mistakes_of_off_policy():
-    assert "no column 'propensity'" in mistake(palate("off-policy", "plain.csv", "--bundle", "b"))
+    assert "no column propensity" in mistake(palate("off-policy", "plain.csv", "--bundle", "b"))
     assert "give one policy" in mistake(palate("off-policy", "shown.csv"))
     assert "give one policy" in mistake(palate("off-policy", "shown.csv", "--explore", 0))
     assert "not exports of the server" in mistake(
         palate("off-policy", "shown.csv", "--explore", 0, "--events", "same.csv")
     )
+
+
+def test_tables_whose_first_line_is_a_row_are_told_to_name_their_columns(shop):
+    lines = (shop / "shown.csv").read_text().splitlines()[1:]
+    (shop / "headless.csv").write_text("\n".join(lines))
+    assert "its first line must name" in mistake(palate("off-policy", "headless.csv", "--bundle", "b"))

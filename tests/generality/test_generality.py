@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 from dataclasses import replace
 from functools import cache
-from typing import Literal
 
 import numpy as np
 import pytest
@@ -18,12 +17,11 @@ import torch
 from palate.base import Query, TrainOptions
 from palate.data.dataset import Dataset, Interactions
 from palate.data.splits.split import Split
-from palate.data.splits.strategies import at_random, by_time
+from palate.data.splits.strategies import at_random
 from palate.evaluation.collapse import collapse
 from palate.evaluation.evaluate import evaluate
 from palate.evaluation.rating_prediction import evaluate_ratings
 from palate.models import IALS, Popularity, UserItemMeans, make_recipe
-from palate.models.scale import memory
 from worlds import World
 
 WORLDS = {
@@ -49,9 +47,7 @@ everything = pytest.mark.skipif(not os.environ.get("PALATE_GENERALITY"), reason=
 
 
 @cache
-def split_of(world: World, by: Literal["random", "time"] = "random") -> Split:
-    if by == "time":
-        return by_time(world.dataset(), test_size=0.25, cold="drop")
+def split_of(world: World) -> Split:
     return at_random(world.dataset(), test_size=0.25, cold="drop")
 
 
@@ -89,26 +85,7 @@ def test_recipes_by_gradients_beat_popularity_where_there_are_tastes(name: str, 
     assert relative(name, split_of(WORLDS[world])) >= least
 
 
-# Held-out rows out of a past in which other items were popular are no matter for a recipe that ranks what is recent.
-@pytest.mark.parametrize(
-    ("world", "by"),
-    [(world, by) for world in WORLDS for by in ("time", "random") if (world, by) != ("drift", "random")],
-)
-def test_recency_lasts_as_long_as_the_rows_say(world: str, by: Literal["random", "time"]) -> None:
-    assert relative("recent-edlae", split_of(WORLDS[world], by)) >= LEAST.get(world, 0.95)
-
-
-def test_the_memory_is_short_where_popularity_drifts() -> None:
-    days = {}
-    for world in ("drift", "ties"):
-        rows = split_of(WORLDS[world], "time").train.interactions
-        assert rows.time is not None
-        days[world] = memory(rows.time, rows.item, np.ones(len(rows)))
-    assert 2 < days["drift"] < 10
-    assert days["ties"] > 30
-
-
-@pytest.mark.parametrize("name", [*CLOSED, "recent-edlae", *BY_GRADIENTS])
+@pytest.mark.parametrize("name", [*CLOSED, *BY_GRADIENTS])
 def test_nobody_falls_far_below_popularity_where_there_are_no_tastes(name: str) -> None:
     assert relative(name, split_of(NO_TASTE)) >= 0.9
 

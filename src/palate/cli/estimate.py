@@ -171,7 +171,7 @@ def run_stages(source: options.Source, recipe: Any, k: int, seed: int) -> Run:
         with stage("read"):
             dataset = source.dataset()
         with stage("split"):
-            rows = options._default_split(dataset, 0.2, seed)
+            rows = options.default_split(dataset, 0.2, seed)
         with stage("train"):
             model = recipe.for_data(rows.train).fit(rows.train, TrainOptions(seed=seed))
         with stage("evaluate"):

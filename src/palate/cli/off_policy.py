@@ -33,7 +33,7 @@ def off_policy(
     ] = True,
     json: options.Json = False,
 ) -> None:
-    """What a policy would have earned, from the log of one that drew at random with known probabilities (propensities).
+    """Estimate the reward of a policy from the log of another one that drew at random with known probabilities.
 
     LOG is a table with the columns user_id, item_id, propensity and reward: one row per item shown, its probability of
     being shown to this user, and what it earned (1 for a click). With --bundle, the value is the mean reward of an item
@@ -55,9 +55,12 @@ def off_policy(
 
         from palate.bundle import Bundle
 
-        decisions = read_table(log)
-        if lost := {"user_id", "item_id"} - set(decisions.columns):
-            raise DataError(f"{log} has no column {min(lost)} (it has {', '.join(decisions.columns)}): rename one")
+        decisions = read_table(log, header=True)
+        if lost := {"user_id", "item_id", "propensity", "reward"} - set(decisions.columns):
+            raise DataError(
+                f"{log} has no column {min(lost)} (it has {', '.join(decisions.columns)}): "
+                "its first line must name user_id, item_id, propensity and reward"
+            )
         # Ids are their texts: the integers of a CSV file find the strings of a bundle.
         decisions = decisions.with_columns(pl.col("user_id", "item_id").cast(pl.String))
         users = decisions["user_id"].unique(maintain_order=True)

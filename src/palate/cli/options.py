@@ -374,7 +374,7 @@ def split_rows(source: Source, how: str | None, test_size: float, seed: int) -> 
         return ready
     dataset = source.dataset()
     if how is None:
-        made = _default_split(dataset, test_size, seed)
+        made = default_split(dataset, test_size, seed)
     elif how == "leave-one-out":
         made = strategies.leave_one_out(dataset)
     elif how == "time":
@@ -392,7 +392,8 @@ def split_rows(source: Source, how: str | None, test_size: float, seed: int) -> 
     return made
 
 
-def _default_split(dataset: Dataset, test_size: float, seed: int) -> Split:
+def default_split(dataset: Dataset, test_size: float, seed: int) -> Split:
+    """Split by time; each user's latest row where time would measure few users; at random without times."""
     from palate.data.dataset import Note
     from palate.data.splits import strategies
     from palate.experiment.validation import MEASURED_USERS

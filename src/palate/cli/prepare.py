@@ -22,7 +22,7 @@ def prepare(
     items: options.ItemFeatures = None,
     json: options.Json = False,
 ) -> None:
-    """Read a log once, in bounded memory, into a row store that every command takes where it takes a file.
+    """Read a log once, with 8 to 12 bytes of memory a row, into a row store: every command takes it for a file.
 
     A run that is killed resumes where it stopped, if the same command is given again.
 

@@ -76,7 +76,7 @@ class Request:
             recommender = replace(recommender, cold=replace(recommender.cold, **given))  # type: ignore[arg-type]
         if self.new_items is None:
             return recommender
-        grown = recommender.with_items(read_table(self.new_items))
+        grown = recommender.with_items(read_table(self.new_items, header=True))
         old, new = len(recommender.items), len(grown.items) - len(recommender.items)
         note(f"{new:,} new items of {self.new_items} join {old:,}")
         return grown

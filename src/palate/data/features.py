@@ -14,18 +14,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import cache
 from itertools import accumulate
-from typing import Any, Literal, NamedTuple, Self, cast, get_args
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self, cast, get_args
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
-from pydantic import TypeAdapter, ValidationError
 from scipy import sparse
 
 from palate.data.dataset import Dataset
 from palate.data.ids import IdMap, stable_hashes
 from palate.errors import DataError
+
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter
 
 Kind = Literal["categorical", "multi", "text", "numeric", "vector"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -229,13 +232,20 @@ class FeatureSchema:
         Raises:
             DataError: not a feature schema.
         """
+        from pydantic import ValidationError
+
         try:
-            return ADAPTER.validate_python(plain)
+            return _adapter().validate_python(plain)
         except ValidationError as error:
             raise DataError(f"no feature schema ({error.errors()[0]['msg']}): fit the model again") from None
 
 
-ADAPTER = TypeAdapter(FeatureSchema)  # made once: it takes as long as the rest of loading a small bundle
+@cache  # it takes as long as the rest of loading a small bundle
+def _adapter() -> TypeAdapter[FeatureSchema]:
+    # Most processes read no schema, and pydantic takes a tenth of the start of a command.
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(FeatureSchema)
 
 
 def indicators(table: pl.DataFrame) -> list[sparse.csr_array]:

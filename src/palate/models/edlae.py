@@ -29,8 +29,8 @@ Shape legend: B users, C candidates, I items, U users of the training data, H hi
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import Annotated, ClassVar, Self
+from dataclasses import dataclass
+from typing import Annotated, ClassVar
 
 import numpy as np
 import torch
@@ -44,10 +44,8 @@ from palate.base import Contributions, DataSpec, Query, Recipe, TrainOptions
 from palate.bounds import Count, NonNegative, Positive
 from palate.data.dataset import Dataset, Fingerprint
 from palate.errors import RecipeError
-from palate.models.scale import memory
 
 DAY = 86_400.0
-SHORTEST = 10.0  # half-life in days that is chosen by the data
 STRENGTH_FLOOR = 0.01  # so that an item without recent rows has a logarithm
 SMOOTHING = 5.0  # rows added to each item before damping
 SCORE_CELLS = 8_000_000  # scores held at once while only candidates are asked for
@@ -229,8 +227,7 @@ class RecentEDLAE(EDLAE):
     """Recent popularity, novelty to the user and item-to-item weights in one score; rows need times.
 
     Args:
-        half_life: days after which a row counts half. None: by the data, at least 10
-            (``palate.models.scale.memory``).
+        half_life: days after which a row counts half.
         rating_floor: explicit ratings count by how much they are above it; implicit rows count 1.
         since: exponent of the share of an item's rows that came after the user's last visit.
         mix: weight of the item-to-item part, in standard deviations.
@@ -242,25 +239,12 @@ class RecentEDLAE(EDLAE):
 
     keep: Annotated[float, Field(gt=0, lt=1)] = 0.5
     regularization: Positive = 100.0
-    half_life: Positive | None = 10.0
+    half_life: Positive = 10.0
     rating_floor: float = 0.0
     since: NonNegative = 0.5
     mix: NonNegative = 0.5
     damping: NonNegative = 0.9
     bins: Count = 64
-
-    @classmethod
-    def fast(cls) -> Self:
-        """A half-life by the data."""
-        return cls(half_life=None)
-
-    def _for_rows(self, rows: Dataset) -> Self:
-        """Half-life by the times of the rows."""
-        time = rows.interactions.time
-        if self.half_life is not None or time is None or not len(rows):
-            return self
-        # In a log of hours a half-life of hours would drown what a user likes in what is popular at the moment.
-        return replace(self, half_life=max(SHORTEST, memory(time, rows.interactions.item, np.ones(len(rows)))))
 
     def build(self, spec: DataSpec) -> RecentEDLAEModel:
         """Zeros, ready for ``load_state_dict``.
@@ -285,8 +269,6 @@ class RecentEDLAE(EDLAE):
         if not value.any():
             highest = f"rating_floor={self.rating_floor:g}, the highest rating is {rows.weight.max():g}"
             raise RecipeError(f"{highest}: nothing would count, lower rating_floor")
-        if self.half_life is None:
-            raise RecipeError(f"recipe {self.name} leaves half_life to the data: take recipe.for_data(train)")
         decay = np.exp2((rows.time - rows.time.max()) / (DAY * self.half_life))
         strength_I = np.bincount(rows.item, value * decay, train.n_items)
         weights_II, count_I = self._weights(train)

@@ -5,16 +5,12 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.sparse import csr_array, diags_array
 from scipy.sparse.linalg import svds
 
 from palate.data.dataset import Dataset
 
 LEAST_SIZE = 200  # users and items from which ``taste`` can tell
-DAY = 86_400.0
-BLOCKS, LIVES = 5, np.arange(-8, 4)
-ROWS = 6.0  # of the mean item within the memory; with 4, lists in worlds without tastes are below 0.9 of popularity
 
 
 class Scale(NamedTuple):
@@ -71,44 +67,3 @@ def taste(rows: Dataset, unobserved_weight: float) -> float:
         # To a thousandth, which takes a few dozen products.
         second.append(float(svds(matrix_UI, k=2, tol=1e-3, v0=start, return_singular_vectors=False).min()))
     return second[0] / max(second[1], float(np.finfo(np.float32).tiny))
-
-
-def memory(time: NDArray[np.float64], item: NDArray[np.int32], value: NDArray[np.float64]) -> float:
-    """The half-life, in days, at which decayed counts of items tell best which items come later.
-
-    The later half of the rows is predicted in ``BLOCKS`` steps, each from the rows before it; the half-life is the
-    likeliest of the time span times powers of 2. It is no longer than leaves ``ROWS`` rows to the mean item at even
-    speed: lists are of popular items, which have many more rows and bear a shorter memory than the likelihood of all.
-
-    Args:
-        time: seconds, (N,).
-        item: row numbers, (N,).
-        value: how much each row counts, (N,), not all 0.
-
-    Returns:
-        Days; 1 where all rows have one time.
-    """
-    order = np.argsort(time, kind="stable")
-    time, item, value = time[order], item[order], value[order]
-    span = (time[-1] - time[0]) / DAY
-    if span <= 0:
-        return 1.0
-    life_L = span * 2.0**LIVES
-    items = len(np.unique(item))
-    count_LI, now, fit_L = np.zeros((len(life_L), item.max() + 1)), time[0], np.zeros(len(life_L))
-    for number, rows in enumerate(np.array_split(np.arange(len(time)), 2 * BLOCKS)):
-        if not len(rows):
-            continue
-        start, block_I = time[rows[0]], np.bincount(item[rows], value[rows], count_LI.shape[1])
-        count_LI *= np.exp2((now - start) / (DAY * life_L))[:, None]
-        if number >= BLOCKS:
-            share_LI = (count_LI + 0.5) / (count_LI + 0.5).sum(1, keepdims=True)
-            fit_L += np.log(share_LI) @ block_I
-        now = time[rows[-1]]
-        for place, life in enumerate(life_L):
-            decayed = value[rows] * np.exp2((time[rows] - now) / (DAY * life))
-            count_LI[place] = count_LI[place] * np.exp2((start - now) / (DAY * life)) + np.bincount(
-                item[rows], decayed, count_LI.shape[1]
-            )
-    enough = ROWS * np.log(2) * span * items / len(time)
-    return float(min(life_L[fit_L.argmax()], enough))
