@@ -262,6 +262,22 @@ def test_columns_that_polars_cannot_hold_are_named_only():
     assert from_frame(frame).columns == "columns: user=user item=item · not used: mixed, list"
 
 
+def test_event_names_of_analytics_have_weights():
+    names = [
+        "view_item",
+        "Product Added",
+        "begin_checkout",
+        "purchase",
+        "Order Refunded",
+        "view_item_list",
+        "pv",
+        "fav",
+    ]
+    frame = pl.DataFrame({"user": range(8), "item": [0, 1] * 4, "event": names})
+    dataset = from_frame(frame, event="event")
+    assert dataset.interactions.weight.tolist() == [1, 3, 3, 10, -1, 0, 1, 3]
+
+
 # --- names
 
 

@@ -17,6 +17,16 @@ BARE = {
     "double colons": ("1::1193::5::978300760\n2::661::3::978302109\n", "user,item,rating,time"),
     "counts": ("u1;a1;1000\nu2;a1;3\nu1;a2;17\n", "user,item,weight"),
     "time first": ("2015-04-02 23:53:47,u1,a,x\n2015-04-03,u2,b,y\n", "time,user,item,_"),
+    "check-ins": (
+        "0\t2010-10-19T23:55:27Z\t30.2359091\t-97.7951395\t22847\n1\t2010-10-18T22:17:43Z\t30.2691029\t-97.7493953\t42\n",
+        "user,time,_,_,item",
+    ),
+    "venues": (
+        "470\t49bbd6c0\tShop\t40.7198\t-74.0025\t-240\tTue Apr 03 18:00:09 +0000 2012\n979\t4a43c0ae\tBridge\t40.6067\t"
+        "-74.0441\t-240\tTue Apr 03 18:00:25 +0000 2012\n",
+        "user,item,_,_,_,_,time",
+    ),
+    "ids of nine digits": ("420374,214537888\n420374,214537850\n281626,214537888\n", "user,item"),
     "repeated": ("ann,tea\nann,jam\nbob,tea\n", "user,item"),
 }
 
@@ -34,6 +44,14 @@ def test_a_first_row_is_never_eaten_as_names(tmp_path, name):
         first = to_frame(dataset).row(0)[:2]
         assert all(str(one) in text.splitlines()[0] for one in first)
     assert len(read_table(path, header=True)) == text.count("\n") - 1
+
+
+def test_empty_columns_are_no_ids(tmp_path):
+    path = tmp_path / "jokes.csv"
+    path.write_text("1\t\t5\t\t-0.219\n1\t\t7\t\t9.281\n2\t\t5\t\t-6.781\n")
+    with pytest.raises(DataError, match="pass --columns user,_,item,_,rating "):
+        read_interactions(path)
+    assert len(read_interactions(path, names=["user", "_", "item", "_", "rating"])) == 3
 
 
 @pytest.mark.parametrize(

@@ -106,17 +106,34 @@ def test_a_matrix_without_names(tmp_path):
         (["1,234.5", "4", "12,000"], None, [1234.5, 4, 12000]),
         (["1,234", "4", "12,500"], ",", [1.234, 4, 12.5]),
         (["1,234", "4", "12,500"], ".", [1234, 4, 12500]),
+        (["1.234", "2,5", "7"], None, [1234, 2.5, 7]),
+        (["1.234.567", "1.234", "7"], None, [1234567, 1234, 7]),
+        (["1\u00a0234,5", "950", "12 000"], None, [1234.5, 950, 12000]),
+        (["1'234.5", "950", "12'000"], None, [1234.5, 950, 12000]),
+        (["1.234", "950", "12.500"], ",", [1234, 950, 12500]),
+        (["1.234", "2.500", "12.500"], ",", [1234, 2500, 12500]),
     ],
 )
 def test_decimal_commas_and_thousands(tmp_path, values, decimal, expected):
     path = tmp_path / "log.csv"
     path.write_text("user;item;rating\n" + "".join(f"u{i};i{i};{value}\n" for i, value in enumerate(values)))
-    if decimal is not None:
-        with pytest.raises(DataError, match=r"'1,234' in column 'rating' could be 1234 or 1.234: pass --decimal"):
+    if decimal is not None and len({"." in value or "," in value for value in values}) == 2:
+        with pytest.raises(DataError, match=r"'1[.,]234' in column 'rating' could be 1234 or 1.234: pass --decimal"):
             read_interactions(path)
     dataset = read_interactions(path, decimal=decimal)
     assert dataset.interactions.weight.tolist() == pytest.approx(expected)
     assert any("in column 'rating'" in note.text for note in dataset.notes)
+
+
+@pytest.mark.parametrize(
+    "values", [["3.125", "4.500", "2.250"], ["0.125", "4", "2.250", "1.125"], ["4", "3.125", "2.5"]]
+)
+def test_three_decimals_are_no_thousands(tmp_path, values):
+    path = tmp_path / "log.csv"
+    path.write_text("user,item,rating\n" + "".join(f"u{i},i{i},{value}\n" for i, value in enumerate(values)))
+    for decimal in (None, "."):
+        dataset = read_interactions(path, decimal=decimal)
+        assert dataset.interactions.weight.tolist() == [float(value) for value in values]
 
 
 @pytest.mark.parametrize("text", ["7\t5,3,9\n8\t3\n9\t5,9\n", "7: 5 3 9\n8: 3\n9: 5 9\n", "7;5|3|9\n8;3\n9;5|9\n"])

@@ -218,3 +218,12 @@ def test_a_separator_inside_quotes_is_kept_as_it_is(tmp_path, separator):
     rows = [(f'"u{separator}{i % 9}"', f"i{i % 7}") for i in range(40)]
     path.write_text("\n".join(separator.join(row) for row in [("user", "item"), *rows]))
     assert read_table(path)["user"].to_list() == [f"u{separator}{i % 9}" for i in range(40)]
+
+
+def test_marks_behind_a_backslash(tmp_path):
+    path = tmp_path / "books.csv"
+    path.write_text("user,item,title\n" + "".join(f'u{i},i{i % 3},"so \\"it {i}\\", again"\n' for i in range(9)))
+    dataset = read_interactions(path)
+    assert len(dataset) == 9
+    assert "rows with an unclosed or misplaced quotation mark" in str(dataset.notes[0])
+    assert read_table(path)["title"][3] == 'so "it 3", again'

@@ -97,6 +97,9 @@ def test_latin_1_is_asked_for(write):
     with pytest.raises(DataError, match=r'films.csv: line 2 is not UTF-8.*encoding="latin-1" \(--encoding latin-1\)'):
         read_interactions(path)
     assert read_interactions(path, encoding="latin-1").users.ids.to_list() == ["Zoë", "b"]
+    path = write("films.csv", "user,item\nZoë,“Amélie”\nb,x\n".encode("cp1252"))
+    with pytest.raises(DataError, match=r"--encoding cp1252"):
+        read_interactions(path)
 
 
 def test_movielens_100k_as_it_is(write):

@@ -99,6 +99,11 @@ def test_several_files_are_one_table(tmp_path, monkeypatch):
     dataset = read_interactions("log")
     assert dataset.name == "log"
     assert "2 files read as one table: 3 rows" in map(str, dataset.notes)
+    (folder / "2020").mkdir()
+    (folder / "2020/part-1.csv").write_bytes(b"user,item,rating\nu9,b,4\n")
+    left_out = "taken from the folders '2020' inside, which are not read: name them, or 'log/**/*.csv': 0 rows"
+    assert left_out.replace("*.csv", "*") in map(str, read_interactions("log").notes)
+    assert len(read_interactions("log/**/*.csv")) == 4
     (folder / "part-10.csv").write_bytes(b"user,item,rating\nu1,b,x\n")
     with pytest.raises(DataError, match=r"row 3 \(part-10.csv line 2\): 'x'"):
         read_interactions(folder)

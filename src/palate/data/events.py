@@ -26,15 +26,19 @@ MOST = 50  # distinct values of a column of event types
 
 # Weights of usual names, compared without case and punctuation. No data was fitted: they only order the types.
 _USUAL = {
-    0.0: "impression impressions exposure show shown served removefromcart cartremove",
-    1.0: "view views viewed pageview detail detailview click clicks clicked open opened read play played listen watch "
-    "watched visit",
-    3.0: "cart addtocart carted basket addtobasket wishlist addtowishlist favorite favourite fav collect bookmark save",
+    # With the names of GA4, Segment, RetailRocket and Taobao.
+    0.0: "impression impressions exposure show shown served removefromcart cartremove removefromwishlist viewitemlist "
+    "productremoved productlistviewed",
+    1.0: "view views viewed viewitem pageview productview productviewed detail detailview click clicks clicked "
+    "selectitem productclicked pv open opened read play played listen watch watched visit",
+    3.0: "cart addtocart carted basket addtobasket wishlist addtowishlist favorite favourite fav collect bookmark save "
+    "productadded productaddedtowishlist begincheckout checkoutstarted viewcart cartviewed addpaymentinfo "
+    "addshippinginfo",
     5.0: "like liked love share follow upvote thumbsup",
-    10.0: "purchase purchased buy bought order ordered transaction checkout conversion subscribe booking book install "
-    "download rent",
-    -1.0: "hide hidden dislike disliked return returned refund refunded skip skipped downvote thumbsdown unlike cancel "
-    "notinterested block",
+    10.0: "purchase purchased buy bought order ordered ordercompleted transaction checkout conversion subscribe "
+    "booking book install download rent",
+    -1.0: "hide hidden dislike disliked return returned refund refunded orderrefunded skip skipped downvote "
+    "thumbsdown unlike cancel notinterested block",
 }
 USUAL: dict[str, float] = {name: weight for weight, names in _USUAL.items() for name in names.split()}
 

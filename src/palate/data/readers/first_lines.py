@@ -15,7 +15,9 @@ SEPARATORS = ("::", "\t", ";", ",", "|")
 WORDS = {"tab": "\t", r"\t": "\t", "blank": " ", "space": " ", "comma": ",", "semicolon": ";", "bar": "|"}
 SAMPLE = 100
 DATE = re.compile(r"\d{4}[-/.]\d{1,2}[-/.]\d{1,2}")
-UNIX_TIME = re.compile(r"\d{9,10}(\d{3}){0,3}(\.\d+)?")
+CLOCK, YEAR = re.compile(r"\b\d{1,2}:\d{2}"), re.compile(r"\b(19|20)\d\d\b")
+LIKELY_SECONDS = (315_532_800, 2_000_000_000)  # 1980 to 2033
+UNIX_TIME = re.compile(r"[1-9]\d{8,9}(\d{3}){0,3}(\.\d+)?")
 
 
 def fields(line: str, separator: str) -> list[str]:
@@ -120,14 +122,23 @@ def usual_names(names: Sequence[str]) -> int:
 
 def suggested_names(rows: Sequence[Sequence[str]]) -> list[str]:
     """Names for the columns of a file without a header, guessed by their values: user, item, rating, time or "_"."""
-    names = []
+    columns = [[value for value in column if value.strip()] for column in zip(*rows, strict=False)]
+    times = [bool(values) and all(_is_time(one) for one in values) for values in columns]
+    if sum(bool(values) for values in columns) - sum(times) < 2:  # numbers that may be times are then ids
+        times = [False for _ in columns]
+    broken = [bool(values) and all(map(is_number, values)) and any(number(v) % 1 for v in values) for values in columns]
     left = ["user", "item"]
-    for values in zip(*rows, strict=False):
-        if all(_is_date(one) or UNIX_TIME.fullmatch(one) for one in values) and "time" not in names:
+    # Places have two columns of fractions, or many decimals: they are no ratings. Nor are fractions ids.
+    places = sum(broken) > 1
+    names = []
+    for values, time, fraction in zip(columns, times, broken, strict=True):
+        if not values:
+            names.append(SKIP)
+        elif time and "time" not in names:
             names.append("time")
-        elif left:
+        elif left and not (fraction and len(columns) - sum(broken) - sum(times) > 1):
             names.append(left.pop(0))
-        elif all(map(is_number, values)) and not {"rating", "weight"} & set(names):
+        elif _may_be_rating(values) and not (fraction and places) and not {"rating", "weight"} & set(names):
             names.append("rating" if max(map(number, values)) <= 10 else "weight")
         else:
             names.append(SKIP)
@@ -142,6 +153,14 @@ def no_header(source: str, rows: Sequence[Sequence[str]]) -> str:
     both = [value for value in set().union(*later) if sum(value in column for column in later) > 1]
     if len(later) > 2 and 2 * len(both) >= len(set().union(*later)):
         remedy = 'pass --layout lines (layout="lines") where each line is a user followed by items'
+    elif "item" not in names:
+        counts = sorted(map(len, rows))
+        fact = (
+            f"these lines have {counts[0]} to {counts[-1]} fields" if counts[0] < counts[-1] else "there is one column"
+        )
+        remedy = (
+            f"a user and an item are needed, and {fact}: pass the mark between columns (--separator) or correct them"
+        )
     elif names.count(SKIP) > 6:  # a wide table: the names would fill the screen
         remedy = "pass --no-header (header=False)"
     else:
@@ -165,3 +184,20 @@ def number(text: str) -> float:
 
 def _is_date(text: str) -> bool:
     return DATE.match(text) is not None
+
+
+def _is_time(text: str) -> bool:
+    """Whether a text is likely a date or a time, and no id of as many digits."""
+    if UNIX_TIME.fullmatch(text):
+        whole = text.split(".", maxsplit=1)[0]
+        first, last = LIKELY_SECONDS
+        return first <= int(whole[: 9 + len(whole) % 3]) <= last
+    return _is_date(text) or (CLOCK.search(text) is not None and YEAR.search(text) is not None)
+
+
+def _may_be_rating(values: Sequence[str]) -> bool:
+    """Whether the values of a column vary as ratings or quantities do, and are no coordinates."""
+    if not all(map(is_number, values)) or max(map(number, values)) <= 0:
+        return False
+    constant = len(values) > 20 and len(set(values)) == 1
+    return not constant and not all(re.search(r"[.,]\d{5}", value) for value in values)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import chain
 from typing import Any
@@ -11,6 +12,7 @@ import polars as pl
 
 from palate.data.dataset import Note
 from palate.data.readers.options import FrameTable, ReadOptions, Table, checked_names
+from palate.data.readers.other_forms import check_object, python_records
 from palate.data.readers.sources import Opened, brief
 from palate.data.readers.text import first_lines, recoded, whole_lines
 from palate.errors import DataError
@@ -33,7 +35,7 @@ def open_json(file: Opened, options: ReadOptions) -> Table:
     if not file.head.removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"["):
         records, text = _wrapped(file, text)
         if records is None:
-            return JsonLines(file.name, whole_lines(text), options.names)
+            return JsonLines(file, whole_lines(text), options.names)
         text = iter([records])
     try:
         frame = pl.read_json(b"".join(text), infer_schema_length=None)
@@ -59,6 +61,7 @@ def _wrapped(file: Opened, text: Iterator[bytes]) -> tuple[bytes | None, Iterato
         found = json.loads(whole)
     except (ValueError, UnicodeError):
         return None, iter([whole])
+    check_object(file, found)
     lists = [one for one in found.values() if isinstance(one, list) and one and isinstance(one[0], dict)]
     return (json.dumps(lists[0]).encode() if len(lists) == 1 else None), iter([whole])
 
@@ -99,12 +102,14 @@ def _as_text(dtype: Any) -> Any:
 class JsonLines:
     """Records, one per line. Numbers are read as text, so that ids keep their spelling."""
 
-    def __init__(self, name: str, chunks: Iterator[bytes], names: Sequence[str] | None) -> None:
-        first = next(chunks)
+    def __init__(self, file: Opened, chunks: Iterator[bytes], names: Sequence[str] | None) -> None:
+        name, first = file.name, next(chunks)
         try:
             self._schema = pl.read_ndjson(first, infer_schema_length=None).schema
         except (pl.exceptions.PolarsError, UnicodeError) as error:
-            raise DataError(_broken(name, first, 0, error)) from error
+            python = re.match(rb"\s*\{u?'", first) is not None
+            remedy = python_records(file) if python else "correct it"
+            raise DataError(_broken(name, first, 0, error, remedy)) from error
         self.name = name
         self._columns = _flat(self._schema)
         self.names = checked_names(names, list(self._columns), name)
@@ -133,11 +138,11 @@ class JsonLines:
         return []
 
 
-def _broken(name: str, text: bytes, lines_above: int, error: Exception) -> str:
+def _broken(name: str, text: bytes, lines_above: int, error: Exception, remedy: str = "correct it") -> str:
     for number, line in enumerate(text.split(b"\n")):
         try:
             json.loads(line or "{}")
         except (ValueError, UnicodeError):
             shown = line.decode(errors="replace")[:60]
-            return f"{name}: line {lines_above + number + 1} is not a JSON record ({shown!r}): correct it"
+            return f"{name}: line {lines_above + number + 1} is not a JSON record ({shown!r}): {remedy}"
     return f"{name}: not well-formed JSON lines ({brief(error)}): correct them"

@@ -185,7 +185,9 @@ class RowReader:
             if n_lines > 1:
                 self._spanning = _more(self._spanning, self._number(line))
             return line + n_lines, _quoted(fields, separator)
-        for found in (apart[0].split(separator), _lenient(apart[0], separator)):
+        # MySQL and some crawlers write a mark inside a field as \" and not as "".
+        escaped = [one.replace("\0", '"') for one in _lenient(apart[0].replace('\\"', "\0"), separator)]
+        for found in (apart[0].split(separator), _lenient(apart[0], separator), escaped):
             if len(found) == self.n_fields:
                 self._literal = _more(self._literal, self._number(line))
                 return line + 1, _quoted(found, separator)

@@ -19,8 +19,9 @@ from palate.data.readers.exports import recognized
 from palate.data.readers.json_lines import is_json, open_json
 from palate.data.readers.layouts import check_shape, open_lines, open_wide
 from palate.data.readers.options import SKIP, ReadOptions, Table
-from palate.data.readers.sources import Data, Place, is_url, opened, partition, places, short_name
-from palate.data.readers.text import open_text
+from palate.data.readers.other_forms import check_form
+from palate.data.readers.sources import Data, Place, folders_left_out, is_url, opened, partition, places, short_name
+from palate.data.readers.text import first_lines, open_text
 from palate.data.readers.typed import Role, TypedColumn
 from palate.data.row_store import SHARD, Spill
 from palate.errors import DataError
@@ -54,6 +55,7 @@ def open_table(place: Place, options: ReadOptions, progress: Progress = silent) 
         elif options.layout is not None:
             yield (open_lines if options.layout == "lines" else open_wide)(file, options)
         else:
+            check_form(file, first_lines(file, options.encoding)[1])
             if options.interactions:
                 check_shape(file, options)
             yield open_text(file, options)
@@ -128,6 +130,10 @@ def read_rows(
     pa.default_memory_pool().release_unused()  # Arrow keeps what its batches took
     name = parts[0][1] if len(parts) == 1 else (short_name(data) if isinstance(data, str) else f"{len(parts)} files")
     remarks |= {note.text: note for note in of_lists(listed_rows, empty)}
+    if folders := folders_left_out(data):
+        pattern = f"'{str(data).rstrip('/')}/**/*'" if isinstance(data, str | Path) else "'FOLDER/**/*'"
+        text = f"taken from the folders {listed(folders)} inside, which are not read: name them, or {pattern}"
+        remarks["folders"] = Note(text, 0)
     if len(parts) > 1:
         remarks["files"] = Note(f"{len(parts):,} files read as one table", rows)
 

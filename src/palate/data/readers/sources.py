@@ -8,6 +8,7 @@ import gzip
 import io
 import lzma
 import re
+import shlex
 import shutil
 import sys
 import tempfile
@@ -77,6 +78,12 @@ class Opened:
             except DAMAGED as error:
                 raise DataError(f"{self.name}: cannot be read ({brief(error)}): is the file whole?") from error
 
+    @property
+    def path(self) -> str:
+        """The path as the shell takes it, or FILE where the content is not that of a file."""
+        path = getattr(self.file, "name", None)
+        return shlex.quote(str(path)) if self.stream is self.file and isinstance(path, str | Path) else "FILE"
+
     @contextmanager
     def seekable(self) -> Iterator[BinaryIO]:
         """The content as a file in which any place can be read: a temporary copy where it is a stream."""
@@ -124,6 +131,13 @@ def places(data: Data) -> list[Place]:
             raise DataError(f"{data}: no file matches the pattern: check the path")
         return [*sorted(found, key=_by_number)]
     return [path]
+
+
+def folders_left_out(data: Data) -> list[str]:
+    """Names of the folders inside a folder of files that are not read, since they are no partitions."""
+    if not isinstance(data, str | Path):
+        return [name for part in data for name in folders_left_out(part)]
+    return [] if is_url(data) or not Path(data).is_dir() else _inside(Path(data))[1]
 
 
 def partition(data: Data, place: Place) -> dict[str, str | None]:

@@ -23,6 +23,7 @@ from palate.data.readers.first_lines import (
     usual_names,
 )
 from palate.data.readers.options import ReadOptions, checked_names
+from palate.data.readers.other_forms import check_start
 from palate.data.readers.quotes import Block, RowReader
 from palate.data.readers.sources import HEAD, Opened, brief
 from palate.errors import DataError
@@ -141,6 +142,9 @@ def open_text(file: Opened, options: ReadOptions, check: bool = True) -> TextTab
     else:
         found, skip = fields(lines[0], separator), 1
     found = [(name.translate(EXCHANGED) if single else name).strip(" ") for name in found]
+    found = _with_nameless(found, lines[skip : skip + SAMPLE], separator)
+    if check and names is None:
+        check_start(file, lines, len(found), separator)
     if header is None:
         rows = [fields(line, separator) for line in lines[skip : skip + SAMPLE] if line.strip()]
         shown = is_data(found, rows)
@@ -157,6 +161,18 @@ def open_text(file: Opened, options: ReadOptions, check: bool = True) -> TextTab
         found, skip = [f"column_{number}" for number in range(1, len(found) + 1)], 0
     found = checked_names(names, found, file.name)
     return TextTable(file, found, separator, encoding, above + skip, single, blanks, not check, notes)
+
+
+def _with_nameless(found: list[str], lines: Sequence[str], separator: str) -> list[str]:
+    """The names with one for a column without: numbers of rows in front, or nothing behind a last separator."""
+    rows = [fields(line, separator) for line in lines if line.strip()]
+    if len(rows) < 2 or {len(row) for row in rows} != {len(found) + 1}:
+        return found
+    if not any(row[-1] for row in rows):
+        return [*found, ""]
+    first = [int(row[0]) if row[0].isdecimal() else -1 for row in rows]
+    numbered = first[0] in (0, 1) and first == list(range(first[0], first[0] + len(first)))
+    return ["", *found] if numbered else found  # as R writes tables
 
 
 def first_lines(file: Opened, encoding: str | None) -> tuple[str, list[str]]:
@@ -185,7 +201,7 @@ def first_lines(file: Opened, encoding: str | None) -> tuple[str, list[str]]:
             raise DataError(
                 f"{file.name}: not a text file, nor Parquet: text tables, JSON lines and Parquet can be read"
             ) from error
-        raise DataError(_wrong_encoding(file.name, str(encoding), line)) from error
+        raise DataError(_wrong_encoding(file.name, str(encoding), line, file.head)) from error
     if text.startswith("%%MatrixMarket"):
         raise DataError(
             f"{file.name}: a Matrix Market file: read it with scipy.io.mmread, and pass its row, col and data"
@@ -278,7 +294,8 @@ def _parsed(block: Block, separator: str, columns: list[str], reader: RowReader)
             try:
                 line.decode()
             except UnicodeDecodeError:
-                raise DataError(_wrong_encoding(reader.source, "utf-8", reader.line(first + number))) from error
+                where = reader.line(first + number)
+                raise DataError(_wrong_encoding(reader.source, "utf-8", where, block.data)) from error
         raise DataError(f"{reader.source}: not a well-formed text table ({brief(error)}): correct it") from error
     if len(table) != block.rows:
         first, last = reader.line(reader.rows - block.rows), reader.line(reader.rows)
@@ -289,7 +306,9 @@ def _parsed(block: Block, separator: str, columns: list[str], reader: RowReader)
     return table.select(columns)
 
 
-def _wrong_encoding(source: str, encoding: str, line: int) -> str:
+def _wrong_encoding(source: str, encoding: str, line: int, text: bytes = b"") -> str:
     if encoding == "utf-8":
-        return f'{source}: line {line} is not UTF-8: pass the encoding, e.g. encoding="latin-1" (--encoding latin-1)'
+        # These bytes are control characters in Latin-1, and the euro sign and curved quotation marks in Windows-1252.
+        likely = "cp1252" if re.search(rb"[\x80-\x9f]", text) else "latin-1"
+        return f'{source}: line {line} is not UTF-8: pass the encoding, e.g. encoding="{likely}" (--encoding {likely})'
     return f"{source}: the text is not {encoding}: pass another encoding (--encoding)"

@@ -11,6 +11,7 @@ from typing import Literal
 import polars as pl
 
 from palate.data.id_columns import integers
+from palate.data.readers.numbers import may_have_groups
 
 Role = Literal["id", "number", "time", "any"]
 
@@ -106,7 +107,8 @@ class TypedColumn:
 def _as_numbers(values: pl.Series) -> pl.Series:
     if values.dtype == pl.String:
         numbers = values.cast(pl.Float64, strict=False)
-        return numbers.cast(pl.Float32) if numbers.null_count() == values.null_count() else values
+        plain = numbers.null_count() == values.null_count() and not may_have_groups(values)
+        return numbers.cast(pl.Float32) if plain else values
     return values.cast(pl.Float32) if values.dtype.is_numeric() else values
 
 

@@ -262,7 +262,7 @@ def _times(dataset: Dataset) -> NDArray[np.float64]:
     time = dataset.interactions.time
     if time is None:
         raise DataError(
-            f"{dataset.name} has no time to split by: use palate.at_random, "
+            f"{dataset.name} has no time to split by: use palate.at_random (--split random), "
             "or name the time column with timestamp=... (--time)"
         )
     if bad := int((~np.isfinite(time)).sum()):
