@@ -81,11 +81,10 @@ def test_off_policy_of_a_server(shop):
         explored = rng.random(4) < 0.25
         name, items = f"r{row}", [f"i{one}" for one in range(4)]
         sources = ["explore" if one else "model" for one in explored]
-        propensity = [0.25 if one else 0.75 for one in explored]
-        lists.append({"recommendation_id": name, "first_rank": 1, "user_id": f"u{row}"})
-        lists[-1] |= {"items": items, "sources": sources, "propensity": propensity}
+        lists.append({"recommendation_id": name, "first_rank": 1, "user_id": f"u{row}", "time": 1.0 * row})
+        lists[-1] |= {"items": items, "sources": sources, "propensity": [0.1] * 4, "explored": 0.25}
         events += [
-            {"recommendation_id": name, "item_id": item, "type": "click"}
+            {"recommendation_id": name, "item_id": item, "type": "click", "user_id": f"u{row}", "time": 1.0 * row}
             for item, one in zip(items, explored, strict=True)
             if rng.random() < (0.1 if one else 0.4)
         ]

@@ -134,13 +134,16 @@ def exports(folder, share: float, lists: int = 4_000, k: int = 5) -> tuple[str, 
                 "user_id": f"u{row % 900}" if row % 7 else None,
                 "items": items,
                 "sources": ["explore" if one else "model" for one in explored[row]],
-                "propensity": [share if one else 1 - share for one in explored[row]] if share else None,
+                "propensity": [share / 20 if one else 0.9 for one in explored[row]] if share else None,
+                "explored": share or None,
+                "time": float(row),
             }
         )
+        at = {"user_id": shown[-1]["user_id"], "time": row + 0.5}
         hits = [item for item, one in zip(items, clicked[row], strict=True) if one]
-        events += [{"recommendation_id": f"r{row}", "item_id": item, "type": "click"} for item in hits]
-        events += [{"recommendation_id": f"r{row}", "item_id": items[0], "type": "view"}]
-    events.append({"recommendation_id": None, "item_id": "i1", "type": "click"})
+        events += [{"recommendation_id": f"r{row}", "item_id": item, "type": "click"} | at for item in hits]
+        events += [{"recommendation_id": f"r{row}", "item_id": items[0], "type": "view"} | at]
+    events.append({"recommendation_id": None, "item_id": "i1", "type": "click", "user_id": "u1", "time": 0.0})
     paths = folder / "impressions.ndjson", folder / "events.ndjson"
     for path, rows in zip(paths, (shown, events), strict=True):
         path.write_text("".join(json.dumps(row) + "\n" for row in rows))

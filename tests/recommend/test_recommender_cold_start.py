@@ -20,9 +20,10 @@ from palate.errors import DataError, ModelError
 from palate.models.ease import EASE
 from palate.models.popularity import Popularity
 from palate.models.two_tower import TwoTower
-from palate.recommend import Recommender
+from palate.recommend import Recommender, top_n
 from palate.recommend.cold_start import ColdStart, Fallback
-from palate.recommend.exploration import LessKnown
+from palate.recommend.exploration import Explorable, draw
+from palate.recommend.top_n import SOURCES, RecommendOptions
 from palate.retrieval import build_index
 from palate.rules import Rules
 
@@ -320,15 +321,73 @@ def test_a_new_rising_item_is_drawn_more_often_than_one_left_alone() -> None:
     # Items 0 and 1 have 3 events each, one within the last day, one since a year; items 2 and 3 are well known.
     item = np.array([1, 1, 1, *[2] * 50, *[3] * 50, 0, 0, 0], np.int32)
     times = np.concatenate([[0, 0, 0], np.linspace(0, 364, 100), [364.2, 364.5, 365]]) * DAY
-    less = LessKnown.of(History(np.array([0, len(item)]), item, np.ones(len(item), np.float32), times), 5)
+    seen = History(np.array([0, len(item)]), item, np.ones(len(item), np.float32), times)
+    less = Explorable.less_known(seen, 5)
     assert less.items.tolist() == [0, 1, 4]
-    free = np.zeros(5, dtype=bool)
+    chance = dict(zip(less.items.tolist(), less.chance.tolist(), strict=True))
+    assert sum(chance.values()) == pytest.approx(1)
+    assert chance[0] > 0.7
+    assert chance[0] > chance[4] > chance[1]  # nobody has touched item 4, so it may be anything
+    # Thompson sampling with draws of the same posteriors: the highest wins, apart from the even part.
+    rate = 6 / (0.8 + 365.0)
+    scale = 1 / (1 / rate + np.array([0.8, 365.0, 0.0]))
+    highest = np.random.default_rng(0).gamma([4, 4, 1], scale, (100_000, 3)).argmax(1)
+    assert less.chance == pytest.approx(0.9 * np.bincount(highest, minlength=3) / 100_000 + 0.1 / 3, abs=0.02)
+    alone = less.inclusion(1, np.array([1, 0, 0, 0, 1], dtype=bool))
+    assert alone.tolist() == [0, 1, 0]
+
+
+@pytest.mark.parametrize("places", [1, 2, 5])
+def test_a_sample_holds_each_item_with_its_probability(places: int) -> None:
+    chance = np.array([0.5, 0.01, 0.09, 0.2, 0.1, 0.1])
+    blocked = np.array([0, 0, 0, 1, 0, 0], dtype=bool)
+    wanted = Explorable(np.arange(6), chance).inclusion(places, blocked)
+    assert wanted.sum() == pytest.approx(places)
+    assert wanted.max() <= 1
+    assert wanted[3] == 0
     rng = np.random.default_rng(0)
-    first = np.array([less.draw(rng, 1, free)[0] for _ in range(300)])
-    share = np.bincount(first, minlength=5) / 300
-    assert share[0] > 0.7
-    assert share[0] > share[4] > share[1]  # nobody has touched item 4, so it may be anything
-    assert less.draw(rng, 3, np.array([1, 0, 0, 0, 1], dtype=bool)).tolist() == [1]
+    samples = [draw(rng, wanted) for _ in range(4_000)]
+    assert {len(np.unique(one)) for one in samples} == {places}
+    assert np.bincount(np.concatenate(samples), minlength=6) / 4_000 == pytest.approx(wanted, abs=0.03)
+
+
+@pytest.mark.parametrize(("explore", "among"), [(0.1, "less-known"), (0.24, "all"), (1.0, "all")])
+def test_propensities_are_the_frequencies_of_items_in_lists(explore: float, among: Any) -> None:
+    state, worlds, k = ease(), 1_500, 5
+    users, options = np.full(worlds, -1), RecommendOptions(k, cold=ColdStart(explore=explore, explore_among=among))
+    keys = np.arange(worlds).astype(np.uint64)  # one person under as many names, each with a draw of its own
+    hide = History(np.arange(worlds + 1), np.full(worlds, 30, np.int32), np.ones(worlds, np.float32))
+    found = top_n.recommend(state, users, options, keys=keys, hide=hide)
+    assert found.propensities is not None
+    assert found.explored is not None
+    count, items = np.bincount(found.items, minlength=40), np.unique(found.items)
+    assert 30 not in items
+    assert np.bincount(found.offsets[1:] - found.offsets[:-1]).tolist() == [0] * k + [worlds]
+    for item in items:
+        stated = np.unique(found.propensities[found.items == item])
+        assert stated.min() == pytest.approx(stated.max())
+        assert abs(count[item] / worlds - stated[0]) < 5 * (max(stated[0] * (1 - stated[0]), 0.001) / worlds) ** 0.5
+    assert found.explored == pytest.approx(np.full(worlds, explore))
+    assert (found.sources == SOURCES.index("explore")).mean() == pytest.approx(explore, abs=0.02)
+
+
+def test_each_event_of_a_user_draws_again_and_reloading_does_not() -> None:
+    def drawn(*history: str) -> list[str]:
+        listed = ease().recommend("nobody", 10, histories={"nobody": list(history)}, cold=ColdStart(explore=0.3))
+        return explored(listed)["item_id"].to_list()
+
+    assert drawn("i01") == drawn("i01") == drawn("i01", "i01")
+    lists = [sorted(drawn(*[f"i{n:02}" for n in range(size)])) for size in range(1, 8)]
+    assert len({tuple(one) for one in lists}) > 3
+
+
+def test_rules_that_reorder_leave_propensities_unknown() -> None:
+    state, policy = ease(), ColdStart(explore=0.3)
+    for rules, known in (({"deny": {"item_id": ["i01"]}}, True), ({"caps": {"color": 3}}, False)):
+        options = RecommendOptions(5, cold=policy, rules=state.bind(Rules.of(rules)))
+        for users in (np.array([-1, 0]), np.zeros(0, np.int64)):
+            found = top_n.recommend(state, users, options, keys=np.arange(len(users)).astype(np.uint64))
+            assert (found.propensities is not None) == known
 
 
 def test_exploration_obeys_the_rules() -> None:

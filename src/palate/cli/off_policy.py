@@ -36,31 +36,37 @@ def off_policy(
     """Estimate the reward of a policy from the log of another one that drew at random with known probabilities.
 
     LOG is a table with the columns user_id, item_id, propensity and reward: one row per item shown, its probability of
-    being shown to this user, and what it earned (1 for a click). With --bundle, the value is the mean reward of an item
-    of the bundle's lists. With --events, LOG holds impressions of palate serve, which know with which probability a
-    place was explored: --explore says what another share of exploration would earn for each place.
+    being shown to this user, and what it earned (1 for a click). With --events, LOG holds impressions of palate serve
+    with exploration, which know these probabilities. With --bundle, the value is the mean reward of an item of the
+    bundle's lists. --explore says what another share of exploration by the server would earn for each place.
 
     Three estimates with 95 % intervals over users: IPS, SNIPS (less variance) and DR, doubly robust (least variance
     where rewards can be predicted). A log without propensities, or without support for the policy, is refused.
 
     Example: palate off-policy shown.csv --bundle bundles/new -k 10
 
-    Example for the server: palate off-policy impressions.ndjson --events events.ndjson --explore 0
+    Example for the server: palate off-policy impressions.ndjson --events events.ndjson --bundle bundles/new
     """
     from palate.data.readers import read_table
     from palate.evaluation import off_policy as estimators
 
+    left_out = 0
     if bundle is not None and explore is None:
         import polars as pl
 
         from palate.bundle import Bundle
 
-        decisions = read_table(log, header=True)
-        if lost := {"user_id", "item_id", "propensity", "reward"} - set(decisions.columns):
-            raise DataError(
-                f"{log} has no column {min(lost)} (it has {', '.join(decisions.columns)}): "
-                "its first line must name user_id, item_id, propensity and reward"
-            )
+        if events is None:
+            decisions = read_table(log, header=True)
+            if lost := {"user_id", "item_id", "propensity", "reward"} - set(decisions.columns):
+                raise DataError(
+                    f"{log} has no column {min(lost)} (it has {', '.join(decisions.columns)}): "
+                    "its first line must name user_id, item_id, propensity and reward"
+                )
+        else:
+            shown = estimators.impression_log(log, events, None if types is None else types.split(","))
+            decisions = shown.filter("fresh")
+            left_out = len(shown) - len(decisions)
         # Ids are their texts: the integers of a CSV file find the strings of a bundle.
         decisions = decisions.with_columns(pl.col("user_id", "item_id").cast(pl.String))
         users = decisions["user_id"].unique(maintain_order=True)
@@ -74,7 +80,7 @@ def off_policy(
         raise DataError("give one policy to evaluate: --bundle FOLDER, or --explore SHARE with --events FILE")
     found = estimators.off_policy(decisions, target)
     if json:
-        print_json({"target": name, **found.to_dict()})
+        print_json({"target": name, "left_out": left_out, **found.to_dict()})
         return
     rows = [[one.name, one.value, f"{one.low:.4f} to {one.high:.4f}"] for one in found.estimates]
     caption = (
@@ -82,4 +88,6 @@ def off_policy(
         f"mean weight {found.mean_weight:.3f}, largest {found.largest_weight:,.1f}; worth {found.effective:,.0f} "
         "decisions of the target itself"
     )
+    if left_out:
+        caption += f"\n{left_out:,} decisions left out: further pages, and lists after an event of the user in the log"
     table(f"{name}: mean reward of a decision", ["estimator", "value", "95 % interval over users"], rows, caption)

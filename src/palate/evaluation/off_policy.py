@@ -1,10 +1,11 @@
 """Off-policy evaluation: the value of a policy that was not in use, from the log of one that drew at random.
 
-    log = exploration_log("impressions.ndjson", "events.ndjson")         # exports of the server
+    log = impression_log("impressions.ndjson", "events.ndjson")          # exports of the server
+    found = off_policy(log, list_target(lists))                          # clicks of the items of other lists
+    log = exploration_log("impressions.ndjson", "events.ndjson")
     found = off_policy(log, explore_target(log, 0.0))                    # clicks a place without exploration
 
     log = pl.read_csv("log.csv")                                         # user_id, item_id, propensity, reward
-    found = off_policy(log, list_target(lists))                          # clicks of the items of other lists
 
 The log has one row per decision: in a context x the policy in use chose the action a with probability p(a | x), its
 propensity, and earned the reward r. With the target's probability of the same action, t(a | x), and w = t / p,
@@ -214,12 +215,15 @@ def explore_target(log: pl.DataFrame, share: float) -> pl.DataFrame:
     return pl.concat(parts)
 
 
-def exploration_log(impressions: str | Path, events: str | Path, types: list[str] | None = None) -> pl.DataFrame:
-    """The decisions of a server that explores: whether each place went to a less known item, and its clicks.
+def impression_log(impressions: str | Path, events: str | Path, types: list[str] | None = None) -> pl.DataFrame:
+    """The items that a server has shown in lists with exploration, as decisions about items: a log for ``list_target``.
 
-    The context of a decision is its place in the list, its action "explore" or "best", its reward 1 if an event names
-    the list and the item. The propensity of the server is that of exploring the place, not that of the item drawn:
-    such a log can say what exploration costs, and nothing about another model.
+    One row per item: recommendation_id, user_id, item_id, place (from 1), source, reward (1 if an event names the list
+    and the item), explored (the probability of a place to be explored), fresh (whether it is the first page of a list
+    that was made before the first event of the user in the log: later ones leave out items for what happened since the
+    training of a bundle, and support no list that holds them) and propensity. A list of k items that holds an
+    item with probability q, at any place, shows it in one of its places, taken at random, with probability q / k. That
+    is the propensity: an item at the top of all lists of a user supports a target that lists it at another place.
 
     Args:
         impressions, events: files of ``GET /v1/export/impressions`` and ``GET /v1/export/events``.
@@ -230,7 +234,12 @@ def exploration_log(impressions: str | Path, events: str | Path, types: list[str
     """
     try:
         lists, clicks = (pl.read_ndjson(path, infer_schema_length=None) for path in (impressions, events))
-        needed = lists.select("recommendation_id", "first_rank", "user_id", "items", "sources", "propensity")
+        columns = ("recommendation_id", "first_rank", "user_id", "time", "items", "sources", "propensity", "explored")
+        needed = lists.select(columns)
+        visitor = [pl.col("user_id").cast(pl.String)]
+        if "session_id" in clicks.columns:
+            visitor.append(pl.format("$session:{}", "session_id"))
+        first = clicks.group_by(user=pl.coalesce(visitor)).agg(first=pl.col("time").min())
         clicks = clicks.select("recommendation_id", "item_id", "type").filter(pl.col("recommendation_id").is_not_null())
     except (OSError, pl.exceptions.PolarsError) as error:
         reason = str(error).strip().partition("\n")[0]
@@ -242,25 +251,49 @@ def exploration_log(impressions: str | Path, events: str | Path, types: list[str
     if drawn.is_empty():
         raise EvaluationError(
             f"none of the {len(needed):,} lists of {impressions} has propensities: nothing was drawn at random; serve "
-            "with a share of exploration (explore), then export again"
+            "with a share of exploration (explore), without rules that reorder, then export again"
         )
     if types is not None:
         clicks = clicks.filter(pl.col("type").is_in(types))
     clicked = clicks.select("recommendation_id", pl.col("item_id").cast(pl.String), reward=1.0).unique()
-    places = drawn.with_columns(places=pl.int_ranges(0, pl.col("items").list.len()))
+    size = pl.col("items").list.len()
+    user = pl.col("user_id").cast(pl.String)
+    drawn = drawn.join(first, left_on=user, right_on="user", how="left", maintain_order="left")
+    before = pl.col("first").is_null() | (pl.col("time") <= pl.col("first"))
+    fresh = (pl.col("first_rank") == 1) & before
+    places = drawn.with_columns(places=pl.int_ranges(0, size), size=size, fresh=fresh)
     places = places.explode("items", "sources", "propensity", "places").drop_nulls("items")
-    choice = pl.when(pl.col("sources") == "explore").then(pl.lit("explore")).otherwise(pl.lit("best"))
-    context = pl.col("first_rank") + pl.col("places")
     return (
         places.select(
             "recommendation_id",
-            "propensity",
             # A visitor without a name is one list.
             user_id=pl.coalesce(pl.col("user_id").cast(pl.String), "recommendation_id"),
             item_id=pl.col("items").cast(pl.String),
-            context=context,
-            action=pl.format("{} at {}", choice, context),
+            place=pl.col("first_rank") + pl.col("places"),
+            source="sources",
+            explored="explored",
+            fresh="fresh",
+            propensity=pl.col("propensity") / pl.col("size"),
         )
-        .join(clicked, on=["recommendation_id", "item_id"], how="left")
+        .join(clicked, on=["recommendation_id", "item_id"], how="left", maintain_order="left")
         .with_columns(pl.col("reward").fill_null(0.0))
+    )
+
+
+def exploration_log(impressions: str | Path, events: str | Path, types: list[str] | None = None) -> pl.DataFrame:
+    """The places that a server has filled, as decisions whether to explore: a log for ``explore_target``.
+
+    The context of a decision is its place in the list, its action "explore" or "best". Arguments and errors are those
+    of ``impression_log``.
+    """
+    explored = pl.col("source") == "explore"
+    choice = pl.when(explored).then(pl.lit("explore")).otherwise(pl.lit("best"))
+    return impression_log(impressions, events, types).select(
+        "recommendation_id",
+        "user_id",
+        "item_id",
+        "reward",
+        context="place",
+        action=pl.format("{} at {}", choice, "place"),
+        propensity=pl.when(explored).then("explored").otherwise(1 - pl.col("explored")),
     )

@@ -56,7 +56,9 @@ class ColdStart:
         min_history: events that a new user needs before the model folds them in; others get the fallback. Default: 1.
         features: whether the model answers users known by features only, where it has a feature tower. Default: True.
         explore: share of the places of every list given to less known items, 0 to 1. Default: 0.
-        seed: seed of the exploration; the draw of a user depends on the seed and the user only.
+        explore_among: "less-known" items (default), or "all" items evenly, so that the log of a server supports any
+            other lists (``palate off-policy``).
+        seed: seed of the exploration; the draw of a user depends on the seed, the user and the items left out only.
     """
 
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
@@ -68,6 +70,7 @@ class ColdStart:
     min_history: Count = 1
     features: bool = True
     explore: Fraction = 0.0
+    explore_among: Literal["less-known", "all"] = "less-known"
     seed: Seed = 0
 
     def __post_init__(self) -> None:

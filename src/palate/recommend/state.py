@@ -22,7 +22,7 @@ from palate.data.dataset import Dataset, History
 from palate.data.ids import IdMap
 from palate.errors import RuleError
 from palate.recommend.cold_start import PLAIN, ColdStart, Fallback
-from palate.recommend.exploration import LessKnown
+from palate.recommend.exploration import Explorable
 from palate.recommend.similar_items import SimilarItems
 from palate.rules import Catalog, CompiledRules, Rules, compile_rules
 
@@ -133,9 +133,9 @@ class State:
         return new_I if isinstance(self.model, AddsItems) and new_I.any() else None
 
     @cached_property
-    def less_known(self) -> LessKnown:
-        """The items that exploration draws from."""
-        return LessKnown.of(self.positive, len(self.items))
+    def less_known(self) -> Explorable:
+        """The items that exploration draws from, by default."""
+        return Explorable.less_known(self.positive, len(self.items))
 
     @cached_property
     def similar_items(self) -> SimilarItems:
@@ -160,7 +160,7 @@ class State:
             DataError: the policy does not fit the user features or the times of events.
         """
         # The other fields of a policy do not change the scores.
-        key = replace(cold, min_history=1, features=True, explore=0.0, seed=0)
+        key = replace(cold, min_history=1, features=True, explore=0.0, explore_among="less-known", seed=0)
         return _kept(self._fallbacks, key, lambda: Fallback.of(key, self.positive, self.popularity, self.user_features))
 
     def bind(self, rules: Rules | CompiledRules | None, at: float | None = None) -> CompiledRules | None:

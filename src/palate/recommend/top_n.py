@@ -24,7 +24,7 @@ from palate.base import Query, Vectors
 from palate.data.dataset import History
 from palate.errors import ModelError
 from palate.recommend.cold_start import PLAIN, ColdStart
-from palate.recommend.exploration import Explored
+from palate.recommend.exploration import Explorable, Exploration, Explored
 from palate.recommend.state import State
 from palate.rules import Candidates, CompiledRules, Reranked, rerank
 from palate.top_k import top_k
@@ -81,6 +81,9 @@ class Answer(NamedTuple):
         personal: (B,) bool, whether the model itself answered.
         by_score: (N,) int64 rank of each row by score among the allowed items, 0 if unknown; None without rules.
         moved: (N,) uint8, why the rules moved the row (``palate.rules.rerank.traces``); None without rules.
+        propensities: (N,) float64 probability of each row to be in the list, at any place; None where nothing is
+            explored, or where rules reorder, since then it is not known.
+        explored: (B,) float64 probability of a place to be explored; None likewise.
     """
 
     offsets: NDArray[np.int64]
@@ -90,6 +93,8 @@ class Answer(NamedTuple):
     personal: NDArray[np.bool_]
     by_score: NDArray[np.int64] | None = None
     moved: NDArray[np.uint8] | None = None
+    propensities: NDArray[np.float64] | None = None
+    explored: NDArray[np.float64] | None = None
 
     @property
     def owners(self) -> NDArray[np.int64]:
@@ -119,11 +124,12 @@ class Asked(NamedTuple):
 
 
 class _Lists(NamedTuple):
-    """values (B, K), -inf in empty places; items (B, K); how the rules moved the rows, or None without rules."""
+    """values (B, K), -inf in empty places; items (B, K); how rules moved the rows, and what was explored, or None."""
 
     values: Tensor
     items: Tensor
     picked: Reranked | None
+    explored: Explored | None
 
 
 def recommend(
@@ -268,6 +274,8 @@ def _answer(
     if not len(users):
         none = np.zeros(0, np.int64)
         answer = Answer(np.zeros(1, np.int64), none, none.astype(np.float32), none.astype(np.int8), none > 0)
+        if options.cold.explore and not (options.rules is not None and options.rules.reorders):
+            answer = answer._replace(propensities=none.astype(np.float64), explored=none.astype(np.float64))
         return answer if options.rules is None else answer._replace(by_score=none, moved=none.astype(np.uint8))
     asked = ask(state, users, options, given, features)
     query, history = asked.query, asked.history
@@ -290,13 +298,9 @@ def _answer(
             if not options.cold.features:
                 short_B |= asked.positive == 0
             personal_B = personal_B & ~(short_B & (asked.rows < 0))
-        explored = None
-        if options.cold.explore:
-            assert keys is not None, "exploration draws from the hashes of user ids"
-            allowed = np.ones(len(state.items), bool) if allowed_I is None else allowed_I.numpy()
-            width = min(options.k, len(state.items))
-            explored = Explored.of(options.cold, state.less_known, keys, width, hidden, allowed)
-        lists = _found(state, query, personal_B, hidden, allowed_I, options, explored)
+        lists = _found(
+            state, query, personal_B, hidden, allowed_I, options, _exploration(state, options, keys, allowed_I)
+        )
     # ``numpy`` of each array once: every call of torch costs as much as all arithmetic on a list of ten.
     value_BK, item_BK = lists.values.numpy(force=True), lists.items.numpy(force=True)
     kept_BK = value_BK > -np.inf  # empty places are at the end of a list
@@ -305,15 +309,32 @@ def _answer(
     source = np.repeat(_sources(state, asked, personal_B, options.cold), count_B)
     if state.new_items is not None:
         source = np.where((source >= FEATURES) & state.new_items[item], NEW_ITEM, source)
+    explored = lists.explored
     if explored is not None:
         source = np.where(explored.has(item_BK)[kept_BK], EXPLORE, source)
     offsets = np.zeros(len(users) + 1, np.int64)
     count_B.cumsum(out=offsets[1:])
     answer = Answer(offsets, item, value_BK[kept_BK], source.astype(np.int8), personal_B)
+    if explored is not None and not (options.rules is not None and options.rules.reorders):
+        chance_N = explored.propensities(item_BK)[kept_BK]
+        answer = answer._replace(propensities=chance_N, explored=explored.explored_B)
     if lists.picked is None:
         return answer
     by_score, moved = (x.cpu().numpy()[kept_BK] for x in (lists.picked.rank_BK, lists.picked.moved_BK))
     return answer._replace(by_score=by_score, moved=moved)
+
+
+def _exploration(
+    state: State, options: RecommendOptions, keys: NDArray[np.uint64] | None, allowed_I: Tensor | None
+) -> Exploration | None:
+    """What is drawn from; None where the policy does not explore."""
+    cold, items = options.cold, len(state.items)
+    if not cold.explore:
+        return None
+    assert keys is not None, "exploration draws from the hashes of user ids"
+    allowed = np.ones(items, bool) if allowed_I is None else allowed_I.numpy()
+    some = state.less_known if cold.explore_among == "less-known" else Explorable.all(items)
+    return Exploration(cold, some, keys, min(options.k, items), allowed)
 
 
 def _falls_back(state: State, cold: ColdStart) -> bool:
@@ -364,18 +385,18 @@ def _found(
     hidden: History | None,
     allowed_I: Tensor | None,
     options: RecommendOptions,
-    explored: Explored | None,
+    exploration: Exploration | None,
 ) -> _Lists:
     """The lists of a chunk: searched in the index where the model answers, out of scores for all others."""
     index, model = state.index, state.model
     if index is None or not isinstance(model, Vectors) or not personal_B.any():
-        return _scored(state, query, personal_B, hidden, allowed_I, options, explored)
+        return _scored(state, query, personal_B, hidden, allowed_I, options, exploration)
     vector_BD = model.query_vectors(query).to(torch.float32)
     parts = []
     for indexed_B in (personal_B, ~personal_B):
         row = np.flatnonzero(indexed_B)
         hide = None if hidden is None else hidden.select(row)
-        some = None if explored is None else explored.take(row)
+        some = None if exploration is None else exploration.take(row)
         if indexed_B is personal_B:
             search = _searching(index, vector_BD[torch.from_numpy(row)], hide, allowed_I)
             parts.append((row, _picked(search, len(row), hide, options, None, some)))
@@ -386,14 +407,18 @@ def _found(
     if len(parts) == 1:
         return parts[0][1]
     # The parts behind each other are out of order: sorting their row numbers gives the way back.
-    order = torch.from_numpy(np.concatenate([row for row, _ in parts]).argsort())
+    place = np.concatenate([row for row, _ in parts]).argsort()
+    order = torch.from_numpy(place)
     one, two = (lists for _, lists in parts)
     values, items = (torch.cat(pair)[order] for pair in zip(one[:2], two[:2], strict=True))
     picked = None
     if one.picked is not None and two.picked is not None:
         tables = (torch.cat(pair)[order] for pair in zip(one.picked, two.picked, strict=True))
         picked = type(one.picked)(*tables)
-    return _Lists(values, items, picked)
+    drawn = None
+    if one.explored is not None and two.explored is not None:
+        drawn = one.explored.joined(two.explored, place)
+    return _Lists(values, items, picked, drawn)
 
 
 def _searching(index: Index, vector_BD: Tensor, hidden: History | None, allowed_I: Tensor | None) -> Candidates:
@@ -412,7 +437,7 @@ def _scored(
     hidden: History | None,
     allowed_I: Tensor | None,
     options: RecommendOptions,
-    explored: Explored | None,
+    exploration: Exploration | None,
 ) -> _Lists:
     """The lists of users with scores of the whole catalog."""
     score_BI = _scores(state, query, personal_B, options.cold)
@@ -434,7 +459,7 @@ def _scored(
             raise ModelError("the model's scores are not numbers (NaN): train it again with a lower learning rate")
         return values, items
 
-    return _picked(best, len(query), hidden, options, pin_values_BN, explored)
+    return _picked(best, len(query), hidden, options, pin_values_BN, exploration)
 
 
 def _picked(
@@ -443,13 +468,14 @@ def _picked(
     hidden: History | None,
     options: RecommendOptions,
     pin_values_BN: Tensor | None,
-    explored: Explored | None,
+    exploration: Exploration | None,
 ) -> _Lists:
     """The best k, with explored items among them if asked for, or the choice of the rules."""
+    explored = None if exploration is None else exploration.draw(best, hidden)
     best = best if explored is None else explored.into(best)
     if options.rules is None:
-        return _Lists(*best(np.arange(users), options.k), None)
+        return _Lists(*best(np.arange(users), options.k), None, explored)
     picked = rerank(options.rules, best, users, options.k, excluded=hidden, pin_values_BN=pin_values_BN)
     # A pin whose score is unknown keeps its place.
     values_BK = picked.values_BK.where(picked.items_BK >= 0, -torch.inf).nan_to_num(nan=0.0, neginf=-torch.inf)
-    return _Lists(values_BK, picked.items_BK, picked)
+    return _Lists(values_BK, picked.items_BK, picked, explored)

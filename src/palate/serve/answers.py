@@ -142,9 +142,9 @@ class Answers:
         self.pages.move_to_end(name)
         if len(self.pages) > PAGES:
             self.pages.popitem(last=False)
-        explore = lists[0].ask.options.cold.explore
         self.exposure.add(rows)
-        self.impressions.add(name, first, user, " + ".join(versions), asked.scenario, rows, explore, trial)
+        one_answer = lists[0].answer if len(lists) == 1 else None
+        self.impressions.add(name, first, user, " + ".join(versions), asked.scenario, rows, one_answer, trial)
         notes = list(dict.fromkeys(note for one in lists for note in one.notes))
         ask = lists[0].ask
         if user is not None and ask.row < 0 and ask.given is None and not lists[0].answer.personal.any():
@@ -212,7 +212,11 @@ class Answers:
             exclude_seen, hide = left_out(deployment, row, view, posted, exclude_seen, bound, hide)
         if listed is not None:
             hide = np.concatenate([hide, listed.astype(np.int32)])
-        cold = state.cold if scenario.explore is None else replace(state.cold, explore=scenario.explore)
+        cold = state.cold
+        if scenario.explore is not None or scenario.explore_among is not None:
+            share, among = scenario.explore, scenario.explore_among
+            share, among = cold.explore if share is None else share, among or cold.explore_among
+            cold = replace(cold, explore=share, explore_among=among)
         allowed = self._allowed(deployment, asked)
         options = RecommendOptions(k, exclude_seen, bound, asked.at, cold, allowed, refold=True)
         key = None if asked.candidates is not None else (k, exclude_seen, id(bound), asked.at, cold)

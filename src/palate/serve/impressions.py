@@ -11,7 +11,7 @@ from typing import Any
 import orjson
 from sqlalchemy import Connection
 
-from palate.recommend.top_n import EXPLORE, SOURCES
+from palate.recommend.top_n import Answer
 from palate.serve import tables
 from palate.serve.experiments import Trial
 from palate.serve.store import Store
@@ -40,14 +40,24 @@ class ImpressionLog:
         model: str,
         scenario: str | None,
         rows: Sequence[dict[str, Any]],
-        explore: float,
+        answer: Answer | None,
         trial: Trial | None,
     ) -> None:
-        """Keep a list, or a further page of one; ``first`` rows were served before."""
+        """Keep a list, or a further page of one.
+
+        Args:
+            name: the recommendation id.
+            first: number of rows that were served before.
+            user: user or session, or None.
+            model: version, or versions.
+            scenario: of the request.
+            rows: as answered.
+            answer: the answer that ``rows`` were made of; None where they are of two.
+            trial: the part in an experiment.
+        """
         if self.share < 1.0 and trial is None and random.random() >= self.share:
             return
-        drawn = SOURCES[EXPLORE]
-        propensity = [explore if row["source"] == drawn else 1 - explore for row in rows] if explore else None
+        propensity = None if answer is None else answer.propensities
         drafted = trial is not None and trial.arm is None
         self._waiting.append(
             {
@@ -59,7 +69,8 @@ class ImpressionLog:
                 "scenario": scenario,
                 "items": _text([row["item_id"] for row in rows]),
                 "sources": _text([row["source"] for row in rows]),
-                "propensity": None if propensity is None else _text(propensity),
+                "propensity": None if propensity is None else _text(propensity.tolist()),
+                "explored": None if answer is None or answer.explored is None else float(answer.explored[0]),
                 "experiment": None if trial is None else trial.experiment,
                 "arm": None if trial is None else trial.arm,
                 "row_arms": _text([row["arm"] for row in rows]) if drafted else None,

@@ -83,6 +83,7 @@ class Scenario:
         rules: plain rules, as in a rules file.
         exclude_seen: leave out the items of the user's history.
         explore: share of the places given to less known items. Default: that of the bundle.
+        explore_among: "less-known" items, or "all" items evenly. Default: that of the bundle.
     """
 
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
@@ -91,6 +92,7 @@ class Scenario:
     rules: dict[str, Any] = field(default_factory=dict)
     exclude_seen: bool = True
     explore: Fraction | None = None
+    explore_among: Literal["less-known", "all"] | None = None
 
     def __post_init__(self) -> None:
         check_fields(self, "scenario", DataError)

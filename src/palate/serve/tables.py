@@ -43,7 +43,8 @@ impressions = Table(
     Column("scenario", String(200)),
     Column("items", Text, nullable=False),
     Column("sources", Text, nullable=False),
-    Column("propensity", Text),
+    Column("propensity", Text),  # of each item, the probability to be in the list, where exploration drew
+    Column("explored", Float),  # the probability of a place to be explored, likewise
     Column("experiment", String(100)),
     Column("arm", String(40)),
     Column("row_arms", Text),  # of interleaved lists: the arm of each row

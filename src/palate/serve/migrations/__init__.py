@@ -6,7 +6,7 @@ from pathlib import Path
 
 from sqlalchemy import Engine, inspect, text
 
-HEAD = "0002"  # the newest revision
+HEAD = "0003"  # the newest revision
 
 
 def upgrade(engine: Engine, revision: str = HEAD) -> None:
