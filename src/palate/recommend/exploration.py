@@ -105,8 +105,8 @@ def _highest(shape_L: NDArray[np.float64], scale_L: NDArray[np.float64]) -> NDAr
     # P(i is the highest) = integral of its density times the probability that all others are below.
     all_G = count_U @ below_UG
     found_U = integrate.trapezoid(np.exp(density_UG + all_G - below_UG), rate_G, axis=1)
-    found_L: NDArray[np.float64] = found_U[of_L.ravel()]
-    return found_L / found_L.sum()
+    found_L: NDArray[np.float64] = (found_U / (found_U @ count_U))[of_L.ravel()]
+    return found_L
 
 
 @dataclass(frozen=True, eq=False)
