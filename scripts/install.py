@@ -2,7 +2,8 @@
 
     python scripts/install.py runtime     the library and its command line: enough for `make demo`
     python scripts/install.py serve,rank  the same with these extras
-    python scripts/install.py all         every extra and the tools of development: what `make test` needs
+    python scripts/install.py all         what `make test` needs: the tools of development and every extra, apart from
+                                          those that only send results to a service (mlflow, wandb)
 
 A file that differs from its digest in scripts/hashes.txt is refused. PyTorch's CPU build has no digest there: it comes
 from an index of its own.
@@ -28,6 +29,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 # The one place that names the index of PyTorch's CPU builds. Where it cannot be reached, the plain index is used.
 CPU_BUILDS = "https://download.pytorch.org/whl/cpu"
+SERVICES = ("mlflow", "wandb")  # 60 MB each, for one option
 STARTED = time.monotonic()
 
 
@@ -56,9 +58,13 @@ def main() -> None:
 
     about = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     optional = about["project"]["optional-dependencies"]
-    what = {"runtime": [], "all": list(optional)}.get(arguments.what, arguments.what.split(","))
+    what = {"runtime": [], "all": [one for one in optional if one not in SERVICES]}.get(
+        arguments.what, arguments.what.split(",")
+    )
     if unknown := set(what) - set(optional):
         sys.exit(f"no extra {', '.join(sorted(unknown))}: the extras are {', '.join(optional)}")
+    if pinless := set(what) & set(SERVICES):
+        sys.exit(f"{', '.join(sorted(pinless))} has no pinned versions here: pip install 'palate[{pinless.pop()}]'")
     needs = about["build-system"]["requires"] + about["project"]["dependencies"]
     needs += [one for extra in what for one in optional[extra]]
     say(

@@ -322,7 +322,7 @@ class Explains(Protocol):
 
 
 M_co = TypeVar("M_co", bound=Model, covariant=True)
-Logger = Literal["none", "csv", "tensorboard"]
+Logger = Literal["none", "csv", "tensorboard", "mlflow", "wandb"]
 
 
 @dataclass(frozen=True)
@@ -339,7 +339,11 @@ class TrainOptions:
         validation_callback: called with the model after each epoch; higher is better. It must look at validation rows.
         patience: epochs without a better ``validation_callback`` before training stops; the best epoch is kept.
         folder: for checkpoints and logs; training that was killed resumes from there at the last whole epoch.
-        logger: format of the logs in ``folder``.
+        logger: format of the logs in ``folder``. "mlflow" and "wandb" are MLflow and Weights & Biases, which go
+            elsewhere if MLFLOW_TRACKING_URI or the account of W&B says so. Recipes that are not trained by gradient
+            descent write none.
+        callbacks: Lightning callbacks, called as by any Lightning Trainer; the module's ``net`` is the model. Only for
+            recipes that are trained by gradient descent; recipes made of others pass them to such members.
 
     Raises:
         RecipeError: a value is out of bounds, or the device is not available.
@@ -354,6 +358,7 @@ class TrainOptions:
     patience: Count = 5
     folder: Path | None = None
     logger: Logger = "none"
+    callbacks: tuple[Any, ...] = ()
 
     def __post_init__(self) -> None:
         # torch knows only the name cuda.
@@ -385,6 +390,17 @@ class Recipe(Generic[M_co]):
 
     name: ClassVar[str]
     """The key in ``palate.models.RECIPES``."""
+    has_members: ClassVar[bool] = False
+    """Whether it fits other recipes, to which it passes the training options."""
+
+    def for_member(self, options: TrainOptions, member: Recipe[Any], folder: str) -> TrainOptions:
+        """Training options for the fit of a member, in a folder of its own; callbacks only if it would call them."""
+        calls = isinstance(member, Trainable) or member.has_members
+        return replace(
+            options,
+            folder=None if options.folder is None else options.folder / folder,
+            callbacks=options.callbacks if calls else (),
+        )
 
     def __post_init__(self) -> None:
         check_fields(self, f"recipe {self.name}", RecipeError)
@@ -402,6 +418,10 @@ class Recipe(Generic[M_co]):
             DataError: the dataframe cannot be read.
         """
         whole = as_dataset(train)
+        if options.callbacks and not (isinstance(self, Trainable) or self.has_members):
+            raise RecipeError(
+                f"recipe {self.name} is not trained by gradient descent, so callbacks are never called: leave them out"
+            )
         rows = self.training_rows(whole)
         if not len(rows) and len(whole):
             raise RecipeError(

@@ -223,6 +223,57 @@ class Bundle:
                 reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
                 raise BundleError(f"bundle {folder} is malformed ({reason}): save it again") from None
 
+    def push_to_hub(
+        self, repo: str, *, private: bool = True, revision: str | None = None, token: str | None = None
+    ) -> str:
+        """Upload to a repository of the Hugging Face hub in one commit, with a model card made from the evaluation.
+
+        A bundle holds ids and histories of its users, so a repository that does not exist yet is made private.
+
+        Args:
+            repo: "owner/name", or "name" of the token's owner. Files of an earlier bundle there are removed.
+            private: of a repository that is made. Default: True.
+            revision: branch, made if need be. Default: the main one.
+            token: of the hub. Default: that of ``hf auth login`` or HF_TOKEN.
+
+        Returns:
+            The address of the commit.
+
+        Raises:
+            BundleError: ``huggingface_hub`` is not installed, or the hub refuses or does not answer.
+        """
+        from palate import hub
+
+        with tempfile.TemporaryDirectory(prefix="palate-") as folder:
+            path = self.save(Path(folder) / "bundle")
+            return hub.push(path, Bundle.info(path), repo, private=private, revision=revision, token=token)
+
+    @classmethod
+    def from_hub(
+        cls,
+        repo: str,
+        *,
+        revision: str | None = None,
+        token: str | None = None,
+        device: str = "cpu",
+        trusted_key: str | Path | None = None,
+    ) -> Bundle:
+        """Download a bundle from the Hugging Face hub into its cache, and load it with all checks of ``load``.
+
+        Args:
+            repo: "owner/name".
+            revision: branch, tag or commit. Default: the newest of the main branch.
+            token: of the hub, for private repositories. Default: that of ``hf auth login`` or HF_TOKEN.
+            device, trusted_key: as for ``load``.
+
+        Raises:
+            BundleError: ``huggingface_hub`` is not installed, the hub refuses or does not answer, or as ``load``.
+            DataError, ModelError: as ``load``.
+        """
+        from palate import hub
+
+        return cls.load(hub.pull(repo, revision=revision, token=token), device, trusted_key=trusted_key)
+
     @staticmethod
     def info(path: str | Path) -> dict[str, Any]:
         """The manifest, checked, without reading the rest and without importing torch.

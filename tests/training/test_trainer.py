@@ -13,13 +13,16 @@ from typing import Any
 
 import pytest
 import torch
+from pytorch_lightning.callbacks import Callback, EarlyStopping, ModelCheckpoint
 
 from boards import make_checkerboard
 from palate import storage
 from palate.base import TrainOptions
 from palate.data.splits.split import Split
 from palate.errors import RecipeError
+from palate.models import EASE, Ensemble
 from palate.models.neumf import GMF, MLP
+from palate.models.registry import as_table
 from palate.progress import ProgressEvent
 
 SMALL = MLP(layers=(8, 8), epochs=6, batch_size=256, learning_rate=0.01, dropout=0.2)
@@ -301,3 +304,47 @@ def test_a_program_that_sets_no_threads_trains_on_one_and_gets_its_own_number_ba
     if done.stderr.strip() == "one core":
         pytest.skip("torch has one thread here whatever is set")
     assert done.returncode == 0, done.stderr
+
+
+class Watching(Callback):
+    """Counts the hooks that it hears, and keeps the module."""
+
+    def __init__(self) -> None:
+        self.epochs, self.batches, self.nets = 0, 0, list[str]()
+
+    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+        self.nets.append(type(pl_module.net).__name__)
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        self.batches += 1
+
+    def on_train_epoch_end(self, *_: Any) -> None:
+        self.epochs += 1
+
+
+def test_lightning_callbacks_are_called_and_change_no_weights(checkerboard: Split) -> None:
+    watching = Watching()
+    model = SMALL.fit(checkerboard.train, TrainOptions(seed=3, callbacks=(watching,)))
+    assert watching.nets == [type(model).__name__]
+    assert watching.epochs == SMALL.epochs
+    assert watching.batches % SMALL.epochs == 0
+    assert watching.batches >= SMALL.epochs
+    assert weights_equal(model, SMALL.fit(checkerboard.train, TrainOptions(seed=3)))
+
+
+def test_a_callback_of_lightning_stops_training_and_one_keeps_checkpoints(checkerboard: Split, tmp_path: Path) -> None:
+    watching = Watching()
+    stop = EarlyStopping("train_loss", patience=1, mode="max")
+    keep = ModelCheckpoint(tmp_path, filename="mine")
+    SMALL.fit(checkerboard.train, TrainOptions(callbacks=(watching, stop, keep)))  # type: ignore[arg-type]
+    assert watching.epochs < SMALL.epochs  # the loss falls, so it is soon below its first value
+    assert (tmp_path / "mine.ckpt").exists()
+
+
+def test_callbacks_reach_members_that_are_trained_and_no_others(checkerboard: Split) -> None:
+    watching = Watching()
+    both = Ensemble(members=({"recipe": "ease"}, as_table(SMALL)))
+    both.fit(checkerboard.train, TrainOptions(callbacks=(watching,)))
+    assert watching.epochs == SMALL.epochs
+    with pytest.raises(RecipeError, match="recipe ease is not trained by gradient descent"):
+        EASE().fit(checkerboard.train, TrainOptions(callbacks=(watching,)))

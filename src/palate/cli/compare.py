@@ -11,7 +11,7 @@ import typer
 
 from palate import signals, storage
 from palate.cli import options
-from palate.cli.console import console, note, print_json, show_progress, table
+from palate.cli.console import console, note, print_json, show_place, show_progress, table
 from palate.errors import DataError, PalateError, RecipeError
 
 if TYPE_CHECKING:
@@ -97,6 +97,7 @@ def compare(
     fresh: Annotated[
         bool, typer.Option("--fresh", help="Delete the results of an earlier comparison in --out.")
     ] = False,
+    track: options.Track = None,
     no_report: Annotated[bool, typer.Option("--no-report", help="Do not write report.html and report.md.")] = False,
     reading: options.Reading = options.Reading(),
     items: options.ItemFeatures = None,
@@ -123,7 +124,9 @@ def compare(
     from palate.data.splits.strategies import k_folds, rolling_windows
     from palate.experiment import CompareOptions, Entry, compare_folds, read_entries, usual_recipes
     from palate.experiment import compare as run
+    from palate.experiment.tracking import check_service, track_comparison, tracked
 
+    check_service(track)
     source = reading.of(data, items)
     names = [name.strip() for name in (recipes or "").split(",") if name.strip()]
     entries = read_entries(names, published=published)  # before the data are read: a name may be misspelled
@@ -150,30 +153,32 @@ def compare(
         note(f"no recipes named: {', '.join(one.name for one in entries)} beside the baselines (--recipes chooses)")
     folder = out or Path("runs") / f"compare-{Path(rows.train.name).stem}"
     signals.on_stop(f"the same command resumes from {folder}")
-    if parts:
-        with show_progress() as progress:
-            folded = compare_folds(
+    # Opened first: a server that cannot be reached is told before anything is trained.
+    with tracked(track, folder.name) as tracking, show_progress() as progress:
+        if parts:
+            document = compare_folds(
                 parts, entries, folder, options=settings, with_baselines=not no_baselines, minutes=minutes,
                 fresh=fresh, progress=progress,
             ).document  # fmt: skip
-        storage.write_json(folder / "folds.json", folded)
-        if json:
-            print_json(folded)
+            storage.write_json(folder / "folds.json", document)
+            files = [folder / "folds.json"]
         else:
-            _show_folds(folded, folder / "folds.json")
-        _failures(folded["failed"])
-        return
-    with show_progress() as progress:
-        document = run(
-            rows, entries, folder, options=settings, with_baselines=not no_baselines, minutes=minutes,
-            lists=_named_files(lists or []), fresh=fresh, progress=progress,
-        ).document  # fmt: skip
-    written = [] if no_report else _write_report(document, folder)
-    if json:
+            document = run(
+                rows, entries, folder, options=settings, with_baselines=not no_baselines, minutes=minutes,
+                lists=_named_files(lists or []), fresh=fresh, progress=progress,
+            ).document  # fmt: skip
+            files = [folder / "comparison.json", *([] if no_report else _write_report(document, folder))]
+        track_comparison(tracking, document, files)
+        show_place(tracking)
+    if json and parts:
+        print_json(document)
+    elif json:
         reports = [one[ranking] for one in document["models"] for ranking in ("full", "sampled") if one[ranking]]
         print_json({**document, "columns": rows.train.columns, "reports": reports})
+    elif parts:
+        _show_folds(document, files[0])
     else:
-        _show(document, [folder / "comparison.json", *written])
+        _show(document, files)
     _failures(document["failed"])
 
 

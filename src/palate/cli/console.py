@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     import polars as pl
     from rich.console import Console
 
+    from palate.experiment.tracking import TrackedRun
     from palate.progress import Progress, ProgressEvent
 
 QUIET_SECONDS = 10.0  # between two plain lines of one stage
@@ -67,6 +68,12 @@ def show_progress() -> Iterator[Progress]:
                 bars.update(rows[event.stage], completed=event.done or 0, total=event.total, description=str(event))
 
         yield draw
+
+
+def show_place(run: TrackedRun) -> None:
+    """Say where a tracked run is, if there is one."""
+    if run.place:
+        note(f"tracked: {run.place}")
 
 
 def _plain_lines() -> Progress:

@@ -56,6 +56,7 @@ __all__ = [
     "TestSize",
     "Threads",
     "TimeColumn",
+    "Track",
     "TrainFile",
     "Unit",
     "UserColumn",
@@ -172,6 +173,12 @@ TestSize = Annotated[float, typer.Option("--test-size", help="Test fraction of t
 K = Annotated[int, typer.Option("-k", "--k", min=1, help="Length of the lists.")]
 Seed = Annotated[int, typer.Option("--seed", min=0, help="All randomness derives from it.")]
 Device = Annotated[Literal["auto", "cpu", "cuda"], typer.Option("--device", help="auto, cpu or cuda.")]
+Track = Annotated[
+    Literal["mlflow", "wandb"] | None,
+    typer.Option(
+        "--track", help="Log parameters, metrics of each epoch, final figures and files to MLflow or Weights & Biases."
+    ),
+]
 Threads = Annotated[int | None, typer.Option("--threads", min=1, help="CPU threads; default OMP_NUM_THREADS, else 1.")]
 
 SPLITS = ("leave-one-out", "time", "random", "none")

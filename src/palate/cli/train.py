@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 import typer
 
+import palate
 from palate import signals
 from palate.cli import options
-from palate.cli.console import console, note, print_json, show_progress
+from palate.cli.console import console, note, print_json, show_place, show_progress
 from palate.cli.evaluate import show_ratings, show_reports
 from palate.cli.index import index_if_large
 from palate.cli.saving import save
@@ -71,8 +72,10 @@ def train(
         Path | None, typer.Option("--folder", help="Checkpoints and logs; a killed run resumes from here.")
     ] = None,
     logger: Annotated[
-        Literal["none", "csv", "tensorboard"], typer.Option("--logger", help="Log the losses, into --folder.")
+        Literal["none", "csv", "tensorboard", "mlflow", "wandb"],
+        typer.Option("--logger", help="Log the losses, into --folder."),
     ] = "none",
+    track: options.Track = None,
     precision: Annotated[
         Literal["32-true", "bf16-mixed"], typer.Option("--precision", help="Of the numbers in training.")
     ] = "32-true",
@@ -94,9 +97,11 @@ def train(
     from palate.bundle import Bundle, check_target
     from palate.data.splits.split import Split
     from palate.evaluation.collapse import collapse
+    from palate.experiment.tracking import by_epoch, check_service, figures_of, tracked
     from palate.models import make_recipe
 
     check_target(out)
+    check_service(track)
     signals.on_stop(f"the same command resumes from {folder}" if folder else "with --folder it could be resumed")
     named, data = _recipe_and_data([*(words or []), *([""] if reading.train else [])])
     name, fields = recipe_and_fields(named, config, set_ or [])
@@ -106,50 +111,59 @@ def train(
     rows: Split | Dataset
     rows = source.dataset() if split == "none" else options.split_rows(source, split, test_size, seed)
     dataset = rows.train if isinstance(rows, Split) else rows
-    with show_progress() as progress:
-        training = options.make_run(
-            seed, device, threads, precision=precision, folder=folder, logger=logger, progress=progress
-        )
-        given_rows = isinstance(rows, Split) and rows.validation is not None
-        if given_rows and name is not None and patience is None:
-            note(
-                "the validation rows are not used: they choose a recipe where none is named, or epochs with --patience"
-            )
-        chosen_by = rows if given_rows else dataset
-        recipe = _recipe(name, fields, published, dataset, chosen_by, training, k)
-        given, recipe = recipe, recipe.for_data(dataset)
-        if chosen := recipe.chosen(given):
-            note(f"chosen for {dataset}: {chosen}")
-        note(f"training {recipe.name}: {dataclasses.asdict(recipe)}")
-        model = _fit(recipe, chosen_by, training, patience, k, refit=not no_refit)
-    reports: list[Report] = []
-    ratings: list[RatingsReport] = []
-    if isinstance(rows, Split):
-        rows = options.with_negatives(rows, negatives, seed)
-        if save_split is not None:
-            rows.save(save_split)
-        reports = options.measure(model, rows, k, recipe.name)
-        ratings = options.measure_ratings(model, rows, recipe.name)
-    findings = collapse(model, dataset, rows if isinstance(rows, Split) else None, k=k, seed=seed)
-    for line in findings:
-        note(line)
-    bundle = Bundle.of(
-        recipe, model, dataset, [row for part in (reports, ratings) for report in part for row in report.rows()],
-        split_fingerprint=rows.fingerprint if isinstance(rows, Split) else None,
-        candidates_fingerprint=reports[-1].fingerprints["candidates"] if reports else None,
-    )  # fmt: skip
-    save(dataclasses.replace(bundle, recommender=index_if_large(bundle.recommender)), out)
+    training = options.make_run(seed, device, threads, precision=precision, folder=folder, logger=logger)
+    given_rows = isinstance(rows, Split) and rows.validation is not None
+    if given_rows and name is not None and patience is None:
+        note("the validation rows are not used: they choose a recipe where none is named, or epochs with --patience")
+    chosen_by = rows if given_rows else dataset
+    recipe = _recipe(name, fields, published, dataset, chosen_by, training, k)
+    with tracked(track, f"{recipe.name} on {dataset.name}") as run:
+        run.parameters(_parameters(recipe, dataset, rows, training))
+        with show_progress() as progress:
+            heard = dataclasses.replace(training, progress=by_epoch(run, recipe.name, progress))
+            model = _fit(recipe, chosen_by, heard, patience, k, refit=not no_refit)
+        reports: list[Report] = []
+        ratings: list[RatingsReport] = []
+        if isinstance(rows, Split):
+            rows = options.with_negatives(rows, negatives, seed)
+            if save_split is not None:
+                rows.save(save_split)
+            reports = options.measure(model, rows, k, recipe.name)
+            ratings = options.measure_ratings(model, rows, recipe.name)
+        findings = collapse(model, dataset, rows if isinstance(rows, Split) else None, k=k, seed=seed)
+        for line in findings:
+            note(line)
+        measured = [*reports, *ratings]
+        bundle = Bundle.of(
+            recipe, model, dataset, [row for report in measured for row in report.rows()],
+            split_fingerprint=rows.fingerprint if isinstance(rows, Split) else None,
+            candidates_fingerprint=reports[-1].fingerprints["candidates"] if reports else None,
+        )  # fmt: skip
+        save(dataclasses.replace(bundle, recommender=index_if_large(bundle.recommender)), out)
+        run.figures({name: value for one in measured for name, value in figures_of(one.to_dict()).items()})
+        run.file(out / "manifest.json")
+        show_place(run)
     if json:
         fields = dataclasses.asdict(recipe)
         print_json({
             "recipe": recipe.name, "fields": fields, "bundle": str(out),
             "columns": dataset.columns, "feedback": dataset.feedback_record(), "findings": findings,
-            "reports": [report.to_dict() for part in (reports, ratings) for report in part],
+            "reports": [report.to_dict() for report in measured],
         })  # fmt: skip
         return
     show_reports(reports)
     show_ratings(ratings)
     console().print(f"The bundle is in {out}. Next: palate recommend {out} USER", markup=False, soft_wrap=True)
+
+
+def _parameters(recipe: Recipe[Any], dataset: Dataset, rows: Dataset | Split, training: TrainOptions) -> dict[str, Any]:
+    """The parameters of a tracked run."""
+    split = {} if rows is dataset else {"split": rows.how, "split_fingerprint": rows.fingerprint}  # type: ignore[union-attr]
+    return {
+        "recipe": recipe.name, **dataclasses.asdict(cast(Any, recipe)), "data": dataset.name, "rows": len(dataset),
+        "users": dataset.n_users, "items": dataset.n_items, **split, "seed": training.seed,
+        "device": training.device, "precision": training.precision, "palate": palate.__version__,
+    }  # fmt: skip
 
 
 def _fit(
@@ -182,17 +196,37 @@ def _recipe(
     training: TrainOptions,
     k: int,
 ) -> Recipe[Any]:
-    from palate.experiment import plan_quickstart, rank_on_validation
+    """The recipe named or chosen on validation rows, with the values that the data choose."""
+    from palate.base import Trainable
     from palate.models import make_recipe
 
-    if name is not None:
-        return make_recipe(name, fields, fast=not published)
+    given = (
+        _best_of_few(fields, dataset, rows, training, k)
+        if name is None
+        else make_recipe(name, fields, fast=not published)
+    )
+    recipe = given.for_data(dataset)
+    if chosen := recipe.chosen(given):
+        note(f"chosen for {dataset}: {chosen}")
+    if training.logger != "none" and not (isinstance(recipe, Trainable) or recipe.has_members):
+        note(f"{recipe.name} is not trained by gradient descent: --logger {training.logger} writes nothing")
+    note(f"training {recipe.name}: {dataclasses.asdict(recipe)}")
+    return recipe
+
+
+def _best_of_few(
+    fields: dict[str, Any], dataset: Dataset, rows: Dataset | Split, training: TrainOptions, k: int
+) -> Recipe[Any]:
+    """The best of a few fast recipes on validation rows."""
+    from palate.experiment import plan_quickstart, rank_on_validation
+
     if fields:
         raise RecipeError(f"fields {', '.join(fields)} were set but no recipe was named: palate train RECIPE DATA")
     quick = plan_quickstart(dataset).recipes
     note(f"comparing {len(quick)} recipes on validation rows")
     failed: dict[str, str] = {}
-    values = rank_on_validation(quick, rows, training, failed, k=k, progress=training.progress)
+    with show_progress() as progress:
+        values = rank_on_validation(quick, rows, training, failed, k=k, progress=progress)
     for one, reason in failed.items():
         note(f"{one} failed: {reason}")
     if not values:

@@ -145,7 +145,7 @@ def choose(
     Raises:
         RecipeError: none could be fitted.
     """
-    plain = replace(options, validation_callback=None, folder=None, logger="none", progress=silent)
+    plain = replace(options, validation_callback=None, folder=None, logger="none", callbacks=(), progress=silent)
     task = Task(recipes[0], {}, (validation,), Metric("NDCG", k), plain)
     values: dict[int, float] = {}
     reasons = []

@@ -105,6 +105,7 @@ class BidirectionalSASRec(Recipe[BidirectionalSASRecModel]):
     """
 
     name: ClassVar[str] = "bidirectional-sasrec"
+    has_members: ClassVar[bool] = True
 
     network: Mapping[str, Any] = field(default_factory=dict, hash=False)
 

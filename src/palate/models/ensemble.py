@@ -96,6 +96,7 @@ class Ensemble(Recipe[EnsembleModel]):
     """
 
     name: ClassVar[str] = "ensemble"
+    has_members: ClassVar[bool] = True
 
     members: Annotated[tuple[Any, ...], Field(min_length=1)] = field(default=("ials", "ease"), hash=False)
     weights: tuple[float, ...] = (1.0, 0.5)
@@ -142,8 +143,7 @@ class Ensemble(Recipe[EnsembleModel]):
         """
         models = []
         for place, recipe in enumerate(self.recipes):
-            folder = None if options.folder is None else options.folder / f"{place}-{recipe.name}"
-            models.append(recipe.fit(train, replace(options, folder=folder)))
+            models.append(recipe.fit(train, self.for_member(options, recipe, f"{place}-{recipe.name}")))
         return self.around(models, train)
 
     def around(self, models: Sequence[Any], train: Dataset) -> EnsembleModel:

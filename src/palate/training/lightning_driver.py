@@ -8,14 +8,16 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
+import os
 import warnings
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Any, cast
 
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Checkpoint
-from pytorch_lightning.loggers import CSVLogger, Logger, TensorBoardLogger
+from pytorch_lightning.loggers import CSVLogger, Logger, MLFlowLogger, TensorBoardLogger, WandbLogger
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 from torch import Tensor, nn
 
@@ -121,8 +123,11 @@ class _Driver(pl.LightningModule):
                 self.best_epoch, self.best_value = self.current_epoch, value
         self.log_dict(measured)
         done = self.current_epoch + 1
+        values = {"loss": mean}
+        if "validation_callback" in measured:
+            values["validation"] = measured["validation_callback"]
         self.options.progress(
-            ProgressEvent(f"train {self.recipe.name}", done, self.recipe.epochs, "epoch", values={"loss": mean})
+            ProgressEvent(f"train {self.recipe.name}", done, self.recipe.epochs, "epoch", values=values)
         )
 
 
@@ -163,7 +168,8 @@ class _Files(TorchCheckpointIO):
     """Writes where it is told to: Lightning writes into TMPDIR and moves, which may be a copy and cut short."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
-        write(checkpoint, path)
+        Path(path).parent.mkdir(parents=True, exist_ok=True)  # checkpoints of a callback of the caller
+        write(checkpoint, Path(path))
 
 
 def _trainer(recipe: Trainable, options: TrainOptions, checkpoints: Checkpoints | None) -> pl.Trainer:
@@ -173,11 +179,11 @@ def _trainer(recipe: Trainable, options: TrainOptions, checkpoints: Checkpoints 
         devices=1,
         precision=cast(Any, options.precision),
         max_epochs=recipe.epochs,
-        callbacks=[_Keeper(checkpoints)] if keeps else [],
+        callbacks=[*options.callbacks, *([_Keeper(checkpoints)] if keeps else [])],
         plugins=[_Files()],
         logger=_logger(options),
         log_every_n_steps=50,
-        enable_checkpointing=keeps,
+        enable_checkpointing=keeps or any(isinstance(one, Checkpoint) for one in options.callbacks),
         enable_progress_bar=False,  # options.progress reports
         enable_model_summary=False,
         use_distributed_sampler=False,
@@ -191,9 +197,21 @@ def _logger(options: TrainOptions) -> Logger | bool:
     if options.logger == "csv":
         return CSVLogger(options.folder, name="log")
     try:
-        return TensorBoardLogger(options.folder, name="log")
+        if options.logger == "tensorboard":
+            return TensorBoardLogger(options.folder, name="log")
+        if options.logger == "wandb":
+            return WandbLogger(project=os.environ.get("WANDB_PROJECT", "palate"), save_dir=options.folder)
+        home = (options.folder / "log").absolute()
+        home.mkdir(exist_ok=True)
+        return MLFlowLogger(
+            os.environ.get("MLFLOW_EXPERIMENT_NAME", "palate"),
+            # A database in the folder; the logger's own default is a store of files, which MLflow gives up.
+            tracking_uri=os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{home}/mlflow.db",
+            artifact_location=None if os.environ.get("MLFLOW_TRACKING_URI") else home.as_uri(),
+        )
     except ModuleNotFoundError as error:
-        raise RecipeError("logger='tensorboard' needs an extra: pip install 'palate[tensorboard]'") from error
+        extra = options.logger
+        raise RecipeError(f"logger={extra!r} needs an extra: pip install 'palate[{extra}]'") from error
 
 
 @contextlib.contextmanager

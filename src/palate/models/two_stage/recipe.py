@@ -61,6 +61,7 @@ class TwoStage(Recipe[TwoStageModel]):
     """
 
     name: ClassVar[str] = "two-stage"
+    has_members: ClassVar[bool] = True
 
     members: Annotated[tuple[Any, ...], Field(min_length=1)] = field(
         default=("popularity", "recent-popularity", "newest", "ials", "two-tower", "sasrec"), hash=False
@@ -171,8 +172,8 @@ class TwoStage(Recipe[TwoStageModel]):
         """A model whose ranker knows nothing yet; all else comes from these rows."""
         members = []
         for place, recipe in enumerate(self.recipes):
-            folder = None if options.folder is None else options.folder / stage / f"{place}-{recipe.name}"
-            members.append(recipe.fit(rows, replace(options, folder=folder, validation_callback=None)))
+            plain = replace(options, validation_callback=None)
+            members.append(recipe.fit(rows, self.for_member(plain, recipe, f"{stage}/{place}-{recipe.name}")))
         with torch.random.fork_rng(), torch.no_grad():
             torch.manual_seed(options.seed)
             model = self._around(members, spec)
