@@ -53,11 +53,11 @@ def _client(token: str | None) -> Iterator[Any]:
     try:
         from huggingface_hub import HfApi
         from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-        from huggingface_hub.utils import disable_progress_bars
+        from huggingface_hub.utils.tqdm import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
     except ModuleNotFoundError as error:
         raise BundleError("the Hugging Face hub needs an extra: pip install 'palate[hub]'") from error
+    api, shown = HfApi(token=token, library_name="palate"), not are_progress_bars_disabled()
     disable_progress_bars()
-    api = HfApi(token=token, library_name="palate")
     try:
         yield api
     except HFValidationError as error:
@@ -68,6 +68,9 @@ def _client(token: str | None) -> Iterator[Any]:
             f"the hub {api.endpoint} refused or did not answer ({_first_line(error)}): check the name of the "
             "repository, the network, and the token (hf auth login, or HF_TOKEN)"
         ) from None
+    finally:
+        if shown:
+            enable_progress_bars()
 
 
 def _first_line(error: Exception) -> str:

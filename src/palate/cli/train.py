@@ -133,7 +133,7 @@ def train(
         findings = collapse(model, dataset, rows if isinstance(rows, Split) else None, k=k, seed=seed)
         for line in findings:
             note(line)
-        measured = [*reports, *ratings]
+        measured: list[Report | RatingsReport] = [*reports, *ratings]
         bundle = Bundle.of(
             recipe, model, dataset, [row for report in measured for row in report.rows()],
             split_fingerprint=rows.fingerprint if isinstance(rows, Split) else None,

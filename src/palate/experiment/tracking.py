@@ -220,7 +220,7 @@ class _MLflow:
 
         logging.getLogger("mlflow").setLevel(logging.WARNING)  # it reports each table that it creates
         self._metric = Metric
-        self._client = mlflow.MlflowClient() if parent is None else parent._client
+        self._client: Any = mlflow.MlflowClient() if parent is None else parent._client
         if parent is None:
             project = os.environ.get("MLFLOW_EXPERIMENT_NAME", PROJECT)
             found = self._client.get_experiment_by_name(project)
