@@ -10,9 +10,12 @@ import time
 from concurrent.futures import Future
 from pathlib import Path
 
+import numpy as np
 import pytest
+from scipy import linalg
+from threadpoolctl import threadpool_info, threadpool_limits
 
-from palate.parallel import cores, pool
+from palate.parallel import CHOSEN, cores, one_blas_thread, pool
 
 PARENT = """
 import os, time
@@ -146,3 +149,24 @@ def _alive(pid: int) -> bool:
         )
     except (FileNotFoundError, ProcessLookupError):
         return False
+
+
+def test_small_systems_take_one_thread_unless_the_environment_sets_a_number(monkeypatch):
+    def threads() -> set[int]:
+        return {one["num_threads"] for one in threadpool_info() if one["user_api"] == "blas"}
+
+    solved = []
+
+    @one_blas_thread()
+    def solve() -> None:
+        linalg.solve(np.eye(3), np.ones(3))
+        solved.append(threads())
+
+    for name in CHOSEN:
+        monkeypatch.delenv(name, raising=False)
+    with threadpool_limits(2, user_api="blas"):
+        solve()
+        assert threads() == {2}
+        monkeypatch.setenv("OMP_NUM_THREADS", "2")
+        solve()
+    assert solved == [{1}, {2}]

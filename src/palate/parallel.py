@@ -14,15 +14,17 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from palate import signals
 from palate.errors import ModelError
 
-__all__ = ["cores", "needs_polars", "pool"]
+__all__ = ["cores", "needs_polars", "one_blas_thread", "pool"]
 
 ONE_THREAD = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "POLARS_MAX_THREADS")
+CHOSEN = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")  # a number in one of them counts
 
 
 _lost = [False, False]  # whether the threads of polars ran before the fork, and are not here
@@ -70,6 +72,28 @@ if hasattr(os, "register_at_fork"):
 def cores() -> int:
     """How many cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@cache
+def _blas() -> Any:
+    """The linear algebra libraries of NumPy and SciPy, found once: both must be imported before."""
+    from threadpoolctl import ThreadpoolController
+
+    return ThreadpoolController().select(user_api="blas")
+
+
+@contextmanager
+def one_blas_thread() -> Iterator[None]:
+    """Solve small systems on one thread of NumPy and SciPy, unless the environment sets a number; also a decorator.
+
+    OpenBLAS takes every core by default, and its threads wait for each other in a loop: on two cores that others use,
+    too, thousands of small systems took 5 to 17 times as long. Call it where ``scipy.linalg`` is imported.
+    """
+    if any(os.environ.get(name) for name in CHOSEN):
+        yield
+        return
+    with _blas().limit(limits=1):
+        yield
 
 
 @contextmanager

@@ -67,6 +67,7 @@ def _found() -> dict[str, dict[str, Any]]:
         "threads": {
             "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "not set: training takes 1 thread"),
             "torch": torch.get_num_threads(),
+            "NumPy and SciPy": _blas_threads(),
             "ms on one thread": round(1000 * one, 1),
             "ms on all of them": round(1000 * several, 1),
         },
@@ -99,6 +100,18 @@ def _advice(found: dict[str, dict[str, Any]]) -> list[str]:
     if not found["time"]["modules are compiled"]:
         lines.append("the libraries are not compiled, so each start does it again: python -m compileall -q -j 0 .venv")
     return lines
+
+
+def _blas_threads() -> str:
+    """The threads of the linear algebra libraries, and of small systems."""
+    import scipy.linalg  # noqa: F401
+    from threadpoolctl import threadpool_info
+
+    from palate.parallel import CHOSEN
+
+    found = [str(one["num_threads"]) for one in threadpool_info() if one["user_api"] == "blas"]
+    chosen = next((name for name in CHOSEN if os.environ.get(name)), None)
+    return f"{', '.join(found) or 'unknown'} ({f'by {chosen}' if chosen else '1 for the small systems of ials'})"
 
 
 def _seconds(threads: int) -> float:

@@ -40,6 +40,7 @@ from palate.data.features import indicators, unit_rows
 from palate.errors import RecipeError
 from palate.models.rating_factors import RatingFactors, RidgeFoldIn, conditional, ratings_of
 from palate.models.rating_prior import Ratings
+from palate.parallel import one_blas_thread
 from palate.progress import ProgressEvent
 from palate.training.negative_sampling import report_users_without_negatives
 
@@ -290,6 +291,7 @@ class _Chain:
             side.vectors[:, -1] = np.bincount(row, residual, minlength=len(count)) / (count + START_DAMPING)
         self.noise, self.rate = np.ones(len(self.counts)), NOISE_SHAPE
 
+    @one_blas_thread()
     def sweep(self) -> float:
         """One round; returns the training MSE of the drawn vectors."""
         rng = self.rng

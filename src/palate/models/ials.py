@@ -59,6 +59,7 @@ from palate.models.confidence import Confidence, Weighting
 from palate.models.dot_product import EVENLY, DotProductModel, Events, FoldIn, Recency, events_of, positive_events
 from palate.models.least_squares import Floats, Rows, diagonal, leading_vectors, solve_rows, solved_parts
 from palate.models.scale import Scale, taste
+from palate.parallel import one_blas_thread
 from palate.progress import ProgressEvent, silent
 
 LOSS_CELLS = 4_000_000  # numbers gathered at once by ``Alternation.loss``
@@ -339,6 +340,7 @@ class _Als(Recipe[ALSModel]):
         """An untrained model with tables of the given sizes."""
         return ALSModel(spec, self)
 
+    @one_blas_thread()
     def _fit(self, train: Dataset, options: TrainOptions) -> ALSModel:
         """Alternate on the CPU; with a validation callback the best epoch is kept. ``options.folder`` is not used.
 

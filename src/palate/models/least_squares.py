@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 from scipy import linalg, sparse
 from scipy.linalg import get_blas_funcs, get_lapack_funcs
 
+from palate.parallel import one_blas_thread
+
 Floats = NDArray[np.floating[Any]]
 
 POWER_STEPS = 4  # of ``leading_vectors``: more do not start training any lower
@@ -38,6 +40,7 @@ class Rows(NamedTuple):
     ridge: Floats
 
 
+@one_blas_thread()
 def solve_rows(
     other_ND: Floats,
     penalty_D: Floats,
@@ -93,6 +96,7 @@ def solve_rows(
     return solved_RD
 
 
+@one_blas_thread()
 def solved_parts(other_ND: Floats, penalty_D: Floats, rows: Rows, candidates_RC: NDArray[np.int64]) -> Floats:
     """Parts by entry, (entries, C), of the scores other[candidates] . solve_rows(...) of each row.
 
@@ -158,6 +162,7 @@ def diagonal(fixed_ND: Floats, *moved: Floats) -> list[Any]:
     return [fixed_ND, np.einsum("nd,nd->d", fixed_ND, fixed_ND), *(vectors @ basis for vectors in moved)]
 
 
+@one_blas_thread()
 def leading_vectors(by_user: Rows, by_item: Rows, start_ID: Floats) -> Floats:
     """Right singular vectors of the matrix weight x target, each times the root of its singular value, (I, D).
 

@@ -32,6 +32,7 @@ from palate.data.dataset import Dataset
 from palate.errors import RecipeError
 from palate.models.dot_product import Recency
 from palate.models.item_knn import BLOCK_CELLS, ItemKNNModel, nearest, signed_rows
+from palate.parallel import one_blas_thread
 from palate.progress import ProgressEvent
 
 BLOCK = 256  # equations solved at once
@@ -138,6 +139,7 @@ class SparseEASE(Recipe[ItemKNNModel]):
                 )
         return np.concatenate(near), np.concatenate(likeness), Cooccurrences(keys, counts, n_items)
 
+    @one_blas_thread()
     def _weights(
         self, first: int, near_NK: NDArray[np.int32], real_NK: NDArray[np.bool_], together: Cooccurrences
     ) -> NDArray[np.float32]:
