@@ -50,7 +50,14 @@ def test_set_wins_over_config_and_config_over_the_preset(tmp_path):
 
 @pytest.mark.parametrize(
     ("how", "words"),
-    [("leave-one-out", "latest"), ("time", "global time"), ("random", "random: 0.3 of all rows"), ("none", None)],
+    [
+        ("leave-one-out", "latest"),
+        ("time", "global time"),
+        ("random", "random: 0.3 of all rows"),
+        ("cold-users", "cold users: all rows of 7 of 24 users"),
+        ("cold-items", "cold items: all rows of"),
+        ("none", None),
+    ],
 )
 def test_split_says_what_was_held_out(how, words):
     told = palate("train", "popularity", "clicks.csv", "--split", how, "--test-size", 0.3, "--json").ok().json

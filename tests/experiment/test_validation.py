@@ -5,7 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+import pytest
 
+from boards import make_tastes
+from palate.data.frame import from_frame
+from palate.data.splits.cold import hold_out_items, hold_out_users
 from palate.data.splits.strategies import at_random, by_time, leave_one_out
 from palate.experiment import hold_out, validation_split
 
@@ -23,6 +27,17 @@ def test_validation_rows_are_held_out_as_the_test_rows_were(ml_100k):
         assert inner.train.fingerprint.overlap(split.test.fingerprint)[0] == 0
         assert inner.test.fingerprint.overlap(split.test.fingerprint)[0] == 0, "no test row decides anything"
         assert split.train.fingerprint.overlap(inner.test.fingerprint)[0] > 0
+
+
+@pytest.mark.parametrize(("cut", "column"), [(hold_out_users, "user"), (hold_out_items, "item")])
+def test_validation_rows_of_a_cold_split_are_cold_in_the_same_way(cut, column):
+    split = cut(from_frame(make_tastes(users=40)), 0.2, seed=1)
+    inner = validation_split(split)
+    parts = [getattr(rows.interactions, column) for rows in (inner.train, inner.test, split.test)]
+    assert all(len(part) for part in parts)
+    for one, other in ((0, 1), (0, 2), (1, 2)):
+        assert not np.isin(parts[one], parts[other]).any()
+    assert len(inner.train) + len(inner.test) == len(split.train)
 
 
 def test_validation_rows_are_of_known_users_and_items(ml_100k):

@@ -29,7 +29,8 @@ def check(
     split: Annotated[
         str | None,
         typer.Option(
-            "--split", help="leave-one-out, time or random: also check the split made so. Default: rows only."
+            "--split",
+            help="leave-one-out, time, random, cold-users or cold-items: also check that split. Default: rows only.",
         ),
     ] = None,
     test_size: options.TestSize = 0.2,

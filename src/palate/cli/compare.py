@@ -49,7 +49,11 @@ def compare(
         typer.Option("--lists", help="name=file.csv: finished lists of another system (user_id, item_id, rank)."),
     ] = None,
     split: Annotated[
-        str | None, typer.Option("--split", help="leave-one-out, time or random. Default: time, or as the data allow.")
+        str | None,
+        typer.Option(
+            "--split",
+            help="leave-one-out, time, random, cold-users or cold-items. Default: time, or as the data allow.",
+        ),
     ] = None,
     test_size: options.TestSize = 0.2,
     folds: Annotated[

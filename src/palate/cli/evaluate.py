@@ -37,7 +37,10 @@ def evaluate(
     ] = None,
     split: Annotated[
         str | None,
-        typer.Option("--split", help="leave-one-out, time or random: measure on that part of DATA. Default: all rows."),
+        typer.Option(
+            "--split",
+            help="leave-one-out, time, random, cold-users, cold-items: that part of DATA. Default: all rows.",
+        ),
     ] = None,
     test_size: options.TestSize = 0.2,
     negatives: Annotated[

@@ -169,7 +169,12 @@ ValidationFile = Annotated[
     typer.Option("--validation", help="Validation rows of such a split: settings and epochs are chosen by them."),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
-TestSize = Annotated[float, typer.Option("--test-size", help="Test fraction of the rows for time and random.")]
+TestSize = Annotated[
+    float,
+    typer.Option(
+        "--test-size", help="Test fraction: of the rows for time and random, of the users or items for cold splits."
+    ),
+]
 K = Annotated[int, typer.Option("-k", "--k", min=1, help="Length of the lists.")]
 Seed = Annotated[int, typer.Option("--seed", min=0, help="All randomness derives from it.")]
 Device = Annotated[Literal["auto", "cpu", "cuda"], typer.Option("--device", help="auto, cpu or cuda.")]
@@ -181,7 +186,7 @@ Track = Annotated[
 ]
 Threads = Annotated[int | None, typer.Option("--threads", min=1, help="CPU threads; default OMP_NUM_THREADS, else 1.")]
 
-SPLITS = ("leave-one-out", "time", "random", "none")
+SPLITS = ("leave-one-out", "time", "random", "cold-users", "cold-items", "none")
 
 
 @dataclass(frozen=True)
@@ -374,7 +379,7 @@ def split_rows(source: Source, how: str | None, test_size: float, seed: int) -> 
     """
     from palate.data.dataset import Note
     from palate.data.splits import strategies
-    from palate.experiment.validation import MEASURED_USERS
+    from palate.experiment.validation import COLD, MEASURED_USERS
 
     ready = source.ready_made()
     if ready is not None:
@@ -391,6 +396,8 @@ def split_rows(source: Source, how: str | None, test_size: float, seed: int) -> 
             made = replace(made, notes=(*made.notes, Note(few, len(made.test))))
     elif how == "random":
         made = strategies.at_random(dataset, test_size=test_size, seed=seed)
+    elif how in COLD:
+        made = COLD[how](dataset, test_size, seed)
     else:
         raise DataError(f"--split {how!r} is not a split: choose one of {', '.join(SPLITS)}")
     note(made.how)

@@ -46,7 +46,8 @@ def train(
         str | None,
         typer.Option(
             "--split",
-            help="leave-one-out, time, random, or none to train on all rows. Default: time, or random without times.",
+            help="leave-one-out, time, random, cold-users, cold-items, or none to train on all rows. Default: time, or "
+            "random without times.",
         ),
     ] = None,
     test_size: options.TestSize = 0.2,

@@ -3,6 +3,7 @@
 leave-one-out   each user's latest row; part n holds out the latest of the rows that n earlier parts left
 time            the latest share of all rows; each part ends half a share of the rows before the previous one
 random          a random share of all rows; each part has its own seed
+cold-users      all rows of a random share of the users; cold-items: of the items
 """
 
 from __future__ import annotations
@@ -15,11 +16,13 @@ from typing import Literal
 import numpy as np
 
 from palate.data.dataset import Dataset
+from palate.data.splits.cold import hold_out_items, hold_out_users
 from palate.data.splits.split import Split
 from palate.data.splits.strategies import at_random, by_time, leave_one_out
 from palate.errors import DataError
 
 How = Literal["leave-one-out", "time", "random"]
+COLD = {"cold-users": hold_out_users, "cold-items": hold_out_items}
 MEASURED_USERS = (
     0.1  # share of the users that a time split must leave with test rows, else the latest rows are held out
 )
@@ -45,7 +48,8 @@ def validation_split(rows: Dataset | Split, validation_size: float = 0.2, seed: 
         seed: of a random share.
 
     Returns:
-        A split whose validation rows are of users and items with training rows.
+        A split whose validation rows are of users and items with training rows, unless the test rows are all of users,
+        or all of items, without any.
     """
     train = rows if isinstance(rows, Dataset) else rows.train
     how = None if isinstance(rows, Dataset) else _way_of(rows)
@@ -55,6 +59,8 @@ def validation_split(rows: Dataset | Split, validation_size: float = 0.2, seed: 
         split = leave_one_out(train)
     elif how == "random":
         split = at_random(train, test_size=validation_size, seed=seed, cold="keep")
+    elif how in COLD:
+        return COLD[how](train, validation_size, seed)
     else:
         split = _hold_out(train, validation_size, seed, "keep")
     known, held = split.train.interactions, split.test.interactions
@@ -109,9 +115,12 @@ def _parts(train: Dataset, how: How, validation_size: float, seed: int) -> Itera
         yield by_time(train.with_rows(rows.take(kept)), test_size=validation_size)
 
 
-def _way_of(split: Split) -> How | None:
+def _way_of(split: Split) -> str | None:
     """The way the test rows of a split were held out, read from the rows: a saved split does not name it."""
     known, held = split.train.interactions, split.test.interactions
+    for way, column in (("cold-users", "user"), ("cold-items", "item")):
+        if not np.isin(getattr(held, column), getattr(known, column)).any():
+            return way
     if len(held) == len(split.test_users):
         return "leave-one-out"
     # A test row before the last training row rules out a cut in time.

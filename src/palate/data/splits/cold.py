@@ -82,7 +82,7 @@ def _hold_out(dataset: Dataset, side: Literal["user", "item"], test_size: float,
     chosen = np.random.default_rng(seed).choice(there, count, replace=False)
     held = np.isin(rows, chosen)
     train, test = (dataset.with_rows(dataset.interactions.take(part)) for part in (~held, held))
-    how = f"held out: all rows of {count:,} of {len(there):,} {side}s at random, seed {seed}"
+    how = f"cold {side}s: all rows of {count:,} of {len(there):,} {side}s at random, seed {seed}"
     return Split(train, test, how)
 
 
