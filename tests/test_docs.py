@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import io
 import os
 import re
@@ -163,6 +164,17 @@ def test_the_tables_of_commands_and_options_are_those_of_the_code():
     assert made["page"](page) == page, "run: python docs/make_cli.py"
     commands = {f"palate {name}" for name in typer.main.get_command(app).commands}
     assert commands | {name.lower() for name in made["SHARED"]} <= set(re.findall("<!-- options: (.+) -->", page))
+
+
+def test_the_page_of_the_configuration_is_made_from_the_code_and_explains_every_field():
+    made = runpy.run_path(str(ROOT / "docs" / "make_configuration.py"))
+    page = (ROOT / "docs" / "configuration.md").read_text()
+    assert made["page"]() == page, "run: python docs/make_configuration.py"
+    rows = [line.strip("| ").split(" | ") for line in page.splitlines() if line.startswith("| `")]
+    fields = {row[0].strip("`") for row in rows}
+    for kind in (*RECIPES.values(), palate.TrainOptions, palate.CompareOptions):
+        assert {one.name for one in dataclasses.fields(kind)} <= fields, kind
+    assert [line for line in page.splitlines() if line.endswith("|  |")] == []  # no field without a meaning
 
 
 def test_no_option_is_documented_that_does_not_exist():

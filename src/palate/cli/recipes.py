@@ -25,7 +25,7 @@ def recipes(
     from palate.models import RECIPES, make_recipe
 
     if name is None:
-        lines = [{"recipe": key, "description": _first_sentence(kind)} for key, kind in RECIPES.items()]
+        lines = [{"recipe": key, "description": first_sentence(kind)} for key, kind in RECIPES.items()]
         if json:
             print_json(lines)
         else:
@@ -33,7 +33,7 @@ def recipes(
             table("Recipes", ["recipe", "description"], [list(line.values()) for line in lines], caption)
         return
     published, fast = make_recipe(name), make_recipe(name, fast=True)
-    about = _arguments(type(published))
+    about = describe_fields(type(published))
     fields = [
         {
             "field": one.name,
@@ -44,9 +44,9 @@ def recipes(
         for one in dataclasses.fields(published)
     ]
     if json:
-        print_json({"recipe": name, "description": _first_sentence(type(published)), "fields": fields})
+        print_json({"recipe": name, "description": first_sentence(type(published)), "fields": fields})
         return
-    console().print(f"{name}: {_first_sentence(type(published))}", markup=False, soft_wrap=True)
+    console().print(f"{name}: {first_sentence(type(published))}", markup=False, soft_wrap=True)
     if fields:
         rows = [
             [row["field"], *(_short(row[key]) for key in ("fast", "published")), row["description"]] for row in fields
@@ -55,12 +55,13 @@ def recipes(
         table("Fields", ["field", "fast preset", "published", "description"], rows, caption)
 
 
-def _first_sentence(kind: type[Any]) -> str:
+def first_sentence(kind: type[Any]) -> str:
+    """The first sentence of a class's docstring."""
     first = " ".join((kind.__doc__ or "").strip().partition("\n\n")[0].split())
     return first.replace("``", "")
 
 
-def _arguments(kind: type[Any]) -> dict[str, str]:
+def describe_fields(kind: type[Any]) -> dict[str, str]:
     """The descriptions of the fields, from the docstrings of the class and of those it is derived from."""
     found: dict[str, str] = {}
     for one in reversed(kind.__mro__):

@@ -287,7 +287,11 @@ class _Ncf(Recipe[NCFModel]):
 
 @dataclass(frozen=True)
 class GMF(_Ncf):
-    """Generalized matrix factorization: element-wise product of ``dim``-wide vectors under learned weights."""
+    """Generalized matrix factorization: element-wise product of ``dim``-wide vectors under learned weights.
+
+    Args:
+        dim: width of the vectors of users and items.
+    """
 
     name: ClassVar[str] = "gmf"
     dim: Width = 8
@@ -304,7 +308,11 @@ class GMF(_Ncf):
 
 @dataclass(frozen=True)
 class MLP(_Ncf):
-    """A multi-layer network over [user vector ; item vector]; ``layers[0]`` is the width of both together."""
+    """A multi-layer network over [user vector ; item vector]; ``layers[0]`` is the width of both together.
+
+    Args:
+        layers: widths of the layers; the first is that of both vectors together.
+    """
 
     name: ClassVar[str] = "mlp"
     layers: Layers = (64, 32, 16, 8)
