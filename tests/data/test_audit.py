@@ -435,6 +435,8 @@ def test_ids_that_are_no_people_are_found():
     found = audit(read(pl.concat([rows, crawler, odd]), strip=False))
     assert (found.of("missing-ids").count, found.of("missing-ids").severity) == (2, "problem")
     assert (found.of("alike-ids").count, found.of("alike-ids").severity) == (3, "warning")
+    padded = audit(read(rows.with_columns(pl.col("user_id") + "\t"), strip=False)).of("alike-ids")
+    assert (padded.severity, padded.count) == ("info", rows["user_id"].n_unique())
     assert found.of("dominant-ids").severity in ("ok", "warning")
     assert audit(read(CLEAN)).of("dominant-ids").severity == "ok"
 

@@ -270,3 +270,15 @@ def test_comments_above_a_table_are_left_out_and_counted(tmp_path):
     path.write_text("%%MatrixMarket matrix coordinate integer general\n2 2 2\n1 1 5\n2 2 3\n")
     with pytest.raises(DataError, match=r"a Matrix Market file: read it with scipy.io.mmread"):
         read_interactions(path)
+
+
+@pytest.mark.parametrize("form", ["parquet", "arrow"])
+def test_objects_in_parquet_are_taken_apart(tmp_path, form):
+    events = [[{"sku": "a", "stars": 5}, {"sku": "b", "stars": 3}], [{"sku": "a", "stars": 4}], []]
+    frame = pl.DataFrame({"buyer": [{"id": "u1"}, {"id": "u2"}, {"id": "u3"}], "lines": events, "at": [1, 2, 3]})
+    path = tmp_path / f"orders.{form}"
+    frame.write_parquet(path) if form == "parquet" else frame.write_ipc(path)
+    dataset = read_interactions(path, user="buyer.id", item="lines.sku", rating="lines.stars", timestamp="")
+    assert dataset.to_frame().rows() == [("u1", "a", 5), ("u1", "b", 3), ("u2", "a", 4)]
+    assert "rows with an empty list" in str(dataset.notes) or "empty" in str(dataset.notes)
+    assert "not used: at" in dataset.columns

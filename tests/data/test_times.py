@@ -62,6 +62,8 @@ SPELLED = [
         (["2021-09-13 22", "2021-09-13 23"], [NOW - 2701, NOW + 899]),
         (["3.9.2021", "4.9.2021"], [DAY - 10 * 86400, DAY - 9 * 86400]),  # with points the day is first
         (["9.13.2021", "9.3.2021"], [DAY, DAY - 10 * 86400]),
+        (["13-Sep-21", "3-Sep-21"], [DAY, DAY - 10 * 86400]),
+        (["13.09.21", "3.9.21", "13.9.99"], [DAY, DAY - 10 * 86400, 937180800]),
     ],
 )
 def test_more_spellings(texts, expected):
@@ -82,6 +84,9 @@ def test_the_order_of_day_and_month_can_be_given():
     assert read(dates, unit="mdy")[0] == [1614816000, 1620122400]
     with pytest.raises(DataError, match="both orders occur"):
         read(["13/4/2021"], unit="mdy")
+    with pytest.raises(DataError, match=r"'9/13/21' .*years of two digits: .*--time-unit dmy"):
+        read(["9/13/21", "9/3/21 10:00"])
+    assert read(["9/13/21", "9/3/21 10:00"], unit="mdy")[0] == [DAY, DAY - 10 * 86400 + 36000]
 
 
 @pytest.mark.parametrize("text", SPELLED)

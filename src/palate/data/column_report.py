@@ -6,6 +6,7 @@ view 81 %, cart 12 %, purchase 7 % - use --event event)
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 import polars as pl
@@ -77,6 +78,8 @@ def _described(column: pl.Series, rows: int) -> str:
     known = plain(name) in EVENTS or any(plain(value) in USUAL for value in values)
     if not known and all(value.strip().lstrip("+-").replace(".", "", 1).isdigit() for value in values):
         return name  # numbers in a text file
+    if not known and all(re.match(r"\d{4}[-/.]\d{1,2}[-/.]\d{1,2}", value) for value in values):
+        return name  # days
     listed = ", ".join(
         f"{value[:30]} {share:.0%}".replace("%", " %")
         for value, share in zip(values, counts["n"] / counts["n"].sum(), strict=True)

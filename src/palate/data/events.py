@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import polars as pl
 
-from palate.data.columns import plain, shortened
+from palate.data.columns import one_line, plain, shortened
 from palate.data.dataset import Note
 from palate.data.parsing import Flaw, Parsed, Source
 from palate.errors import DataError
@@ -79,7 +79,7 @@ def read_events(column: pl.Series, given: EventWeights | None, source: Source) -
     table = None if given is None else parse_weights(given)
     found = {name: _weight(name, table) for name in counts}
     if None in found.values():
-        raise DataError(f"{source.name}: {_unknown(column.name, counts, found)}")
+        raise DataError(f"{source.name}: {one_line(_unknown(column.name, counts, found))}")
     weights = {name: weight for name, weight in found.items() if weight is not None}
     values = text.replace_strict(weights, default=None, return_dtype=pl.Float32).alias(column.name)
     notes = []

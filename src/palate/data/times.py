@@ -39,9 +39,9 @@ def read_times(column: pl.Series, source: Source = DATAFRAME, unit: TimeUnit = "
     Numbers are seconds, milli-, micro- or nanoseconds since 1970, or compact dates (20150402, 201504022353,
     20150402235347): each value as the one that lies in the years 1980 to next year. Numbers that are all smaller than
     any of these are steps from an unknown start. Text is ISO 8601 in its usual spellings ("2015-04-02 23:53:47",
-    "2015-04-02T23:53+02:00", "2015/04/02"), a date with the name of the month, a number, or a date with the year last
-    ("12/31/2015") where some value shows whether the day or the month comes first; with points ("31.12.2015") it is
-    the day.
+    "2015-04-02T23:53+02:00", "2015/04/02"), a date with the name of the month ("02-Apr-15", too), a number, or a date
+    with the year last ("12/31/2015") where some value shows whether the day or the month comes first; with points
+    ("31.12.2015") it is the day. Such a year may have two digits behind points, or where ``unit`` gives the order.
 
     Args:
         column: one value per row.
@@ -164,7 +164,7 @@ def _seconds(dates: pl.Series) -> NDArray[np.float64]:
 
 def _spelled(column: pl.Series, source: Source, order: str) -> tuple[NDArray[np.float64], list[Note]]:
     """Seconds from written dates; each format is tried only where those before it did not fit."""
-    text = column.str.strip_chars()
+    text = _with_centuries(column.str.strip_chars(), source, order)
     if text.str.contains(r"^\d{1,2}[/.-]\d{1,2}[/.-]\d{4}").any():
         text = _year_first(text, column.name, source, order)
     text = text.str.replace(r"\s*\([^)]*\)$", "").str.replace(r"(?:UTC|GMT)([+-]\d)", "$1")  # as JavaScript writes it
@@ -199,6 +199,26 @@ def _spelled(column: pl.Series, source: Source, order: str) -> tuple[NDArray[np.
 
 def _parsed(text: pl.Series, spelling: str) -> pl.Series:
     return text.str.to_datetime(spelling, strict=False, time_unit="us", ambiguous="null")
+
+
+def _with_centuries(text: pl.Series, source: Source, order: str) -> pl.Series:
+    """Years of two digits behind the day and the month, such as 13-Sep-20, with four."""
+    named, numbers = r"^(\d{1,2}[-/ ][A-Za-z]{3,9}[-/ ])(\d{2})([ T]|$)", r"^(\d{1,2}[/.-]\d{1,2}[/.-])(\d{2})([ T]|$)"
+    short = text.str.contains(numbers).fill_null(False)
+    points = bool(text.filter(short).str.contains(r"^\d+\.\d+\.").all())  # the day is first, the year last
+    if short.any() and int(short.sum()) == len(text) - text.null_count() and not (order or points):
+        raise DataError(
+            f"{source.name}: dates like {text.filter(short)[0]!r} in column {text.name!r} have years of two digits: "
+            'pass time_unit="dmy" or "mdy" if these are last (--time-unit dmy: the day is first), or write them as '
+            "2015-12-31"
+        )
+    for pattern in (named, numbers) if order or points else (named,):
+        if text.str.contains(pattern).any():
+            years = text.str.extract(pattern, 2).cast(pl.Int32)
+            this = (years <= (datetime.now(UTC).year + 1) % 100).fill_null(False)
+            now, past = (text.str.replace(pattern, f"${{1}}{century}${{2}}${{3}}") for century in (20, 19))
+            text = now.zip_with(this, past)
+    return text
 
 
 def _year_first(text: pl.Series, column: str, source: Source, order: str) -> pl.Series:

@@ -185,15 +185,19 @@ def plan_quickstart(dataset: Dataset, minutes: float = 3.0) -> Plan:
         most = max(tried, key=lambda one: one.fit)
         needed = START_SECONDS + sum(one.tried for one in tried) + most.fit + most.measured + tried[0].measured
         if name != "popularity" and needed > seconds:
-            more, fit = np.ceil(needed * SLOWDOWN / 60), one.fit * SLOWDOWN
-            duration = f"{fit:.0f} seconds" if fit < 100 else f"{fit / 60:,.0f} minutes"
+            more = np.ceil(needed * SLOWDOWN / 60)
             left_out.append(
-                f"{name} is left out: a fit on {size.rows:,} rows and {size.items:,} items may take "
-                f"{duration} (--minutes {more:g} includes it)."
+                f"{name} is left out: with it, {size.rows:,} rows and {size.items:,} items may take "
+                f"{_duration(needed * SLOWDOWN)}, and {_duration(60 * minutes)} are allowed (--minutes {more:g} "
+                "includes it)."
             )
             continue
         kept.append(one)
     return Plan(tuple(kept), tuple(left_out), seconds)
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:.0f} seconds" if seconds < 100 else f"{seconds / 60:,.0f} minutes"
 
 
 def usual_recipes(train: Dataset, *, published: bool = False) -> list[Recipe[Any]]:

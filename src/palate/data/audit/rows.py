@@ -89,18 +89,23 @@ def missing_ids(subject: Subject) -> Outcome:
 
 def alike_ids(subject: Subject) -> Outcome:
     """Ids that differ from another only in case, blanks, invisible characters or Unicode form."""
-    found, examples, total = 0, list[str](), 0
+    found, examples, total, padded = 0, list[str](), 0, list[str]()
     for side, ids in (("user", subject.rows.users.ids), ("item", subject.rows.items.ids)):
         total += len(ids)
         if ids.dtype != pl.String:
             continue
-        plain = plain_text(ids).str.to_lowercase()
+        stripped = plain_text(ids)
+        padded += [f"{side} {one!r}" for one in ids.filter(stripped != ids)]
+        plain = stripped.str.to_lowercase()
         again = plain.is_duplicated()
         found += int(again.sum())
         groups = (
             pl.DataFrame({"id": ids, "plain": plain}).filter(again).group_by("plain", maintain_order=True).agg("id")
         )
         examples += [f"{side}s {', '.join(map(repr, one[:3]))}" for one in groups["id"].head(3)]
+    if not found and padded:
+        what = f"{many(len(padded), 'id', 'has', 'have')} blanks around or invisible characters"
+        return Outcome("info", what, len(padded), len(padded) / total, padded[:3])
     if not found:
         return Outcome("ok", "no two ids differ in case or blanks only")
     what = f"{many(found, 'id', 'differs', 'differ')} from another only in case, blanks or invisible characters"

@@ -12,6 +12,7 @@ import pyarrow.ipc
 import pyarrow.parquet as pq
 
 from palate.data.dataset import Note
+from palate.data.readers.nested import flat_columns
 from palate.data.readers.options import checked_names
 from palate.data.readers.sources import Opened, brief
 from palate.errors import DataError
@@ -28,28 +29,25 @@ class ArrowTable:
     Args:
         name: its name in messages.
         names: its columns under the names that are used.
-        stored: its columns under their own names.
+        paths: where each of them is stored; fields of objects, and of the objects in lists, are columns.
         read: gives the record batches with the listed columns.
     """
 
     name: str
     names: list[str]
-    stored: list[str]
+    paths: list[pl.Expr]
     read: Callable[[list[str]], Iterable[pa.RecordBatch]]
     untyped: bool = False
     line: Callable[[int], int] | None = None
 
     def batches(self, wanted: Sequence[str]) -> Iterator[pl.DataFrame]:
         """The rows with the columns of ``wanted``."""
-        columns = [self.stored[self.names.index(name)] for name in wanted]
+        paths = [self.paths[self.names.index(name)].alias(name) for name in wanted]
+        stored = list(dict.fromkeys(root for path in paths for root in path.meta.root_names()))
         try:
-            for batch in self.read(columns):
-                yield pl.DataFrame(
-                    {
-                        name: plain(batch.column(batch.schema.get_field_index(own)), name)
-                        for own, name in zip(columns, wanted, strict=True)
-                    }
-                )
+            for batch in self.read(stored):
+                columns = {own: plain(batch.column(batch.schema.get_field_index(own)), own) for own in stored}
+                yield pl.DataFrame(columns).select(paths)
         except (pa.ArrowException, OSError) as error:
             raise DataError(f"{self.name}: cannot be read ({brief(error)}): is it whole?") from error
 
@@ -68,7 +66,6 @@ def open_arrow(file: Opened, names: Sequence[str] | None, stack: ExitStack) -> A
     try:
         if file.head.startswith(IPC):
             reader = pa.ipc.open_file(whole)
-            stored = reader.schema.names
 
             def checked(_: list[str]) -> Iterator[pa.RecordBatch]:
                 for number in range(reader.num_record_batches):
@@ -76,11 +73,10 @@ def open_arrow(file: Opened, names: Sequence[str] | None, stack: ExitStack) -> A
                     batch.validate(full=True)  # offsets of a damaged file point outside its memory
                     yield batch
 
-            return ArrowTable(file.name, checked_names(names, stored, file.name), stored, checked)
+            return _table(file.name, names, reader.schema, checked)
         parquet = pq.ParquetFile(whole)
     except (pa.ArrowException, OSError) as error:
         raise DataError(f"{file.name}: not a readable Parquet file ({brief(error)}): is it whole?") from error
-    stored = parquet.schema_arrow.names
 
     def read(columns: list[str]) -> Iterator[pa.RecordBatch]:
         done = 0
@@ -89,7 +85,20 @@ def open_arrow(file: Opened, names: Sequence[str] | None, stack: ExitStack) -> A
             done += len(batch)
             file.progress(ProgressEvent(f"read {file.name}", done, parquet.metadata.num_rows, "row"))
 
-    return ArrowTable(file.name, checked_names(names, stored, file.name), stored, read)
+    return _table(file.name, names, parquet.schema_arrow, read)
+
+
+def _table(
+    name: str, names: Sequence[str] | None, schema: pa.Schema, read: Callable[[list[str]], Iterable[pa.RecordBatch]]
+) -> ArrowTable:
+    paths = {}
+    for one in schema:
+        paths[one.name] = pl.col(one.name)
+        if pa.types.is_struct(one.type) or pa.types.is_list(one.type) or pa.types.is_large_list(one.type):
+            kind = pl.Series(one.name, pa.array([], one.type)).dtype
+            del paths[one.name]
+            paths |= flat_columns({one.name: kind})
+    return ArrowTable(name, checked_names(names, list(paths), name), list(paths.values()), read)
 
 
 def plain(column: pa.Array, name: str) -> pl.Series:

@@ -107,7 +107,7 @@ def open_sqlite(path: str, name: str, options: ReadOptions, stack: ExitStack) ->
             yield pa.RecordBatch.from_pydict({column: _typed(values[column]) for column in columns})
             rows = cursor.fetchmany(FETCH)
 
-    return ArrowTable(name, checked_names(options.names, stored, name), stored, read)
+    return ArrowTable(name, checked_names(options.names, stored, name), list(map(pl.col, stored)), read)
 
 
 def open_excel(file: Opened, options: ReadOptions) -> FrameTable:
@@ -168,7 +168,7 @@ def _arrow_table(reader: pa.RecordBatchReader, name: str, options: ReadOptions) 
     def read(columns: list[str]) -> Iterable[pa.RecordBatch]:
         return (batch.select(columns) for batch in reader)
 
-    return ArrowTable(name, checked_names(options.names, stored, name), stored, read)
+    return ArrowTable(name, checked_names(options.names, stored, name), list(map(pl.col, stored)), read)
 
 
 def _typed(values: Sequence[Any]) -> pa.Array:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
 from typing import Any
 
 import polars as pl
 
 from palate.data.dataset import Note
+from palate.data.readers.nested import flat_columns
 from palate.data.readers.options import FrameTable, ReadOptions, Table, checked_names
 from palate.data.readers.other_forms import check_object, python_records
 from palate.data.readers.sources import Opened, brief
@@ -41,7 +42,7 @@ def open_json(file: Opened, options: ReadOptions) -> Table:
         frame = pl.read_json(b"".join(text), infer_schema_length=None)
     except (pl.exceptions.PolarsError, UnicodeError) as error:
         raise DataError(f"{file.name}: not well-formed JSON ({brief(error)}): correct it") from error
-    frame = frame.select(path.alias(name) for name, path in _flat(frame.schema).items())
+    frame = frame.select(path.alias(name) for name, path in flat_columns(frame.schema).items())
     frame.columns = checked_names(options.names, frame.columns, file.name)
     return FrameTable(file.name, frame)
 
@@ -66,32 +67,6 @@ def _wrapped(file: Opened, text: Iterator[bytes]) -> tuple[bytes | None, Iterato
     return (json.dumps(lists[0]).encode() if len(lists) == 1 else None), iter([whole])
 
 
-def _flat(schema: Mapping[str, pl.DataType]) -> dict[str, pl.Expr]:
-    """The columns of a table whose objects are taken apart: {"user": {"id": 7}} has a column user.id.
-
-    A list of objects, such as the items of an order, gives a list for each of their fields.
-    """
-    found: dict[str, pl.Expr] = {}
-
-    def add(name: str, dtype: pl.DataType, path: pl.Expr) -> None:
-        if isinstance(dtype, pl.List) and isinstance(dtype.inner, pl.Struct):
-            for field in dtype.inner.fields:
-                if not isinstance(field.dtype, pl.List | pl.Struct):
-                    found[f"{name}.{field.name}"] = path.list.eval(pl.element().struct.field(field.name))
-            return
-        if not isinstance(dtype, pl.Struct):
-            found[name] = path
-            return
-        for field in dtype.fields:
-            # Extended JSON of MongoDB: {"$oid": "5f..."}, {"$date": "2021-..."}.
-            inner = name if len(dtype.fields) == 1 and field.name.startswith("$") else f"{name}.{field.name}"
-            add(inner, field.dtype, path.struct.field(field.name))  # type: ignore[arg-type]
-
-    for name, dtype in schema.items():
-        add(name, dtype, pl.col(name))
-    return found
-
-
 def _as_text(dtype: Any) -> Any:
     """The type of a column whose values are read as text, so that ids keep their spelling."""
     if isinstance(dtype, pl.Struct):
@@ -111,7 +86,7 @@ class JsonLines:
             remedy = python_records(file) if python else "correct it"
             raise DataError(_broken(name, first, 0, error, remedy)) from error
         self.name = name
-        self._columns = _flat(self._schema)
+        self._columns = flat_columns(self._schema)
         self.names = checked_names(names, list(self._columns), name)
         # Empty lines are no rows, so that the line of a row is not known.
         self.untyped = True
