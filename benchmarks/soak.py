@@ -180,7 +180,13 @@ def serve(folder: Path, rng: random.Random, kills: int) -> None:
             if ask(f"{url}/v1/feedback", body) is not None:
                 acknowledged.append(name)
         if turn == kills:
-            stored = [one["event_id"] for one in (ask(f"{url}/v1/events?limit=1000") or {"events": []})["events"]]
+            stored: list[str] = []
+            page: dict | None = {"next": "9" * 18}
+            while page and page["next"]:
+                page = ask(f"{url}/v1/events?limit=1000&cursor={page['next']}")
+                stored += [one["event_id"] for one in page["events"]] if page else []
+            if page is None:
+                report("lost", "the server does not list its events")
             for name in set(acknowledged) - set(stored):
                 report("lost", f"event {name}")
             for name, times in Counter(stored).items():

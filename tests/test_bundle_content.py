@@ -130,8 +130,9 @@ def test_trees_are_checked_before_lightgbm_reads_them(tmp_path: Path) -> None:
             Bundle.load(saved)
 
 
-def test_random_changes_end_in_a_bundle_error_or_a_bundle_that_a_save_would_write() -> None:
-    counts = bundle_fuzz.run(range(400))
+@pytest.mark.parametrize("numbers", [range(400), pytest.param(range(400, 2_000), marks=pytest.mark.slow)])
+def test_random_changes_end_in_a_bundle_error_or_a_bundle_that_a_save_would_write(numbers: range) -> None:
+    counts = bundle_fuzz.run(numbers)
     assert counts["refused"] > 150
     assert counts["as before"] > 30
     assert counts["another bundle"] > 5

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import polars as pl
 import pytest
 
@@ -38,6 +40,17 @@ def test_a_result_comes_back_and_is_refused_for_another_recipe(folder):
     assert folder.result("ease tuned", "seed0", {"recipe": "ease"}) is None, "names that look alike as files stay apart"
     with pytest.raises(EvaluationError, match="with other settings"):
         folder.result("ease (tuned)", "seed0", {"recipe": "ials"})
+
+
+def test_names_make_files_that_windows_takes_and_keeps_apart(folder):
+    names = ["con", "a:b/c?", "shop <now> | *.csv", "ease", "EASE", "é", "..", "x" * 40 + ". "]
+    for name in names:
+        folder.save(name, "seed0", {"recipe": name}, USERS)
+    files = [path.name.lower() for path in (folder.path / "results").iterdir()]
+    assert len(files) == len(set(files)) == 2 * len(names)
+    # Reserved are the names up to the first point, and some characters; blanks and points at the end are cut.
+    assert all(re.fullmatch(r"(?!(con|nul|aux|prn)\.)[a-z0-9_.-]+[a-z]", name) for name in files)
+    assert [folder.result(name, "seed0", name) for name in names] == [{"recipe": name} for name in names]
 
 
 def test_what_was_half_written_is_no_result(folder):

@@ -159,8 +159,8 @@ class RunFolder:
         storage.write_json(self.path / COMPARISON, document)
 
     def _file(self, name: str, rest: str) -> Path:
-        """Names may hold characters that a file name must not: a hash keeps such names apart."""
-        slug = re.sub(r"[^A-Za-z0-9_-]+", "-", name).strip("-")
+        """Names may hold characters that a file name must not, and Windows ignores case: a hash keeps names apart."""
+        slug = re.sub(r"[^a-z0-9_-]+", "-", name.lower()).strip("-")
         if slug != name:
             slug += f"-{hashlib.blake2b(name.encode(), digest_size=3).hexdigest()}"
         return self.path / RESULTS / f"{slug}-{rest}"
