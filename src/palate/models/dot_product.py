@@ -141,12 +141,12 @@ class DotProductModel(nn.Module):
         """Users with training rows, and new users with at least one positive event, (B,)."""
         trained_B = self._trained(query)
         # A request for one trained user, the most common one, need not count its history.
-        return trained_B if bool(trained_B.all()) else trained_B | (positive_events(query) > 0)
+        return trained_B if _all(trained_B) else trained_B | (positive_events(query) > 0)
 
     def query_vectors(self, query: Query) -> Tensor:
         """User vectors (B, E): trained, folded in, or the mean user."""
         trained_B = self._trained(query)
-        everyone = bool(trained_B.all())
+        everyone = _all(trained_B)
         # Row 0 stands in for users without a row of their own, and is replaced below.
         row_B = query.user if everyone else query.user.where(trained_B, 0)
         vector_BD = self.user_table.weight.detach().index_select(0, row_B)
@@ -185,6 +185,11 @@ class DotProductModel(nn.Module):
             return torch.from_numpy(trained_U.numpy()[user_B * known_B] & known_B)
         inside_B = query.user.clamp(0, len(trained_U) - 1)
         return trained_U[inside_B] & (inside_B == query.user)
+
+
+def _all(mask_B: Tensor) -> bool:
+    """Whether all are true; in NumPy where it can be, which takes a quarter of the time for one user."""
+    return bool((mask_B.numpy() if mask_B.device.type == "cpu" else mask_B).all())
 
 
 def positive_events(query: Query) -> Tensor:

@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import polars as pl
@@ -207,6 +207,20 @@ class Explainer:
     ) -> pl.DataFrame:
         """Reasons of R listed rows: ``because``, lists of {item_id, title, weight, share}, and ``why``, in words.
 
+        Arguments as for ``reasons``.
+        """
+        needs_polars("reasons need")
+        because, why = self.reasons(query, who, item, personal, top)
+        types = {"item_id": self.items.ids.dtype, "title": pl.String, "weight": pl.Float32, "share": pl.Float64}
+        return pl.DataFrame({
+            "because": pl.Series(because, dtype=pl.List(pl.Struct(types))), "why": pl.Series(why, dtype=pl.String)
+        })  # fmt: skip
+
+    def reasons(
+        self, query: Query, who: NDArray[np.int64], item: NDArray[np.int64], personal: NDArray[np.bool_], top: int = 3
+    ) -> tuple[list[list[dict[str, Any]]], list[str]]:
+        """Reasons of R listed rows: lists of item_id, title, weight and share, and sentences.
+
         Args:
             query: the B users with all their events.
             who: (R,) place in the query of each row's user.
@@ -214,31 +228,27 @@ class Explainer:
             personal: (B,) whether the model itself answers; the reason of other rows is the popularity of the item.
             top: supporting items named for each row, the largest share first; only items that raise the score.
         """
-        needs_polars("reasons need")
-        # Few calls of polars: each costs a third of a millisecond, and a request of a server has one user.
+        # Python: a request of a server has thirty reasons, for which one call of polars takes as long as all of this.
         asked = np.flatnonzero(personal[who])
         best = self._best(query, who[asked], item[asked], top)
+        because: list[list[dict[str, Any]]] = [[] for _ in range(len(who))]
+        words: list[list[str]] = [[] for _ in range(len(who))]
         verb = np.where(best.weight < 0, "disliked", np.where(best.weight >= self._usual_weight, "liked", "had"))
-        columns = {"row": asked[best.row], "weight": best.weight, "share": best.share, "verb": verb}
-        frame = pl.DataFrame(columns | self._names(best.item))
-        # liked Green Tea (41 %), Oolong (22 %), disliked Coffee (4 %): a verb is not repeated.
-        percent = (100 * pl.col("share")).round().cast(pl.Int64)
-        words = pl.format("{} ({} %)", pl.coalesce("title", pl.col("item_id").cast(pl.String)), percent)
-        again = (pl.col("verb") == pl.col("verb").shift()).fill_null(False)
-        words = pl.when(again).then(words).otherwise(pl.format("{} {}", "verb", words))
-        reasons = frame.group_by("row", maintain_order=True).agg(
-            because=pl.struct("item_id", "title", "weight", "share"),
-            why=pl.format("because you {}", words.str.join(", ")),
-        )
-        place = np.full(len(who), -1)
-        place[reasons["row"].to_numpy()] = np.arange(len(reasons))
-        without = self._without_reasons(item, personal[who], query.counts().cpu().numpy()[who] > 0)
-        found = pl.Series(place).set(pl.Series(place < 0), None)
-        nothing: list[dict[str, object]] = []
-        return pl.select(
-            pl.lit(reasons["because"].gather(found)).fill_null(pl.lit(nothing, dtype=reasons.schema["because"])),
-            why=pl.coalesce(reasons["why"].gather(found), without),
-        )
+        names = (column.to_list() for column in self._names(best.item).values())
+        rows = (asked[best.row].tolist(), best.weight.tolist(), best.share.tolist(), verb.tolist(), *names)
+        last: tuple[int, str] | None = None
+        for row, weight, share, did, item_id, title in zip(*rows, strict=True):
+            because[row].append({"item_id": item_id, "title": title, "weight": weight, "share": share})
+            # liked Green Tea (41 %), Oolong (22 %), disliked Coffee (4 %): a verb is not repeated.
+            word = f"{item_id if title is None else title} ({round(100 * share)} %)"
+            words[row].append(word if last == (row, did) else f"{did} {word}")
+            last = (row, did)
+        if all(words):
+            without = [""] * len(words)
+        else:
+            without = self._without_reasons(item, personal[who], query.counts().cpu().numpy()[who] > 0)
+        why = [f"because you {', '.join(one)}" if one else other for one, other in zip(words, without, strict=True)]
+        return because, why
 
     def explain(self, query: Query, item: int) -> Explanation:
         """All effects of one user's history on one item, for and against it."""
@@ -289,13 +299,15 @@ class Explainer:
 
     def _without_reasons(
         self, item: NDArray[np.int64], personal: NDArray[np.bool_], history: NDArray[np.bool_]
-    ) -> pl.Series:
+    ) -> list[str]:
         """The text for rows (R,) that no item of the history supports."""
         wanted, place = np.unique(np.where(personal, -1, item), return_inverse=True)
         people = f"{int((self.seen.counts > 0).sum())} users had it" if wanted[-1:].max(initial=-1) >= 0 else ""
         popular = [f"popular: {had} of {people}" if had else NEW for had in self._users_of(wanted).tolist()]
-        text = np.where(personal, np.where(history, WHOLE, PROFILE), np.array(popular, object)[place])
-        return pl.Series(text, dtype=pl.String)
+        text: list[str] = np.where(
+            personal, np.where(history, WHOLE, PROFILE), np.array(popular, object)[place]
+        ).tolist()
+        return text
 
     def _users_of(self, wanted: NDArray[np.int64]) -> NDArray[np.int64]:
         """Number of users with each of some ascending item rows; 0 for -1."""

@@ -68,18 +68,16 @@ def traces(rank: NDArray[np.integer], moved: NDArray[np.integer], place: NDArray
         moved: (n,) bits of ``Reranked.moved_BK``.
         place: (n,) place in the list, from 1.
     """
-    if not moved.any() and (rank == place).all():
-        return pl.Series([""] * len(rank), dtype=pl.String)
-    words = pl.Series(_movements()[moved, np.sign(rank - place) + 1], dtype=pl.String)
-    frame = pl.DataFrame({"rank": rank, "place": place, "words": words, "pinned": (moved & PINNED) > 0})
-    by_score = pl.when(pl.col("rank") > 0).then(pl.format(" (rank {} by score)", "rank")).otherwise(pl.lit(""))
-    return frame.select(
-        trace=pl.when("pinned")
-        .then(pl.concat_str(pl.format("pinned at {}", "place"), by_score))
-        .when(pl.col("words") != "")
-        .then(pl.format("rank {} by score, {}", "rank", "words"))
-        .otherwise(pl.lit(""))
-    )["trace"]
+    text = np.full(len(rank), "", dtype=object)
+    there = np.flatnonzero((moved > 0) | (rank != place))
+    words = _movements()[moved[there], np.sign(rank - place)[there] + 1].tolist()
+    numbers = (rank[there].tolist(), place[there].tolist(), ((moved[there] & PINNED) > 0).tolist())
+    for row, word, by_score, at, pinned in zip(there.tolist(), words, *numbers, strict=True):
+        if pinned:
+            text[row] = f"pinned at {at}" + (f" (rank {by_score} by score)" if by_score > 0 else "")
+        elif word:
+            text[row] = f"rank {by_score} by score, {word}"
+    return pl.Series(text.tolist(), dtype=pl.String)
 
 
 @cache

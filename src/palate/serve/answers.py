@@ -314,10 +314,10 @@ class Answers:
     def _explain(self, deployment: Deployment, ask: Ask, answer: Answer, rows: list[dict[str, Any]]) -> None:
         state = deployment.recommender
         query = top_n.ask(state, np.array([ask.row]), ask.options, ask.given, ask.features).query
-        reasons = state.explainer.because(query, answer.owners, answer.items, answer.personal, REASONS)
-        for row, why, because in zip(rows, reasons["why"].to_list(), reasons["because"].to_list(), strict=True):
+        reasons = state.explainer.reasons(query, answer.owners, answer.items, answer.personal, REASONS)
+        for row, because, why in zip(rows, *reasons, strict=True):
             row["why"] = why
-            row["because"] = [{**one, "item_id": str(one["item_id"])} for one in because or []]
+            row["because"] = [{**one, "item_id": str(one["item_id"])} for one in because]
 
     def _page(self, name: str) -> Page:
         page = self.pages.get(name)
