@@ -211,10 +211,11 @@ class Explainer:
         """
         needs_polars("reasons need")
         because, why = self.reasons(query, who, item, personal, top)
-        types = {"item_id": self.items.ids.dtype, "title": pl.String, "weight": pl.Float32, "share": pl.Float64}
-        return pl.DataFrame({
-            "because": pl.Series(because, dtype=pl.List(pl.Struct(types))), "why": pl.Series(why, dtype=pl.String)
-        })  # fmt: skip
+        names: dict[str, Any] = {"item_id": self.items.ids.dtype, "title": pl.String}
+        reason = pl.Struct({**names, "weight": pl.Float32, "share": pl.Float64})
+        return pl.DataFrame([
+            pl.Series("because", because, dtype=pl.List(reason)), pl.Series("why", why, dtype=pl.String)
+        ])  # fmt: skip
 
     def reasons(
         self, query: Query, who: NDArray[np.int64], item: NDArray[np.int64], personal: NDArray[np.bool_], top: int = 3
