@@ -148,11 +148,17 @@ def alive(process):
 
 
 def test_windows_and_folds_are_compared_on_several_splits(tmp_path):
+    pytest.importorskip("altair", reason="the page needs the report extra")
     command = ("compare", "clicks.csv", "--recipes", "popularity", "--no-baselines", "--negatives", 0, "-k", 5)
     result = palate(*command, "--resamples", 100, "--windows", 2, "--out", "w").ok()
     assert "fold 2" in result.out
     assert "window 2 of 2" in result.err
     stored = json.loads((tmp_path / "w" / "folds.json").read_text())
     assert len(stored["models"][0]["full"]["by_fold"]) == 2
+    written = {name: (tmp_path / "w" / name).read_text() for name in ("report.html", "report.md")}
+    for value in stored["models"][0]["full"]["by_fold"]:
+        assert all(f"{value:.4f}" in text for text in written.values())
+    palate("report", "w", "--out", "again.html").ok()
+    assert (tmp_path / "again.html").read_text() == written["report.html"]
     assert "give one of them" in mistake(palate(*command, "--windows", 2, "--folds", 2))
     assert "give one of them" in mistake(palate(*command, "--folds", 2, "--split", "time"))

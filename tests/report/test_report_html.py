@@ -16,6 +16,7 @@ pytest.importorskip("altair", reason="the page needs the report extra")
 pytest.importorskip("vl_convert", reason="the page needs the report extra")
 
 from palate.report.cells import measure
+from palate.report.folds import results_tables
 from palate.report.page import page
 from palate.report.plots import Plots, fold, markers
 
@@ -216,3 +217,42 @@ def test_labels_are_folded_into_a_few_short_lines(label: str) -> None:
     lines = fold(label).split("\n")
     assert len(lines) <= 3
     assert max(map(len, lines)) <= 20
+
+
+@pytest.fixture(scope="module")
+def folded(made: dict[str, Any]) -> dict[str, Any]:
+    """A comparison on three splits, with a baseline that was tuned on each."""
+
+    def model(name: str, role: str, values: list[float], tuned: str | None) -> dict[str, Any]:
+        one = {"value": sum(values) / 3, "low": min(values), "high": max(values), "by_fold": values}
+        return {"name": name, "role": role, "tuned": [tuned] * 3, "full": one}
+
+    split = {"how": "window", "fingerprint": "0123456789abcdef", "train_rows": 1234, "test_rows": 56, "test_users": 7}
+    return {
+        "palate": "0", "created": "2026-01-01T00:00:00+00:00", "data": EVIL, "metric": "NDCG", "k": 10, "users": 7,
+        "seeds": [0], "folds": [{**split, "test_rows": 50 + n} for n in range(3)], "failed": [], "remarks": [EVIL],
+        "models": [
+            model(EVIL, "model", [0.3, 0.2, 0.1], None),
+            model("ease (tuned)", "baseline", [0.11, 0.21, 0.22], "regularization=5: best NDCG@10 (0.3) of 3 settings"),
+        ],
+        "tests": [], "winner": made["winner"], "protocol": ["Three splits."],
+    }  # fmt: skip
+
+
+def test_the_page_of_several_splits_has_the_value_of_each_model_on_each_split(folded: dict[str, Any]) -> None:
+    read = Reader(page(folded))
+    rows = [" ".join(row.split()) for row in re.split("</tr>", page(folded)) if 'scope="row"' in row]
+    for one in folded["models"]:
+        shown = [f"{value:.4f}" for value in (one["full"]["value"], *one["full"]["by_fold"])]
+        name = one["name"].partition("<")[0]
+        assert [row for row in rows if name in row and [text for text in re.findall(r"0\.\d{4}", row) if text in shown]]
+    labels = [attributes["aria-label"] for attributes in read.all("svg")]
+    assert any("ease (tuned), split 3: 0.2200" in str(label) for label in labels)
+    assert "regularization=5" in read.text
+    assert not [attributes for tag, attributes in read.tags if tag in {"script", "img"}]
+
+
+def test_on_each_split_its_best_model_is_marked(folded: dict[str, Any]) -> None:
+    (table,) = results_tables(folded)
+    best = [[cell.best for cell in row[1:]] for row in table.rows]
+    assert best == [[True, True, False, False], [False, False, True, True]]

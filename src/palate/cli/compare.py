@@ -171,7 +171,8 @@ def compare(
                 rows, entries, folder, options=settings, with_baselines=not no_baselines, minutes=minutes,
                 lists=_named_files(lists or []), fresh=fresh, progress=progress,
             ).document  # fmt: skip
-            files = [folder / "comparison.json", *([] if no_report else _write_report(document, folder))]
+            files = [folder / "comparison.json"]
+        files += [] if no_report else _write_report(document, folder)
         track_comparison(tracking, document, files)
         show_place(tracking)
     if json and parts:
@@ -180,7 +181,7 @@ def compare(
         reports = [one[ranking] for one in document["models"] for ranking in ("full", "sampled") if one[ranking]]
         print_json({**document, "columns": rows.train.columns, "reports": reports})
     elif parts:
-        _show_folds(document, files[0])
+        _show_folds(document, files)
     else:
         _show(document, files)
     _failures(document["failed"])
@@ -196,7 +197,7 @@ def _failures(failed: Sequence[Mapping[str, Any]]) -> None:
         sys.exit(1)
 
 
-def _show_folds(document: Mapping[str, Any], file: Path) -> None:
+def _show_folds(document: Mapping[str, Any], files: Sequence[Path]) -> None:
     """Means and intervals over all splits, the value on each, and the tests."""
     metric = f"{document['metric']}@{document['k']}"
     for ranking, name in (("full", "full ranking"), ("sampled", "sampled candidates")):
@@ -219,7 +220,7 @@ def _show_folds(document: Mapping[str, Any], file: Path) -> None:
     to = console()
     for line in (document["winner"]["why"], *document["remarks"], *document["protocol"]):
         to.print(line, markup=False, soft_wrap=True)
-    to.print(f"Written: {file}", style="dim", markup=False, soft_wrap=True)
+    to.print(f"Written: {', '.join(map(str, files))}", style="dim", markup=False, soft_wrap=True)
 
 
 def _bounds(one: Mapping[str, Any]) -> str:

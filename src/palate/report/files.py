@@ -9,30 +9,34 @@ from pathlib import Path
 from typing import Any
 
 from palate.errors import DataError, PalateError
-from palate.report import tables
+from palate.report import folds, tables
 from palate.report.cells import Cell, Table
 from palate.storage import replacing
 
-NAME = "comparison.json"
+NAME, NAME_OF_FOLDS = "comparison.json", "folds.json"
 NEEDED = ("data", "split", "k", "lengths", "candidates", "seeds", "protocol", "models", "tests", "winner", "audit")
+NEEDED_OF_FOLDS = ("data", "metric", "k", "users", "folds", "models", "tests", "winner", "protocol")
 # Modules of the extra; a missing module of another name is a fault of Palate and must not look like a missing extra.
 EXTRA = ("altair", "jinja2", "markupsafe", "vl_convert")
 
 
 def read(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """A saved comparison, from its JSON file or its folder.
+    """A saved comparison on one split or on several, from its JSON file or its folder.
 
     Raises:
         DataError: the file is missing, or is not a comparison.
     """
-    file = Path(path) / NAME if Path(path).is_dir() else Path(path)
+    file = Path(path)
+    if file.is_dir():
+        file = next((file / name for name in (NAME, NAME_OF_FOLDS) if (file / name).is_file()), file / NAME)
     if not file.is_file():
         raise DataError(f"there is no comparison at {file}: give the folder that palate compare wrote with --out")
     try:
         found = json.loads(file.read_text(encoding="utf-8"))
     except ValueError as error:
         raise DataError(f"{file} is not JSON ({error}): run palate compare again") from None
-    missing = [key for key in NEEDED if not isinstance(found, dict) or key not in found]
+    needed = NEEDED_OF_FOLDS if isinstance(found, dict) and "folds" in found else NEEDED
+    missing = [key for key in needed if not isinstance(found, dict) or key not in found]
     if missing:
         raise DataError(f"{file} is no comparison, it lacks {', '.join(missing)}: run palate compare again")
     return dict(found)
@@ -73,6 +77,8 @@ def _write(text: str, path: str | os.PathLike[str]) -> Path:
 
 def markdown(comparison: dict[str, Any]) -> str:
     """The comparison as Markdown: the tables and sentences of the HTML page, without plots."""
+    if "folds" in comparison:
+        return _markdown_of_folds(comparison)
     data, audit = comparison["data"], comparison["audit"]
     parts = [
         f"# Comparison of recommenders on {_escaped(data['name'])}",
@@ -106,6 +112,24 @@ def markdown(comparison: dict[str, Any]) -> str:
     parts += ["## Data audit", *(_table(one) for one in checks if one is not None)] if checks else []
     parts += ["## Protocol", *(f"- {_escaped(sentence)}" for sentence in comparison["protocol"])]
     parts += [_table(tables.comparability_table(comparison))]
+    return "\n\n".join(parts) + "\n"
+
+
+def _markdown_of_folds(comparison: dict[str, Any]) -> str:
+    settings = folds.settings_table(comparison)
+    parts = [
+        f"# Comparison of recommenders on {len(comparison['folds'])} splits of {_escaped(comparison['data'])}",
+        f"**{_escaped(tables.headline(comparison))}** {_escaped(tables.verdict(comparison))}",
+        "## Results",
+        *map(_table, folds.results_tables(comparison)),
+        *map(_escaped, tables.remarks(comparison)),
+        *(["## Significance tests", _table(tables.tests_table(comparison))] if comparison["tests"] else []),
+        "## Splits",
+        _table(folds.splits_table(comparison)),
+        *(["## Settings", _table(settings)] if settings is not None else []),
+        "## Protocol",
+        *(f"- {_escaped(sentence)}" for sentence in comparison["protocol"]),
+    ]
     return "\n\n".join(parts) + "\n"
 
 

@@ -10,13 +10,13 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from palate.report import tables
+from palate.report import folds, tables
 from palate.report.cells import ACCURACY, BETTER, BEYOND, MEANING, RATINGS
 from palate.report.plots import Plots, markers, profile_figures
 
 
 def page(comparison: dict[str, Any]) -> str:
-    """The whole page as text."""
+    """The whole page as text, of a comparison on one split or on several."""
     environment = Environment(
         loader=PackageLoader("palate", "report"),
         autoescape=True,  # ids, titles and names come from the data
@@ -26,6 +26,8 @@ def page(comparison: dict[str, Any]) -> str:
     )
     # The only text that is not escaped: drawn here, with the escaping of XML.
     environment.filters["svg"] = lambda figure: Markup(figure.svg)
+    if "folds" in comparison:
+        return _page_of_folds(environment, comparison)
     template = environment.get_template("report.html.jinja")
     audit, plots = comparison["audit"], Plots(comparison)
     measured = {one["metric"] for model in comparison["models"] for one in model["full"]["measures"]}
@@ -61,4 +63,23 @@ def page(comparison: dict[str, Any]) -> str:
         calibration_plots=[one for one in calibration if one is not None],
         training_plots=list(plots.training()),
         audit_plots=[] if audit is None else list(profile_figures(audit["profile"])),
+    )
+
+
+def _page_of_folds(environment: Environment, comparison: dict[str, Any]) -> str:
+    plots = Plots(folds.as_measures(comparison))
+    figures = [draw(ranking) for draw in (plots.forest, plots.by_fold) for ranking in folds.RANKINGS]
+    return environment.get_template("folds.html.jinja").render(
+        comparison=comparison,
+        headline=tables.headline(comparison),
+        verdict=tables.verdict(comparison),
+        models=comparison["models"],
+        markers=markers([one["name"] for one in comparison["models"]]),
+        meaning=MEANING[comparison["metric"]],
+        results=folds.results_tables(comparison),
+        remarks=tables.remarks(comparison),
+        figures=[one for one in figures if one is not None],
+        tests=tables.tests_table(comparison),
+        splits=folds.splits_table(comparison),
+        settings=folds.settings_table(comparison),
     )

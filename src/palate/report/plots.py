@@ -80,6 +80,21 @@ class Plots:
         lines = max(row["label"].count("\n") + 1 for row in named)
         return figure(title, chart, _in_words(rows), height=54 + (12 + 13 * lines) * len(rows))
 
+    def by_fold(self, ranking: str, metric: str = "NDCG") -> Figure | None:
+        """Each model's value on each split."""
+        found = [(one["name"], measure(one[ranking], metric, self.k)) for one in self.models]
+        rows = [
+            {"model": name, "x": number, "y": value}
+            for name, one in found
+            if one is not None
+            for number, value in enumerate(one["by_fold"], 1)
+        ]
+        if not rows:
+            return None
+        lines = self._lines(rows, "split", f"{metric}@{self.k}", "", zero=False)
+        words = "; ".join(f"{row['model']}, split {row['x']}: {shown(row['y'])}" for row in rows)
+        return figure(f"{metric}@{self.k} by split, {RANKING[ranking]}", lines, words)
+
     def curves(self) -> Iterator[Figure]:
         """Each metric against the length of the list, full ranking and sampled candidates in plots of their own."""
         lengths = self.comparison["lengths"]
