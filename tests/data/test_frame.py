@@ -261,6 +261,11 @@ def test_ids_in_an_index_get_a_remedy_that_works(index):
     with pytest.raises(DataError, match=r"two are needed; frame.reset_index\(\) makes columns"):
         from_frame(frame)
     assert len(from_frame(frame.reset_index())) == 3
+    rated = frame.assign(stars=[5, 3, 4], price=9)
+    with pytest.raises(DataError, match=r"the index \('user'.* is no column: pass frame.reset_index\(\)"):
+        from_frame(rated)
+    with pytest.raises(DataError, match=r"a Series is not a table: pass its reset_index\(\)"):
+        from_frame(rated["stars"])
 
 
 def test_sentinels_are_dropped_and_counted_or_pointed_out():

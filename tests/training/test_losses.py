@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -67,6 +68,23 @@ def test_masked_hits_do_not_hold_the_item_down() -> None:
     tables = torch.ones(2, 3), torch.ones(8, 3)
     assert in_batch(*tables, user, same, mask=True) == 0
     np.testing.assert_allclose(in_batch(*tables, user, same).item(), np.log(2), rtol=1e-6)
+
+
+@pytest.mark.parametrize("corrected", [False, True])
+def test_items_that_nobody_likes_are_negatives_of_their_weight(corrected: bool) -> None:
+    rng = np.random.default_rng(3)
+    user_UD, item_ID = (torch.from_numpy(rng.normal(size=(n, 4))).requires_grad_() for n in (3, 5))
+    log_q_B = torch.tensor([-1.0, -2.0, -1.0]) if corrected else None
+    log_weight_K = torch.tensor([-torch.inf, -torch.inf, -torch.inf, 0.7, -0.3])
+    user, item = torch.tensor([0, 1, 2]), torch.tensor([0, 1, 2])
+    loss = in_batch_softmax(user_UD, item_ID, user, item, log_q_B, log_weight_K=log_weight_K)
+    offset = torch.zeros(3) if log_q_B is None else -log_q_B
+    logits = user_UD @ item_ID.T + torch.cat([offset, log_weight_K[3:]])
+    expected = torch.nn.functional.cross_entropy(logits, item)
+    np.testing.assert_allclose(loss.item(), expected.item(), rtol=1e-6)
+    tables = (user_UD, item_ID)
+    for mine, theirs in zip(torch.autograd.grad(loss, tables), torch.autograd.grad(expected, tables), strict=True):
+        np.testing.assert_allclose(mine.numpy(), theirs.numpy(), rtol=1e-6, atol=1e-9)
 
 
 def test_scores_far_apart_keep_loss_and_gradient_finite() -> None:

@@ -99,7 +99,13 @@ def from_frame(
         raise DataError(f"duplicates={duplicates!r}: must be one of {', '.join(get_args(Duplicates))}")
     opened = _open(frame, origin.name)
     named = {"user": user, "item": item, "rating": rating, "timestamp": timestamp, "weight": weight, "event": event}
-    columns = find_columns(opened.columns, source=origin.name, **named)
+    try:
+        columns = find_columns(opened.columns, source=origin.name, **named)
+    except DataError as error:
+        indexed = [str(one) for one in getattr(getattr(frame, "index", None), "names", ()) if one is not None]
+        if not indexed or "reset_index" in str(error):
+            raise
+        raise DataError(f"{error}; the index ({listed(indexed)}) is no column: pass frame.reset_index()") from error
     if event_weights is not None and columns.event is None:
         raise DataError(
             f"{origin.name}: event_weights without a column of event types: name it with event=... (--event)"
@@ -162,8 +168,9 @@ def _open(frame: Any, source: str) -> nw.DataFrame[Any]:
     try:
         table: nw.DataFrame[Any] = nw.from_native(frame, eager_only=True)
     except TypeError as error:
-        kind = type(frame).__name__
-        raise DataError(f"{source}: a {kind} is not a table: pass a pandas, polars or pyarrow one") from error
+        kind, remedy = type(frame).__name__, "pass a pandas, polars or pyarrow one"
+        remedy = "pass its reset_index()" if hasattr(frame, "reset_index") else remedy
+        raise DataError(f"{source}: a {kind} is not a table: {remedy}") from error
     except (nw.exceptions.NarwhalsError, ValueError) as error:
         raise DataError(f"{source}: two columns have the same name: rename one of them") from error
     odd = [name for name in table.columns if not isinstance(name, str)]

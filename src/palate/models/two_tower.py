@@ -24,12 +24,14 @@ Shape legend: B users or positives, I items, N negatives or probes, D width.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal, Self, cast
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from palate.base import Batch, DataSpec, Recipe, TrainOptions
@@ -48,6 +50,7 @@ from palate.training.negative_sampling import (
 )
 
 LEAST_BATCH, MOST_BATCH, BATCHES = 64, 4_096, 32  # positives per step, and steps that an epoch should have
+NOT_LIKED = 256  # items without a positive row that are negatives of a batch
 CHUNK_ROWS = 1 << 18  # positives whose negatives are drawn at once
 
 Optimizer = Literal["adam", "adagrad", "sparse_adam", "sparse_adagrad"]
@@ -113,7 +116,13 @@ class TwoTower(Recipe[TwoTowerModel]):
         """Batches by the number of rows."""
         if self.batch_size is not None:
             return self
-        return replace(self, batch_size=min(MOST_BATCH, max(LEAST_BATCH, len(rows) // BATCHES)))
+        n_rows = int(rows.positive.sum())
+        return replace(self, batch_size=min(MOST_BATCH, max(LEAST_BATCH, n_rows // BATCHES)))
+
+    def training_rows(self, train: Dataset) -> Dataset:
+        """The positive rows; all rows where the softmax would never see some of their items, which nobody liked."""
+        rows = train.positives()
+        return train if len(rows) and self.objective == "softmax" and len(_not_liked(train)) else rows
 
     def build(self, spec: DataSpec) -> TwoTowerModel:
         """Untrained towers with tables of the given sizes and features."""
@@ -137,7 +146,7 @@ class TwoTower(Recipe[TwoTowerModel]):
         if self._draws_unseen:
             report_users_without_negatives(train, self.name, options.progress)
         model = cast(TwoTowerModel, training.fit(self, train, options, self._start(train, options.seed)))
-        model.settle(train)
+        model.settle(train.positives())
         model.trained_on = train.fingerprint
         return model
 
@@ -146,8 +155,12 @@ class TwoTower(Recipe[TwoTowerModel]):
         return self.objective != "softmax" and self.negatives_from == "unseen"
 
     def batches(self, train: Dataset, seed: int, epoch: int) -> Iterator[Batch]:
-        """Positives in random order: user (B,), item (B,) and its log share; or item and target (B, 1 + N)."""
+        """Positives in random order: user (B,), item (B,) and its log share; or item and target (B, 1 + N).
+
+        Behind the items of a softmax are items that nobody liked, with the log of how many negatives each stands for.
+        """
         rng, size = epoch_rng(seed, epoch), self.batch_size or MOST_BATCH
+        not_liked, train = _not_liked(train), train.positives()
         rows = train.interactions
         order = rng.permutation(len(rows))
         unseen = None
@@ -160,7 +173,13 @@ class TwoTower(Recipe[TwoTowerModel]):
             counts = np.bincount(rows.item, minlength=train.n_items)
             log_q_I = torch.from_numpy(np.log(np.maximum(counts, 1) / len(rows)).astype(np.float32))
             for u, i in zip(user.split(size), item.split(size), strict=True):
-                yield Batch(u, i, log_q_I[i])
+                if not len(not_liked):
+                    yield Batch(u, i, log_q_I[i])
+                    continue
+                some = torch.from_numpy(rng.permutation(not_liked)[:NOT_LIKED])
+                # The batch is an estimate of a sum over the catalog, len(u) times; uncorrected, one of the rows.
+                each = len(u) * len(not_liked) / len(some) / (1 if self.log_q else len(rows))
+                yield Batch(u, torch.cat([i, some]), torch.cat([log_q_I[i], torch.full((len(some),), math.log(each))]))
             return
         target = torch.zeros(size, 1 + self.negatives)
         target[:, 0] = 1
@@ -179,10 +198,17 @@ class TwoTower(Recipe[TwoTowerModel]):
         if self.objective == "softmax":
             # Each tower runs once per distinct user and item: the scores are (distinct users, distinct items).
             users, row_B = batch.user.unique(return_inverse=True)
-            items, column_B = batch.item.unique(return_inverse=True)
-            log_q_B = batch.target if self.log_q else None
+            items, column = batch.item.unique(return_inverse=True)
+            column_B, not_liked, n_rows = column[: len(row_B)], column[len(row_B) :], len(row_B)
+            log_q_B = batch.target[:n_rows] if self.log_q else None
+            log_weight_K = None
+            if len(not_liked):
+                log_weight_K = batch.target.new_full((len(items),), -math.inf)
+                log_weight_K[not_liked] = batch.target[n_rows:]
             vectors = module.user_tower(users), module.item_tower(items)
-            return in_batch_softmax(*vectors, row_B, column_B, log_q_B, mask_hits=self.mask_hits)
+            return in_batch_softmax(
+                *vectors, row_B, column_B, log_q_B, mask_hits=self.mask_hits, log_weight_K=log_weight_K
+            )
         user_BD, item_BxD = module.user_tower(batch.user), module.item_tower(batch.item)
         score = (user_BD[:, None] * item_BxD).sum(-1)  # far cheaper than a batched product of such small matrices
         return bce(score, batch.target) if self.objective == "bce" else bpr(score[:, 0], score[:, 1:])
@@ -211,10 +237,20 @@ class TwoTower(Recipe[TwoTowerModel]):
             torch.manual_seed(seed)
             model = self.build(DataSpec(train.n_users, train.n_items, schema))
         for tower, table, frame, seen in (
-            (model.user_tower, schema.users, train.user_features, train.interactions.user),
+            (model.user_tower, schema.users, train.user_features, train.positives().interactions.user),
             (model.item_tower, schema.items, train.item_features, train.interactions.item),
         ):
             known = torch.zeros(tower.rows, dtype=torch.bool)
             known[torch.from_numpy(seen.astype(np.int64))] = True
             tower.learn(table.encode(frame if table.columns else None), known)
         return model
+
+
+def _not_liked(train: Dataset) -> NDArray[np.int64]:
+    """The items that have rows, but no positive one: no batch of positives holds them."""
+    if train.positive.all():
+        return np.empty(0, np.int64)
+    all_I, liked_I = (
+        np.bincount(rows.interactions.item, minlength=train.n_items) for rows in (train, train.positives())
+    )
+    return np.flatnonzero((all_I > 0) & (liked_I == 0))

@@ -34,6 +34,7 @@ def in_batch_softmax(
     log_q_B: Tensor | None = None,
     *,
     mask_hits: bool = False,
+    log_weight_K: Tensor | None = None,
 ) -> Tensor:
     """Mean softmax cross-entropy of dot products, where the items of the other positives are a positive's negatives.
 
@@ -42,7 +43,7 @@ def in_batch_softmax(
 
     Args:
         user_GD: vectors of the distinct users.
-        item_KD: vectors of the distinct items; each must stand in the batch.
+        item_KD: vectors of the distinct items; each must stand in the batch, or have a weight.
         row_B: whose positive it is, by row of ``user_GD``.
         column_B: which item it is, by row of ``item_KD``.
         log_q_B: log of the chance that the item of a positive stands in a batch row. Subtracted from its scores, so
@@ -50,8 +51,10 @@ def in_batch_softmax(
             2019, "Sampling-Bias-Corrected Neural Modeling for Large Corpus Item Recommendations", eq. 6).
         mask_hits: do not count a positive's own item as its negative where the batch holds it more than once
             (accidental hits).
+        log_weight_K: log of how many negatives an item counts as, where it stands in no row of the batch; -inf for
+            all others. Default: there are none such.
     """
-    loss: Tensor = _InBatchSoftmax.apply(user_GD, item_KD, row_B, column_B, log_q_B, mask_hits)  # type: ignore[no-untyped-call]
+    loss: Tensor = _InBatchSoftmax.apply(user_GD, item_KD, row_B, column_B, log_q_B, mask_hits, log_weight_K)  # type: ignore[no-untyped-call]
     return loss
 
 
@@ -66,13 +69,22 @@ class _InBatchSoftmax(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, user_GD: Tensor, item_KD: Tensor, row_B: Tensor, column_B: Tensor, log_q_B: Tensor | None, mask: bool
+        ctx: Any,
+        user_GD: Tensor,
+        item_KD: Tensor,
+        row_B: Tensor,
+        column_B: Tensor,
+        log_q_B: Tensor | None,
+        mask: bool,
+        log_weight_K: Tensor | None,
     ) -> Tensor:
         full = torch.promote_types(user_GD.dtype, torch.float32)  # the products may be in less
         count_K = column_B.bincount(minlength=len(item_KD)).to(full)
         offset_K = count_K.log()
         if log_q_B is not None:
-            offset_K -= torch.empty_like(offset_K).scatter_(0, column_B, log_q_B.to(full))
+            offset_K -= torch.zeros_like(offset_K).scatter_(0, column_B, log_q_B.to(full))
+        if log_weight_K is not None:
+            offset_K = torch.maximum(offset_K, log_weight_K.to(full))  # -inf where the item stands in no row
         share_GK = torch.softmax((user_GD @ item_KD.T).to(full).add_(offset_K), 1)
         place_B = row_B * len(item_KD) + column_B
         own_B = share_GK.take(place_B)
@@ -90,7 +102,7 @@ class _InBatchSoftmax(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> Any:
         d_user, d_item = ctx.saved_tensors
         scale = grads[0] / ctx.rows
-        return d_user * scale, d_item * scale, None, None, None, None
+        return d_user * scale, d_item * scale, None, None, None, None, None
 
 
 def sampled_softmax(positive_T: Tensor, negative_Tn: Tensor, n_items: int) -> Tensor:
