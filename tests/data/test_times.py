@@ -9,6 +9,7 @@ import polars as pl
 import pytest
 
 from palate.data.parsing import settle
+from palate.data.readers import read_interactions
 from palate.data.times import read_times
 from palate.errors import DataError
 
@@ -74,6 +75,14 @@ def test_months_are_their_first_day_and_noted():
     seconds, notes = read(["2021-09", "2021-10"])
     assert seconds == [1630454400, 1633046400]
     assert notes == ["times in column 'time' read as months"]
+
+
+def test_times_in_scientific_notation_are_noted(tmp_path):
+    path = tmp_path / "log.csv"
+    path.write_text("user,item,time\n" + "".join(f"u{i},i{i % 3},1.6{i}E+09\n" for i in range(6)))
+    dataset = read_interactions(path)
+    assert dataset.interactions.time[0] == 1_600_000_000
+    assert "are in scientific notation, which has cut the seconds: 6 rows" in str(dataset.notes[0])
 
 
 def test_the_order_of_day_and_month_can_be_given():

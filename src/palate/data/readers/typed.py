@@ -116,5 +116,6 @@ def _as_times(text: pl.Series) -> pl.Series:
     for kind in (pl.Int64, pl.Float64):
         numbers = text.cast(kind, strict=False)
         if numbers.null_count() == text.null_count():
-            return numbers
+            # Numbers such as 1.6E+09 are looked at as text: a program has cut them.
+            return text if kind == pl.Float64 and text.str.contains("[eE]").any() else numbers
     return text
