@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import signal
 import socket
@@ -13,6 +14,7 @@ import pytest
 
 from palate.serve.security import add_key
 from palate.serve.store import Store
+from palate.serve.stream import Stream
 
 
 @pytest.fixture(scope="module")
@@ -131,3 +133,20 @@ def test_a_termination_ends_the_streams(keyed):
         keyed.process.send_signal(signal.SIGTERM)
         assert {name for name, _ in found} <= {"overview", "history"}  # until the end, which is whole
     assert keyed.process.wait(60) == 0
+
+
+def test_a_listener_that_goes_away_leaves_nothing_behind():
+    async def left() -> int:
+        stream = Stream()
+        messages = stream.messages(private=False, first={})
+        assert await anext(messages) == b"retry: 2000\n\n"
+        waiting = asyncio.ensure_future(anext(messages))
+        await asyncio.sleep(0.01)
+        assert len(stream) == 1
+        waiting.cancel()
+        await asyncio.wait({waiting})
+        await asyncio.sleep(0)
+        assert len(stream) == 0
+        return len(asyncio.all_tasks())
+
+    assert asyncio.run(left()) == 1

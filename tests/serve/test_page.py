@@ -116,6 +116,9 @@ def test_a_like_changes_the_list_and_undo_changes_it_back(page):
     assert all("Tea" in title for title in cards.locator("h3").all_text_contents()[:3])
     expect(cards.first.get_by_text("Why this?")).to_be_visible()
     expect(page.locator("[aria-labelledby=said] li")).to_have_count(1)
+    expect(page.locator("[aria-labelledby=said] li").first).to_contain_text("Tea")
+    sizes = page.locator("svg").evaluate_all("icons => icons.map((icon) => icon.getBoundingClientRect().width)")
+    assert max(sizes) <= 48  # an icon that no rule sizes would fill the panel
     page.locator(".toast").get_by_role("button", name="Undo").click()
     expect(cards.first.locator(".badge").first).to_have_text("popular")
     assert ids(cards) == before

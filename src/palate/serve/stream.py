@@ -45,20 +45,22 @@ class Stream:
         """
         waiting: asyncio.Queue[bytes] = asyncio.Queue(WAITING)
         self._listeners[waiting] = private
-        closed = asyncio.ensure_future(self._closed.wait())
+        closed: asyncio.Future[Any] = asyncio.ensure_future(self._closed.wait())
+        waits = {closed}
         try:
             yield b"retry: 2000\n\n"
             for name, value in first.items():
                 yield b"event: %b\ndata: %b\n\n" % (name.encode(), orjson.dumps(value))
             while waiting in self._listeners and not self._closed.is_set():
                 message = asyncio.ensure_future(waiting.get())
-                await asyncio.wait({message, closed}, return_when=asyncio.FIRST_COMPLETED)
+                waits = {message, closed}
+                await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
                 if not message.done():
-                    message.cancel()
                     return
                 yield message.result()
         finally:
-            closed.cancel()
+            for one in waits:  # those of a listener who has gone away, too
+                one.cancel()
             self._listeners.pop(waiting, None)
 
     def close(self) -> None:

@@ -28,7 +28,7 @@ const PATHS = {
   empty: "M3 13l3-8h12l3 8v6H3zM3 13h5l1.500 3h5L16 13h5",
 };
 
-export const Icon = ({ name }) => html`<svg viewBox="0 0 24 24" aria-hidden="true" fill="none" stroke="currentColor"
+export const Icon = ({ name }) => html`<svg viewBox="0 0 24 24" width="20" height="20" aria-hidden="true" fill="none" stroke="currentColor"
   stroke-width="1.8" stroke-linecap="round" stroke-linejoin="round"><path d=${PATHS[name]} /></svg>`;
 
 // ---------- states ----------

@@ -1,7 +1,7 @@
 // Try it: be somebody, say what you like, and see the list follow.
 import { at, get, itemsById } from "../api.js";
 import { html, link, plural, useCallback, useEffect, useLoad, useRef, useSettled, useState } from "../lib.js";
-import { announce, Bones, Dialog, Failure, groupOf, Head, Icon, Loaded, meta, SearchBox, Tile, Toast } from "../parts.js";
+import { announce, Bones, Dialog, EventType, Failure, groupOf, Head, Icon, Loaded, meta, SearchBox, Tile, Toast } from "../parts.js";
 import { chooseUser, currentUser, isVisitor, say, startNew, takeBack } from "../session.js";
 import { List, useList } from "./list.js";
 
@@ -115,7 +115,7 @@ function Said({ state, undo }) {
   return html`<section class=${"panel" + (state.events.length ? "" : " only-wide")} aria-labelledby="said"><h2 id="said">What you said</h2>
     ${state.events.length
       ? html`<ul class="lines">${state.events.slice(0, 8).map((event) => html`<li key=${event.event_id}>
-          <${Icon} name=${event.type === "like" ? "like" : event.type === "hide" ? "hide" : event.type === "dislike" ? "dislike" : "question"} />
+          <${EventType} type=${event.type} />
           <span class="grow"><span class="title">${event.title ?? event.item_id}</span></span>
           <button class="button icon quiet small" aria-label=${`Take back: ${event.type} ${event.title ?? event.item_id}`} onClick=${() => undo(event)}><${Icon} name="undo" /></button>
         </li>`)}</ul>
