@@ -72,10 +72,6 @@ def read_times(column: pl.Series, source: Source = DATAFRAME, unit: TimeUnit = "
         missing = missing | (column.str.strip_chars() == "").fill_null(False)
         written = numbers.is_null() & ~missing
         seconds, notes = _numeric(numbers.to_numpy(), column.name, unit, relative=not written.any())
-        cut = int(column.str.contains(r"^\s*\d(\.\d{1,8})?[eE]\+?\d+\s*$").sum())  # a second has nine decimals
-        if cut:
-            fact = f"times in column {column.name!r} are in scientific notation, which has cut the seconds"
-            notes = [*notes, Note(fact, cut, "mixed-times")]
         if written.any():
             dates, zones = _spelled(column.set(~written, None), source, order)
             seconds, notes = np.where(written.to_numpy(), dates, seconds), notes + zones
@@ -153,7 +149,7 @@ def _compact(numbers: NDArray[np.float64], digits: int) -> tuple[NDArray[np.int6
         parts.append(part)
     month, day, hour, minute, second = (*reversed(parts), *[None] * 5)[:5]
     months = (rest - 1970) * 12 + (0 if month is None else month - 1)
-    days = months.astype("M8[M]").astype("M8[D]") + (0 if day is None else day - 1)
+    days = months.astype("M8[M]").astype("M8[D]") + np.asarray(0 if day is None else day - 1).astype("m8[D]")
     clock = [0 if part is None else part for part in (hour, minute, second)]
     real = (days.astype("M8[M]").astype(np.int64) == months) & (clock[0] < 24) & (clock[1] < 60) & (clock[2] < 60)
     real &= True if month is None else (month > 0) & (month < 13)
