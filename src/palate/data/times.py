@@ -72,6 +72,10 @@ def read_times(column: pl.Series, source: Source = DATAFRAME, unit: TimeUnit = "
         missing = missing | (column.str.strip_chars() == "").fill_null(False)
         written = numbers.is_null() & ~missing
         seconds, notes = _numeric(numbers.to_numpy(), column.name, unit, relative=not written.any())
+        cut = int(column.str.contains(r"^\s*\d(\.\d{1,8})?[eE]\+?\d+\s*$").sum())  # a second has nine decimals
+        if cut:
+            fact = f"times in column {column.name!r} are in scientific notation, which has cut the seconds"
+            notes = [*notes, Note(fact, cut, "mixed-times")]
         if written.any():
             dates, zones = _spelled(column.set(~written, None), source, order)
             seconds, notes = np.where(written.to_numpy(), dates, seconds), notes + zones
