@@ -282,3 +282,11 @@ def test_objects_in_parquet_are_taken_apart(tmp_path, form):
     assert dataset.to_frame().rows() == [("u1", "a", 5), ("u1", "b", 3), ("u2", "a", 4)]
     assert "rows with an empty list" in str(dataset.notes) or "empty" in str(dataset.notes)
     assert "not used: at" in dataset.columns
+
+
+def test_a_damaged_column_name_in_parquet_is_refused(tmp_path):
+    path = tmp_path / "log.parquet"
+    pl.DataFrame({"usernames": ["a", "b"], "items": ["x", "y"]}).write_parquet(path)
+    path.write_bytes(path.read_bytes().replace(b"usernames", b"user\xfdames"))
+    with pytest.raises(DataError, match=r"log.parquet: (not a readable|cannot be read)"):
+        read_interactions(path, user="user", item="items")

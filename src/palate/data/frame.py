@@ -306,7 +306,7 @@ def _compacted(rows: pl.DataFrame, maps: Sequence[IdMap]) -> tuple[pl.DataFrame,
 def _numbered(ids: pl.Series, spill: Spill | None) -> tuple[IdMap, pl.Series]:
     """The map of a column of ids and the row number of each, -1 where there is none."""
     if not isinstance(ids.dtype, pl.Categorical):
-        found = IdMap.of(ids)
+        found = IdMap.of(ids.unique().cast(pl.Int64) if ids.dtype == pl.Int32 else ids)
         return found, kept(spill, ids, lambda part: pl.Series(found.rows(part)))
     distinct = ids.unique().drop_nulls()
     texts, codes = distinct.cast(pl.String), distinct.to_physical().to_numpy()

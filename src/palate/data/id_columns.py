@@ -76,6 +76,8 @@ def read_ids(
     elif dtype.is_integer():
         if source.spill is not None and not column.null_count() and column.dtype == pl.Int32:
             return Parsed(source.spill.keep(part.cast(pl.Int64) for part in column.get_chunks()), [], [])
+        if column.dtype == pl.Int32 and not column.null_count():
+            return Parsed(column, [], [])  # half the memory; row numbers are made of it part by part
         values = column.cast(pl.Int64, strict=False)
         values = values if values.null_count() == column.null_count() else column.cast(pl.String)
     else:

@@ -24,6 +24,7 @@ from palate.data.feedback import Kind, codes, zero_code
 TAIL = 4.0  # times the median that the 99 % quantile of quantities reaches at least; of ratings it is below 3
 BEYOND = 100.0  # the largest end of common rating scales
 DISTINCT = 25  # values beyond that end are quantities if there are more distinct ones
+PART = 1 << 20  # rows whose values are counted at a time
 STEPS = 10  # a scale of so few values is not called heavy-tailed
 
 
@@ -43,7 +44,7 @@ def kind_of(name: str, weights: pl.Series, *, explicit: bool | None = None, weig
         explicit: True: they are ratings; False: they are not; None: decided by name and values.
         weight: whether the column was named as one of quantities.
     """
-    counted = weights.alias("value").value_counts().sort("value")
+    counted = _counted(weights)
     values = counted["value"].to_numpy()
     if explicit:
         return Judged("rating", [])
@@ -56,6 +57,13 @@ def kind_of(name: str, weights: pl.Series, *, explicit: bool | None = None, weig
     if values[0] == -1 and values[-1] == 1 and len(values) <= 3:
         return Judged("label", [])
     return _by_values(name, values, counted["count"].to_numpy())
+
+
+def _counted(weights: pl.Series) -> pl.DataFrame:
+    """The distinct values in order, and how many rows have each; counted part by part, which takes little memory."""
+    starts = range(0, max(len(weights), 1), PART)
+    parts = [weights.slice(first, PART).alias("value").value_counts() for first in starts]
+    return pl.concat(parts).group_by("value").agg(pl.col("count").sum()).sort("value")
 
 
 def _by_values(name: str, values: NDArray[np.float32], counts: NDArray[np.integer[Any]]) -> Judged:
@@ -84,7 +92,7 @@ def _by_values(name: str, values: NDArray[np.float32], counts: NDArray[np.intege
 
 def suspects(ratings: pl.Series) -> list[Note]:
     """Notes on ratings that look like codes: -1 or 0 alone below a scale, and rare values far from the others."""
-    counted = ratings.alias("value").value_counts().sort("value")
+    counted = _counted(ratings)
     values, counts = counted["value"].to_numpy(), counted["count"].to_numpy()
     odd = codes(values, counts)
     scale = values[~odd]

@@ -104,7 +104,11 @@ def _mapped(path: Path) -> pl.DataFrame:
 
 def kept(spill: Spill | None, column: pl.Series, change: Callable[[pl.Series], pl.Series]) -> pl.Series:
     """A column of numbers without nulls that ``change`` makes of another, in memory or, part by part, in a file."""
-    return change(column) if spill is None else spill.keep(map(change, column.get_chunks()))
+    if spill is not None:
+        return spill.keep(map(change, column.get_chunks()))
+    # Part by part here too: temporary columns as long as the file would take more memory than the rows.
+    parts = [change(part) for part in column.get_chunks()]
+    return pl.concat(parts, rechunk=False) if len(parts) > 1 else parts[0]
 
 
 def save_store(dataset: Dataset, folder: Path) -> None:

@@ -75,7 +75,7 @@ def open_arrow(file: Opened, names: Sequence[str] | None, stack: ExitStack) -> A
 
             return _table(file.name, names, reader.schema, checked)
         parquet = pq.ParquetFile(whole)
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:  # the last one: a damaged name of a column
         raise DataError(f"{file.name}: not a readable Parquet file ({brief(error)}): is it whole?") from error
 
     def read(columns: list[str]) -> Iterator[pa.RecordBatch]:

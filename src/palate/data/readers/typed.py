@@ -43,6 +43,8 @@ class TypedColumn:
             values = _as_numbers(values)
         elif self._role == "time" and values.dtype == pl.String:
             values = _as_times(values)
+        if self._role == "time" and values.dtype.is_integer():
+            values = values.cast(pl.Float64)  # as they are used, so that there is no second column
         self._parts.append(values)
 
     def shard(self) -> tuple[pl.Series, pl.Series | None]:
