@@ -17,7 +17,7 @@ unexport PYTHONDONTWRITEBYTECODE
 # Processes that share the tests; each has its own torch and about a gigabyte.
 TESTERS ?= 2
 
-.PHONY: venv runtime demo test check docs format bench bench-serve reproduce browser services serve slow kills fuzz fuzz-bundles fuzz-serve generality properties mutants soak audit clean help
+.PHONY: venv runtime demo test check docs format bench bench-serve reproduce browser services serve slow kills fuzz fuzz-bundles fuzz-serve generality properties mutants matrix soak audit clean help
 
 help:            ## list the targets
 	@grep -hE '^[a-z-]+: .*##|^[a-z-]+:  *##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | sort
@@ -80,6 +80,9 @@ generality: venv ## presets on all generated worlds, the recipes that take secon
 fuzz-bundles: venv ## 20,000 changes of bundles under right digests: refused in one line, or a bundle that answers
 	PYTHONPATH=tests $(BIN)/python tests/bundle_fuzz.py 20000
 
+matrix: venv     ## tests of the core on Python 3.11 to 3.14 with the newest and the oldest libraries, and the wheel by uvx and pipx
+	$(PYTHON) scripts/matrix.py $(ROWS)
+
 soak: venv       ## train, batch, tune, compare and serve under kill -9, a full disk and double starts for MINUTES=10
 	$(BIN)/python benchmarks/soak.py $(or $(MINUTES),10)
 
@@ -126,4 +129,4 @@ format: venv     ## rewrite the code in the house style
 	$(BIN)/ruff check --fix .
 
 clean:           ## remove the virtual environment and caches
-	rm -rf $(VENV) .audit .mypy_cache .ruff_cache .pytest_cache .hypothesis dist build site
+	rm -rf $(VENV) .audit .matrix .mypy_cache .ruff_cache .pytest_cache .hypothesis dist build site
