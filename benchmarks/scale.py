@@ -40,7 +40,7 @@ from prepare import status
 
 ONE_EPOCH = {
     "ials": {"epochs": 3, "dim": 64},
-    "two-tower": {"epochs": 1, "dim": 64},
+    "two-tower": {"epochs": 1, "dim": 64, "optimizer": "sparse_adam"},
     "neumf": {"epochs": 1},
     "sasrec": {"epochs": 1, "max_seq_len": 50, "objective": "sampled-softmax"},
 }
@@ -69,7 +69,8 @@ def run(millions: float, recipes: list[str], scratch: Path) -> None:
         stop.set()
         watcher.join()
         took = {one: round(value, 3) for one, value in took.items()}
-        print(json.dumps({"rows": rows, "stage": name, **took, "anonymous": highest[0]}), flush=True)
+        line = {"millions": millions, "rows": rows, "stage": name, **took, "anonymous": highest[0]}
+        print(json.dumps(line), flush=True)
 
     log, store = scratch / "log.parquet", scratch / "store"
     rows = round(millions * 1e6)
@@ -96,27 +97,25 @@ def run(millions: float, recipes: list[str], scratch: Path) -> None:
         with stage(f"lists {name}"):
             Recommender.of(model, split.train).recommend_all(scratch / "lists.parquet")
         del model
-    print(
-        json.dumps({"rows": rows, "users": split.train.n_users, "items": split.train.n_items, "test_users": len(users)})
-    )
+    sizes = {"users": split.train.n_users, "items": split.train.n_items, "test_users": len(users)}
+    print(json.dumps({"millions": millions, "rows": rows, **sizes}))
 
 
 def table(lines: list[str]) -> str:
     """The table of stages, rows and exponents in Markdown."""
     found = [json.loads(line) for line in lines]
-    stages = [one for one in found if "stage" in one]
-    sizes = {one["rows"]: one for one in found if "users" in one}
-    head = "| stage | " + " | ".join(f"{size / 1e6:.1f} million" for size in sorted(sizes)) + " | exponent |"
-    text = [head, "|---" * (len(sizes) + 2) + "|"]
-    for name in dict.fromkeys(one["stage"] for one in stages):
-        of = {min(sizes, key=lambda size: abs(size - one["rows"])): one for one in stages if one["stage"] == name}
+    rows = {one["millions"]: one["rows"] for one in found if one.get("stage") == "prepare"}
+    head = "| stage | " + " | ".join(f"{rows[size] / 1e6:.1f} million" for size in sorted(rows)) + " | exponent |"
+    text = [head, "|---" * (len(rows) + 2) + "|"]
+    for name in dict.fromkeys(one["stage"] for one in found if "stage" in one):
+        of = {one["millions"]: one for one in found if one.get("stage") == name}
         cells = [
             f"{of[size]['cpu']:.1f} s, {of[size]['anonymous'] / 1e9:.2f} GB" if size in of else ""
-            for size in sorted(sizes)
+            for size in sorted(rows)
         ]
-        long = [size for size in of if of[size]["cpu"] > 0.05]
-        slope = np.polyfit(np.log(long), np.log([of[size]["cpu"] for size in long]), 1)[0] if len(long) > 1 else np.nan
-        text.append(f"| {name} | {' | '.join(cells)} | {slope:.2f} |")
+        long = [size for size in of if size in rows and of[size]["cpu"] >= 0.5]
+        slope = np.polyfit(*np.log([[rows[size], of[size]["cpu"]] for size in long]).T, 1)[0] if len(long) > 1 else None
+        text.append(f"| {name} | {' | '.join(cells)} | {'' if slope is None else f'{slope:.2f}'} |")
     return "\n".join(text)
 
 
