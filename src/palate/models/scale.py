@@ -11,6 +11,8 @@ from scipy.sparse.linalg import svds
 from palate.data.dataset import Dataset
 
 LEAST_SIZE = 200  # users and items from which ``taste`` can tell
+# f of ``softmax_l2``, by how clear tastes are, and at most: chosen on validation rows of ml-100k, Amazon Music, Beauty.
+CLEAR_SHRINKAGE, MOST_SHRINKAGE = 0.0025, 0.5
 
 
 class Scale(NamedTuple):
@@ -67,3 +69,25 @@ def taste(rows: Dataset, unobserved_weight: float) -> float:
         # To a thousandth, which takes a few dozen products.
         second.append(float(svds(matrix_UI, k=2, tol=1e-3, v0=start, return_singular_vectors=False).min()))
     return second[0] / max(second[1], float(np.finfo(np.float32).tiny))
+
+
+def softmax_l2(rows: Dataset) -> float:
+    """L2 for networks that are trained by a softmax over items whose scores start at log popularity.
+
+    The gradient of such a softmax at vectors of zero is the number of rows of each pair minus the number expected by
+    popularity. Divided by the roots of the rows of its user and item, this matrix has singular values up to about
+    ``Scale.noise`` where users take items at random, and
+
+        l/2 (|p_u|^2 + |q_i|^2) for each row (u, i),    l = f (n^-1/2 + m^-1/2)
+
+    keeps all directions whose singular value is below l at zero: f = 1 removes noise, and tastes that drown in it. Here
+    f is 0.5 where nothing but popularity can be learned or users or items are too few to tell, and 0.0025 (t - 1)^-2 at
+    a ``taste`` of t: 0.001 on ml-100k, 0.012 on Amazon Beauty.
+
+    Args:
+        rows: of which there is at least one.
+    """
+    scale = Scale.of(rows)
+    clear = taste(rows, min(1.0, 10 * scale.per_user / scale.items)) - 1
+    part = CLEAR_SHRINKAGE * clear**-2 if 0 < clear < np.inf else MOST_SHRINKAGE
+    return min(part, MOST_SHRINKAGE) * scale.noise

@@ -153,6 +153,17 @@ def gbce_prior(count_I: Tensor, negatives: int, gbce_t: float) -> Tensor:
     return (beta * len(count_I) / negatives * smooth_I / smooth_I.sum()).log().float()
 
 
+def log_popularity(count_I: Tensor, known_I: Tensor | None = None) -> Tensor:
+    """The scores (I,) that minimize a softmax if they depend on no user: log of count over that of a mean item.
+
+    Args:
+        count_I: how often each item is a positive, not all 0; half an event is added to each.
+        known_I: items with a vector of their own; the others, known by their features, get 0. None: all.
+    """
+    prior_I = (count_I.double() + 0.5).log() - count_I[count_I > 0].double().mean().log()
+    return (prior_I if known_I is None else prior_I.where(known_I, 0)).float()
+
+
 def chunked_softmax(
     x_TD: Tensor, table_ID: Tensor, bias_I: Tensor, target_T: Tensor, banned_TL: Tensor | None = None
 ) -> Tensor:

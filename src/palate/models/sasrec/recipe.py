@@ -11,6 +11,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self, cast
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
@@ -21,9 +22,10 @@ from palate.data.features import FeatureSchema
 from palate.errors import RecipeError
 from palate.models.sasrec.batches import Packed, packed_rows
 from palate.models.sasrec.network import SASRecModel
+from palate.models.scale import softmax_l2
 from palate.training import trainer as training
 from palate.training.layers import Averaged
-from palate.training.losses import chunked_softmax, gbce, gbce_prior, sampled_softmax
+from palate.training.losses import chunked_softmax, gbce, gbce_beta, gbce_prior, log_popularity, sampled_softmax
 from palate.training.negative_sampling import epoch_rng
 
 
@@ -53,6 +55,8 @@ class SASRec(Recipe[SASRecModel]):
         batch_size: events in one optimizer step.
         learning_rate: Adam's step.
         weight_decay: decoupled, per step and unit of learning rate (AdamW).
+        regularization: L2 of the state and of the next item of each event; above 0 the item biases start at log
+            popularity. None: by how clear tastes are in the data (see ``palate.models.scale.softmax_l2``).
         average: decay of the averaged weights per step.
         init_std: of the item vectors at the start.
     """
@@ -78,6 +82,7 @@ class SASRec(Recipe[SASRecModel]):
     batch_size: Count = 4096
     learning_rate: Positive = 0.003
     weight_decay: NonNegative = 0.0
+    regularization: NonNegative | None = 0.0
     average: Chance = 0.998
     init_std: Positive = 0.02
 
@@ -98,8 +103,15 @@ class SASRec(Recipe[SASRecModel]):
             epochs=20,
             batch_size=1024,
             learning_rate=0.006,
+            regularization=None,
             average=0.99,
         )
+
+    def _for_rows(self, rows: Dataset) -> Self:
+        """Regularization by the data."""
+        if self.regularization is not None or not len(rows):
+            return self
+        return replace(self, regularization=softmax_l2(rows))
 
     def build(self, spec: DataSpec) -> SASRecModel:
         """An untrained network with tables of the given sizes."""
@@ -141,10 +153,13 @@ class SASRec(Recipe[SASRecModel]):
             model = self.build(DataSpec(train.n_users, train.n_items, schema))
         if model.features is not None and schema is not None:
             model.features.learn(train, schema.items)
-        if self.objective == "gbce":
+        if self.objective == "gbce" or self.regularization:
             count_I = torch.from_numpy(np.bincount(train.interactions.item, minlength=train.n_items))
             with torch.no_grad():
-                model.item_bias.copy_(gbce_prior(count_I, self.negatives, self.gbce_t))
+                if self.objective == "gbce":
+                    model.item_bias.copy_(gbce_prior(count_I, self.negatives, self.gbce_t))
+                else:
+                    model.item_bias.copy_(log_popularity(count_I, model.features.known if model.features else None))
         return Averaged(model, self.average)
 
     def batches(self, train: Dataset, seed: int, epoch: int) -> Iterator[Packed]:
@@ -169,14 +184,24 @@ class SASRec(Recipe[SASRecModel]):
             bias_I = bias_I.masked_fill(~net.features.known, -torch.inf)
         if self.objective == "softmax":
             banned_TL = _seen(batch)[has_RL] if self.mask_seen else None
-            return chunked_softmax(x_TD, table_ID, bias_I, target_T, banned_TL)
+            loss = chunked_softmax(x_TD, table_ID, bias_I, target_T, banned_TL)
+            return loss + self._penalty(x_TD, table_ID, target_T)
         drawn = batch.negatives  # shared by all events of the batch: one matrix product instead of a gather per event
         positive_T = (x_TD * table_ID[target_T]).sum(-1) + bias_I[target_T]
         negative_Tn = torch.addmm(bias_I[drawn], x_TD, table_ID[drawn].T)
         negative_Tn = negative_Tn.masked_fill(drawn == target_T[:, None], -torch.inf)
         if self.objective == "gbce":
-            return gbce(positive_T, negative_Tn, len(bias_I), self.gbce_t)
-        return sampled_softmax(positive_T, negative_Tn, len(bias_I))
+            # A positive weighs beta in a mean over 1 + n rows, instead of 1.
+            weight = gbce_beta(self.negatives, len(bias_I), self.gbce_t) / (1 + self.negatives)
+            loss = gbce(positive_T, negative_Tn, len(bias_I), self.gbce_t)
+            return loss + weight * self._penalty(x_TD, table_ID, target_T)
+        return sampled_softmax(positive_T, negative_Tn, len(bias_I)) + self._penalty(x_TD, table_ID, target_T)
+
+    def _penalty(self, x_TD: Tensor, table_ID: Tensor, target_T: Tensor) -> Tensor:
+        if not self.regularization:
+            return x_TD.new_zeros(())
+        square_T = x_TD.square().sum(1) + F.embedding(target_T, table_ID).square().sum(1)
+        return self.regularization / 2 * square_T.mean()
 
     def optimizers(self, module: nn.Module) -> list[torch.optim.Optimizer]:
         """AdamW over the network in training."""
