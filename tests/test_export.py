@@ -73,7 +73,8 @@ def test_pairs_get_the_scores_of_the_network(recipe, train, tmp_path):
 
 
 def test_a_query_tower_reads_the_features_of_new_users(train, tmp_path):
-    model = palate.TwoTower(dim=8, layers=(8,), epochs=2, user_features=("*",), item_features=("*",)).fit(train)
+    recipe = replace(palate.TwoTower.fast(), dim=8, layers=(8,), epochs=2, popularity=True)
+    model = recipe.fit(train)
     export_onnx(palate.Recommender.of(model, train), tmp_path)
     features = pl.DataFrame({"town": ["Rome", "Oslo", "elsewhere", None], "age": [30.0, None, 64.0, None]})
     facts = model.user_tower.encode(features)
@@ -84,7 +85,7 @@ def test_a_query_tower_reads_the_features_of_new_users(train, tmp_path):
     # Of a trained user the library never reads features of the request either.
     close(found, expected)
     assert not np.allclose(found[0], found[3])  # features count
-    close(found[3], model.user_mean)
+    close(found[3], torch.cat([model.user_mean, torch.ones(1)]))  # the 1 meets log popularity
     about = json.loads((tmp_path / "model.json").read_text())
     assert [column["name"] for column in about["features"]] == ["town", "age"]
     assert about["inputs"]["codes"]["shape"] == ["users", facts.codes.shape[1]]

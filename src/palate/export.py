@@ -251,7 +251,7 @@ def _(model: NCFModel, state: State) -> Graph:
 class _UserTower(nn.Module):
     def __init__(self, model: TwoTowerModel) -> None:
         super().__init__()
-        self.tower, self.mean = model.user_tower, model.user_mean
+        self.tower, self.mean, self.bias = model.user_tower, model.user_mean, model.item_bias is not None
 
     def forward(
         self,
@@ -275,7 +275,8 @@ class _UserTower(nn.Module):
         if tower.table.numbers:
             vector_BD = vector_BD + tower.linear(number_BF)
         answered_B = known_B | (code_BS > 0).any(1) | (number_BF != 0).any(1)
-        return cast(Tensor, tower.deep(vector_BD)).where(answered_B[:, None], self.mean)
+        vector_BD = cast(Tensor, tower.deep(vector_BD)).where(answered_B[:, None], self.mean)
+        return torch.cat([vector_BD, torch.ones_like(vector_BD[:, :1])], 1) if self.bias else vector_BD
 
 
 @graph_of.register

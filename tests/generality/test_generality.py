@@ -42,7 +42,7 @@ LEAST = {"short": 0.9}
 
 CLOSED = ("item-knn", "gf-cf", "ease", "sparse-ease", "edlae", "ials", "ensemble")
 BY_GRADIENTS = ("bpr", "logistic-mf")
-NETWORKS = ("sasrec",)
+NETWORKS = ("two-tower", "sasrec")
 FEW_WORLDS = ("wide", "dense", "long tail", "long")
 everything = pytest.mark.skipif(not os.environ.get("PALATE_GENERALITY"), reason="make generality fits these too")
 

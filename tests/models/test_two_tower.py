@@ -169,6 +169,24 @@ def test_a_step_on_distinct_users_and_items_is_the_step_on_the_rows() -> None:
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-6)
 
 
+def test_scores_start_from_popularity_and_new_items_from_that_of_a_mean_item() -> None:
+    data = colors()
+    assert data.item_features is not None
+    recipe = replace(QUICK, popularity=True, regularization=100.0, item_features=("tags",))
+    model = recipe.fit(data, RUN)
+    count_I = torch.from_numpy(np.bincount(data.interactions.item, minlength=data.n_items))
+    known_I = count_I > 0
+    nothing = data.item_features.clear(1)
+    with torch.inference_mode():
+        score_I = model.score(Query.of([0]))[0]
+        more_I = model.with_items(nothing).score(Query.of([0]))
+    expected_I = (count_I[known_I].double() + 0.5).log() - count_I[known_I].double().mean().log()
+    # So strong a penalty leaves nothing but popularity.
+    torch.testing.assert_close(score_I[known_I], expected_I.float(), atol=0.02, rtol=0)
+    assert len(more_I[0]) == data.n_items + 1
+    assert abs(float(more_I[0, -1])) < 0.02
+
+
 def test_the_seed_decides(checkerboard: Split) -> None:
     recipe = replace(QUICK, epochs=2, objective="bce")
     one, same, other = (recipe.fit(checkerboard.train, replace(RUN, seed=seed)).state_dict() for seed in (1, 1, 2))

@@ -71,7 +71,7 @@ def taste(rows: Dataset, unobserved_weight: float) -> float:
     return second[0] / max(second[1], float(np.finfo(np.float32).tiny))
 
 
-def softmax_l2(rows: Dataset) -> float:
+def softmax_l2(rows: Dataset, factor: float = CLEAR_SHRINKAGE, least: float = 0.0) -> float:
     """L2 for networks that are trained by a softmax over items whose scores start at log popularity.
 
     The gradient of such a softmax at vectors of zero is the number of rows of each pair minus the number expected by
@@ -86,8 +86,11 @@ def softmax_l2(rows: Dataset) -> float:
 
     Args:
         rows: of which there is at least one.
+        factor: the 0.0025 of f.
+        least: the smallest f. Networks that share their weights among all users need little where tastes are clear, and
+            a free vector for each user needs 0.4.
     """
     scale = Scale.of(rows)
     clear = taste(rows, min(1.0, 10 * scale.per_user / scale.items)) - 1
-    part = CLEAR_SHRINKAGE * clear**-2 if 0 < clear < np.inf else MOST_SHRINKAGE
-    return min(part, MOST_SHRINKAGE) * scale.noise
+    part = factor * clear**-2 if 0 < clear < np.inf else MOST_SHRINKAGE
+    return float(np.clip(part, least, MOST_SHRINKAGE)) * scale.noise

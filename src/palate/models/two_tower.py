@@ -31,6 +31,7 @@ from typing import Any, ClassVar, Literal, Self, cast
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -39,9 +40,10 @@ from palate.bounds import Chance, Count, NonNegative, Positive, Rounds, Width
 from palate.data.dataset import Dataset
 from palate.data.features import FeatureSchema
 from palate.errors import RecipeError
+from palate.models.scale import softmax_l2
 from palate.models.two_tower_network import Loss, TwoTowerModel
 from palate.training import trainer as training
-from palate.training.losses import bce, bpr, in_batch_softmax
+from palate.training.losses import bce, bpr, in_batch_softmax, log_popularity
 from palate.training.negative_sampling import (
     NegativeSampler,
     epoch_rng,
@@ -51,6 +53,7 @@ from palate.training.negative_sampling import (
 
 LEAST_BATCH, MOST_BATCH, BATCHES = 64, 4_096, 32  # positives per step, and steps that an epoch should have
 NOT_LIKED = 256  # items without a positive row that are negatives of a batch
+FACTOR, LEAST_SHRINKAGE = 0.005, 0.4  # of ``softmax_l2``
 CHUNK_ROWS = 1 << 18  # positives whose negatives are drawn at once
 
 Optimizer = Literal["adam", "adagrad", "sparse_adam", "sparse_adagrad"]
@@ -80,6 +83,12 @@ class TwoTower(Recipe[TwoTowerModel]):
         learning_rate: its step.
         accumulator: Adagrad's initial value. TensorFlow starts at 0.1 and sums the loss of B rows, which is
             0.1 / B**2 here.
+        popularity: softmax: add the log of an item's popularity to its scores, so that vectors learn only how users
+            differ from it. ``log_q`` is then not used: the two cancel out. Items that are known by their features alone
+            have the popularity of a mean item, so they are seldom ahead of known ones. None: where no item features are
+            read.
+        regularization: L2 of the user and the item vector of each positive. None: with ``popularity`` by the noise of
+            the data (see ``palate.models.scale.softmax_l2``), else 0.
         init_std: of the embeddings at the start.
     """
 
@@ -100,6 +109,8 @@ class TwoTower(Recipe[TwoTowerModel]):
     optimizer: Optimizer = "adam"
     learning_rate: Positive = 0.005
     accumulator: NonNegative = 0.0
+    popularity: bool | None = False
+    regularization: NonNegative | None = 0.0
     init_std: Positive = 0.05
 
     def __post_init__(self) -> None:
@@ -109,15 +120,21 @@ class TwoTower(Recipe[TwoTowerModel]):
 
     @classmethod
     def fast(cls) -> Self:
-        """Features of both sides, and large batches: seconds on two cores."""
-        return cls(user_features=("*",), item_features=("*",), id_dropout=0.1)
+        """Features of both sides; without item features, scores that start from popularity: seconds on two cores."""
+        return cls(user_features=("*",), item_features=("*",), id_dropout=0.1, popularity=None, regularization=None)
 
     def _for_rows(self, rows: Dataset) -> Self:
-        """Batches by the number of rows."""
-        if self.batch_size is not None:
-            return self
-        n_rows = int(rows.positive.sum())
-        return replace(self, batch_size=min(MOST_BATCH, max(LEAST_BATCH, n_rows // BATCHES)))
+        """Batches by the number of positive rows, popularity by the features, regularization by the noise."""
+        size, popularity, l2 = self.batch_size, self.popularity, self.regularization
+        if size is None:
+            size = min(MOST_BATCH, max(LEAST_BATCH, int(rows.positive.sum()) // BATCHES))
+        if popularity is None:
+            # New items, which have no rows yet, would never be ahead of known ones.
+            featured = bool(self.item_features) and rows.item_features is not None
+            popularity = self.objective == "softmax" and not featured
+        if l2 is None:
+            l2 = softmax_l2(rows, FACTOR, LEAST_SHRINKAGE) if popularity and len(rows) else 0.0
+        return replace(self, batch_size=size, popularity=popularity, regularization=l2)
 
     def training_rows(self, train: Dataset) -> Dataset:
         """The positive rows; all rows where the softmax would never see some of their items, which nobody liked."""
@@ -135,6 +152,7 @@ class TwoTower(Recipe[TwoTowerModel]):
             sparse=self.optimizer.startswith("sparse"),
             objective=self.objective,
             negatives=self.negatives,
+            popularity=self._adds_popularity,
         )
 
     def _fit(self, train: Dataset, options: TrainOptions) -> TwoTowerModel:
@@ -149,6 +167,14 @@ class TwoTower(Recipe[TwoTowerModel]):
         model.settle(train.positives())
         model.trained_on = train.fingerprint
         return model
+
+    @property
+    def _adds_popularity(self) -> bool:
+        return bool(self.popularity) and self.objective == "softmax"
+
+    @property
+    def _corrects(self) -> bool:
+        return self.log_q and not self._adds_popularity
 
     @property
     def _draws_unseen(self) -> bool:
@@ -178,7 +204,7 @@ class TwoTower(Recipe[TwoTowerModel]):
                     continue
                 some = torch.from_numpy(rng.permutation(not_liked)[:NOT_LIKED])
                 # The batch is an estimate of a sum over the catalog, len(u) times; uncorrected, one of the rows.
-                each = len(u) * len(not_liked) / len(some) / (1 if self.log_q else len(rows))
+                each = len(u) * len(not_liked) / len(some) / (1 if self._corrects else len(rows))
                 yield Batch(u, torch.cat([i, some]), torch.cat([log_q_I[i], torch.full((len(some),), math.log(each))]))
             return
         target = torch.zeros(size, 1 + self.negatives)
@@ -200,18 +226,24 @@ class TwoTower(Recipe[TwoTowerModel]):
             users, row_B = batch.user.unique(return_inverse=True)
             items, column = batch.item.unique(return_inverse=True)
             column_B, not_liked, n_rows = column[: len(row_B)], column[len(row_B) :], len(row_B)
-            log_q_B = batch.target[:n_rows] if self.log_q else None
+            log_q_B = batch.target[:n_rows] if self._corrects else None
             log_weight_K = None
             if len(not_liked):
                 log_weight_K = batch.target.new_full((len(items),), -math.inf)
                 log_weight_K[not_liked] = batch.target[n_rows:]
             vectors = module.user_tower(users), module.item_tower(items)
-            return in_batch_softmax(
+            loss = in_batch_softmax(
                 *vectors, row_B, column_B, log_q_B, mask_hits=self.mask_hits, log_weight_K=log_weight_K
             )
-        user_BD, item_BxD = module.user_tower(batch.user), module.item_tower(batch.item)
-        score = (user_BD[:, None] * item_BxD).sum(-1)  # far cheaper than a batched product of such small matrices
-        return bce(score, batch.target) if self.objective == "bce" else bpr(score[:, 0], score[:, 1:])
+            user_BD, item_BxD = (F.embedding(row, side) for row, side in zip((row_B, column_B), vectors, strict=True))
+        else:
+            user_BD, item_BxD = module.user_tower(batch.user), module.item_tower(batch.item)
+            score = (user_BD[:, None] * item_BxD).sum(-1)  # far cheaper than a batched product of such small matrices
+            loss = bce(score, batch.target) if self.objective == "bce" else bpr(score[:, 0], score[:, 1:])
+        if self.regularization:
+            square = user_BD.square().sum() + item_BxD.square().sum()
+            loss = loss + self.regularization / 2 * square / len(batch.user)
+        return loss
 
     def optimizers(self, module: nn.Module) -> list[torch.optim.Optimizer]:
         """One optimizer over both towers.
@@ -243,6 +275,11 @@ class TwoTower(Recipe[TwoTowerModel]):
             known = torch.zeros(tower.rows, dtype=torch.bool)
             known[torch.from_numpy(seen.astype(np.int64))] = True
             tower.learn(table.encode(frame if table.columns else None), known)
+        if self._adds_popularity:
+            liked = train.positives().interactions.item
+            count_I = torch.from_numpy(np.bincount(liked, minlength=train.n_items))
+            known_I = model.item_tower.known[:-1] if schema.items.columns else None
+            model.item_bias.copy_(log_popularity(count_I, known_I))
         return model
 
 

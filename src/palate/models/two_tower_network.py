@@ -169,6 +169,7 @@ class TwoTowerModel(nn.Module):
         sparse: bool,
         objective: Loss,
         negatives: int,
+        popularity: bool = False,
     ) -> None:
         super().__init__()
         self.spec = spec
@@ -179,7 +180,7 @@ class TwoTowerModel(nn.Module):
             "init_std": init_std,
             "sparse": sparse,
         }
-        self.options = {**tower, "objective": objective, "negatives": negatives}
+        self.options = {**tower, "objective": objective, "negatives": negatives, "popularity": popularity}
         schema = spec.features or FeatureSchema()
         self.user_tower = Tower(spec.users, schema.users, **tower)
         self.item_tower = Tower(spec.items, schema.items, **tower)
@@ -187,6 +188,8 @@ class TwoTowerModel(nn.Module):
         probes = SOFTMAX_PROBES if objective == "softmax" else 1024
         self.fold_in = GradientFoldIn(width, partial(history_loss, objective, negatives, spec.items), probes=probes)
         self.register_buffer("user_mean", torch.zeros(width))
+        self.item_bias: Tensor | None
+        self.register_buffer("item_bias", torch.zeros(spec.items) if popularity else None)
 
     def score(self, query: Query, items: Tensor | None = None) -> Tensor:
         """Dot products: (B, C) or (B, I)."""
@@ -210,7 +213,7 @@ class TwoTowerModel(nn.Module):
             events = events_of(query, folded_B.nonzero().squeeze(1), self.fold_in.recency)
             folded_SD = self.fold_in(self.item_vectors().detach(), self.user_mean, events)
             vector_BD = vector_BD.index_put((folded_B,), folded_SD.to(vector_BD.dtype))
-        return vector_BD
+        return vector_BD if self.item_bias is None else torch.cat([vector_BD, torch.ones_like(vector_BD[:, :1])], 1)
 
     def item_vectors(self, features: pl.DataFrame | None = None) -> Tensor:
         """Item vectors (I, D); or (N, D) of the rows of a feature table, for items that training did not have.
@@ -221,8 +224,11 @@ class TwoTowerModel(nn.Module):
         """
         if features is None:
             rows = torch.arange(self.item_tower.rows, device=self.user_mean.device)
-            return torch.cat([self.item_tower(part) for part in rows.split(ROWS_AT_ONCE)])
-        return self.item_tower.of_features(self._item_facts(features))
+            vector_ID, bias_I = torch.cat([self.item_tower(part) for part in rows.split(ROWS_AT_ONCE)]), self.item_bias
+        else:
+            vector_ID = self.item_tower.of_features(self._item_facts(features))
+            bias_I = None if self.item_bias is None else vector_ID.new_zeros(len(vector_ID))
+        return vector_ID if bias_I is None else torch.cat([vector_ID, bias_I[:, None]], 1)
 
     def with_items(self, features: pl.DataFrame) -> TwoTowerModel:
         """This model with the items of a feature table behind its own; all else is shared, and this one stays as it is.
@@ -233,6 +239,8 @@ class TwoTowerModel(nn.Module):
         """
         tower = self.item_tower.grown(self._item_facts(features))
         state = self.state_dict() | {f"item_tower.{name}": tensor for name, tensor in tower.items()}
+        if self.item_bias is not None:
+            state["item_bias"] = torch.cat([self.item_bias, self.item_bias.new_zeros(len(features))])
         # Built without memory, then given the tensors of this model: only the grown tables are copied.
         with torch.device("meta"):
             model = TwoTowerModel(self.spec._replace(items=self.spec.items + len(features)), **self.options)
