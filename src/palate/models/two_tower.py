@@ -275,7 +275,7 @@ class TwoTower(Recipe[TwoTowerModel]):
             known = torch.zeros(tower.rows, dtype=torch.bool)
             known[torch.from_numpy(seen.astype(np.int64))] = True
             tower.learn(table.encode(frame if table.columns else None), known)
-        if self._adds_popularity:
+        if model.item_bias is not None:
             liked = train.positives().interactions.item
             count_I = torch.from_numpy(np.bincount(liked, minlength=train.n_items))
             known_I = model.item_tower.known[:-1] if schema.items.columns else None
