@@ -121,8 +121,10 @@ def test_mistakes_in_a_space_are_told(field: str, wish: str, message: str) -> No
         parse_space(EASE(), {field: wish})
 
 
-@settings(deadline=None, max_examples=30)
-@given(st.sampled_from(list(RECIPES)), st.booleans(), st.data())
+@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize("fast", [False, True])
+@settings(deadline=None, max_examples=3)
+@given(data=st.data())
 def test_a_recipe_comes_back_from_its_file(name: str, fast: bool, data: st.DataObject) -> None:
     recipe = make_recipe(name, fast=fast)
     if SPACES.get(name):

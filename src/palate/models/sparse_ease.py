@@ -19,7 +19,7 @@ Shape legend: I items, N items of a block, K neighbors, E entries above the diag
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
@@ -45,8 +45,8 @@ class SparseEASE(Recipe[ItemKNNModel]):
     """Item-to-item weights by a small ridge regression per item; close to EASE, on catalogs too wide for it.
 
     Args:
-        neighbors: items that each item is regressed on. None: by the number of items, 100 up to 1,000 items and half as
-            many from 8,000 on, so that the time does not grow faster than the catalog.
+        neighbors: items that each item is regressed on. "auto": by the number of items, 100 up to 1,000 items and half
+            as many from 8,000 on, so that the time does not grow faster than the catalog.
         regularization: L2 weight.
         shrinkage: added to the denominator of the cosine that chooses the neighbors.
         max_gb: refuse data whose co-occurrences take more memory than so many GB.
@@ -56,7 +56,7 @@ class SparseEASE(Recipe[ItemKNNModel]):
 
     name: ClassVar[str] = "sparse-ease"
 
-    neighbors: Count | None = 100
+    neighbors: Count | Literal["auto"] = 100
     regularization: Positive = 100.0
     shrinkage: NonNegative = 50.0
     max_gb: Positive = 6.0
@@ -66,14 +66,14 @@ class SparseEASE(Recipe[ItemKNNModel]):
     @classmethod
     def fast(cls) -> SparseEASE:
         """Neighbors by the number of items: on wide catalogs a quarter of the time."""
-        return cls(neighbors=None)
+        return cls(neighbors="auto")
 
     def _for_rows(self, rows: Dataset) -> SparseEASE:
         """Neighbors by the number of items."""
         return replace(self, neighbors=self._width(rows.n_items))
 
     def _width(self, n_items: int) -> int:
-        if self.neighbors is not None:
+        if self.neighbors != "auto":
             return self.neighbors
         # A regression takes time in proportion to the third power of its neighbors.
         share = float((NARROW_ITEMS / max(NARROW_ITEMS, n_items)) ** (1 / 3))

@@ -85,9 +85,9 @@ class TwoTower(Recipe[TwoTowerModel]):
             0.1 / B**2 here.
         popularity: softmax: add the log of an item's popularity to its scores, so that vectors learn only how users
             differ from it. ``log_q`` is then not used: the two cancel out. Items that are known by their features alone
-            have the popularity of a mean item, so they are seldom ahead of known ones. None: where no item features are
-            read.
-        regularization: L2 of the user and the item vector of each positive. None: with ``popularity`` by the noise of
+            have the popularity of a mean item, so they are seldom ahead of known ones. "auto": where no item
+            features are read.
+        regularization: L2 of the user and the item vector of each positive. "auto": with ``popularity`` by the noise of
             the data (see ``palate.models.scale.softmax_l2``), else 0.
         init_std: of the embeddings at the start.
     """
@@ -109,8 +109,8 @@ class TwoTower(Recipe[TwoTowerModel]):
     optimizer: Optimizer = "adam"
     learning_rate: Positive = 0.005
     accumulator: NonNegative = 0.0
-    popularity: bool | None = False
-    regularization: NonNegative | None = 0.0
+    popularity: bool | Literal["auto"] = False
+    regularization: NonNegative | Literal["auto"] = 0.0
     init_std: Positive = 0.05
 
     def __post_init__(self) -> None:
@@ -121,18 +121,21 @@ class TwoTower(Recipe[TwoTowerModel]):
     @classmethod
     def fast(cls) -> Self:
         """Features of both sides; without item features, scores that start from popularity: seconds on two cores."""
-        return cls(user_features=("*",), item_features=("*",), id_dropout=0.1, popularity=None, regularization=None)
+        features = ("*",)
+        return cls(
+            user_features=features, item_features=features, id_dropout=0.1, popularity="auto", regularization="auto"
+        )
 
     def _for_rows(self, rows: Dataset) -> Self:
         """Batches by the number of positive rows, popularity by the features, regularization by the noise."""
         size, popularity, l2 = self.batch_size, self.popularity, self.regularization
         if size is None:
             size = min(MOST_BATCH, max(LEAST_BATCH, int(rows.positive.sum()) // BATCHES))
-        if popularity is None:
+        if popularity == "auto":
             # New items, which have no rows yet, would never be ahead of known ones.
             featured = bool(self.item_features) and rows.item_features is not None
             popularity = self.objective == "softmax" and not featured
-        if l2 is None:
+        if l2 == "auto":
             l2 = softmax_l2(rows, FACTOR, LEAST_SHRINKAGE) if popularity and len(rows) else 0.0
         return replace(self, batch_size=size, popularity=popularity, regularization=l2)
 
@@ -170,7 +173,7 @@ class TwoTower(Recipe[TwoTowerModel]):
 
     @property
     def _adds_popularity(self) -> bool:
-        return bool(self.popularity) and self.objective == "softmax"
+        return self.popularity is True and self.objective == "softmax"
 
     @property
     def _corrects(self) -> bool:
@@ -240,7 +243,7 @@ class TwoTower(Recipe[TwoTowerModel]):
             user_BD, item_BxD = module.user_tower(batch.user), module.item_tower(batch.item)
             score = (user_BD[:, None] * item_BxD).sum(-1)  # far cheaper than a batched product of such small matrices
             loss = bce(score, batch.target) if self.objective == "bce" else bpr(score[:, 0], score[:, 1:])
-        if self.regularization:
+        if self.regularization and self.regularization != "auto":
             square = user_BD.square().sum() + item_BxD.square().sum()
             loss = loss + self.regularization / 2 * square / len(batch.user)
         return loss

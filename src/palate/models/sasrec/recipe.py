@@ -56,7 +56,7 @@ class SASRec(Recipe[SASRecModel]):
         learning_rate: Adam's step.
         weight_decay: decoupled, per step and unit of learning rate (AdamW).
         regularization: L2 of the state and of the next item of each event; above 0 the item biases start at log
-            popularity. None: by how clear tastes are in the data (see ``palate.models.scale.softmax_l2``).
+            popularity. "auto": by how clear tastes are in the data (see ``palate.models.scale.softmax_l2``).
         average: decay of the averaged weights per step.
         init_std: of the item vectors at the start.
     """
@@ -82,7 +82,7 @@ class SASRec(Recipe[SASRecModel]):
     batch_size: Count = 4096
     learning_rate: Positive = 0.003
     weight_decay: NonNegative = 0.0
-    regularization: NonNegative | None = 0.0
+    regularization: NonNegative | Literal["auto"] = 0.0
     average: Chance = 0.998
     init_std: Positive = 0.02
 
@@ -103,15 +103,15 @@ class SASRec(Recipe[SASRecModel]):
             epochs=20,
             batch_size=1024,
             learning_rate=0.006,
-            regularization=None,
+            regularization="auto",
             average=0.99,
         )
 
     def _for_rows(self, rows: Dataset) -> Self:
         """Regularization by the data."""
-        if self.regularization is not None or not len(rows):
+        if self.regularization != "auto":
             return self
-        return replace(self, regularization=softmax_l2(rows))
+        return replace(self, regularization=softmax_l2(rows) if len(rows) else 0.0)
 
     def build(self, spec: DataSpec) -> SASRecModel:
         """An untrained network with tables of the given sizes."""
@@ -198,7 +198,7 @@ class SASRec(Recipe[SASRecModel]):
         return sampled_softmax(positive_T, negative_Tn, len(bias_I)) + self._penalty(x_TD, table_ID, target_T)
 
     def _penalty(self, x_TD: Tensor, table_ID: Tensor, target_T: Tensor) -> Tensor:
-        if not self.regularization:
+        if not self.regularization or self.regularization == "auto":
             return x_TD.new_zeros(())
         square_T = x_TD.square().sum(1) + F.embedding(target_T, table_ID).square().sum(1)
         return self.regularization / 2 * square_T.mean()
