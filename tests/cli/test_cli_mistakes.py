@@ -37,6 +37,7 @@ MISTAKES = {
     "quickstart nan.csv": "row 2 (line 3): nan",
     "quickstart time.csv": "'soon'",
     "quickstart latin.csv": "latin-1",
+    "train ease clicks.csv --device tpu": "'--device': 'tpu' is not one of 'auto', 'cpu', 'cuda'",
     "quickstart clicks.csv -k 0": "greater than or equal to 1",
     "quickstart": "no DATA: name a file",
     "quickstart clicks.csv --nope": "No such option: --nope",

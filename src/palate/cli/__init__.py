@@ -118,7 +118,7 @@ def _run() -> None:
         console(stderr=True).print(f"error: {error}", style="red", markup=False, soft_wrap=True)
         sys.exit(2)
     except typer.TyperException as error:  # a wrong option or argument; the bare command shows its help
-        message = error.format_message()
+        message = error.format_message().replace("Value error, ", "")
         if found := re.search(r"No such option: (-\d\S*)", message):
             message = (
                 f"{found[1]} is no option: an id that begins with - goes behind all options and after --: -- {found[1]}"
